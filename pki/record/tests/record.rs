@@ -1,0 +1,157 @@
+//! What becomes of records that are honest, forged, altered, foreign, early, late or oversize.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::time::Duration;
+
+use fog_record::{
+    Capabilities, Domains, Draft, ExitPolicy, MAX_RECORD, Record, RecordError, RecordHash,
+    Unverified,
+};
+use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+const NETWORK: NetworkId = NetworkId::from_bytes([3; 32]);
+
+fn schedule() -> Schedule {
+    let minute = Duration::from_secs(60);
+    Schedule::new(minute * 180, minute * 30, minute * 10)
+}
+
+fn now() -> Time {
+    schedule().start(Epoch::new(165_000)).plus(Duration::from_secs(3600))
+}
+
+fn identity() -> Identity {
+    Identity::from_seed(&[1; 32])
+}
+
+fn draft(published_at: Time, epochs: std::ops::RangeInclusive<u32>) -> Draft {
+    let keys = epochs
+        .map(|offset| {
+            let mut rng = ChaCha20Rng::seed_from_u64(u64::from(offset));
+            let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+            (schedule().epoch_at(published_at).plus(offset), secret.public().clone())
+        })
+        .collect();
+    Draft {
+        sequence: 7,
+        previous: RecordHash::from_bytes([2; 32]),
+        published_at,
+        keys,
+        exit: Some(ExitPolicy {
+            domains: Domains::Only(vec!["example.org".into()]),
+            max_message: 240_000,
+            offers: Capabilities::EIGHT_BIT,
+        }),
+        contact: "fog@example.org".into(),
+        traffic: [0, 1, 2, 4, 8, 16, 32, 64, 128],
+        digest: [4; 32],
+    }
+}
+
+fn signed() -> Vec<u8> {
+    draft(now(), 0..=3).sign(&identity(), &NETWORK).unwrap()
+}
+
+fn read(octets: &[u8], at: Time) -> Result<Record, RecordError> {
+    Unverified::parse(octets)?.check_signature(&NETWORK)?.timely(at, &schedule())
+}
+
+#[test]
+fn an_honest_record_says_what_was_signed() {
+    let octets = signed();
+    let record = read(&octets, now()).unwrap();
+    assert_eq!(record.node(), identity().node());
+    assert_eq!(record.sequence(), 7);
+    assert_eq!(record.epochs().count(), 4);
+    assert!(record.key(Epoch::new(165_003)).is_some());
+    assert!(record.key(Epoch::new(165_004)).is_none());
+    assert_eq!(record.octets()[..], octets[..]);
+    assert!(octets.len() <= MAX_RECORD);
+}
+
+#[test]
+fn the_encoding_is_the_one_in_the_vector() {
+    let vector = include_str!("vectors/record-1.hex").trim();
+    let hex: String = signed().iter().map(|octet| format!("{octet:02x}")).collect();
+    assert_eq!(hex, vector);
+}
+
+#[test]
+fn any_altered_octet_is_refused() {
+    let octets = signed();
+    for at in 0..octets.len() {
+        for bit in [0x01, 0x80] {
+            let mut altered = octets.clone();
+            altered[at] ^= bit;
+            assert!(read(&altered, now()).is_err(), "octet {at}");
+        }
+    }
+}
+
+#[test]
+fn unsigned_foreign_cut_and_padded_records_are_refused() {
+    let octets = signed();
+    let mut unsigned = octets.clone();
+    let body = unsigned.len() - 64;
+    unsigned[body..].fill(0);
+    assert_eq!(read(&unsigned, now()).unwrap_err(), RecordError::BadSignature);
+
+    let other = Identity::from_seed(&[2; 32]);
+    let theirs = draft(now(), 0..=2).sign(&other, &NETWORK).unwrap();
+    let mut stolen = octets.clone();
+    stolen[body..].copy_from_slice(&theirs[theirs.len() - 64..]);
+    assert_eq!(read(&stolen, now()).unwrap_err(), RecordError::BadSignature);
+
+    let foreign = draft(now(), 0..=2).sign(&identity(), &NetworkId::from_bytes([4; 32])).unwrap();
+    assert_eq!(read(&foreign, now()).unwrap_err(), RecordError::OtherNetwork);
+
+    for cut in [0, 1, 64, 65, 100, octets.len() - 1] {
+        assert!(read(&octets[..cut], now()).is_err(), "{cut}");
+    }
+    assert!(read(&[&octets[..], &[0]].concat(), now()).is_err());
+    let oversize = vec![1; MAX_RECORD + 1];
+    assert_eq!(read(&oversize, now()).unwrap_err(), RecordError::TooLong);
+    for tag in 2..=4 {
+        assert_eq!(read(&[tag, 0, 0], now()).unwrap_err(), RecordError::Unknown);
+    }
+}
+
+#[test]
+fn records_are_believed_in_their_time_only() {
+    let minute = Duration::from_secs(60);
+    let octets = signed();
+    assert!(read(&octets, now().minus(minute * 10)).is_ok());
+    assert_eq!(read(&octets, now().minus(minute * 11)).unwrap_err(), RecordError::Future);
+    let last = schedule().end(Epoch::new(165_003));
+    assert!(read(&octets, last.minus(minute)).is_ok());
+    assert_eq!(read(&octets, last).unwrap_err(), RecordError::Stale);
+    for (at, outcome) in [(0, RecordError::Future), (u64::MAX, RecordError::Stale)] {
+        assert_eq!(read(&octets, Time::from_millis(at)).unwrap_err(), outcome);
+    }
+
+    let far = draft(now(), 0..=4);
+    assert!(far.sign(&identity(), &NETWORK).is_err(), "five keys do not fit");
+    let ahead = draft(now(), 3..=4).sign(&identity(), &NETWORK).unwrap();
+    assert_eq!(read(&ahead, now()).unwrap_err(), RecordError::Future);
+    let eternal = draft(Time::from_millis(u64::MAX), 0..=0).sign(&identity(), &NETWORK).unwrap();
+    assert_eq!(read(&eternal, now()).unwrap_err(), RecordError::Future);
+}
+
+proptest! {
+    #[test]
+    fn any_octets_are_read_without_harm(octets in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = read(&octets, now());
+    }
+
+    #[test]
+    fn any_middle_of_a_record_is_read_without_harm(at in 0usize..5000, octet: u8, cut in 0usize..5400) {
+        let mut octets = signed();
+        let len = octets.len();
+        octets[at % len] = octet;
+        octets.truncate(cut);
+        let _ = read(&octets, now());
+    }
+}

@@ -1,0 +1,209 @@
+//! The octets of a packet and of a routing block.
+
+use core::time::Duration;
+
+use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
+
+use crate::class::SizeClass;
+use crate::layout::{CLEAR_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, SUITE, TAG_LEN, VERSION};
+use crate::peel::Refusal;
+
+/// A packet between two nodes: one of nine lengths, otherwise only octets.
+pub struct Packet {
+    class: SizeClass,
+    octets: Vec<u8>,
+}
+
+impl Packet {
+    /// Takes octets of one of the nine lengths.
+    ///
+    /// # Errors
+    /// [`Refusal::Length`] for any other length.
+    pub fn from_octets(octets: Vec<u8>) -> Result<Self, Refusal> {
+        let class = SizeClass::of_packet(octets.len()).ok_or(Refusal::Length)?;
+        Ok(Self { class, octets })
+    }
+
+    /// Its size class.
+    #[must_use]
+    pub fn class(&self) -> SizeClass {
+        self.class
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// The epoch it says it is sealed for.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let number = self.octets.get(2..6).and_then(|octets| octets.try_into().ok());
+        Epoch::new(u32::from_be_bytes(number.unwrap_or_default()))
+    }
+
+    pub(crate) fn assemble(clear: &Clear, routing: &[u8; ROUTING_LEN], payload: &[u8]) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(HEADER_LEN + payload.len());
+        clear.write(&mut octets);
+        octets.extend_from_slice(routing);
+        octets.extend_from_slice(payload);
+        octets
+    }
+
+    pub(crate) fn parts(self) -> Result<Parts, Refusal> {
+        let (header, _) = self.octets.split_first_chunk::<HEADER_LEN>().ok_or(Refusal::Length)?;
+        let (clear, routing) = header.split_first_chunk::<CLEAR_LEN>().ok_or(Refusal::Length)?;
+        let clear = Clear::read(clear)?;
+        let routing = routing.try_into().map_err(|_| Refusal::Length)?;
+        Ok(Parts { class: self.class, clear, routing, octets: self.octets })
+    }
+}
+
+/// A packet taken apart for one hop; `octets` is the whole packet still.
+pub(crate) struct Parts {
+    pub(crate) class: SizeClass,
+    pub(crate) clear: Clear,
+    pub(crate) routing: [u8; ROUTING_LEN],
+    pub(crate) octets: Vec<u8>,
+}
+
+impl Parts {
+    pub(crate) fn payload(&mut self) -> &mut [u8] {
+        self.octets.get_mut(HEADER_LEN..).unwrap_or_default()
+    }
+
+    /// The packet for the next hop, in the same octets.
+    pub(crate) fn into_packet(mut self, clear: &Clear, routing: &[u8; ROUTING_LEN]) -> Packet {
+        let mut head = Vec::with_capacity(HEADER_LEN);
+        clear.write(&mut head);
+        head.extend_from_slice(routing);
+        for (to, from) in self.octets.iter_mut().zip(head) {
+            *to = from;
+        }
+        Packet { class: self.class, octets: self.octets }
+    }
+}
+
+/// What stands before the routing blocks, 1,142 octets.
+pub(crate) struct Clear {
+    pub(crate) epoch: Epoch,
+    pub(crate) ciphertext: MixCiphertext,
+    pub(crate) mac: [u8; MAC_LEN],
+}
+
+impl Clear {
+    fn read(octets: &[u8; CLEAR_LEN]) -> Result<Self, Refusal> {
+        let (version, rest) = octets.split_first_chunk::<2>().ok_or(Refusal::Length)?;
+        if *version != [VERSION, SUITE] {
+            return Err(Refusal::Version);
+        }
+        let (epoch, rest) = rest.split_first_chunk().ok_or(Refusal::Length)?;
+        let (ciphertext, rest) =
+            rest.split_first_chunk::<MIX_CIPHERTEXT_LEN>().ok_or(Refusal::Length)?;
+        Ok(Self {
+            epoch: Epoch::new(u32::from_be_bytes(*epoch)),
+            ciphertext: MixCiphertext::from_bytes(*ciphertext),
+            mac: rest.try_into().map_err(|_| Refusal::Length)?,
+        })
+    }
+
+    fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.authenticated());
+        to.extend_from_slice(&self.mac);
+    }
+
+    /// All but the MAC: what the MAC covers of it.
+    pub(crate) fn authenticated(&self) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(CLEAR_LEN);
+        octets.extend_from_slice(&[VERSION, SUITE]);
+        octets.extend_from_slice(&self.epoch.number().to_be_bytes());
+        octets.extend_from_slice(self.ciphertext.as_bytes());
+        octets
+    }
+}
+
+/// What a hop is to do with a packet; one octet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 0: to the next node.
+    Forward,
+    /// 1: the payload is for this exit.
+    Deliver,
+    /// 2: along a reply block. Reserved.
+    Reply,
+    /// 3: came back to who sent it, to see whether it would.
+    Loop,
+    /// 4: cover that ends here.
+    Drop,
+    /// 5: to the open stream that presented a token. Reserved.
+    DeliverToStream,
+}
+
+impl Kind {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Forward => 0,
+            Self::Deliver => 1,
+            Self::Reply => 2,
+            Self::Loop => 3,
+            Self::Drop => 4,
+            Self::DeliverToStream => 5,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Forward, Self::Deliver, Self::Reply, Self::Loop, Self::Drop, Self::DeliverToStream]
+            .into_iter()
+            .find(|kind| kind.number() == number)
+    }
+}
+
+/// One hop's orders, 74 octets; the next ciphertext follows unless it is the last.
+pub(crate) struct Block {
+    pub(crate) next: NodeId,
+    pub(crate) delay: Duration,
+    pub(crate) kind: Kind,
+    pub(crate) class: SizeClass,
+    pub(crate) next_epoch: Epoch,
+    pub(crate) payload_tag: [u8; TAG_LEN],
+    pub(crate) next_mac: [u8; MAC_LEN],
+}
+
+impl Block {
+    pub(crate) fn write(&self, to: &mut Vec<u8>) {
+        let delay = u32::try_from(self.delay.as_millis()).unwrap_or(u32::MAX);
+        to.extend_from_slice(self.next.as_bytes());
+        to.extend_from_slice(&delay.to_be_bytes());
+        to.extend_from_slice(&[self.kind.number(), self.class.number()]);
+        to.extend_from_slice(&self.next_epoch.number().to_be_bytes());
+        to.extend_from_slice(&self.payload_tag);
+        to.extend_from_slice(&self.next_mac);
+    }
+
+    pub(crate) fn read(octets: &[u8]) -> Result<(Self, &[u8]), Refusal> {
+        let (next, rest) = octets.split_first_chunk().ok_or(Refusal::Block)?;
+        let (delay, rest) = rest.split_first_chunk().ok_or(Refusal::Block)?;
+        let (&[kind, class], rest) = rest.split_first_chunk().ok_or(Refusal::Block)?;
+        let (next_epoch, rest) = rest.split_first_chunk().ok_or(Refusal::Block)?;
+        let (payload_tag, rest) = rest.split_first_chunk().ok_or(Refusal::Block)?;
+        let (next_mac, rest) = rest.split_first_chunk().ok_or(Refusal::Block)?;
+        let block = Self {
+            next: NodeId::from_bytes(*next),
+            delay: Duration::from_millis(u32::from_be_bytes(*delay).into()),
+            kind: Kind::from_number(kind).ok_or(Refusal::Kind)?,
+            class: SizeClass::from_number(class).ok_or(Refusal::Class)?,
+            next_epoch: Epoch::new(u32::from_be_bytes(*next_epoch)),
+            payload_tag: *payload_tag,
+            next_mac: *next_mac,
+        };
+        Ok((block, rest))
+    }
+
+    /// Whether the fields that a last block has no use for are zero.
+    pub(crate) fn ends_here(&self) -> bool {
+        self.next == NodeId::from_bytes([0; 32])
+            && self.next_epoch.number() == 0
+            && self.next_mac == [0; MAC_LEN]
+    }
+}

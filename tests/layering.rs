@@ -1,0 +1,162 @@
+//! The house's rules that a compiler does not hold: which crate may use which, what the pure crates
+//! may depend on, what must not be in the binary, and how old a dependency may be.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Crate and the crates of ours that it may use, lowest layer first.
+const EDGES: &[(&str, &[&str])] = &[
+    ("fog-keys", &[]),
+    ("fog-mail", &[]),
+    ("fog-record", &["fog-keys"]),
+    ("fog-sphinx", &["fog-keys"]),
+    ("fog-smtp", &["fog-mail"]),
+    ("fog-directory", &["fog-record", "fog-keys"]),
+    ("fog-mix", &["fog-sphinx", "fog-keys"]),
+    (
+        "fog-remailer",
+        &["fog-keys", "fog-mail", "fog-record", "fog-sphinx", "fog-directory", "fog-mix"],
+    ),
+];
+
+/// What a crate that touches nothing may use: arithmetic, encodings, distributions.
+const PURE: &[&str] = &[
+    "aes",
+    "aes-gcm",
+    "bincode",
+    "blake3",
+    "ctr",
+    "curve25519-dalek",
+    "data-encoding",
+    "ed25519-dalek",
+    "libcrux-ml-kem",
+    "rand",
+    "rand_chacha",
+    "rand_core",
+    "rand_distr",
+    "sha3",
+    "subtle",
+    "thiserror",
+    "time",
+    "x25519-dalek",
+    "zeroize",
+];
+
+/// Versions below these have known faults that advisory databases do not all list.
+const FLOORS: &[(&str, &str)] = &[
+    ("libp2p-gossipsub", "0.50.1"),
+    ("libp2p-yamux", "0.48.0"),
+    ("yamux", "0.13.10"),
+    ("snow", "0.9.5"),
+    ("curve25519-dalek", "4.1.3"),
+    ("hickory-proto", "0.26.1"),
+    ("hickory-resolver", "0.26.1"),
+    ("lettre", "0.11.22"),
+    ("time", "0.3.47"),
+];
+
+/// Nothing in the binary may be able to dial a clearnet address or announce one.
+const ABSENT: &[&str] = &[
+    "libp2p-tcp",
+    "libp2p-dns",
+    "libp2p-quic",
+    "libp2p-websocket",
+    "libp2p-mdns",
+    "libp2p-kad",
+    "libp2p-autonat",
+    "libp2p-upnp",
+    "libp2p-relay",
+    "libp2p-identify",
+];
+
+#[test]
+fn crates_use_only_lower_layers() {
+    let dependencies = dependencies();
+    for (name, allowed) in EDGES {
+        let ours = dependencies[*name].iter().filter(|dependency| dependency.starts_with("fog"));
+        for dependency in ours {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not use {dependency}");
+        }
+    }
+    let listed: BTreeSet<_> = EDGES.iter().map(|(name, _)| *name).chain(["fog"]).collect();
+    let present: BTreeSet<_> = dependencies.keys().map(String::as_str).collect();
+    assert_eq!(listed, present, "every crate has its row");
+}
+
+#[test]
+fn pure_crates_use_no_runtime() {
+    for (name, dependencies) in dependencies() {
+        if name == "fog" {
+            continue;
+        }
+        for dependency in dependencies {
+            let known = PURE.contains(&dependency.as_str()) || dependency.starts_with("fog-");
+            assert!(known, "{name} uses {dependency}, which is not known to be pure");
+        }
+    }
+}
+
+#[test]
+fn the_binary_holds_no_clearnet_transport() {
+    let tree = cargo(&["tree", "--edges", "normal", "--prefix", "none", "--package", "fog"]);
+    assert!(tree.contains("libp2p-gossipsub v"), "the tree was read");
+    for name in ABSENT {
+        assert!(!tree.contains(&format!("{name} v")), "{name} is compiled in");
+    }
+}
+
+#[test]
+fn locked_versions_are_above_their_floors() {
+    let lock = include_str!("../Cargo.lock");
+    let lines: Vec<_> = lock.lines().collect();
+    let mut seen = BTreeSet::new();
+    for pair in lines.windows(2) {
+        let [name, version] = pair else { continue };
+        let Some(name) = quoted(name, "name = ") else { continue };
+        let Some(version) = quoted(version, "version = ") else { continue };
+        if let Some((_, floor)) = FLOORS.iter().find(|(floored, _)| *floored == name) {
+            assert!(parts(version) >= parts(floor), "{name} {version} is below {floor}");
+            seen.insert(name);
+        }
+    }
+    assert!(seen.contains("yamux") && seen.contains("libp2p-gossipsub"), "the lock was read");
+}
+
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    packages
+        .iter()
+        .map(|package| {
+            let all = package["dependencies"].as_array().unwrap();
+            let normal = all.iter().filter(|dependency| dependency["kind"].is_null());
+            let names = normal.map(|dependency| text(&dependency["name"])).collect();
+            (text(&package["name"]), names)
+        })
+        .collect()
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    let output =
+        command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn quoted<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.strip_prefix(key)?.strip_prefix('"')?.strip_suffix('"')
+}
+
+fn parts(version: &str) -> Vec<u64> {
+    version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
+}
