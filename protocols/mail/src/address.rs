@@ -1,0 +1,231 @@
+//! Addresses, as strict as what is announced: RFC 5321, 4.1.2, with UTF-8 as in RFC 6531.
+
+use core::fmt;
+
+/// A mail domain in lower case: `label *("." label)`, at most 253 octets. A label has 1 to 63 letters,
+/// digits and inner hyphens, or characters beyond ASCII. No address literals.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Domain(String);
+
+impl Domain {
+    const MAX: usize = 253;
+
+    /// Reads a domain, folding its case.
+    ///
+    /// # Errors
+    /// [`AddressError::Domain`].
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let fits = (1..=Self::MAX).contains(&text.len());
+        if !fits || !text.split('.').all(is_label) {
+            return Err(AddressError::Domain);
+        }
+        Ok(Self(text.to_lowercase()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Domain(..)")
+    }
+}
+
+/// A recipient: `local "@" domain`, at most 254 octets; the local part a dot-string or quoted string
+/// of at most 64.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mailbox {
+    local: String,
+    domain: Domain,
+}
+
+impl Mailbox {
+    /// Octets of an address, at most (RFC 5321, 4.5.3.1.3, less the angle brackets).
+    pub const MAX: usize = 254;
+    const MAX_LOCAL: usize = 64;
+
+    /// Reads an address without angle brackets.
+    ///
+    /// # Errors
+    /// Which part is wrong.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.len() > Self::MAX {
+            return Err(AddressError::Length);
+        }
+        let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
+        Self::of(local, Domain::parse(domain)?)
+    }
+
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// [`AddressError::Local`] or [`AddressError::Length`].
+    pub fn of(local: &str, domain: Domain) -> Result<Self, AddressError> {
+        if local.len() + 1 + domain.0.len() > Self::MAX {
+            return Err(AddressError::Length);
+        }
+        if local.len() > Self::MAX_LOCAL || !(is_dot_string(local) || is_quoted(local)) {
+            return Err(AddressError::Local);
+        }
+        Ok(Self { local: local.to_owned(), domain })
+    }
+
+    /// The part before the `@`, as it was written.
+    #[must_use]
+    pub fn local(&self) -> &str {
+        &self.local
+    }
+
+    /// The part after the `@`.
+    #[must_use]
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// `local@domain`, for the wire.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!("{}@{}", self.local, self.domain.0)
+    }
+
+    /// Whether it takes SMTPUTF8 to say it.
+    #[must_use]
+    pub fn is_international(&self) -> bool {
+        !self.local.is_ascii() || !self.domain.0.is_ascii()
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mailbox(..)")
+    }
+}
+
+/// Why a text is not an address. Says nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// More than 254 octets.
+    #[error("address too long")]
+    Length,
+    /// No `@`.
+    #[error("address without @")]
+    NoAt,
+    /// Local part neither dot-string nor quoted string.
+    #[error("bad local part")]
+    Local,
+    /// Not a domain.
+    #[error("bad domain")]
+    Domain,
+}
+
+fn is_label(label: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || is_beyond_ascii(c);
+    (1..=63).contains(&label.len())
+        && label.chars().all(inner)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+fn is_dot_string(local: &str) -> bool {
+    let atext = |c: char| {
+        c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_beyond_ascii(c)
+    };
+    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(atext))
+}
+
+/// `DQUOTE *(qtext / "\" printable) DQUOTE`, without control characters.
+fn is_quoted(local: &str) -> bool {
+    let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return false;
+    };
+    let mut escaped = false;
+    for c in inner.chars() {
+        let printable = matches!(c, ' '..='~') || is_beyond_ascii(c);
+        if !printable || (c == '"' && !escaped) {
+            return false;
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    !escaped && !inner.is_empty()
+}
+
+fn is_beyond_ascii(c: char) -> bool {
+    !c.is_ascii() && !c.is_control() && !c.is_whitespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_standard() {
+        for good in [
+            "a@b.example",
+            "a.b+c@b-c.example",
+            "\"a b\"@example.org",
+            "\"a\\\"b\"@example.org",
+            "Straße@exämple.org",
+            "x@localhost",
+            "u@2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion",
+        ] {
+            assert_eq!(Mailbox::parse(good).unwrap().to_text(), good);
+        }
+        assert_eq!(Mailbox::parse("A@B.Example").unwrap().to_text(), "A@b.example");
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let long_local = format!("{}@example.org", "a".repeat(65));
+        let long = format!("a@{}", ["b".repeat(63).as_str(); 4].join("."));
+        for bad in [
+            "",
+            "a",
+            "@b",
+            "a@",
+            "a@b..c",
+            "a@-b",
+            "a@b-",
+            ".a@b",
+            "a.@b",
+            "a..b@c",
+            "a b@c",
+            "a@b c",
+            "a@[127.0.0.1]",
+            "a@b\r\nDATA",
+            "a\0@b",
+            "\"a@b",
+            "\"\"@b",
+            "\"a\\\"@b",
+            "a@b_c",
+            "a\u{85}@b",
+            "<a@b>",
+            "a,b@c",
+            &long_local,
+            &long,
+        ] {
+            assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_parses_breaks_a_command_line(text in "\\PC{0,80}|[a-z\\r\\n\\x00 @.\"<>]{0,40}") {
+            if let Ok(mailbox) = Mailbox::parse(&text) {
+                let text = mailbox.to_text();
+                prop_assert!(text.len() <= Mailbox::MAX);
+                prop_assert!(!text.chars().any(char::is_control));
+            }
+        }
+    }
+
+    #[test]
+    fn printing_shows_nothing() {
+        assert_eq!(format!("{:?}", Mailbox::parse("a@b").unwrap()), "Mailbox(..)");
+    }
+}

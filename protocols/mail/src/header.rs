@@ -1,0 +1,229 @@
+//! The top-level header: taken apart strictly, and written in one way.
+//!
+//! What is not a well-formed header (RFC 5322, 2.2 and 3.6.8) is refused whole. A malformed line is
+//! never taken for the start of the body, where it would escape the allow-list.
+
+/// Octets in a line without its CRLF, at most (RFC 5322, 2.1.1).
+const MAX_LINE: usize = 998;
+/// Where lines are folded if they can be.
+const FOLD_AT: usize = 78;
+const MAX_FIELDS: usize = 200;
+
+/// Why a message is not carried. Says nothing of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// A CR or LF that is not part of CRLF.
+    #[error("bare CR or LF")]
+    BareLineEnd,
+    /// A NUL octet.
+    #[error("NUL octet")]
+    Nul,
+    /// A line of more than 998 octets.
+    #[error("line longer than 998 octets")]
+    LongLine,
+    /// A header line that is neither a field nor folded.
+    #[error("malformed header")]
+    Header,
+    /// More than 200 header fields.
+    #[error("too many header fields")]
+    TooManyFields,
+    /// A field twice that may stand once.
+    #[error("a header field stands twice that may stand once")]
+    Repeated,
+    /// A header that is not UTF-8.
+    #[error("header is not UTF-8")]
+    NotUtf8,
+    /// `X-Fog-From: keep` without a From to keep.
+    #[error("X-Fog-From: keep needs exactly one From field")]
+    NoFrom,
+    /// An `X-Fog-From` that is not `keep`.
+    #[error("X-Fog-From takes the value keep only")]
+    FogFrom,
+    /// No recipient, or more than fit.
+    #[error("no recipient, or too many")]
+    Recipients,
+}
+
+/// One field: its name, and its value unfolded and trimmed.
+pub(crate) struct Field<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) value: String,
+}
+
+/// Splits a message into its fields and the octets of its body.
+pub(crate) fn parse(message: &[u8]) -> Result<(Vec<Field<'_>>, &[u8]), MessageError> {
+    check_lines(message)?;
+    let mut fields: Vec<Field<'_>> = Vec::new();
+    let mut rest = message;
+    while let Some((line, after)) = next_line(rest) {
+        rest = after;
+        if line.is_empty() {
+            break;
+        }
+        let line = core::str::from_utf8(line).map_err(|_| MessageError::NotUtf8)?;
+        if line.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(MessageError::Header);
+        }
+        if let Some(folded) = line.strip_prefix([' ', '\t']) {
+            let field = fields.last_mut().ok_or(MessageError::Header)?;
+            append(&mut field.value, folded);
+        } else {
+            if fields.len() == MAX_FIELDS {
+                return Err(MessageError::TooManyFields);
+            }
+            let (name, value) = line.split_once(':').ok_or(MessageError::Header)?;
+            if name.is_empty() || !name.bytes().all(|octet| octet.is_ascii_graphic()) {
+                return Err(MessageError::Header);
+            }
+            let mut field = Field { name, value: String::new() };
+            append(&mut field.value, value);
+            fields.push(field);
+        }
+    }
+    Ok((fields, rest))
+}
+
+/// Writes a field, folded before words so that lines stay short where they can.
+pub(crate) fn write(to: &mut Vec<u8>, name: &str, value: &str) -> Result<(), MessageError> {
+    let mut line = format!("{name}:");
+    for word in value.split(' ').filter(|word| !word.is_empty()) {
+        let is_first = line.len() == name.len() + 1;
+        if line.len() + 1 + word.len() > FOLD_AT && !is_first {
+            finish(to, &line)?;
+            line.clear();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    finish(to, &line)
+}
+
+fn finish(to: &mut Vec<u8>, line: &str) -> Result<(), MessageError> {
+    if line.len() > MAX_LINE {
+        return Err(MessageError::LongLine);
+    }
+    to.extend_from_slice(line.as_bytes());
+    to.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// One space where a line was folded, none at the ends, no tabs: how a program folds is its mark.
+fn append(value: &mut String, more: &str) {
+    let more = more.trim_matches([' ', '\t']);
+    if !value.is_empty() && !more.is_empty() {
+        value.push(' ');
+    }
+    value.extend(more.chars().map(|c| if c == '\t' { ' ' } else { c }));
+}
+
+fn check_lines(message: &[u8]) -> Result<(), MessageError> {
+    let mut length = 0_usize;
+    let mut before = 0;
+    for &octet in message {
+        match (before, octet) {
+            (_, 0) => return Err(MessageError::Nul),
+            (b'\r', b'\n') => length = 0,
+            (b'\r', _) | (_, b'\n') => return Err(MessageError::BareLineEnd),
+            (_, b'\r') => {}
+            _ => {
+                length += 1;
+                if length > MAX_LINE {
+                    return Err(MessageError::LongLine);
+                }
+            }
+        }
+        before = octet;
+    }
+    if before == b'\r' { Err(MessageError::BareLineEnd) } else { Ok(()) }
+}
+
+/// The next line without its CRLF; a last line may lack it.
+fn next_line(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    if octets.is_empty() {
+        return None;
+    }
+    match octets.windows(2).position(|pair| pair == b"\r\n") {
+        Some(at) => {
+            let (line, rest) = octets.split_at(at);
+            Some((line, rest.get(2..).unwrap_or_default()))
+        }
+        None => Some((octets, &[])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn folded_fields_are_one() {
+        let message = b"Subject: a\r\n\t b\r\n \r\n  c\r\nTo:x@y\r\n\r\nbody\r\n\r\nmore";
+        let (fields, body) = parse(message).unwrap();
+        let fields: Vec<_> = fields.iter().map(|f| (f.name, f.value.as_str())).collect();
+        assert_eq!(fields, [("Subject", "a b c"), ("To", "x@y")]);
+        assert_eq!(body, b"body\r\n\r\nmore");
+    }
+
+    #[test]
+    fn malformed_headers_do_not_slide_into_the_body() {
+        for bad in [
+            &b" folded: first\r\n\r\n"[..],
+            b"no colon\r\n\r\n",
+            b"Received : x\r\n\r\n",
+            b": empty\r\n\r\n",
+            b"To: a\r\nReceived\r\n by x: y\r\n\r\n",
+            b"Sub\xffject: a\r\n\r\n",
+            b"To: a\x0bb\r\n\r\n",
+            b"T\xc3\xb6: a\r\n\r\n",
+        ] {
+            assert!(parse(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+        for (bad, why) in [
+            (&b"To: a\nReceived: x\r\n\r\n"[..], MessageError::BareLineEnd),
+            (b"To: a\rReceived: x\r\n\r\n", MessageError::BareLineEnd),
+            (b"To: a\r\n\r\nend\r", MessageError::BareLineEnd),
+            (b"To: a\0\r\n\r\n", MessageError::Nul),
+        ] {
+            assert_eq!(parse(bad).err(), Some(why));
+        }
+        let long = [b"\r\n".as_slice(), &[b'x'; 999]].concat();
+        assert_eq!(parse(&long).err(), Some(MessageError::LongLine));
+        assert!(parse(&long[..1000]).is_ok());
+        let many = "A: b\r\n".repeat(201);
+        assert_eq!(parse(many.as_bytes()).err(), Some(MessageError::TooManyFields));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_the_same(words in proptest::collection::vec("[!-~]{1,60}", 0..40)) {
+            let value = words.join(" ");
+            let mut written = Vec::new();
+            write(&mut written, "Subject", &value).unwrap();
+            written.extend_from_slice(b"\r\nbody");
+            let (fields, body) = parse(&written).unwrap();
+            prop_assert_eq!(fields.len(), 1);
+            prop_assert_eq!(&fields[0].value, &value);
+            prop_assert_eq!(body, b"body");
+            for line in written.split(|octet| *octet == b'\n') {
+                prop_assert!(line.len() <= 80);
+            }
+        }
+
+        #[test]
+        fn any_octets_are_parsed_without_harm(octets: Vec<u8>) {
+            let _ = parse(&octets);
+        }
+
+        #[test]
+        fn any_text_is_parsed_without_harm(text in "[A-C:\\r\\n \\t\\x00é]{0,60}") {
+            if let Ok((fields, body)) = parse(text.as_bytes()) {
+                prop_assert!(text.as_bytes().ends_with(body));
+                for field in fields {
+                    prop_assert!(!field.value.contains(['\r', '\n', '\0', '\t']));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! At the exit: the message as the next server gets it, from nothing that an ingress is trusted for.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use zeroize::ZeroizeOnDrop;
+
+use crate::address::Mailbox;
+use crate::fragment::Fragment;
+use crate::header::{self, MessageError};
+use crate::scrub::{Needs, strip};
+
+const NOTICE: &str = "This message came through an anonymous mail network. Its sender is not known \
+                      to the server that delivered it.";
+const NOTICE_FROM: &str = "This message came through an anonymous mail network. Its From is the \
+                           sender's own claim; nobody vouches for it.";
+
+/// A message for the next server. Its envelope sender is always empty: no failure comes back to
+/// anybody. Zeroized on drop.
+#[derive(ZeroizeOnDrop)]
+pub struct Delivery {
+    /// To whom; all in one domain.
+    #[zeroize(skip)]
+    pub recipients: Vec<Mailbox>,
+    /// What the next server must be able to take.
+    #[zeroize(skip)]
+    pub needs: Needs,
+    /// Header and body with CRLF line ends, dots not stuffed.
+    pub message: Vec<u8>,
+}
+
+/// Parses what the fragment carries by the same rules as an ingress, and writes the header anew: From
+/// (`anonymous`, unless the sender's own is to stand), Message-ID, Date and a notice are the exit's.
+///
+/// # Errors
+/// [`MessageError`] if no honest ingress can have made this.
+pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, MessageError> {
+    let keeps_from = fragment.needs.contains(Needs::KEEP_FROM);
+    let mut message = Vec::with_capacity(fragment.message.len() + 512);
+    let stripped = if keeps_from {
+        header::write(&mut message, "X-Fog-Notice", NOTICE_FROM)?;
+        strip(&[b"X-Fog-From: keep\r\n", fragment.message.as_slice()].concat())?
+    } else {
+        header::write(&mut message, "X-Fog-Notice", NOTICE)?;
+        let from = format!("Anonymous <{}>", anonymous.to_text());
+        header::write(&mut message, "From", &from)?;
+        strip(&fragment.message)?
+    };
+    header::write(&mut message, "Date", &date(fragment.accepted_hour)?)?;
+    header::write(&mut message, "Message-ID", &message_id(&fragment.message_id))?;
+    message.extend_from_slice(&stripped.message);
+
+    let recipients = fragment.envelope.recipients().ok_or(MessageError::Recipients)?;
+    let international = recipients.iter().any(Mailbox::is_international);
+    let utf8 = if international { Needs::SMTP_UTF8 } else { Needs::NONE };
+    Ok(Delivery { recipients, needs: stripped.needs | utf8, message })
+}
+
+/// In UTC and to the hour: a finer one would join a delivery to the moment of its submission.
+fn date(hour: u32) -> Result<String, MessageError> {
+    let at = OffsetDateTime::from_unix_timestamp(i64::from(hour) * 3600);
+    at.ok().and_then(|at| at.format(&Rfc2822).ok()).ok_or(MessageError::Header)
+}
+
+fn message_id(octets: &[u8; 16]) -> String {
+    format!("<{:032x}@fog.invalid>", u128::from_be_bytes(*octets))
+}

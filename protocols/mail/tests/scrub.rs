@@ -1,0 +1,185 @@
+//! What arrives of what was submitted.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use fog_mail::{
+    Delivery, Fragment, FragmentError, Mailbox, MessageError, Needs, Submission, rebuild, scrub,
+};
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+const HOUR: u32 = 495_000;
+
+fn submission(recipients: &[&str], message: &[u8]) -> Submission {
+    let recipients = recipients.iter().map(|text| Mailbox::parse(text).unwrap()).collect();
+    Submission { recipients, message: message.to_vec() }
+}
+
+/// Through ingress, octets and exit.
+fn carry(recipients: &[&str], message: &[u8]) -> Result<Vec<Delivery>, MessageError> {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    scrub(&submission(recipients, message))?
+        .into_iter()
+        .map(|scrubbed| {
+            let octets = Fragment::cut(scrubbed, [0xab; 16], HOUR).encode(&mut rng).unwrap();
+            let fragment = Fragment::decode(&octets).unwrap();
+            rebuild(&fragment, &Mailbox::parse("anonymous@exit.example").unwrap())
+        })
+        .collect()
+}
+
+fn arrives(message: &[u8]) -> String {
+    let deliveries = carry(&["a@b.example"], message).unwrap();
+    String::from_utf8(deliveries[0].message.clone()).unwrap()
+}
+
+#[test]
+fn no_planted_marker_arrives() {
+    let message = b"Received: from MARKER ([10.1.2.3])\r\n\tby MARKER with ESMTP;\r\n Mon, 2 Nov 2026 10:11:12 +0530\r\n\
+        return-path: <MARKER@home.example>\r\nFROM:\r\n Marker <MARKER@home.example>\r\nSender: MARKER\r\n\
+        Reply-To: MARKER@x\r\nDate: Mon, 2 Nov 2026 10:11:12 +0530\r\nMessage-ID: <MARKER@host>\r\n\
+        User-Agent: MARKER/1.0\r\nX-Mailer: MARKER\r\nX-Originating-IP: MARKER\r\nBcc: MARKER@x\r\n\
+        DKIM-Signature: MARKER\r\nOrganization: MARKER\r\nDisposition-Notification-To: MARKER@x\r\n\
+        ARC-Seal: MARKER\r\nAutocrypt: MARKER\r\nX-Fog-Notice: MARKER\r\n\
+        To: a@b.example\r\nsubject: keep\r\n\tthis\r\nReferences: <1@x>\r\nX-No-Archive: yes\r\n\
+        Content-type: text/plain; charset=utf-8\r\nMIME-Version: 1.0\r\n\r\nbody\r\n";
+    let arrived = arrives(message);
+    assert!(!arrived.contains("MARKER"), "{arrived}");
+    assert!(!arrived.contains("+0530") && !arrived.contains("10:11"), "{arrived}");
+    let expected = "X-Fog-Notice: This message came through an anonymous mail network. Its sender\r\n \
+        is not known to the server that delivered it.\r\n\
+        From: Anonymous <anonymous@exit.example>\r\nDate: Tue, 21 Jun 2026 00:00:00 +0000\r\n\
+        Message-ID: <abababababababababababababababab@fog.invalid>\r\n\
+        To: a@b.example\r\nSubject: keep this\r\nReferences: <1@x>\r\nX-No-Archive: yes\r\n\
+        MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nbody\r\n";
+    let date = |text: &str| text.lines().find(|line| line.starts_with("Date:")).unwrap().to_owned();
+    assert!(date(&arrived).ends_with(":00:00 +0000"));
+    assert_eq!(arrived.replace(&date(&arrived), ""), expected.replace(&date(expected), ""));
+}
+
+#[test]
+fn a_sender_may_keep_the_own_from_and_is_vouched_for_by_nobody() {
+    let arrived =
+        arrives(b"X-Fog-From: Keep\r\nFrom: me@own.example\r\nReply-To: r@x\r\nTo: a@b\r\n\r\n");
+    assert!(arrived.contains("\r\nFrom: me@own.example\r\nReply-To: r@x\r\n"), "{arrived}");
+    assert!(arrived.contains("nobody vouches"));
+    assert!(!arrived.contains("X-Fog-From") && !arrived.contains("exit.example"));
+    for (bad, why) in [
+        (&b"X-Fog-From: keep\r\nTo: a@b\r\n\r\n"[..], MessageError::NoFrom),
+        (b"X-Fog-From: keep\r\nFrom: a@b\r\nFrom: c@d\r\n\r\n", MessageError::NoFrom),
+        (b"X-Fog-From: other\r\nFrom: a@b\r\n\r\n", MessageError::FogFrom),
+        (b"X-Fog-From: keep\r\nX-Fog-From: keep\r\nFrom: a@b\r\n\r\n", MessageError::Repeated),
+        (b"To: a@b\r\nTo: c@d\r\n\r\n", MessageError::Repeated),
+        (b"Content-Type: a/b\r\ncontent-type: c/d\r\n\r\n", MessageError::Repeated),
+    ] {
+        assert_eq!(scrub(&submission(&["a@b"], bad)).err(), Some(why));
+    }
+}
+
+#[test]
+fn each_domain_gets_its_own_recipients_only() {
+    let message = b"To: everybody\r\n\r\nx\r\n";
+    let deliveries =
+        carry(&["a@one.example", "b@two.example", "c@ONE.example", "a@one.example"], message);
+    let mut seen: Vec<Vec<String>> = deliveries
+        .unwrap()
+        .iter()
+        .map(|delivery| delivery.recipients.iter().map(Mailbox::to_text).collect())
+        .collect();
+    seen.sort();
+    assert_eq!(seen, [vec!["a@one.example", "c@one.example"], vec!["b@two.example"]]);
+    assert_eq!(carry(&[], message).err(), Some(MessageError::Recipients));
+    assert_eq!(carry(&["a@b"; 101], message).err(), Some(MessageError::Recipients));
+}
+
+#[test]
+fn what_a_message_needs_is_read_from_its_octets() {
+    let needs = |recipient: &str, message: &[u8]| carry(&[recipient], message).unwrap()[0].needs;
+    assert_eq!(needs("a@b", b"To: x\r\n\r\nplain"), Needs::NONE);
+    assert_eq!(needs("a@b", "To: x\r\n\r\nä".as_bytes()), Needs::EIGHT_BIT);
+    assert_eq!(needs("a@b", "Subject: ä\r\n\r\nx".as_bytes()), Needs::SMTP_UTF8);
+    assert_eq!(needs("ä@b", b"To: x\r\n\r\nplain"), Needs::SMTP_UTF8);
+    // A field that is not carried needs nothing.
+    assert_eq!(needs("a@b", "X-Own: ä\r\n\r\nx".as_bytes()), Needs::NONE);
+}
+
+#[test]
+fn an_exit_rebuilds_what_a_dishonest_ingress_made() {
+    // A fragment is only made from scrubbed mail, so the octets are altered behind its back.
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let honest = scrub(&submission(
+        &["a@b.example"],
+        b"To: a@b.example\r\nSubject: 0123456789\r\n\r\nbody\r\n",
+    ))
+    .unwrap()
+    .remove(0);
+    let octets = Fragment::cut(honest, [1; 16], HOUR).encode(&mut rng).unwrap().to_vec();
+    let swap = |from: &[u8], to: &[u8]| {
+        assert_eq!(from.len(), to.len());
+        let at = octets.windows(from.len()).position(|window| window == from).unwrap();
+        let mut altered = octets.clone();
+        altered[at..at + from.len()].copy_from_slice(to);
+        altered
+    };
+    let anonymous = Mailbox::parse("anonymous@exit.example").unwrap();
+    let rebuilt = |octets: &[u8]| {
+        let fragment = Fragment::decode(octets).unwrap();
+        rebuild(&fragment, &anonymous).map(|d| String::from_utf8(d.message.clone()).unwrap())
+    };
+    let injected = rebuilt(&swap(b"Subject: 0123456789", b"Sub: 1\r\nReceived: x")).unwrap();
+    assert!(!injected.contains("Received") && !injected.contains("Sub: 1"), "{injected}");
+    assert_eq!(rebuilt(&swap(b"0123456789", b"0123\n.\r\n89")), Err(MessageError::BareLineEnd));
+    assert_eq!(rebuilt(&swap(b"0123456789", b"01234\06789")), Err(MessageError::Nul));
+    assert_eq!(rebuilt(&swap(b"Subject: 01", b"Subject 001")), Err(MessageError::Header));
+    let decode = |octets: &[u8]| Fragment::decode(octets).err();
+    assert_eq!(decode(&swap(b"b.example", b"b.EXample")), Some(FragmentError::Envelope));
+    assert_eq!(decode(&swap(b"b.example", b"b.\r\nample")), Some(FragmentError::Envelope));
+    assert_eq!(decode(&[&octets[..], &[0]].concat()), Some(FragmentError::Malformed));
+    assert_eq!(decode(&octets[..octets.len() - 1]), Some(FragmentError::Malformed));
+    assert_eq!(decode(&[0; 300_000]), Some(FragmentError::TooLong));
+    let mut next_version = octets.clone();
+    next_version[0] = 2;
+    assert_eq!(decode(&next_version), Some(FragmentError::Unknown));
+}
+
+#[test]
+fn the_fragment_is_laid_out_as_the_vector() {
+    let scrubbed = scrub(&submission(&["a@b.example", "c@b.example"], b"To: x\r\n\r\nbody\r\n"))
+        .unwrap()
+        .remove(0);
+    let octets = Fragment::cut(scrubbed, [0xab; 16], HOUR)
+        .encode(&mut ChaCha20Rng::seed_from_u64(1))
+        .unwrap();
+    let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    assert_eq!(hex, include_str!("vectors/fragment-1.hex").trim());
+}
+
+proptest! {
+    #[test]
+    fn a_body_arrives_octet_for_octet(lines in proptest::collection::vec("[ -~äß.]{0,80}", 0..30)) {
+        let body = lines.join("\r\n");
+        let message = format!("To: a@b\r\n\r\n{body}");
+        let arrived = arrives(message.as_bytes());
+        let (_, arrived_body) = arrived.split_once("\r\n\r\n").unwrap();
+        prop_assert_eq!(arrived_body, body);
+    }
+
+    #[test]
+    fn whatever_is_submitted_leaves_as_one_clean_message(message in "(X-A|To|Bcc|Received)?:?[a-z:\\r\\n \\t.]{0,80}") {
+        if let Ok(deliveries) = carry(&["a@b"], message.as_bytes()) {
+            let text = String::from_utf8(deliveries[0].message.clone()).unwrap();
+            let bare = text.replace("\r\n", "");
+            prop_assert!(!bare.contains(['\r', '\n', '\0']));
+            let (header, _) = text.split_once("\r\n\r\n").unwrap();
+            prop_assert!(!header.to_lowercase().contains("\r\nbcc:"));
+            prop_assert!(!header.to_lowercase().contains("\r\nreceived:"));
+        }
+    }
+
+    #[test]
+    fn any_octets_are_decoded_without_harm(octets: Vec<u8>) {
+        if let Ok(fragment) = Fragment::decode(&octets) {
+            let _ = rebuild(&fragment, &Mailbox::parse("a@b").unwrap());
+        }
+    }
+}

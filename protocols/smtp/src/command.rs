@@ -1,0 +1,225 @@
+//! One command line to one command.
+
+use mail::{AddressError, Mailbox};
+
+/// Octets of a command line with its CRLF, at most (RFC 5321, 4.5.3.1.4).
+const MAX_LINE: usize = 512;
+/// What the extensions add to MAIL: 26 for SIZE (RFC 1870, 3), 17 for BODY (RFC 6152, 2), 10 for
+/// SMTPUTF8 (RFC 6531, 3.1).
+pub(crate) const MAX_MAIL_LINE: usize = MAX_LINE + 26 + 17 + 10;
+
+/// A command as the session acts on it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Hello(Hello),
+    Mail(MailParameters),
+    /// The address as it stands between the angle brackets.
+    Recipient(Mailbox),
+    Data,
+    Reset,
+    Noop,
+    Verify,
+    Help,
+    Quit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hello {
+    Plain,
+    Extended,
+}
+
+/// What MAIL said beside the sender, which is not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MailParameters {
+    pub(crate) size: Option<u64>,
+    pub(crate) utf8: bool,
+}
+
+/// Why a line is no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadCommand {
+    TooLong,
+    /// Octets that no command has.
+    Octets,
+    Unknown,
+    /// Known, and not offered.
+    NotOffered,
+    /// A verb of HTTP: a browser was made to talk to us.
+    Http,
+    Arguments,
+    Parameter,
+    Address,
+}
+
+/// Reads a line without its CRLF.
+pub(crate) fn parse(line: &[u8]) -> Result<Command, BadCommand> {
+    let text = core::str::from_utf8(line).map_err(|_| BadCommand::Octets)?;
+    if text.chars().any(char::is_control) {
+        return Err(BadCommand::Octets);
+    }
+    let text = text.trim_end_matches(' ');
+    let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let verb = verb.to_ascii_uppercase();
+    if line.len() + 2 > if verb == "MAIL" { MAX_MAIL_LINE } else { MAX_LINE } {
+        return Err(BadCommand::TooLong);
+    }
+    let alone = |command| if rest.is_empty() { Ok(command) } else { Err(BadCommand::Arguments) };
+    let with_text =
+        |command| if rest.is_empty() { Err(BadCommand::Arguments) } else { Ok(command) };
+    match verb.as_str() {
+        "HELO" => with_text(Command::Hello(Hello::Plain)),
+        "EHLO" => with_text(Command::Hello(Hello::Extended)),
+        "MAIL" => mail(rest),
+        "RCPT" => recipient(rest),
+        "DATA" => alone(Command::Data),
+        "RSET" => alone(Command::Reset),
+        "NOOP" => Ok(Command::Noop),
+        "VRFY" => with_text(Command::Verify),
+        "HELP" => Ok(Command::Help),
+        "QUIT" => alone(Command::Quit),
+        "EXPN" | "TURN" | "ETRN" | "AUTH" | "STARTTLS" | "BDAT" | "SEND" | "SOML" | "SAML" => {
+            Err(BadCommand::NotOffered)
+        }
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH"
+        | "PRI" => Err(BadCommand::Http),
+        _ => Err(BadCommand::Unknown),
+    }
+}
+
+fn mail(rest: &str) -> Result<Command, BadCommand> {
+    let (path, parameters) = path(rest, "FROM:")?;
+    // Checked, so that a sender learns of a mistake; then forgotten.
+    if !path.is_empty() {
+        address(path)?;
+    }
+    let mut read = MailParameters::default();
+    let mut body = false;
+    for parameter in parameters.split(' ').filter(|parameter| !parameter.is_empty()) {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match key.to_ascii_uppercase().as_str() {
+            "SIZE" if read.size.is_none() => {
+                let digits = (1..=20).contains(&value.len())
+                    && value.bytes().all(|octet| octet.is_ascii_digit());
+                if !digits {
+                    return Err(BadCommand::Arguments);
+                }
+                // 20 digits can be more than fits; then it is too big whatever it is.
+                read.size = Some(value.parse().unwrap_or(u64::MAX));
+            }
+            "BODY" if !body => {
+                if !["7BIT", "8BITMIME"].contains(&value.to_ascii_uppercase().as_str()) {
+                    return Err(BadCommand::Arguments);
+                }
+                body = true;
+            }
+            "SMTPUTF8" if !read.utf8 && parameter.len() == key.len() => read.utf8 = true,
+            _ => return Err(BadCommand::Parameter),
+        }
+    }
+    Ok(Command::Mail(read))
+}
+
+fn recipient(rest: &str) -> Result<Command, BadCommand> {
+    let (path, parameters) = path(rest, "TO:")?;
+    if !parameters.is_empty() {
+        return Err(BadCommand::Parameter);
+    }
+    Ok(Command::Recipient(address(path)?))
+}
+
+/// `KEYWORD:<path> parameters`; blanks before the bracket are common and harmless.
+fn path<'a>(rest: &'a str, keyword: &str) -> Result<(&'a str, &'a str), BadCommand> {
+    let (start, after) = rest.split_at_checked(keyword.len()).ok_or(BadCommand::Arguments)?;
+    if !start.eq_ignore_ascii_case(keyword) {
+        return Err(BadCommand::Arguments);
+    }
+    let bracketed = after.trim_start_matches(' ').strip_prefix('<').ok_or(BadCommand::Arguments)?;
+    let end = closing_bracket(bracketed).ok_or(BadCommand::Arguments)?;
+    let (path, parameters) = bracketed.split_at_checked(end).ok_or(BadCommand::Arguments)?;
+    let parameters = parameters.strip_prefix('>').unwrap_or_default();
+    if !parameters.is_empty() && !parameters.starts_with(' ') {
+        return Err(BadCommand::Arguments);
+    }
+    Ok((path, parameters.trim_start_matches(' ')))
+}
+
+/// The first `>` outside a quoted string.
+fn closing_bracket(text: &str) -> Option<usize> {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            '>' if !quoted => return Some(at),
+            '"' if !escaped => quoted = !quoted,
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    None
+}
+
+fn address(path: &str) -> Result<Mailbox, BadCommand> {
+    Mailbox::parse(path).map_err(|error: AddressError| match error {
+        AddressError::Length | AddressError::NoAt | AddressError::Local | AddressError::Domain => {
+            BadCommand::Address
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parameters_of_mail() {
+        let read = |line: &str| parse(line.as_bytes());
+        let with = |size, utf8| Ok(Command::Mail(MailParameters { size, utf8 }));
+        assert_eq!(read("MAIL FROM:<>"), with(None, false));
+        assert_eq!(read("mail from: <a@b> size=10 BODY=8bitmime SMTPUTF8"), with(Some(10), true));
+        assert_eq!(read("MAIL FROM:<\">\"@b>"), with(None, false));
+        let huge = "MAIL FROM:<> SIZE=99999999999999999999";
+        assert_eq!(read(huge), with(Some(u64::MAX), false));
+        for (bad, why) in [
+            ("MAIL FROM:<> SIZE=", BadCommand::Arguments),
+            ("MAIL FROM:<> SIZE=-1", BadCommand::Arguments),
+            ("MAIL FROM:<> SIZE=1x", BadCommand::Arguments),
+            ("MAIL FROM:<> SIZE=1 SIZE=2", BadCommand::Parameter),
+            ("MAIL FROM:<> BODY=BINARYMIME", BadCommand::Arguments),
+            ("MAIL FROM:<> SMTPUTF8=1", BadCommand::Parameter),
+            ("MAIL FROM:<> RET=FULL", BadCommand::Parameter),
+            ("MAIL FROM:<>SIZE=1", BadCommand::Arguments),
+            ("MAIL FROM:a@b", BadCommand::Arguments),
+            ("MAIL TO:<a@b>", BadCommand::Arguments),
+            ("MAIL", BadCommand::Arguments),
+            ("RCPT TO:<>", BadCommand::Address),
+            ("RCPT TO:<postmaster>", BadCommand::Address),
+            ("RCPT TO:<@relay:a@b>", BadCommand::Address),
+            ("RCPT TO:<a@b> NOTIFY=NEVER", BadCommand::Parameter),
+            ("DATA now", BadCommand::Arguments),
+            ("EHLO", BadCommand::Arguments),
+            ("BDAT 10 LAST", BadCommand::NotOffered),
+            ("GET / HTTP/1.1", BadCommand::Http),
+            ("XYZZY", BadCommand::Unknown),
+            ("", BadCommand::Unknown),
+            ("NOOP \u{7}", BadCommand::Octets),
+        ] {
+            assert_eq!(read(bad), Err(why), "{bad}");
+        }
+        assert_eq!(parse(b"NOOP \xff"), Err(BadCommand::Octets));
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_parsed_without_harm(line: Vec<u8>) {
+            let _ = parse(&line);
+        }
+
+        #[test]
+        fn any_address_is_parsed_without_harm(text in "(RCPT TO|MAIL FROM):?<?\\PC{0,30}>?\\PC{0,10}") {
+            let _ = parse(text.as_bytes());
+        }
+    }
+}

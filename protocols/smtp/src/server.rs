@@ -1,0 +1,423 @@
+//! The server's side of one conversation.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use mail::{MAX_RECIPIENTS, Mailbox, MessageError, Submission};
+
+use crate::command::{self, BadCommand, Command, Hello, MAX_MAIL_LINE, MailParameters};
+use crate::data::{Data, Fault, Progress};
+
+/// Bounds of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Octets of a message, at most; announced with SIZE.
+    pub max_message: usize,
+    /// How long to wait for a command, or for more of a message.
+    pub idle: Duration,
+    /// How long one message may take to arrive.
+    pub message: Duration,
+    /// Commands refused before the session is ended.
+    pub max_errors: u32,
+    /// Messages in one session.
+    pub max_messages: u32,
+}
+
+impl Limits {
+    /// What RFC 5321 (4.5.3.2) gives a client: five minutes for a command.
+    #[must_use]
+    pub const fn new(max_message: usize) -> Self {
+        Self {
+            max_message,
+            idle: Duration::from_secs(300),
+            message: Duration::from_secs(1800),
+            max_errors: 20,
+            max_messages: 1000,
+        }
+    }
+}
+
+/// What the session wants done.
+#[derive(Debug)]
+pub enum Event {
+    /// Send these octets.
+    Write(Vec<u8>),
+    /// Say whether there is a way to this recipient; [`Session::handle_answer`].
+    Recipient(RecipientAsk),
+    /// Take this message; [`Session::handle_answer`].
+    Message(Submission),
+    /// End the connection, after all that was to be written.
+    Close,
+}
+
+/// A recipient whose acceptance is asked for.
+pub struct RecipientAsk {
+    /// Who.
+    pub mailbox: Mailbox,
+    /// Octets that the client announced.
+    pub size: Option<u64>,
+}
+
+impl core::fmt::Debug for RecipientAsk {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("RecipientAsk(..)")
+    }
+}
+
+/// The answer to [`Event::Recipient`] or [`Event::Message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken; for a message under this name of 128 random bits.
+    Taken([u8; 16]),
+    /// There are too few nodes to route through at present.
+    TooFewNodes,
+    /// No exit delivers such mail to that domain.
+    NoExit,
+    /// It does not fit the largest packet.
+    TooBig,
+    /// It cannot be carried as it is.
+    Unfit(MessageError),
+    /// No room at present.
+    Full,
+}
+
+/// One conversation.
+pub struct Session {
+    limits: Limits,
+    state: State,
+    /// Octets received and not yet looked at, or the start of a line.
+    input: Vec<u8>,
+    /// A line over its bound is being dropped up to its end.
+    overlong: bool,
+    events: VecDeque<Event>,
+    errors: u32,
+    messages: u32,
+    deadline: Duration,
+}
+
+enum State {
+    /// No EHLO or HELO yet.
+    Greeted,
+    Ready,
+    Mail(Transaction),
+    /// A recipient's answer is awaited.
+    AskedRecipient(Transaction, Mailbox),
+    Data {
+        recipients: Vec<Mailbox>,
+        data: Data,
+        until: Duration,
+    },
+    /// A message's answer is awaited.
+    AskedMessage,
+    Closed,
+}
+
+struct Transaction {
+    parameters: MailParameters,
+    recipients: Vec<Mailbox>,
+}
+
+impl Session {
+    /// Begins a conversation at time zero.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let mut session = Self {
+            limits,
+            state: State::Greeted,
+            input: Vec::new(),
+            overlong: false,
+            events: VecDeque::new(),
+            errors: 0,
+            messages: 0,
+            deadline: limits.idle,
+        };
+        session.reply("220 fog ESMTP");
+        session
+    }
+
+    /// Whether more input can be given. While not, an answer is awaited or events are to be fetched:
+    /// a client that does not read its replies is not read from.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        self.events.is_empty()
+            && match self.state {
+                State::AskedRecipient(..) | State::AskedMessage | State::Closed => false,
+                State::Greeted | State::Ready | State::Mail(_) | State::Data { .. } => true,
+            }
+    }
+
+    /// Takes octets as they come, at `now` since the session began.
+    pub fn handle_input(&mut self, octets: &[u8], now: Duration) {
+        self.deadline = now.saturating_add(self.limits.idle);
+        self.input.extend_from_slice(octets);
+        self.advance(now);
+    }
+
+    /// Takes the answer that the last event asked for.
+    pub fn handle_answer(&mut self, answer: Answer, now: Duration) {
+        self.deadline = now.saturating_add(self.limits.idle);
+        match core::mem::replace(&mut self.state, State::Ready) {
+            State::AskedRecipient(mut transaction, mailbox) => {
+                match answer {
+                    Answer::Taken(_) => {
+                        transaction.recipients.push(mailbox);
+                        self.reply("250 2.1.5 ok");
+                    }
+                    refused => self.refuse(refused),
+                }
+                self.state = State::Mail(transaction);
+            }
+            State::AskedMessage => match answer {
+                Answer::Taken(name) => {
+                    let name = u128::from_be_bytes(name);
+                    self.reply(&format!("250 2.0.0 taken as {name:032x}"));
+                }
+                refused => self.refuse(refused),
+            },
+            // Nothing was asked: a mistake of the caller, without consequence.
+            other => self.state = other,
+        }
+        self.advance(now);
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Duration {
+        match &self.state {
+            State::Data { until, .. } => self.deadline.min(*until),
+            _ => self.deadline,
+        }
+    }
+
+    /// Ends the session if it has taken too long.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if now >= self.poll_timeout() {
+            self.close("421 4.4.2 too slow");
+        }
+    }
+
+    /// Ends the session because the server is overloaded or stops.
+    pub fn handle_shutdown(&mut self) {
+        self.close("421 4.3.2 not now");
+    }
+
+    /// The next thing to do.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn advance(&mut self, now: Duration) {
+        let input = core::mem::take(&mut self.input);
+        let mut rest = input.as_slice();
+        loop {
+            rest = match &mut self.state {
+                State::AskedRecipient(..) | State::AskedMessage => break,
+                State::Closed => return,
+                State::Data { data, .. } => match data.take(rest) {
+                    Progress::More => return,
+                    Progress::End(length) => {
+                        self.end_of_data();
+                        rest.get(length..).unwrap_or_default()
+                    }
+                },
+                State::Greeted | State::Ready | State::Mail(_) => match self.line(rest, now) {
+                    Some(after) => after,
+                    None => return,
+                },
+            };
+        }
+        self.input = rest.to_vec();
+    }
+
+    /// Acts on the next line and returns what stands behind it; keeps an unfinished line.
+    fn line<'a>(&mut self, rest: &'a [u8], now: Duration) -> Option<&'a [u8]> {
+        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+            self.keep_start(rest);
+            return None;
+        };
+        let (line, after) = rest.split_at_checked(end)?;
+        let after = after.get(2..)?;
+        if core::mem::take(&mut self.overlong) || line.len() > MAX_MAIL_LINE {
+            self.bad(BadCommand::TooLong);
+        } else {
+            match command::parse(line) {
+                Ok(command) => self.command(command, now),
+                Err(bad) => self.bad(bad),
+            }
+        }
+        Some(after)
+    }
+
+    /// Keeps as much of an unfinished line as a command may have; of a longer one only a CR at its
+    /// end, which may be half of what ends it.
+    fn keep_start(&mut self, start: &[u8]) {
+        if start.len() <= MAX_MAIL_LINE && !self.overlong {
+            self.input = start.to_vec();
+        } else {
+            self.overlong = true;
+            self.input =
+                start.last().filter(|octet| **octet == b'\r').into_iter().copied().collect();
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Duration) {
+        match command {
+            Command::Noop => self.reply("250 2.0.0 ok"),
+            Command::Help => self.reply("214 2.0.0 EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+            Command::Verify => self.reply("252 2.5.0 not verified; try to send"),
+            Command::Quit => self.close("221 2.0.0 bye"),
+            Command::Hello(hello) => {
+                self.state = State::Ready;
+                self.hello(hello);
+            }
+            Command::Reset => {
+                if !matches!(self.state, State::Greeted) {
+                    self.state = State::Ready;
+                }
+                self.reply("250 2.0.0 ok");
+            }
+            Command::Mail(parameters) => self.mail(parameters),
+            Command::Recipient(mailbox) => self.recipient(mailbox),
+            Command::Data => self.data(now),
+        }
+    }
+
+    fn hello(&mut self, hello: Hello) {
+        match hello {
+            Hello::Plain => self.reply("250 fog"),
+            Hello::Extended => {
+                let size = self.limits.max_message;
+                self.reply(&format!(
+                    "250-fog\r\n250-SIZE {size}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-PIPELINING\r\n\
+                     250-ENHANCEDSTATUSCODES\r\n250 HELP"
+                ));
+            }
+        }
+    }
+
+    fn mail(&mut self, parameters: MailParameters) {
+        let max = u64::try_from(self.limits.max_message).unwrap_or(u64::MAX);
+        if !matches!(self.state, State::Ready) {
+            self.error("503 5.5.1 EHLO first, and one MAIL at a time");
+        } else if parameters.size.is_some_and(|size| size > max) {
+            self.error("552 5.3.4 too big");
+        } else if self.messages >= self.limits.max_messages {
+            self.close("421 4.7.0 enough for one session");
+        } else {
+            self.state = State::Mail(Transaction { parameters, recipients: Vec::new() });
+            self.reply("250 2.1.0 ok");
+        }
+    }
+
+    fn recipient(&mut self, mailbox: Mailbox) {
+        match core::mem::replace(&mut self.state, State::Ready) {
+            State::Mail(transaction) => {
+                if transaction.recipients.len() >= MAX_RECIPIENTS {
+                    self.state = State::Mail(transaction);
+                    self.reply("452 4.5.3 enough recipients for one message");
+                } else if mailbox.is_international() && !transaction.parameters.utf8 {
+                    self.state = State::Mail(transaction);
+                    self.error("553 5.6.7 such an address needs SMTPUTF8");
+                } else {
+                    let size = transaction.parameters.size;
+                    let ask = RecipientAsk { mailbox: mailbox.clone(), size };
+                    self.events.push_back(Event::Recipient(ask));
+                    self.state = State::AskedRecipient(transaction, mailbox);
+                }
+            }
+            other => {
+                self.state = other;
+                self.error("503 5.5.1 MAIL first");
+            }
+        }
+    }
+
+    fn data(&mut self, now: Duration) {
+        match core::mem::replace(&mut self.state, State::Ready) {
+            State::Mail(transaction) if !transaction.recipients.is_empty() => {
+                self.state = State::Data {
+                    recipients: transaction.recipients,
+                    data: Data::new(self.limits.max_message),
+                    until: now.saturating_add(self.limits.message),
+                };
+                self.reply("354 end with a line of one dot");
+            }
+            State::Mail(transaction) => {
+                self.state = State::Mail(transaction);
+                self.error("554 5.5.1 no valid recipients");
+            }
+            other => {
+                self.state = other;
+                self.error("503 5.5.1 MAIL and RCPT first");
+            }
+        }
+    }
+
+    fn end_of_data(&mut self) {
+        let State::Data { recipients, data, .. } =
+            core::mem::replace(&mut self.state, State::Ready)
+        else {
+            return;
+        };
+        self.messages = self.messages.saturating_add(1);
+        match data.finish() {
+            Ok(message) => {
+                self.state = State::AskedMessage;
+                self.events.push_back(Event::Message(Submission { recipients, message }));
+            }
+            Err(Fault::TooBig) => self.error("552 5.3.4 too big"),
+            Err(Fault::BareLineEnd) => self.refuse(Answer::Unfit(MessageError::BareLineEnd)),
+            Err(Fault::Nul) => self.refuse(Answer::Unfit(MessageError::Nul)),
+            Err(Fault::LongLine) => self.refuse(Answer::Unfit(MessageError::LongLine)),
+        }
+    }
+
+    fn refuse(&mut self, answer: Answer) {
+        match answer {
+            Answer::Taken(_) => {}
+            Answer::TooFewNodes => {
+                self.reply("451 4.4.0 too few nodes to route through; try again later");
+            }
+            Answer::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),
+            Answer::TooBig => self.error("552 5.3.4 too big for one packet"),
+            Answer::Full => self.reply("452 4.3.1 no room; try again later"),
+            Answer::Unfit(why) => self.error(&format!("550 5.6.0 {why}")),
+        }
+    }
+
+    fn bad(&mut self, bad: BadCommand) {
+        match bad {
+            BadCommand::TooLong => self.error("500 5.5.2 line too long"),
+            BadCommand::Octets => self.error("500 5.5.2 not a command line"),
+            BadCommand::Unknown => self.error("500 5.5.1 unknown command"),
+            BadCommand::NotOffered => self.error("502 5.5.1 not offered"),
+            BadCommand::Http => self.close("554 5.5.1 this is not HTTP"),
+            BadCommand::Arguments => self.error("501 5.5.4 bad arguments"),
+            BadCommand::Parameter => self.error("555 5.5.4 unknown parameter"),
+            BadCommand::Address => self.error("553 5.1.3 bad address"),
+        }
+    }
+
+    /// A refusal that counts: who only makes mistakes is sent away.
+    fn error(&mut self, line: &str) {
+        self.errors = self.errors.saturating_add(1);
+        if self.errors > self.limits.max_errors {
+            self.close("421 4.7.0 too many errors");
+        } else {
+            self.reply(line);
+        }
+    }
+
+    fn reply(&mut self, text: &str) {
+        self.events.push_back(Event::Write(format!("{text}\r\n").into_bytes()));
+    }
+
+    fn close(&mut self, line: &str) {
+        if !matches!(self.state, State::Closed) {
+            self.state = State::Closed;
+            self.input = Vec::new();
+            self.reply(line);
+            self.events.push_back(Event::Close);
+        }
+    }
+}

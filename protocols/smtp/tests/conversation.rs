@@ -1,0 +1,349 @@
+//! What a client sees of the server, what a server sees of the client, and both together.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+use std::time::Duration;
+
+use fog_smtp::{Answer, Client, Event, Limits, Outcome, Port, Session};
+use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission, rebuild, scrub};
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+const NOW: Duration = Duration::ZERO;
+
+/// A server with answers of its own.
+struct Server {
+    session: Session,
+    recipient: Answer,
+    message: Answer,
+    written: String,
+    taken: Vec<(Vec<String>, Vec<u8>)>,
+    closed: bool,
+}
+
+impl Server {
+    fn new() -> Self {
+        let limits = Limits { max_message: 5000, ..Limits::new(0) };
+        let mut server = Self {
+            session: Session::new(limits),
+            recipient: Answer::Taken([0; 16]),
+            message: Answer::Taken([0xab; 16]),
+            written: String::new(),
+            taken: Vec::new(),
+            closed: false,
+        };
+        server.drain();
+        server.written.clear();
+        server
+    }
+
+    fn drain(&mut self) {
+        while let Some(event) = self.session.next_event() {
+            match event {
+                Event::Write(octets) => self.written += std::str::from_utf8(&octets).unwrap(),
+                Event::Recipient(_) => self.session.handle_answer(self.recipient, NOW),
+                Event::Message(submission) => {
+                    let to = submission.recipients.iter().map(Mailbox::to_text).collect();
+                    self.taken.push((to, submission.message.clone()));
+                    self.session.handle_answer(self.message, NOW);
+                }
+                Event::Close => self.closed = true,
+            }
+        }
+    }
+
+    /// Sends octets and returns the codes of the replies.
+    fn say(&mut self, octets: impl AsRef<[u8]>) -> Vec<u16> {
+        assert!(self.session.wants_input() || self.closed);
+        self.session.handle_input(octets.as_ref(), NOW);
+        self.drain();
+        let written = std::mem::take(&mut self.written);
+        assert!(written.is_empty() || written.ends_with("\r\n"));
+        let last = written.lines().filter(|line| line.as_bytes()[3] == b' ');
+        last.map(|line| line[..3].parse().unwrap()).collect()
+    }
+}
+
+#[test]
+fn a_pipelined_conversation_is_answered_in_order() {
+    let mut server = Server::new();
+    let codes = server.say(
+        "EHLO me\r\nMAIL FROM:<x@y> SIZE=100 BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\
+         Subject: x\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRSET\r\nNOOP\r\nVRFY x\r\nHELP\r\nQUIT\r\n",
+    );
+    assert_eq!(codes, [250, 250, 250, 250, 354, 250, 250, 250, 250, 252, 214, 221]);
+    assert_eq!(
+        server.taken,
+        [(vec!["a@b".into(), "c@d".into()], b"Subject: x\r\n\r\n.dot\r\n".to_vec())]
+    );
+    assert!(server.closed);
+}
+
+#[test]
+fn commands_out_of_order_are_refused_and_change_nothing() {
+    let mut server = Server::new();
+    assert_eq!(
+        server.say("MAIL FROM:<x@y>\r\nRCPT TO:<a@b>\r\nDATA\r\nRSET\r\n"),
+        [503, 503, 503, 250]
+    );
+    assert_eq!(server.say("MAIL FROM:<x@y>\r\n"), [503], "RSET is no EHLO");
+    assert_eq!(
+        server.say("HELO x\r\nMAIL FROM:<x@y>\r\nMAIL FROM:<x@y>\r\nDATA\r\n"),
+        [250, 250, 503, 554]
+    );
+    assert_eq!(server.say("RCPT TO:<a@b>\r\nEHLO again\r\nDATA\r\n"), [250, 250, 503]);
+    assert!(server.taken.is_empty());
+}
+
+#[test]
+fn garbage_gets_its_code() {
+    let mut server = Server::new();
+    server.say("EHLO x\r\n");
+    for (line, code) in [
+        ("XYZZY", 500),
+        ("STARTTLS", 502),
+        ("EXPN list", 502),
+        ("BDAT 5 LAST", 502),
+        ("MAIL FROM:<a b@c>", 553),
+        ("MAIL FROM:<> SIZE=5001", 552),
+        ("MAIL FROM:<> SIZE=x", 501),
+        ("MAIL FROM:<> RET=HDRS", 555),
+        ("NOOP a\rb", 500),
+        ("NOOP a\nMAIL FROM:<>", 500),
+        ("RCPT TO:<a@b>\0", 500),
+    ] {
+        assert_eq!(server.say(format!("{line}\r\n")), [code], "{line:?}");
+    }
+    let long = "x".repeat(600);
+    assert_eq!(server.say(format!("NOOP {}\r\nNOOP\r\n", &long[..505])), [250, 250], "512 octets");
+    assert_eq!(server.say(format!("NOOP {}\r\nNOOP\r\n", &long[..506])), [500, 250]);
+    assert_eq!(server.say(format!("NOOP {long}\r\nNOOP\r\n")), [500, 250]);
+    assert_eq!(server.say("MAIL FROM:<>\r\nRCPT TO:<ä@b>\r\n"), [250, 553]);
+    assert_eq!(server.say("RSET\r\nMAIL FROM:<> SMTPUTF8\r\nRCPT TO:<ä@b>\r\n"), [250, 250, 250]);
+    assert_eq!(server.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), [554]);
+    assert!(server.closed);
+}
+
+#[test]
+fn a_line_without_end_takes_no_memory_and_one_refusal() {
+    let mut server = Server::new();
+    for _ in 0..1000 {
+        assert_eq!(server.say([b'x'; 10_000]), []);
+    }
+    assert_eq!(server.say("\r"), []);
+    assert_eq!(server.say("\nNOOP\r\n"), [500, 250]);
+}
+
+#[test]
+fn who_only_makes_mistakes_is_sent_away() {
+    let mut server = Server::new();
+    let codes = server.say("X\r\n".repeat(50));
+    assert_eq!(codes.len(), 21);
+    assert_eq!(codes.last(), Some(&421));
+    assert!(server.closed);
+}
+
+#[test]
+fn a_hundred_recipients_and_not_one_more() {
+    let mut server = Server::new();
+    server.say("EHLO x\r\nMAIL FROM:<>\r\n");
+    for _ in 0..100 {
+        assert_eq!(server.say("RCPT TO:<a@b>\r\n"), [250]);
+    }
+    assert_eq!(server.say("RCPT TO:<a@b>\r\nDATA\r\n"), [452, 354]);
+}
+
+#[test]
+fn every_answer_has_its_code() {
+    for (answer, code) in [
+        (Answer::TooFewNodes, 451),
+        (Answer::NoExit, 550),
+        (Answer::TooBig, 552),
+        (Answer::Full, 452),
+        (Answer::Unfit(MessageError::Header), 550),
+    ] {
+        let mut server = Server::new();
+        server.recipient = answer;
+        assert_eq!(
+            server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")[2..],
+            [code, 554]
+        );
+        server.recipient = Answer::Taken([0; 16]);
+        server.message = answer;
+        assert_eq!(server.say("RCPT TO:<a@b>\r\nDATA\r\n\r\n.\r\n"), [250, 354, code]);
+        assert_eq!(server.say("DATA\r\n"), [503], "the transaction is over");
+    }
+}
+
+#[test]
+fn spoilt_and_oversize_data_is_refused_after_its_end() {
+    for (data, code) in [
+        ("a\nb\r\n.\r\n".to_owned(), 550),
+        ("a\0b\r\n.\r\n".to_owned(), 550),
+        (format!("{}\r\n.\r\n", "x".repeat(999)), 550),
+        (format!("{}.\r\n", "x\r\n".repeat(2000)), 552),
+    ] {
+        let mut server = Server::new();
+        server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n");
+        assert_eq!(server.say(format!("{data}NOOP\r\n")), [code, 250]);
+        assert!(server.taken.is_empty());
+    }
+}
+
+#[test]
+fn the_slow_are_sent_away() {
+    let mut session = Session::new(Limits::new(1000));
+    while session.next_event().is_some() {}
+    let five = Duration::from_secs(300);
+    assert_eq!(session.poll_timeout(), five);
+    session.handle_timeout(five - Duration::from_millis(1));
+    assert!(session.next_event().is_none());
+    session.handle_timeout(five);
+    assert!(
+        matches!(session.next_event(), Some(Event::Write(octets)) if octets.starts_with(b"421"))
+    );
+    assert!(matches!(session.next_event(), Some(Event::Close)));
+}
+
+proptest! {
+    #[test]
+    fn where_the_octets_are_cut_does_not_matter(cuts in proptest::collection::vec(1usize..30, 1..40)) {
+        let text = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nTo: x\r\n\r\n.\r\n\
+                     MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n..\r\n.\r\nQUIT\r\n";
+        let mut server = Server::new();
+        let mut rest = &text[..];
+        let mut codes = Vec::new();
+        for cut in cuts.into_iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (now, later) = rest.split_at(cut.min(rest.len()));
+            codes.extend(server.say(now));
+            rest = later;
+        }
+        prop_assert_eq!(codes, [250, 250, 250, 354, 250, 250, 250, 354, 250, 221]);
+        prop_assert_eq!(server.taken.len(), 2);
+    }
+
+    #[test]
+    fn any_octets_are_answered_without_harm(octets in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let mut server = Server::new();
+        server.say("EHLO x\r\n");
+        server.say(octets);
+    }
+}
+
+fn delivery(recipients: &[&str], message: &str) -> Delivery {
+    let recipients = recipients.iter().map(|text| Mailbox::parse(text).unwrap()).collect();
+    let submission = Submission { recipients, message: message.as_bytes().to_vec() };
+    let scrubbed = scrub(&submission).unwrap().remove(0);
+    let octets =
+        Fragment::cut(scrubbed, [1; 16], 1).encode(&mut ChaCha20Rng::seed_from_u64(1)).unwrap();
+    rebuild(&Fragment::decode(&octets).unwrap(), &Mailbox::parse("anon@exit.example").unwrap())
+        .unwrap()
+}
+
+/// Plays a server's replies to a client; returns what the client said and what came of it.
+fn play(mut client: Client, replies: &[&str]) -> (Vec<String>, Outcome, Option<Delivery>) {
+    let mut said = Vec::new();
+    for reply in replies {
+        if client.port() == Port::Done {
+            break;
+        }
+        client.handle_input(format!("{reply}\r\n").as_bytes(), NOW);
+        while let Some(octets) = client.next_output() {
+            said.push(String::from_utf8_lossy(&octets).into_owned());
+        }
+    }
+    let (outcome, delivery) = client.finish();
+    (said, outcome, delivery)
+}
+
+const EHLO: &str = "250-next.example\r\n250-SIZE 100000\r\n250-8bitmime\r\n250 SMTPUTF8";
+
+#[test]
+fn the_client_delivers_and_says_nothing_of_itself() {
+    let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b"], "To: a@b\r\n\r\n.ä\r\n"));
+    let (said, outcome, rest) =
+        play(client, &["220 next", EHLO, "250 ok", "250 ok", "550 no", "354 go", "250 queued"]);
+    assert_eq!(said[0], "EHLO fog.invalid\r\n");
+    assert!(said[1].starts_with("MAIL FROM:<> SIZE=") && said[1].ends_with(" BODY=8BITMIME\r\n"));
+    assert_eq!(said[2..5], ["RCPT TO:<a@b>\r\n", "RCPT TO:<c@b>\r\n", "DATA\r\n"]);
+    assert!(said[5].ends_with("\r\n\r\n..ä\r\n.\r\n"));
+    assert_eq!(said[6], "QUIT\r\n");
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, later: 0 });
+    assert!(rest.unwrap().recipients.is_empty());
+}
+
+#[test]
+fn who_is_to_be_tried_again_is_kept() {
+    let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
+    let (_, outcome, rest) =
+        play(client, &["220 x", EHLO, "250 x", "451 later", "250 x", "550 x", "354 x", "250 x"]);
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, later: 1 });
+    assert_eq!(rest.unwrap().recipients[0].to_text(), "a@b");
+}
+
+#[test]
+fn failures_are_final_only_when_the_server_says_so() {
+    let run = |replies: &[&str]| {
+        let client = Client::deliver("fog.invalid", delivery(&["a@b"], "To: x\r\n\r\nä\r\n"));
+        play(client, replies).1
+    };
+    let long = "250-x\r\n".repeat(200);
+    for (replies, outcome) in [
+        (&[][..], Outcome::Later),
+        (&["554 no"], Outcome::Later),
+        (&["421 busy"], Outcome::Later),
+        (&["220 x", "250 no eight bit"], Outcome::Refused),
+        (&["220 x", "250-x\r\n250-8BITMIME\r\n250 SIZE 10"], Outcome::Refused),
+        (&["220 x", EHLO, "550 no"], Outcome::Refused),
+        (&["220 x", EHLO, "250 x", "550 no"], Outcome::Refused),
+        (&["220 x", EHLO, "250 x", "450 later"], Outcome::Later),
+        (&["220 x", EHLO, "250 x", "250 x", "354 x", "554 spam"], Outcome::Refused),
+        (&["220 x", EHLO, "250 x", "250 x", "354 x", "451 later"], Outcome::Later),
+        (&["220 x", EHLO, "250 x", "250 x", "354 x", "421 gone"], Outcome::Later),
+        (&["220 x", &long], Outcome::Later),
+        (&["nonsense"], Outcome::Later),
+    ] {
+        assert_eq!(run(replies), outcome, "{replies:?}");
+    }
+    let plain = Client::deliver("fog.invalid", delivery(&["a@b"], "To: x\r\n\r\nx\r\n"));
+    let (said, outcome, _) =
+        play(plain, &["220 x", "500 what", "250 x", "250 x", "250 x", "354 x", "250 x"]);
+    assert_eq!(said[1], "HELO fog.invalid\r\n");
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, later: 0 });
+}
+
+#[test]
+fn a_probe_learns_what_the_server_takes() {
+    let (_, outcome, _) = play(Client::probe("fog.invalid"), &["220 x", EHLO]);
+    let Outcome::Probed(offers) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(offers.needs, Needs::EIGHT_BIT | Needs::SMTP_UTF8);
+    assert_eq!(offers.max_message, Some(100_000));
+}
+
+proptest! {
+    #[test]
+    fn any_server_is_survived(replies in proptest::collection::vec("[2-5][0-5][0-4][ -]\\PC{0,20}|\\PC{0,30}", 0..20)) {
+        let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b"], "To: x\r\n\r\nx\r\n"));
+        let replies: Vec<_> = replies.iter().map(String::as_str).collect();
+        let _ = play(client, &replies);
+    }
+}
+
+#[test]
+fn client_and_server_understand_each_other() {
+    let mut server = Server::new();
+    let mut client =
+        Client::deliver("fog.invalid", delivery(&["a@b"], "To: a@b\r\n\r\n..x\r\n.\r\n"));
+    let expected = delivery(&["a@b"], "To: a@b\r\n\r\n..x\r\n.\r\n").message.clone();
+    client.handle_input(b"220 fog\r\n", NOW);
+    while let Some(octets) = client.next_output() {
+        server.session.handle_input(&octets, NOW);
+        server.drain();
+        client.handle_input(std::mem::take(&mut server.written).as_bytes(), NOW);
+    }
+    assert_eq!(client.finish().0, Outcome::Delivered { taken: 1, refused: 0, later: 0 });
+    assert_eq!(server.taken, [(vec!["a@b".to_owned()], expected)]);
+}
