@@ -124,12 +124,18 @@ impl Unverified {
         NodeId::from_bytes(self.body.node)
     }
 
+    /// Which network it claims to be of.
+    #[must_use]
+    pub fn claimed_network(&self) -> NetworkId {
+        NetworkId::from_bytes(self.body.network)
+    }
+
     /// Checks network and signature over the octets as received, then the mix keys.
     ///
     /// # Errors
     /// `OtherNetwork`, `BadSignature` or `BadKey`.
     pub fn check_signature(self, network: &NetworkId) -> Result<Signed, RecordError> {
-        if self.body.network != *network.as_bytes() {
+        if self.claimed_network() != *network {
             return Err(RecordError::OtherNetwork);
         }
         let (signed, _) = split(&self.octets)?;

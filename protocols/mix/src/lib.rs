@@ -1,1 +1,165 @@
+//! What a node does to passing packets: refuse replays, hold, shuffle, release.
+//!
+//! [`Mix`] takes what [`sphinx::peel`] opened. A replay is refused by the [`slot`](Mix::insert_key)
+//! of the key that opened the packet; what is not refused waits out the delay that its sender sealed in
+//! it, is collected with what falls due in the same window, shuffled, and released one by one in the
+//! window that follows. Time and randomness are passed in, so hours of it run in a test at once.
+//!
+//! It does not know what packets carry, where they go, or who sent them.
 
+mod pool;
+mod slot;
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use keys::{Epoch, NodeId, Schedule, Time};
+use rand::CryptoRng;
+use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal};
+
+use pool::Pool;
+use slot::{Seen, Slots};
+
+/// Times of the network that mixing needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// How long a window is.
+    pub window: Duration,
+    /// Longest delay that a sender may ask for.
+    pub max_delay: Duration,
+}
+
+/// What leaves the mix.
+pub enum Release {
+    /// To be sent on.
+    Forward {
+        /// Where to.
+        to: NodeId,
+        /// What.
+        packet: Packet,
+    },
+    /// Its route ended here.
+    End {
+        /// `Deliver`, `Loop` or `Drop`.
+        kind: Kind,
+        /// What it carried.
+        payload: Payload,
+    },
+}
+
+impl Release {
+    fn octets(&self) -> usize {
+        match self {
+            Self::Forward { packet, .. } => packet.octets().len(),
+            Self::End { payload, .. } => payload.len(),
+        }
+    }
+}
+
+/// Why an opened packet goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Dropped {
+    /// Seen before.
+    #[error("replay")]
+    Replay,
+    /// Its epoch's key was destroyed since it was opened.
+    #[error("epoch")]
+    Epoch,
+    /// More packets in one epoch than a slot remembers.
+    #[error("slot full")]
+    SlotFull,
+    /// Its delay is longer than the network allows.
+    #[error("delay")]
+    Delay,
+    /// More octets held than the pool may.
+    #[error("pool full")]
+    PoolFull,
+    /// What stood behind its MAC was wrong.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// Keys with their replay filters, and the packets held.
+pub struct Mix {
+    schedule: Schedule,
+    times: Times,
+    slots: Slots,
+    pool: Pool,
+}
+
+impl Mix {
+    /// A mix whose windows have a phase of their own, drawn here.
+    pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
+        let pool = Pool::new(times.window, now, rng);
+        Self { schedule, times, slots: Slots::default(), pool }
+    }
+
+    /// Opens a slot: a key, and the filter of what it has opened.
+    pub fn insert_key(&mut self, key: Arc<EpochKey>) {
+        self.slots.insert(key);
+    }
+
+    /// Destroys every slot before this epoch, key and filter together; returns their epochs. The key
+    /// itself dies with the last packet that is being opened with it.
+    pub fn forget_before(&mut self, oldest: Epoch) -> Vec<Epoch> {
+        self.slots.forget_before(oldest)
+    }
+
+    /// The keys whose epochs are accepted at `now`.
+    #[must_use]
+    pub fn accepting(&self, now: Time) -> EpochKeys {
+        self.slots.keys(|epoch| self.schedule.accepts(epoch, now))
+    }
+
+    /// The key of an epoch.
+    #[must_use]
+    pub fn key(&self, epoch: Epoch) -> Option<&Arc<EpochKey>> {
+        self.slots.key(epoch)
+    }
+
+    /// Takes an opened packet: into the filter first, whatever its outcome, then into the pool.
+    ///
+    /// # Errors
+    /// [`Dropped`].
+    pub fn handle_peeled(&mut self, peeled: Peeled, now: Time) -> Result<(), Dropped> {
+        if !self.schedule.accepts(peeled.epoch, now) {
+            return Err(Dropped::Epoch);
+        }
+        match self.slots.see(peeled.epoch, peeled.tag) {
+            Seen::First => {}
+            Seen::Before => return Err(Dropped::Replay),
+            Seen::NoSlot => return Err(Dropped::Epoch),
+            Seen::Full => return Err(Dropped::SlotFull),
+        }
+        let (delay, release) = match peeled.outcome.map_err(Dropped::Refused)? {
+            Layer::Forward { to, delay, packet } => (delay, Release::Forward { to, packet }),
+            Layer::End { kind, delay, payload } => (delay, Release::End { kind, payload }),
+        };
+        if delay > self.times.max_delay {
+            return Err(Dropped::Delay);
+        }
+        self.pool.hold(release, now.plus(delay))
+    }
+
+    /// When [`Mix::handle_timeout`] is due; none while nothing is held.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.pool.poll_timeout()
+    }
+
+    /// Collects and shuffles what fell due in windows that ended by `now`.
+    pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        self.pool.handle_timeout(now, rng);
+    }
+
+    /// The next packet whose time has come by `now`.
+    pub fn next_release(&mut self, now: Time) -> Option<Release> {
+        self.pool.next_release(now)
+    }
+
+    /// Packets held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pool.len()
+    }
+}

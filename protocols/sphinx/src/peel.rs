@@ -80,6 +80,18 @@ pub enum Layer {
 pub struct Payload(Vec<u8>);
 
 impl Payload {
+    /// Octets held, padding included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never: a payload has the length of its class.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The content, without reply block and padding.
     ///
     /// # Errors

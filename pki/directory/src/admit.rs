@@ -1,0 +1,200 @@
+//! What becomes of a verified record, beside the ones already known.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keys::{Epoch, NodeId, Schedule, Time};
+use record::Record;
+
+/// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
+/// new one. 10,000 identities with 3 records of 5 KB are 150 MB.
+const MAX_IDENTITIES: usize = 10_000;
+/// Records held for one identity: the view of an hour may need one that was renewed since.
+const MAX_RECORDS: usize = 3;
+
+/// Every verified record that has not lapsed.
+pub struct Directory {
+    schedule: Schedule,
+    entries: BTreeMap<NodeId, Entry>,
+}
+
+/// A record that was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The first of its identity.
+    Newcomer,
+    /// It follows one that was known.
+    Renewal,
+}
+
+/// Why a verified record is not taken in, and not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Unwanted {
+    /// It is known already.
+    #[error("known")]
+    Known,
+    /// A record with a higher sequence number is known.
+    #[error("older")]
+    Older,
+    /// Another record with the same sequence number is known.
+    #[error("second of its number")]
+    SecondOfNumber,
+    /// Another mix key is known for one of its epochs.
+    #[error("second key for one epoch")]
+    SecondKey,
+    /// The directory is full of others.
+    #[error("full")]
+    Full,
+}
+
+struct Entry {
+    /// Ascending by sequence number.
+    records: Vec<Arc<Record>>,
+    /// BLAKE3 of the mix key of every epoch that may still matter, whichever record held it.
+    keys: BTreeMap<Epoch, [u8; 32]>,
+}
+
+impl Directory {
+    /// An empty directory.
+    #[must_use]
+    pub fn new(schedule: Schedule) -> Self {
+        Self { schedule, entries: BTreeMap::new() }
+    }
+
+    /// Takes in a record, or says why not. Nothing known is ever displaced by something older.
+    ///
+    /// # Errors
+    /// [`Unwanted`].
+    pub fn admit(&mut self, record: Record) -> Result<(Admitted, Arc<Record>), Unwanted> {
+        let node = record.node();
+        if !self.entries.contains_key(&node) && self.entries.len() >= MAX_IDENTITIES {
+            return Err(Unwanted::Full);
+        }
+        let record = Arc::new(record);
+        match self.entries.get_mut(&node) {
+            None => {
+                let mut entry = Entry { records: Vec::new(), keys: BTreeMap::new() };
+                entry.push(&record);
+                self.entries.insert(node, entry);
+                Ok((Admitted::Newcomer, record))
+            }
+            Some(entry) => {
+                entry.check(&record)?;
+                entry.push(&record);
+                Ok((Admitted::Renewal, record))
+            }
+        }
+    }
+
+    /// Forgets records whose every epoch is past, and returns the identities that are gone.
+    pub fn expire(&mut self, now: Time) -> Vec<NodeId> {
+        let oldest = self.schedule.oldest_held(now);
+        let mut gone = Vec::new();
+        self.entries.retain(|node, entry| {
+            entry.records.retain(|record| record.epochs().last() >= Some(oldest));
+            entry.keys.retain(|epoch, _| *epoch >= oldest);
+            if entry.records.is_empty() {
+                gone.push(*node);
+            }
+            !entry.records.is_empty()
+        });
+        gone
+    }
+
+    /// Whether a live record of this node is known.
+    #[must_use]
+    pub fn knows(&self, node: &NodeId) -> bool {
+        self.entries.contains_key(node)
+    }
+
+    /// The newest record of a node.
+    #[must_use]
+    pub fn newest(&self, node: &NodeId) -> Option<&Arc<Record>> {
+        self.entries.get(node)?.records.last()
+    }
+
+    /// The newest record of every node, by identity.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.entries.values().filter_map(|entry| entry.records.last())
+    }
+
+    /// The newest record of every node after this one, by identity.
+    pub(crate) fn after(&self, node: Option<NodeId>) -> impl Iterator<Item = &Arc<Record>> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let from = node.map_or(Unbounded, Excluded);
+        self.entries.range((from, Unbounded)).filter_map(|(_, entry)| entry.records.last())
+    }
+
+    /// For every node its newest record published by `deadline`.
+    pub(crate) fn published_by(&self, deadline: Time) -> impl Iterator<Item = &Arc<Record>> {
+        self.entries.values().filter_map(move |entry| {
+            entry.records.iter().rev().find(|record| record.published_at() <= deadline)
+        })
+    }
+
+    /// How many identities are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What a record says of its author's directory, 32 octets: BLAKE3 over the hashes of the newest
+    /// records, in the order of identities.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for record in self.iter() {
+            hasher.update(record.hash().as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// When epochs and hours begin.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+}
+
+impl Entry {
+    fn check(&self, record: &Record) -> Result<(), Unwanted> {
+        if self.records.iter().any(|known| known.hash() == record.hash()) {
+            return Err(Unwanted::Known);
+        }
+        if self.records.iter().any(|known| known.sequence() == record.sequence()) {
+            return Err(Unwanted::SecondOfNumber);
+        }
+        // Before the order: a second key is one whatever its record's number.
+        let differs = |(epoch, hash): &(Epoch, [u8; 32])| {
+            self.keys.get(epoch).is_some_and(|known| known != hash)
+        };
+        if key_hashes(record).any(|key| differs(&key)) {
+            return Err(Unwanted::SecondKey);
+        }
+        if self.records.last().is_some_and(|newest| record.sequence() < newest.sequence()) {
+            return Err(Unwanted::Older);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, record: &Arc<Record>) {
+        self.keys.extend(key_hashes(record));
+        self.records.push(Arc::clone(record));
+        if self.records.len() > MAX_RECORDS {
+            self.records.remove(0);
+        }
+    }
+}
+
+fn key_hashes(record: &Record) -> impl Iterator<Item = (Epoch, [u8; 32])> + '_ {
+    record.epochs().filter_map(|epoch| {
+        let key = record.key(epoch)?;
+        Some((epoch, *blake3::hash(&key.to_bytes()).as_bytes()))
+    })
+}

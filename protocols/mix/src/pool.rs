@@ -1,0 +1,213 @@
+//! Packets held until their time, and the windows in which they are shuffled.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use keys::Time;
+use rand::seq::SliceRandom as _;
+use rand::{CryptoRng, RngExt as _};
+use rand_distr::{Distribution as _, Exp1};
+
+use crate::{Dropped, Release};
+
+/// Octets held, at most. Beyond it the newest packet is dropped: which ones are held must not depend
+/// on who floods.
+const MAX_OCTETS: usize = 256 << 20;
+
+pub(crate) struct Pool {
+    window: Duration,
+    /// Where windows end, counted from any one end.
+    phase: Time,
+    octets: usize,
+    serial: u64,
+    /// Waiting out their delay, by when they fall due.
+    waiting: BTreeMap<(Time, u64), Release>,
+    /// Shuffled, by when they leave.
+    leaving: BTreeMap<(Time, u64), Release>,
+}
+
+impl Pool {
+    pub(crate) fn new(window: Duration, now: Time, rng: &mut impl CryptoRng) -> Self {
+        let window = window.max(Duration::from_millis(1));
+        let phase = now.plus(window.mul_f64(rng.random::<f64>()));
+        let (waiting, leaving) = (BTreeMap::new(), BTreeMap::new());
+        Self { window, phase, octets: 0, serial: 0, waiting, leaving }
+    }
+
+    pub(crate) fn hold(&mut self, release: Release, due: Time) -> Result<(), Dropped> {
+        let octets = self.octets + release.octets();
+        if octets > MAX_OCTETS {
+            return Err(Dropped::PoolFull);
+        }
+        self.octets = octets;
+        self.serial += 1;
+        self.waiting.insert((due, self.serial), release);
+        Ok(())
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let collected = self.waiting.keys().next().map(|(due, _)| self.end_of_window(*due));
+        let leaves = self.leaving.keys().next().map(|(at, _)| *at);
+        [collected, leaves].into_iter().flatten().min()
+    }
+
+    /// Windows are worked off one after the other, so that what fell due in different ones is never
+    /// shuffled together, however late this is called.
+    pub(crate) fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        while let Some((due, _)) = self.waiting.keys().next() {
+            let end = self.end_of_window(*due);
+            if end > now {
+                break;
+            }
+            let after = self.waiting.split_off(&(end.plus(Duration::from_millis(1)), 0));
+            let batch = core::mem::replace(&mut self.waiting, after);
+            self.release(batch.into_values().collect(), end.max(now), rng);
+        }
+    }
+
+    pub(crate) fn next_release(&mut self, now: Time) -> Option<Release> {
+        let first = self.leaving.first_entry()?;
+        if first.key().0 > now {
+            return None;
+        }
+        let release = first.remove();
+        self.octets = self.octets.saturating_sub(release.octets());
+        Some(release)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len() + self.leaving.len()
+    }
+
+    /// A random order, and exponential gaps that are cut at the end of the window.
+    fn release(&mut self, mut batch: Vec<Release>, from: Time, rng: &mut impl CryptoRng) {
+        batch.shuffle(rng);
+        let end = from.plus(self.window);
+        #[expect(clippy::cast_precision_loss, reason = "a count of packets")]
+        let mean = self.window.as_secs_f64() / (batch.len() + 1) as f64;
+        let mut into = 0.0;
+        for release in batch {
+            let gap: f64 = Exp1.sample(rng);
+            into += gap * mean;
+            let at = from.plus(Duration::from_secs_f64(into)).min(end);
+            self.serial += 1;
+            self.leaving.insert((at, self.serial), release);
+        }
+    }
+
+    /// The end of the window that `at` lies in; an end belongs to the window it ends.
+    fn end_of_window(&self, at: Time) -> Time {
+        let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1);
+        let offset = self.phase.as_millis() % window;
+        let into = at.as_millis().saturating_add(window).saturating_sub(offset) % window;
+        let missing = if into == 0 { 0 } else { window - into };
+        at.plus(Duration::from_millis(missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keys::NodeId;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use sphinx::{Packet, SizeClass};
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(30);
+
+    fn numbered(number: u16) -> Release {
+        let [high, low] = number.to_be_bytes();
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&[high, low]);
+        let octets = vec![0; SizeClass::SMALLEST.packet_len()];
+        Release::Forward {
+            to: NodeId::from_bytes(id),
+            packet: Packet::from_octets(octets).unwrap(),
+        }
+    }
+
+    fn number(release: &Release) -> u16 {
+        match release {
+            Release::Forward { to, .. } => u16::from_be_bytes([to.as_bytes()[0], to.as_bytes()[1]]),
+            Release::End { .. } => panic!("none was held"),
+        }
+    }
+
+    /// Runs the pool dry and returns who left when.
+    fn run(pool: &mut Pool, rng: &mut ChaCha20Rng) -> Vec<(Time, u16)> {
+        let mut left = Vec::new();
+        while let Some(now) = pool.poll_timeout() {
+            pool.handle_timeout(now, rng);
+            while let Some(release) = pool.next_release(now) {
+                left.push((now, number(&release)));
+            }
+        }
+        left
+    }
+
+    #[test]
+    fn a_packet_leaves_in_the_window_after_the_one_it_falls_due_in() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let start = Time::from_millis(1_000_000);
+        let mut pool = Pool::new(WINDOW, start, &mut rng);
+        for number in 0..500 {
+            let due = start.plus(Duration::from_millis(u64::from(number) * 731));
+            pool.hold(numbered(number), due).unwrap();
+        }
+        let left = run(&mut pool, &mut rng);
+        assert_eq!(left.len(), 500);
+        for (at, number) in left {
+            let due = start.plus(Duration::from_millis(u64::from(number) * 731));
+            let end = pool.end_of_window(due);
+            assert!(end.since(due) < WINDOW);
+            assert!(at >= end && at <= end.plus(WINDOW), "{number} left at {at:?}");
+        }
+        assert_eq!((pool.len(), pool.octets), (0, 0));
+    }
+
+    #[test]
+    fn the_order_inside_a_window_is_a_random_permutation() {
+        // Four packets, 2,400 windows: each of 24 orders is expected 100 times. 23 degrees of freedom:
+        // 99.9 % of uniform samples lie below 49.7.
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let mut counts = BTreeMap::new();
+        for _ in 0..2400 {
+            let now = Time::from_millis(5_000_000);
+            let mut pool = Pool::new(WINDOW, now, &mut rng);
+            for number in 0..4 {
+                pool.hold(numbered(number), now).unwrap();
+            }
+            let order: Vec<_> = run(&mut pool, &mut rng).into_iter().map(|(_, n)| n).collect();
+            *counts.entry(order).or_insert(0.0_f64) += 1.0;
+        }
+        assert_eq!(counts.len(), 24);
+        let chi_square: f64 = counts.values().map(|n| (n - 100.0).powi(2) / 100.0).sum();
+        assert!(chi_square < 49.7, "{chi_square}");
+    }
+
+    #[test]
+    fn the_window_does_not_follow_arrivals() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let start = Time::from_millis(9_000_000);
+        let pool = Pool::new(WINDOW, start, &mut rng);
+        let ends: std::collections::BTreeSet<_> = (0..1000)
+            .map(|step| pool.end_of_window(start.plus(Duration::from_millis(step * 137))))
+            .collect();
+        let ends: Vec<_> = ends.into_iter().collect();
+        for pair in ends.windows(2) {
+            assert_eq!(pair[1].since(pair[0]), WINDOW);
+        }
+    }
+
+    #[test]
+    fn a_full_pool_drops_the_newest() {
+        let mut rng = ChaCha20Rng::seed_from_u64(4);
+        let now = Time::from_millis(0);
+        let mut pool = Pool::new(WINDOW, now, &mut rng);
+        let fit = MAX_OCTETS / SizeClass::SMALLEST.packet_len();
+        pool.octets = (fit - 1) * SizeClass::SMALLEST.packet_len();
+        assert!(pool.hold(numbered(1), now).is_ok());
+        assert_eq!(pool.hold(numbered(2), now), Err(Dropped::PoolFull));
+    }
+}

@@ -1,0 +1,279 @@
+//! Whole networks in virtual time: what users, observers and attackers see.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::time::Duration;
+
+use fog_remailer::sim::Simulation;
+use fog_remailer::{Judgement, Refused};
+use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Time};
+use mail::{Mailbox, Submission};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use record::{Draft, Parameters, RecordHash};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn network(nodes: u16, parameters: &Parameters, seed: u64) -> Simulation<ChaCha20Rng> {
+    // Ten minutes into an hour of an epoch.
+    let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 10);
+    let rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut simulation = Simulation::new(nodes, parameters, start, rng).unwrap();
+    simulation.run(Duration::from_secs(2));
+    simulation
+}
+
+fn main_network(nodes: u16) -> Parameters {
+    Parameters { first_view: nodes, ..Parameters::main() }
+}
+
+fn mail(to: &str, body: &str) -> Submission {
+    let message = format!("From: me@home.example\r\nTo: {to}\r\nSubject: s\r\n\r\n{body}\r\n");
+    Submission { recipients: vec![Mailbox::parse(to).unwrap()], message: message.into_bytes() }
+}
+
+fn total(simulation: &Simulation<ChaCha20Rng>, name: &str) -> u64 {
+    simulation.nodes().iter().map(|node| node.counts().get(name)).sum()
+}
+
+#[test]
+fn a_mail_crosses_three_to_six_other_nodes() {
+    for seed in 0..20 {
+        let mut simulation = network(9, &main_network(9), seed);
+        simulation.submit(0, &mail("a@b.example", "body")).unwrap();
+        simulation.run(MINUTE * 60);
+        let [delivered] = simulation.delivered() else {
+            panic!("{}", simulation.delivered().len())
+        };
+        assert_ne!(delivered.exit, 0);
+        assert!(delivered.delivery.message.ends_with(b"\r\n\r\nbody\r\n"));
+        let links = simulation.sent();
+        assert!((3..=6).contains(&links.len()), "{}", links.len());
+        assert!(links.iter().all(|link| link.octets == links[0].octets));
+        // One path, no node twice.
+        let mut visited = vec![0];
+        for link in links {
+            assert_eq!(link.from, *visited.last().unwrap());
+            assert!(!visited.contains(&link.to));
+            visited.push(link.to);
+        }
+        assert_eq!(*visited.last().unwrap(), delivered.exit);
+    }
+}
+
+#[test]
+fn with_too_few_nodes_nothing_is_taken_and_nothing_leaves() {
+    for nodes in 1..=3 {
+        let mut simulation = network(nodes, &main_network(nodes), 1);
+        let refused = simulation.submit(0, &mail("a@b.example", "body"));
+        assert_eq!(refused, Err(Refused::TooFewNodes), "{nodes} nodes");
+        simulation.run(MINUTE * 300);
+        assert!(simulation.delivered().is_empty() && simulation.sent().is_empty());
+    }
+    let mut simulation = network(4, &main_network(4), 1);
+    simulation.submit(0, &mail("a@b.example", "body")).unwrap();
+    simulation.run(MINUTE * 60);
+    assert_eq!((simulation.delivered().len(), simulation.sent().len()), (1, 3));
+}
+
+#[test]
+fn rotation_loses_nothing_over_many_epochs() {
+    for (parameters, gap) in
+        [(main_network(8), MINUTE * 7), (Parameters::scaled(540, 8), Duration::from_millis(900))]
+    {
+        let mut simulation = network(8, &parameters, 3);
+        let schedule = parameters.schedule();
+        let first = schedule.epoch_at(simulation.now());
+        let mut submitted = 0;
+        while schedule.epoch_at(simulation.now()) < first.plus(5) {
+            simulation.submit(submitted % 8, &mail("a@b.example", "body")).unwrap();
+            submitted += 1;
+            simulation.run(gap);
+        }
+        simulation.run(gap * 12);
+        assert_eq!(simulation.delivered().len(), submitted);
+        let received = total(&simulation, "packet received");
+        let relayed = total(&simulation, "packet relayed");
+        assert_eq!(received, relayed + submitted as u64, "nothing was dropped on the way");
+        for node in simulation.nodes() {
+            assert!(node.counts().get("record published") >= 15);
+            assert!(node.counts().iter().all(|(name, _)| !name.contains("dropped")));
+        }
+    }
+}
+
+#[test]
+fn bad_packets_are_dropped_silently_and_counted_by_reason() {
+    let mut simulation = network(7, &main_network(7), 4);
+    simulation.submit(0, &mail("a@b.example", "body")).unwrap();
+    while simulation.last_packet().is_none() {
+        simulation.run(Duration::from_secs(1));
+    }
+    let (to, packet) = simulation.last_packet().unwrap();
+    let packet = packet.to_vec();
+    simulation.run(MINUTE * 60);
+    let sent = simulation.sent().len();
+    let altered = |at: usize| {
+        let mut altered = packet.clone();
+        altered[at] ^= 1;
+        altered
+    };
+    let octets = |length| vec![1; length];
+    for (bad, reason) in [
+        (packet.clone(), "replay"),
+        (octets(1000), "length"),
+        (octets(16 * 1024 + 1), "length"),
+        (altered(0), "version"),
+        (altered(4), "epoch"),
+        (altered(1500), "mac"),
+        (altered(packet.len() - 1), "replay"),
+    ] {
+        let name = format!("packet dropped: {reason}");
+        let before = simulation.nodes()[to].counts().get(&name);
+        simulation.inject(to, bad);
+        simulation.run(MINUTE);
+        assert_eq!(simulation.nodes()[to].counts().get(&name), before + 1, "{reason}");
+    }
+    simulation.run(MINUTE * 60);
+    assert_eq!(simulation.delivered().len(), 1);
+    assert_eq!(simulation.sent().len(), sent);
+
+    // The key is gone: the packet is of an unknown epoch for ever.
+    simulation.run(MINUTE * 240);
+    simulation.inject(to, packet);
+    simulation.run(MINUTE);
+    assert_eq!(simulation.nodes()[to].counts().get("packet dropped: epoch"), 2);
+}
+
+#[test]
+fn an_altered_payload_dies_at_the_next_hop_and_its_header_counts_as_seen() {
+    let mut simulation = network(7, &main_network(7), 5);
+    simulation.submit(0, &mail("a@b.example", "body")).unwrap();
+    while simulation.last_packet().is_none() {
+        simulation.run(Duration::from_millis(1));
+    }
+    // Faster than the honest link: altered first, honest second.
+    let (to, packet) = simulation.last_packet().unwrap();
+    let mut altered = packet.to_vec();
+    *altered.last_mut().unwrap() ^= 1;
+    for _ in 0..20 {
+        simulation.inject(to, altered.clone());
+    }
+    simulation.run(MINUTE * 60);
+    // 21 copies of one header: the first one decides, all others are replays.
+    let count = |name: &str| simulation.nodes()[to].counts().get(name);
+    assert_eq!(count("packet dropped: replay"), 20);
+    assert_eq!(count("packet dropped: payload") + simulation.delivered().len() as u64, 1);
+}
+
+#[test]
+fn mail_that_cannot_be_carried_is_refused_with_its_reason() {
+    let mut simulation = network(7, &main_network(7), 6);
+    let big = mail("a@b.example", &"x\r\n".repeat(90_000));
+    assert_eq!(simulation.submit(0, &big), Err(Refused::TooBig));
+    let mut unfit = mail("a@b.example", "body");
+    unfit.message.push(0);
+    assert!(matches!(simulation.submit(0, &unfit), Err(Refused::Unfit(_))));
+    simulation.run(MINUTE * 60);
+    assert!(simulation.sent().is_empty());
+}
+
+#[test]
+fn a_flood_of_submissions_is_refused_at_the_bound_and_what_was_taken_arrives() {
+    let parameters = Parameters {
+        mean_send: Duration::from_millis(20),
+        mean_hold: Duration::from_secs(30),
+        ..main_network(7)
+    };
+    let mut simulation = network(7, &parameters, 7);
+    let mut taken = 0;
+    while simulation.submit(0, &mail("a@b.example", &"x\r\n".repeat(30_000))).is_ok() {
+        taken += 1;
+        assert!(taken < 2000);
+    }
+    assert_eq!(simulation.submit(0, &mail("a@b", &"x\r\n".repeat(30_000))), Err(Refused::Full));
+    simulation.run(MINUTE * 60);
+    assert_eq!(simulation.delivered().len(), taken);
+}
+
+struct Forger {
+    identity: Identity,
+    network: NetworkId,
+    parameters: Parameters,
+}
+
+impl Forger {
+    fn record(&self, sequence: u64, at: Time, key_seed: u64) -> Vec<u8> {
+        let schedule = self.parameters.schedule();
+        let keys = (0..3)
+            .map(|ahead| {
+                let mut rng = ChaCha20Rng::seed_from_u64(key_seed + ahead);
+                let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+                (schedule.epoch_at(at).plus(u32::try_from(ahead).unwrap()), secret.public().clone())
+            })
+            .collect();
+        let draft = Draft {
+            sequence,
+            previous: RecordHash::NONE,
+            published_at: at,
+            keys,
+            exit: None,
+            contact: String::new(),
+            traffic: [0; 9],
+            digest: [0; 32],
+        };
+        draft.sign(&self.identity, &self.network).unwrap()
+    }
+}
+
+#[test]
+fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
+    let parameters = main_network(4);
+    let mut simulation = network(4, &parameters, 8);
+    let network = record::Unverified::parse(
+        simulation.nodes()[0].directory().iter().next().unwrap().octets(),
+    )
+    .unwrap()
+    .claimed_network();
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    let forger = Forger { identity: Identity::generate(&mut rng), network, parameters };
+    let now = simulation.now();
+    let honest = forger.record(5, now, 100);
+    let mut unsigned = honest.clone();
+    let body = unsigned.len() - 64;
+    unsigned[body..].fill(0);
+    let mut altered = honest.clone();
+    altered[2000] ^= 1;
+    let elsewhere = Forger {
+        identity: Identity::from_seed(&forger.identity.seed()),
+        network: NetworkId::from_bytes([1; 32]),
+        parameters: forger.parameters.clone(),
+    };
+    assert_eq!(simulation.gossip(0, &honest), Judgement::Accept);
+    assert_eq!(simulation.gossip(0, &honest), Judgement::Ignore);
+    for (octets, judgement, reason) in [
+        (unsigned, Judgement::Reject, "record not signed by its identity"),
+        (altered, Judgement::Reject, "record not signed by its identity"),
+        (elsewhere.record(6, now, 100), Judgement::Reject, "record of another network"),
+        (forger.record(6, now.plus(MINUTE * 11), 100), Judgement::Ignore, "record from the future"),
+        (
+            forger.record(6, now.minus(MINUTE * 700), 300),
+            Judgement::Ignore,
+            "record whose epochs are past",
+        ),
+        (forger.record(4, now, 100), Judgement::Ignore, "older"),
+        (forger.record(5, now.minus(MINUTE), 100), Judgement::Ignore, "second of its number"),
+        (forger.record(6, now, 200), Judgement::Ignore, "second key for one epoch"),
+        (forger.record(4, now, 200), Judgement::Ignore, "second key for one epoch"),
+        (vec![1; 9000], Judgement::Reject, "record over its size limit"),
+        (vec![1; 100], Judgement::Reject, "malformed record"),
+        (vec![], Judgement::Reject, "malformed record"),
+    ] {
+        let name = format!("record refused: {reason}");
+        let before = simulation.nodes()[0].counts().get(&name);
+        assert_eq!(simulation.gossip(0, &octets), judgement, "{reason}");
+        assert_eq!(simulation.nodes()[0].counts().get(&name), before + 1, "{reason}");
+    }
+    let known = simulation.nodes()[0].directory().newest(&forger.identity.node()).unwrap();
+    assert_eq!(known.octets()[..], honest[..], "nothing displaced it");
+    assert_eq!(simulation.gossip(0, &forger.record(6, now, 100)), Judgement::Accept);
+}
