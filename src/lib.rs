@@ -1,1 +1,15 @@
+//! A node of the fog network: anonymous mail over Tor, libp2p and Sphinx.
+//!
+//! Everything under `protocols/` and `pki/` is pure; everything that touches the world is here. The
+//! [`driver`] is the one event loop of a node: it feeds a [`remailer::Remailer`] and carries out its
+//! commands through [`net`], [`smtp`] and [`store`]. There is no shared state beside bounded channels
+//! and snapshots that are swapped whole.
 
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod driver;
+pub mod failure;
+pub mod net;
+pub mod smtp;
+pub mod store;

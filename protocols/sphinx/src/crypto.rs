@@ -82,6 +82,11 @@ impl EpochKeys {
         Self(keys)
     }
 
+    /// Their epochs, in the order given.
+    pub fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.0.iter().map(|key| key.epoch)
+    }
+
     pub(crate) fn get(&self, epoch: Epoch) -> Option<&EpochKey> {
         self.0.iter().find(|key| key.epoch == epoch).map(AsRef::as_ref)
     }

@@ -1,0 +1,176 @@
+//! `fog devnet`: a whole network in one process.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keys::Identity;
+use mail::Mailbox;
+use rand::SeedableRng as _;
+use rand::rngs::{StdRng, SysRng};
+use record::{Admission, Descriptor, Parameters};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::say;
+use crate::clock::Clock;
+use crate::driver::{Node, Settings};
+use crate::failure::{Failure, Kind};
+use crate::net::connect::{Connector, DevnetFolder};
+use crate::smtp::Target;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Number of nodes; routes need at least 4.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(4..=64))]
+    nodes: u16,
+    /// SMTP port of the first node; the others follow.
+    #[arg(long, default_value_t = 2525)]
+    smtp_port: u16,
+    /// Where mail goes: maildir:DIR or smtp://ADDRESS:PORT [default: maildir:STATE-DIR/mail].
+    #[arg(long, value_name = "TARGET")]
+    deliver: Option<Target>,
+    /// What all times of the network are divided by.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    speed: u32,
+    /// State of the nodes, in n1, n2, ... [default: a new temporary folder].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let state = state_folder(arguments.state_dir)?;
+    let clock = Clock::start();
+    let parameters = Parameters::scaled(arguments.speed, arguments.nodes);
+    let descriptor = descriptor(&state, &parameters, clock)?;
+    let addresses = state.join("addresses");
+    let folder = DevnetFolder::open(&addresses)
+        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", addresses.display())))?;
+    let target = arguments.deliver.unwrap_or_else(|| Target::Maildir(state.join("mail")));
+    let last = arguments.smtp_port.checked_add(arguments.nodes - 1).ok_or_else(|| {
+        Failure::new(Kind::Usage, format!("no room for {} ports", arguments.nodes))
+            .remedy("choose a lower --smtp-port")
+    })?;
+    say(&format!("devnet state in {}", state.display()))?;
+
+    let mut interrupted = Interrupted::new()?;
+    let mut nodes: Vec<Node> = Vec::new();
+    for (number, port) in (1..).zip(arguments.smtp_port..=last) {
+        let settings = Settings {
+            state: state.join(format!("n{number}")),
+            descriptor: Descriptor::parse(&descriptor)
+                .map_err(|error| Failure::new(Kind::Internal, error))?,
+            connector: Connector::Devnet(folder.clone()),
+            bootstrap: nodes.first().map(|first| first.onion).into_iter().collect(),
+            smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            deliver: Some(target.clone()),
+            anonymous: Mailbox::parse("anonymous@fog.invalid")
+                .map_err(|error| Failure::new(Kind::Internal, error))?,
+        };
+        match Node::start(settings, clock).await {
+            Ok(node) => nodes.push(node),
+            Err(failure) => {
+                stop(nodes).await;
+                return Err(failure);
+            }
+        }
+    }
+    tokio::select! {
+        () = all_know_all(&mut nodes) => announce(&nodes, arguments.smtp_port, last, &target)?,
+        () = interrupted.wait() => return Ok(stop(nodes).await),
+    }
+    interrupted.wait().await;
+    stop(nodes).await;
+    say("devnet stopped")
+}
+
+async fn all_know_all(nodes: &mut [Node]) {
+    let count = nodes.len();
+    for node in nodes {
+        // An error means that the node has ended, which only a stop makes it do.
+        let _ = node.progress.wait_for(|(known, _)| *known == count).await;
+    }
+}
+
+fn announce(nodes: &[Node], first: u16, last: u16, target: &Target) -> Result<(), Failure> {
+    let count = nodes.len();
+    say(&format!(
+        "devnet ready: {count} nodes, SMTP on 127.0.0.1:{first}-{last}, mail goes to {target}"
+    ))?;
+    say(&format!(
+        "try: swaks --server 127.0.0.1:{first} --to you@example.org --body 'through the fog'"
+    ))
+}
+
+async fn stop(nodes: Vec<Node>) {
+    let stopping: Vec<_> = nodes.into_iter().map(|node| tokio::spawn(node.stop())).collect();
+    for node in stopping {
+        let _ = node.await;
+    }
+}
+
+/// SIGINT or SIGTERM.
+struct Interrupted {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupted {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(Kind::Internal, error));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let folder = match wanted {
+        Some(folder) => std::path::absolute(folder)
+            .map_err(|error| Failure::new(Kind::State, format!("--state-dir: {error}")))?,
+        None => {
+            let name = format!("fog-devnet-{}", std::process::id());
+            std::env::temp_dir().join(name)
+        }
+    };
+    fs::create_dir_all(&folder)
+        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
+    Ok(folder)
+}
+
+/// The devnet's descriptor: the one that was made for this folder before, or a new one.
+fn descriptor(state: &Path, parameters: &Parameters, clock: Clock) -> Result<Vec<u8>, Failure> {
+    let path = state.join("network");
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::new(Kind::State, format!("{}: {error}", path.display()))
+    };
+    match fs::read(&path) {
+        Ok(octets) => {
+            let known = Descriptor::parse(&octets).map_err(|error| fail(&error))?;
+            if known.parameters() != parameters {
+                return Err(fail(&"made for another speed or number of nodes")
+                    .remedy("repeat the options it was made with, or use another --state-dir"));
+            }
+            Ok(octets)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| fail(&error))?;
+            let maker = Identity::generate(&mut rng);
+            let made =
+                Descriptor::create(&maker, "devnet", clock.now(), parameters, &Admission::Open)
+                    .map_err(|error| fail(&error))?;
+            fs::write(&path, made.octets()).map_err(|error| fail(&error))?;
+            Ok(made.octets().to_vec())
+        }
+        Err(error) => Err(fail(&error)),
+    }
+}

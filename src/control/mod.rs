@@ -1,0 +1,169 @@
+//! The local control socket: one JSON line in, one JSON line out, closed.
+//!
+//! It answers who may read the state folder, and nobody else: the socket is 0600 in a folder of 0700.
+//! A request has at most 64 KiB and two seconds; sixteen callers are served at once.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::failure::{Failure, Kind};
+
+const MAX_REQUEST: u64 = 64 * 1024;
+const MAX_CALLERS: usize = 16;
+const DEADLINE: Duration = Duration::from_secs(2);
+/// `sun_path` less its final NUL (unix(7)).
+const MAX_PATH: usize = 107;
+const NAME: &str = "control.sock";
+
+/// What a caller asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Version of this protocol: 1.
+    pub v: u32,
+    /// What to do.
+    #[serde(rename = "do")]
+    pub order: Order,
+}
+
+/// The orders.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// How the node is.
+    Status,
+}
+
+/// How a node is. No secret and nothing of any mail.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its onion address.
+    pub onion: String,
+    /// The network id.
+    pub network: String,
+    /// The present epoch.
+    pub epoch: u32,
+    /// Milliseconds to its end.
+    pub epoch_ends_in_ms: u64,
+    /// Nodes known.
+    pub known: usize,
+    /// Nodes linked.
+    pub linked: usize,
+    /// Nodes in the view, and its instant in Unix milliseconds; none without a view.
+    pub view: Option<(usize, u64)>,
+    /// Packets in the mix, own packets waiting, messages being delivered.
+    pub held: (usize, usize, usize),
+    /// Counts by name.
+    pub counts: std::collections::BTreeMap<String, u64>,
+}
+
+/// An order on its way to the driver.
+pub type Call = (Order, oneshot::Sender<Status>);
+
+/// The socket of a state folder; removed when it is dropped.
+pub struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Listens in a state folder whose lock is held.
+///
+/// # Errors
+/// If the path is too long, or something other than a socket is in its place.
+pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failure> {
+    let path = folder.join(NAME);
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::new(Kind::State, format!("{}: {error}", path.display()))
+    };
+    if path.as_os_str().len() > MAX_PATH {
+        return Err(fail(&format!(
+            "longer than the {MAX_PATH} octets that a socket's path may have"
+        ))
+        .remedy("use a --state-dir with a shorter path"));
+    }
+    match fs::symlink_metadata(&path) {
+        // Left by a node that was killed: the lock says that nobody serves it.
+        Ok(found) if found.file_type().is_socket() => {
+            fs::remove_file(&path).map_err(|error| fail(&error))?;
+        }
+        Ok(_) => return Err(fail(&"not a socket").remedy("remove it")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(fail(&error)),
+    }
+    let listener = UnixListener::bind(&path).map_err(|error| fail(&error))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|error| fail(&error))?;
+    tokio::spawn(accept(listener, calls));
+    Ok(Socket(path))
+}
+
+/// Asks the node that runs on a state folder.
+///
+/// # Errors
+/// If none runs there, or it does not answer.
+pub async fn call(folder: &Path, order: Order) -> Result<Status, Failure> {
+    let path = folder.join(NAME);
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::new(Kind::NoNode, format!("no node answers at {}: {error}", path.display()))
+            .remedy("start one, or name its folder with --state-dir")
+    };
+    let mut stream = UnixStream::connect(&path).await.map_err(|error| fail(&error))?;
+    let mut line = serde_json::to_vec(&Request { v: 1, order }).map_err(|error| fail(&error))?;
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(|error| fail(&error))?;
+    let mut answer = Vec::new();
+    let read = timeout(DEADLINE * 2, stream.read_to_end(&mut answer)).await;
+    read.map_err(|error| fail(&error))?.map_err(|error| fail(&error))?;
+    serde_json::from_slice(&answer).map_err(|error| fail(&error))
+}
+
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let places = Arc::new(Semaphore::new(MAX_CALLERS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = calls.closed() => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            continue;
+        };
+        // A seventeenth caller is hung up on.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let calls = calls.clone();
+        tokio::spawn(async move {
+            let _ = timeout(DEADLINE, serve(stream, calls)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut line = Vec::new();
+    BufReader::new(reader.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
+    let mut answer = match serde_json::from_slice::<Request>(&line) {
+        Ok(Request { v: 1, order }) => {
+            let (to, status) = oneshot::channel();
+            calls.send((order, to)).await.map_err(io::Error::other)?;
+            serde_json::to_vec(&status.await.map_err(io::Error::other)?)?
+        }
+        Ok(_) => br#"{"error":"version 1 is spoken here"}"#.to_vec(),
+        Err(_) => br#"{"error":"not a request"}"#.to_vec(),
+    };
+    answer.push(b'\n');
+    writer.write_all(&answer).await?;
+    writer.shutdown().await
+}

@@ -1,0 +1,464 @@
+//! The one event loop of a node: feeds the [`Remailer`] and carries out its commands.
+//!
+//! What is ready is handled in this order, local work before remote:
+//!
+//! 1. the order to stop
+//! 2. timers
+//! 3. what came of own work: opened packets, deliveries, failed sends, the next server's offers
+//! 4. the control socket
+//! 5. submissions
+//! 6. the network: records, catching up, links
+//!
+//! After each of them the commands are carried out, and the timer is set anew.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use directory::Request;
+use keys::{NodeId, OnionAddress, Time};
+use mail::{Delivery, Mailbox};
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt as _, SeedableRng as _};
+use record::{Descriptor, ExitPolicy};
+use remailer::{Command, DeliveryId, DeliveryOutcome, Exit, Refused, Remailer, Setup, SyncStep};
+use smtp::Answer;
+use sphinx::{EpochKeys, Packet, Peeled, Refusal};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+
+use crate::clock::Clock;
+use crate::control::{self, Call, Status};
+use crate::failure::{Failure, Kind};
+use crate::net::connect::Connector;
+use crate::net::{self, Event, Links, Order};
+use crate::smtp::{Question, Target, deliver, least, listen, probe};
+use crate::store::Store;
+
+/// Conversations with the next server at once.
+const DELIVERIES_AT_ONCE: usize = 8;
+/// Opened packets that wait for the loop.
+const OPENED: usize = 64;
+const QUESTIONS: usize = 64;
+/// How often the accepted keys are compared with the clock.
+const KEYS_TICK: Duration = Duration::from_millis(250);
+/// How often an exit asks its next server what it takes.
+const PROBE_EVERY: Duration = Duration::from_secs(600);
+/// The same while it does not answer.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
+const PROBE_AT_START: Duration = Duration::from_secs(3);
+
+/// What a node is started with.
+pub struct Settings {
+    /// Its state folder.
+    pub state: PathBuf,
+    /// Its network.
+    pub descriptor: Descriptor,
+    /// How onion addresses are reached.
+    pub connector: Connector,
+    /// Nodes to begin with; none for the first of a network.
+    pub bootstrap: Vec<OnionAddress>,
+    /// Where it takes submissions, on loopback.
+    pub smtp: SocketAddr,
+    /// Where it delivers, if it is an exit.
+    pub deliver: Option<Target>,
+    /// The From of mail whose sender did not ask for another.
+    pub anonymous: Mailbox,
+}
+
+/// A running node.
+pub struct Node {
+    /// Its address.
+    pub onion: OnionAddress,
+    /// Where it takes submissions.
+    pub smtp: SocketAddr,
+    /// Nodes in its view, and nodes linked.
+    pub progress: watch::Receiver<(usize, usize)>,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// If its state, its ports or its network cannot be had.
+    pub async fn start(settings: Settings, clock: Clock) -> Result<Self, Failure> {
+        let mut rng = generator()?;
+        let store = Store::open(&settings.state)?;
+        let identity = store.identity(&mut rng)?;
+        store.pin_network(&settings.descriptor)?;
+        let onion = OnionAddress::of(identity.node())
+            .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
+        let network = settings.descriptor.id();
+        let exit = match &settings.deliver {
+            Some(target) => Some(first_offer(target, &settings.anonymous, clock).await),
+            None => None,
+        };
+
+        let (questions_in, questions) = mpsc::channel(QUESTIONS);
+        let smtp = listen(settings.smtp, questions_in, clock).await?;
+        let (calls_in, calls) = mpsc::channel(QUESTIONS);
+        let socket = control::listen(&settings.state, calls_in)?;
+        let net = net::spawn(
+            &identity,
+            &network,
+            settings.connector,
+            &settings.bootstrap,
+            clock,
+            StdRng::from_rng(&mut rng),
+        )?;
+
+        let (offers_in, offers) = mpsc::channel(1);
+        if let (Some(target), Some(exit)) = (settings.deliver.clone(), &exit) {
+            tokio::spawn(keep_probing(target, exit.policy.clone(), clock, offers_in));
+        }
+        let setup = Setup {
+            identity,
+            descriptor: Arc::new(settings.descriptor),
+            exit,
+            contact: String::new(),
+            seeds: store.seeds()?,
+            statements: store.statements(),
+        };
+        let remailer = Remailer::new(setup, clock.now(), &mut rng);
+        let (opened_in, opened) = mpsc::channel(OPENED);
+        let (keys, keys_out) = watch::channel(EpochKeys::default());
+        let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
+        let (progress_in, progress) = watch::channel((0, 0));
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(open_packets(net.packets, keys_out, opened_in));
+        let driver = Driver {
+            remailer,
+            store,
+            clock,
+            rng,
+            network: network.to_string(),
+            target: settings.deliver,
+            anonymous: settings.anonymous,
+            net: Net { orders: net.orders, queues: net.queues, links: net.links.clone() },
+            keys,
+            outcomes: outcomes_in,
+            conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
+            progress: progress_in,
+            linked: Links::default(),
+        };
+        let inputs = Inputs {
+            stopped,
+            opened,
+            outcomes,
+            failures: net.failures,
+            offers,
+            calls,
+            questions,
+            events: net.events,
+            links: net.links,
+        };
+        let swarm = net.task;
+        let task = tokio::spawn(async move {
+            driver.run(inputs).await;
+            // The driver's ends are closed now; the swarm takes its address back.
+            let _ = swarm.await;
+            drop(socket);
+        });
+        Ok(Self { onion, smtp, progress, stop, task })
+    }
+
+    /// Stops it and waits until everything is written.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+/// The node's generator, seeded by the operating system.
+fn generator() -> Result<StdRng, Failure> {
+    StdRng::try_from_rng(&mut SysRng)
+        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))
+}
+
+struct Inputs {
+    stopped: oneshot::Receiver<()>,
+    opened: mpsc::Receiver<Result<Peeled, Refusal>>,
+    outcomes: mpsc::Receiver<(DeliveryId, DeliveryOutcome)>,
+    failures: mpsc::Receiver<net::SendFailed>,
+    offers: mpsc::Receiver<ExitPolicy>,
+    calls: mpsc::Receiver<Call>,
+    questions: mpsc::Receiver<Question>,
+    events: mpsc::Receiver<Event>,
+    links: watch::Receiver<Links>,
+}
+
+struct Net {
+    orders: mpsc::Sender<Order>,
+    queues: net::PacketQueues,
+    links: watch::Receiver<Links>,
+}
+
+struct Driver {
+    remailer: Remailer,
+    store: Store,
+    clock: Clock,
+    rng: StdRng,
+    network: String,
+    target: Option<Target>,
+    anonymous: Mailbox,
+    net: Net,
+    keys: watch::Sender<EpochKeys>,
+    outcomes: mpsc::Sender<(DeliveryId, DeliveryOutcome)>,
+    conversations: Arc<Semaphore>,
+    progress: watch::Sender<(usize, usize)>,
+    linked: Links,
+}
+
+impl Driver {
+    async fn run(mut self, mut inputs: Inputs) {
+        let mut keys_tick = tokio::time::interval(KEYS_TICK);
+        tracing::info!("node started");
+        loop {
+            self.carry_out().await;
+            let timer = self.clock.instant(self.remailer.poll_timeout());
+            let now = || self.clock.now();
+            tokio::select! {
+                biased;
+                _ = &mut inputs.stopped => break,
+                () = sleep_until(timer.into()) => {
+                    let now = now();
+                    self.remailer.handle_timeout(now, &mut self.rng);
+                    self.offer_keys(now);
+                }
+                _ = keys_tick.tick() => self.offer_keys(now()),
+                Some(opened) = inputs.opened.recv() => self.remailer.handle_peeled(opened, now()),
+                Some((id, outcome)) = inputs.outcomes.recv() => {
+                    self.remailer.handle_delivery(id, outcome, now());
+                }
+                Some(failure) = inputs.failures.recv() => self.send_failed(failure),
+                Some(policy) = inputs.offers.recv() => self.offer(policy),
+                Some((control::Order::Status, answer)) = inputs.calls.recv() => {
+                    let _ = answer.send(self.status());
+                }
+                Some(question) = inputs.questions.recv() => self.answer(question),
+                Ok(()) = inputs.links.changed() => self.links_changed().await,
+                Some(event) = inputs.events.recv() => self.net_event(event).await,
+            }
+        }
+        self.store.close();
+        tracing::info!("node stopped");
+    }
+
+    async fn carry_out(&mut self) {
+        while let Some(command) = self.remailer.next_command() {
+            match command {
+                Command::Send { to, packet, until } => {
+                    tracing::trace!("packet leaves");
+                    if let Err(failure) = self.net.queues.send(to, packet, until) {
+                        self.send_failed(failure);
+                    }
+                }
+                Command::Announce(octets) => self.order(Order::Announce(octets)).await,
+                Command::Deliver(id, delivery) => self.deliver(id, delivery),
+                Command::KeepSeed(epoch, seed) => {
+                    self.must_keep(self.store.keep_seed(epoch, &seed));
+                }
+                Command::ForgetSeeds(oldest) => self.must_keep(self.store.forget_seeds(oldest)),
+                Command::KeepRecord(record) => self.must_keep(self.store.keep_record(&record)),
+                Command::ForgetRecord(node) => {
+                    self.must_keep(self.store.forget_record(&node));
+                    self.net.queues.forget(&node);
+                    self.order(Order::Unlink(node)).await;
+                }
+                Command::Link(node) => self.order(Order::Link(node)).await,
+                Command::Sync(request) => self.sync_with_somebody(request).await,
+                Command::ViewTaken(view) => {
+                    tracing::debug!(nodes = view.len(), "view taken");
+                    self.progress.send_modify(|(nodes, _)| *nodes = view.len());
+                }
+            }
+        }
+    }
+
+    /// A failing disk does not stop the node; it is said in the log, and on the next start what could
+    /// not be kept is missing.
+    fn must_keep(&self, kept: Result<(), Failure>) {
+        if let Err(failure) = kept {
+            tracing::error!(%failure, "cannot be kept");
+        }
+    }
+
+    async fn order(&self, order: Order) {
+        // The swarm ends only after this loop.
+        let _ = self.net.orders.send(order).await;
+    }
+
+    fn send_failed(&mut self, failure: net::SendFailed) {
+        self.remailer.handle_send_failed(match failure {
+            net::SendFailed::Expired => "expired",
+            net::SendFailed::QueueFull => "queue full",
+        });
+    }
+
+    /// Puts the accepted keys where packets are opened, when they have changed.
+    fn offer_keys(&mut self, now: Time) {
+        let keys = self.remailer.epoch_keys(now);
+        self.keys.send_if_modified(|offered| {
+            let changed = !offered.epochs().eq(keys.epochs());
+            if changed {
+                *offered = keys;
+            }
+            changed
+        });
+    }
+
+    // Mail.
+
+    fn answer(&mut self, question: Question) {
+        let now = self.clock.now();
+        let (answered, to) = match question {
+            Question::Recipient(ask, to) => {
+                let checked = self.remailer.check_recipient(&ask.mailbox, ask.size, now);
+                (checked.map(|()| [0; 16]), to)
+            }
+            Question::Message(submission, to) => {
+                (self.remailer.handle_submission(&submission, now, &mut self.rng), to)
+            }
+        };
+        let answer = match answered {
+            Ok(name) => Answer::Taken(name),
+            Err(Refused::TooFewNodes) => Answer::TooFewNodes,
+            Err(Refused::NoExit) => Answer::NoExit,
+            Err(Refused::TooBig) => Answer::TooBig,
+            Err(Refused::Full) => Answer::Full,
+            Err(Refused::Unfit(why)) => Answer::Unfit(why),
+        };
+        // A client that has gone has been answered nothing; its mail is on its way all the same.
+        let _ = to.send(answer);
+    }
+
+    fn deliver(&mut self, id: DeliveryId, delivery: Delivery) {
+        let Some(target) = self.target.clone() else { return };
+        let (outcomes, conversations) = (self.outcomes.clone(), Arc::clone(&self.conversations));
+        let (clock, rng) = (self.clock, StdRng::from_rng(&mut self.rng));
+        tokio::spawn(async move {
+            let _turn = conversations.acquire_owned().await;
+            let outcome = deliver(&target, delivery, clock, rng).await;
+            let _ = outcomes.send((id, outcome)).await;
+        });
+    }
+
+    fn offer(&mut self, policy: ExitPolicy) {
+        let exit = Exit { policy, anonymous: self.anonymous.clone() };
+        self.remailer.handle_exit_changed(exit, self.clock.now());
+    }
+
+    // Records.
+
+    async fn net_event(&mut self, event: Event) {
+        let now = self.clock.now();
+        match event {
+            Event::Statement { octets, judged } => {
+                let judgement = self.remailer.handle_statement(&octets, now);
+                self.order(Order::Judge(judged, judgement)).await;
+            }
+            Event::SyncRequest { octets, answer } => {
+                if let Some(page) = self.remailer.handle_sync_request(&octets) {
+                    self.order(Order::Answer(answer, page)).await;
+                }
+            }
+            Event::SyncPage { peer, asked, octets } => {
+                match self.remailer.handle_sync_page(&octets, &asked, now) {
+                    SyncStep::Next(request) => self.order(Order::Sync(peer, request)).await,
+                    SyncStep::Done | SyncStep::Bad => {}
+                }
+            }
+        }
+    }
+
+    /// A peer that has just been linked is asked for what it knows.
+    async fn links_changed(&mut self) {
+        let links = Arc::clone(&self.net.links.borrow());
+        let new: Vec<NodeId> = links.difference(&self.linked).copied().collect();
+        self.linked = Arc::clone(&links);
+        self.progress.send_modify(|(_, linked)| *linked = links.len());
+        for node in new {
+            self.order(Order::Sync(node, Request { after: None })).await;
+        }
+    }
+
+    async fn sync_with_somebody(&mut self, request: Request) {
+        let links: &BTreeSet<NodeId> = &self.linked;
+        if links.is_empty() {
+            return;
+        }
+        let drawn = self.rng.random_range(0..links.len());
+        if let Some(node) = links.iter().nth(drawn).copied() {
+            self.order(Order::Sync(node, request)).await;
+        }
+    }
+
+    fn status(&self) -> Status {
+        let now = self.clock.now();
+        let schedule = self.remailer.schedule();
+        let epoch = schedule.epoch_at(now);
+        let left = schedule.end(epoch).since(now).as_millis();
+        Status {
+            onion: self.remailer.onion().map(|onion| onion.to_string()).unwrap_or_default(),
+            network: self.network.clone(),
+            epoch: epoch.number(),
+            epoch_ends_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
+            known: self.remailer.directory().len(),
+            linked: self.linked.len(),
+            view: self.remailer.view().map(|view| (view.len(), view.taken().as_millis())),
+            held: self.remailer.held(),
+            counts: self.remailer.counts().iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        }
+    }
+}
+
+/// Opens packets on threads of their own, as many at once as there are processors.
+async fn open_packets(
+    mut packets: mpsc::Receiver<Packet>,
+    keys: watch::Receiver<EpochKeys>,
+    opened: mpsc::Sender<Result<Peeled, Refusal>>,
+) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let turns = Arc::new(Semaphore::new(threads));
+    while let Some(packet) = packets.recv().await {
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+        let (keys, opened) = (keys.borrow().clone(), opened.clone());
+        tokio::task::spawn_blocking(move || {
+            let peeled = sphinx::peel(packet, &keys);
+            // The loop is gone only when the node is.
+            let _ = opened.blocking_send(peeled);
+            drop(turn);
+        });
+    }
+}
+
+/// What the next server takes, if it says so soon; the record must not wait for one that is down.
+async fn first_offer(target: &Target, anonymous: &Mailbox, clock: Clock) -> Exit {
+    let probed = tokio::time::timeout(PROBE_AT_START, probe(target, clock)).await;
+    let policy = probed.unwrap_or_else(|_| least());
+    Exit { policy, anonymous: anonymous.clone() }
+}
+
+async fn keep_probing(
+    target: Target,
+    mut known: ExitPolicy,
+    clock: Clock,
+    offers: mpsc::Sender<ExitPolicy>,
+) {
+    loop {
+        let wait = if known == least() { PROBE_AGAIN } else { PROBE_EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = offers.closed() => return,
+        }
+        let policy = probe(&target, clock).await;
+        if policy != known && offers.send(policy.clone()).await.is_err() {
+            return;
+        }
+        known = policy;
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong for an operator: one line with the cause, one with the remedy, and an exit code for
+//! each kind.
+
+use core::fmt;
+use std::process::ExitCode;
+
+/// A failure that ends the program.
+#[derive(Debug)]
+pub struct Failure {
+    kind: Kind,
+    cause: String,
+    remedy: Option<String>,
+}
+
+/// Its kind, which decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 1: a fault of fog itself.
+    Internal,
+    /// 2: command line or configuration.
+    Usage,
+    /// 3: no running node to talk to.
+    NoNode,
+    /// 4: the state folder.
+    State,
+    /// 6: the network, or a wrong key.
+    Network,
+    /// 8: a port that is taken.
+    Port,
+}
+
+impl Failure {
+    /// A failure with its cause.
+    #[must_use]
+    pub fn new(kind: Kind, cause: impl fmt::Display) -> Self {
+        Self { kind, cause: cause.to_string(), remedy: None }
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn remedy(self, remedy: impl fmt::Display) -> Self {
+        Self { remedy: Some(remedy.to_string()), ..self }
+    }
+
+    /// What to do, if that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    /// The code that the program exits with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::Internal => 1,
+            Kind::Usage => 2,
+            Kind::NoNode => 3,
+            Kind::State => 4,
+            Kind::Network => 6,
+            Kind::Port => 8,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl core::error::Error for Failure {}

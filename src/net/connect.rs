@@ -1,0 +1,93 @@
+//! How an onion address becomes a connection: the one thing that differs between networks.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use keys::OnionAddress;
+use tokio::net::TcpStream;
+
+/// Dials and listens for onion addresses.
+#[derive(Clone, Debug)]
+pub enum Connector {
+    /// A folder in which every node of a devnet writes the loopback port it listens on, in a file named
+    /// after its onion address. Nodes of several processes can share it.
+    Devnet(DevnetFolder),
+}
+
+impl Connector {
+    /// Connects to a node.
+    ///
+    /// # Errors
+    /// If it is not known, or does not answer.
+    pub async fn dial(&self, onion: &OnionAddress) -> io::Result<TcpStream> {
+        match self {
+            Self::Devnet(folder) => {
+                let port = folder.port(onion)?;
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
+        }
+    }
+
+    /// Listens on loopback for what arrives at this address.
+    ///
+    /// # Errors
+    /// If no port can be had or it cannot be made known.
+    pub fn listen(&self, onion: &OnionAddress) -> io::Result<TcpListener> {
+        match self {
+            Self::Devnet(folder) => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                folder.enter(onion, listener.local_addr()?.port())?;
+                Ok(listener)
+            }
+        }
+    }
+
+    /// Takes the address back.
+    pub fn retire(&self, onion: &OnionAddress) {
+        match self {
+            Self::Devnet(folder) => folder.leave(onion),
+        }
+    }
+}
+
+/// The folder of a devnet.
+#[derive(Clone, Debug)]
+pub struct DevnetFolder(PathBuf);
+
+impl DevnetFolder {
+    /// Makes the folder if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self(folder.to_owned()))
+    }
+
+    fn port(&self, onion: &OnionAddress) -> io::Result<u16> {
+        let text = std::fs::read_to_string(self.file(onion))?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
+    fn enter(&self, onion: &OnionAddress, port: u16) -> io::Result<()> {
+        // Renamed into place: another process never reads half a number.
+        let file = self.file(onion);
+        let draft = file.with_extension("draft");
+        std::fs::write(&draft, format!("{port}\n"))?;
+        std::fs::rename(draft, file)
+    }
+
+    fn leave(&self, onion: &OnionAddress) {
+        // A file that stays behind names a port where nobody answers with the right key.
+        let _ = std::fs::remove_file(self.file(onion));
+    }
+
+    fn file(&self, onion: &OnionAddress) -> PathBuf {
+        self.0.join(onion.to_string())
+    }
+}

@@ -1,0 +1,243 @@
+//! Packets between two nodes: one stream in each direction, a receipt for each frame.
+//!
+//! A frame is the number of a size class (1 octet) and the packet. The receiver answers [`TAKEN`]
+//! when the whole frame is read and queued: before opening it, and the same for every packet. Until
+//! then the sender keeps the packet and sends it again on the next stream; replay refusal makes copies
+//! harmless. When the receiver's key for it is gone the packet is dropped and reported as expired.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use keys::{NodeId, Time};
+use libp2p::swarm::{Stream, StreamProtocol};
+use libp2p_stream::{Control, IncomingStreams};
+use sphinx::{Packet, SizeClass};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::onion;
+use crate::clock::Clock;
+
+pub(crate) const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1");
+
+/// The receipt.
+const TAKEN: u8 = 1;
+/// Frames sent and not yet answered for.
+const WINDOW: usize = 16;
+/// KiB queued for one peer, at most; beyond it the newest packet is dropped and reported.
+const MAX_QUEUED_KIB: usize = 16 * 1024;
+const MAX_QUEUED: usize = 1024;
+/// Streams that one peer may hold open to us. One is enough; a second may be about to replace it.
+const STREAMS_PER_PEER: usize = 2;
+const MAX_STREAMS: usize = 256;
+/// For opening a stream, dial included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// For writing a frame, reading the rest of one, or a receipt.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A packet that was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFailed {
+    /// The receiver's key is gone.
+    Expired,
+    /// Too much is queued for that peer.
+    QueueFull,
+}
+
+/// A packet for one peer, with its share of the peer's queue.
+pub struct Outgoing {
+    packet: Packet,
+    until: Time,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The queues to all peers.
+pub struct PacketQueues {
+    control: Control,
+    clock: Clock,
+    failures: mpsc::Sender<SendFailed>,
+    peers: BTreeMap<NodeId, Queue>,
+}
+
+struct Queue {
+    room: Arc<Semaphore>,
+    packets: mpsc::Sender<Outgoing>,
+}
+
+impl PacketQueues {
+    pub(crate) fn new(control: Control, clock: Clock, failures: mpsc::Sender<SendFailed>) -> Self {
+        Self { control, clock, failures, peers: BTreeMap::new() }
+    }
+
+    /// Queues a packet.
+    ///
+    /// # Errors
+    /// [`SendFailed::QueueFull`]; the packet is gone then.
+    pub fn send(&mut self, to: NodeId, packet: Packet, until: Time) -> Result<(), SendFailed> {
+        self.peers.retain(|_, queue| !queue.packets.is_closed());
+        let queue = self.peers.entry(to).or_insert_with(|| {
+            let (packets, queued) = mpsc::channel(MAX_QUEUED);
+            let sender = Sender {
+                to,
+                control: self.control.clone(),
+                clock: self.clock,
+                failures: self.failures.clone(),
+                queued,
+                kept: VecDeque::new(),
+            };
+            tokio::spawn(sender.run());
+            Queue { room: Arc::new(Semaphore::new(MAX_QUEUED_KIB)), packets }
+        });
+        let kib = u32::try_from(packet.octets().len().div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&queue.room).try_acquire_many_owned(kib);
+        let _room = room.map_err(|_| SendFailed::QueueFull)?;
+        let outgoing = Outgoing { packet, until, _room };
+        queue.packets.try_send(outgoing).map_err(|_| SendFailed::QueueFull)
+    }
+
+    /// Forgets the queue to a peer that is no longer known; what is under way ends by itself.
+    pub fn forget(&mut self, node: &NodeId) {
+        self.peers.remove(node);
+    }
+}
+
+/// Hands over the packets for one peer.
+struct Sender {
+    to: NodeId,
+    control: Control,
+    clock: Clock,
+    failures: mpsc::Sender<SendFailed>,
+    queued: mpsc::Receiver<Outgoing>,
+    /// Taken from the queue and not yet answered for.
+    kept: VecDeque<Outgoing>,
+}
+
+impl Sender {
+    async fn run(mut self) {
+        let mut wait = FIRST_WAIT;
+        loop {
+            if self.kept.is_empty() {
+                match self.queued.recv().await {
+                    Some(outgoing) => self.kept.push_back(outgoing),
+                    None => return,
+                }
+            }
+            if let Ok(stream) = self.open().await {
+                // It ends with an error or with the node; what was not answered for is still kept.
+                if let Ok(answered) = self.serve(stream).await
+                    && answered > 0
+                {
+                    wait = FIRST_WAIT;
+                }
+            }
+            if self.queued.is_closed() && self.kept.is_empty() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+            self.drop_expired().await;
+        }
+    }
+
+    async fn open(&mut self) -> io::Result<Stream> {
+        let peer = onion::peer_id(&self.to).ok_or(io::ErrorKind::InvalidInput)?;
+        let opened = timeout(OPEN_TIMEOUT, self.control.open_stream(peer, PACKETS)).await?;
+        opened.map_err(io::Error::other)
+    }
+
+    /// Sends until the stream breaks; returns how many frames were answered for.
+    async fn serve(&mut self, stream: Stream) -> io::Result<usize> {
+        let (mut reader, mut writer) = stream.split();
+        let mut sent = 0;
+        let mut answered = 0;
+        loop {
+            while sent < self.kept.len() && sent < WINDOW {
+                let Some(outgoing) = self.kept.get(sent) else { break };
+                let write = write_frame(&mut writer, &outgoing.packet);
+                if !matches!(timeout(FRAME_TIMEOUT, write).await, Ok(Ok(()))) {
+                    return Ok(answered);
+                }
+                sent += 1;
+            }
+            let mut receipt = [0];
+            tokio::select! {
+                read = timeout(FRAME_TIMEOUT, reader.read(&mut receipt)), if sent > 0 => {
+                    if !matches!(read, Ok(Ok(1))) || receipt != [TAKEN] {
+                        return Ok(answered);
+                    }
+                    self.kept.pop_front();
+                    sent -= 1;
+                    answered += 1;
+                }
+                next = self.queued.recv(), if self.kept.len() < WINDOW => match next {
+                    Some(outgoing) => self.kept.push_back(outgoing),
+                    None if self.kept.is_empty() => return Ok(answered),
+                    None => tokio::time::sleep(FIRST_WAIT).await,
+                },
+            }
+        }
+    }
+
+    /// Also what is still in the queue: an unreachable peer's queue must not hold dead packets.
+    async fn drop_expired(&mut self) {
+        while let Ok(outgoing) = self.queued.try_recv() {
+            self.kept.push_back(outgoing);
+        }
+        let now = self.clock.now();
+        let before = self.kept.len();
+        self.kept.retain(|outgoing| outgoing.until > now);
+        for _ in self.kept.len()..before {
+            let _ = self.failures.send(SendFailed::Expired).await;
+        }
+    }
+}
+
+async fn write_frame(
+    writer: &mut (impl futures::AsyncWrite + Unpin),
+    packet: &Packet,
+) -> io::Result<()> {
+    writer.write_all(&[packet.class().number()]).await?;
+    writer.write_all(packet.octets()).await?;
+    writer.flush().await
+}
+
+/// Takes the streams that peers open, and queues what they send.
+pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender<Packet>) {
+    let all = Arc::new(Semaphore::new(MAX_STREAMS));
+    let mut peers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
+    while let Some((peer, stream)) = incoming.next().await {
+        let Some(node) = onion::node_id(&peer) else { continue };
+        peers.retain(|_, streams| streams.available_permits() < STREAMS_PER_PEER);
+        let own = peers.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER)));
+        let own = Arc::clone(own).try_acquire_owned();
+        let (Ok(own), Ok(shared)) = (own, Arc::clone(&all).try_acquire_owned()) else { continue };
+        let packets = packets.clone();
+        tokio::spawn(async move {
+            // However it ends, the peer sees a closed stream and nothing else.
+            let _ = receive_frames(stream, &packets).await;
+            drop((own, shared));
+        });
+    }
+}
+
+async fn receive_frames(mut stream: Stream, packets: &mpsc::Sender<Packet>) -> io::Result<()> {
+    loop {
+        let mut class = [0];
+        if stream.read(&mut class).await? == 0 {
+            return Ok(());
+        }
+        let [class] = class;
+        let class = SizeClass::from_number(class).ok_or(io::ErrorKind::InvalidData)?;
+        let mut octets = vec![0; class.packet_len()];
+        timeout(FRAME_TIMEOUT, stream.read_exact(&mut octets)).await??;
+        let packet = Packet::from_octets(octets).map_err(|_| io::ErrorKind::InvalidData)?;
+        packets.send(packet).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        stream.write_all(&[TAKEN]).await?;
+        stream.flush().await?;
+    }
+}

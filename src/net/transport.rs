@@ -1,0 +1,130 @@
+//! A libp2p transport that knows onion addresses and nothing else.
+
+use std::collections::VecDeque;
+use std::future::{Future, Ready, ready};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use keys::OnionAddress;
+use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p::{Multiaddr, Transport};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
+
+use super::connect::Connector;
+use super::onion;
+
+/// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+type Upgrade = Ready<io::Result<Compat<TcpStream>>>;
+
+pub(crate) struct OnionTransport {
+    connector: Connector,
+    listener: Option<Listener>,
+    events: VecDeque<TransportEvent<Upgrade, io::Error>>,
+    waker: Option<Waker>,
+}
+
+struct Listener {
+    id: ListenerId,
+    onion: OnionAddress,
+    socket: TcpListener,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl OnionTransport {
+    pub(crate) fn new(connector: Connector) -> Self {
+        Self { connector, listener: None, events: VecDeque::new(), waker: None }
+    }
+
+    fn announce(&mut self, event: TransportEvent<Upgrade, io::Error>) {
+        self.events.push_back(event);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Transport for OnionTransport {
+    type Output = Compat<TcpStream>;
+    type Error = io::Error;
+    type ListenerUpgrade = Upgrade;
+    type Dial = Pin<Box<dyn Future<Output = io::Result<Compat<TcpStream>>> + Send>>;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<io::Error>> {
+        let Some(onion) = onion::onion_address(&address) else {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        };
+        let socket = self.connector.listen(&onion).map_err(TransportError::Other)?;
+        let socket = TcpListener::from_std(socket).map_err(TransportError::Other)?;
+        self.listener = Some(Listener { id, onion, socket, pause: None });
+        let listen_addr = onion::multiaddr(&onion);
+        self.announce(TransportEvent::NewAddress { listener_id: id, listen_addr });
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        let Some(listener) = self.listener.take_if(|listener| listener.id == id) else {
+            return false;
+        };
+        self.connector.retire(&listener.onion);
+        self.announce(TransportEvent::ListenerClosed { listener_id: id, reason: Ok(()) });
+        true
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        _: DialOpts,
+    ) -> Result<Self::Dial, TransportError<io::Error>> {
+        let Some(onion) = onion::onion_address(&address) else {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        };
+        let connector = self.connector.clone();
+        Ok(Box::pin(async move { Ok(connector.dial(&onion).await?.compat()) }))
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Upgrade, io::Error>> {
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        self.waker = Some(cx.waker().clone());
+        match &mut self.listener {
+            Some(listener) => listener.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Listener {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, io::Error>> {
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        match std::task::ready!(self.socket.poll_accept(cx)) {
+            Ok((stream, _)) => Poll::Ready(TransportEvent::Incoming {
+                listener_id: self.id,
+                upgrade: ready(stream.set_nodelay(true).map(|()| stream.compat())),
+                // Never the loopback socket: whatever learns these addresses may tell them on.
+                local_addr: onion::multiaddr(&self.onion),
+                send_back_addr: Multiaddr::empty(),
+            }),
+            Err(error) => {
+                self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                Poll::Ready(TransportEvent::ListenerError { listener_id: self.id, error })
+            }
+        }
+    }
+}
