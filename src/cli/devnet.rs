@@ -40,6 +40,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let last = arguments.smtp_port.checked_add(arguments.nodes - 1).ok_or_else(|| {
+        Failure::new(Kind::Usage, format!("no room for {} ports", arguments.nodes))
+            .remedy("choose a lower --smtp-port")
+    })?;
     let state = state_folder(arguments.state_dir)?;
     let clock = Clock::start();
     let parameters = Parameters::scaled(arguments.speed, arguments.nodes);
@@ -48,10 +52,6 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let folder = DevnetFolder::open(&addresses)
         .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", addresses.display())))?;
     let target = arguments.deliver.unwrap_or_else(|| Target::Maildir(state.join("mail")));
-    let last = arguments.smtp_port.checked_add(arguments.nodes - 1).ok_or_else(|| {
-        Failure::new(Kind::Usage, format!("no room for {} ports", arguments.nodes))
-            .remedy("choose a lower --smtp-port")
-    })?;
     say(&format!("devnet state in {}", state.display()))?;
 
     let mut interrupted = Interrupted::new()?;
@@ -78,7 +78,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     tokio::select! {
         () = all_know_all(&mut nodes) => announce(&nodes, arguments.smtp_port, last, &target)?,
-        () = interrupted.wait() => return Ok(stop(nodes).await),
+        () = interrupted.wait() => {
+            stop(nodes).await;
+            return Ok(());
+        }
     }
     interrupted.wait().await;
     stop(nodes).await;

@@ -11,6 +11,8 @@ mod links;
 mod onion;
 mod packets;
 mod swarm;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use packets::{Outgoing, PacketQueues, SendFailed};

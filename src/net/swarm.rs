@@ -15,6 +15,7 @@ use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, Transport as _};
 use libp2p::core::upgrade::Version;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
+use libp2p::identity::Keypair;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{Config, SwarmEvent};
@@ -129,15 +130,9 @@ pub fn spawn(
         Failure::new(Kind::Network, format!("{what}: {error}"))
     };
     let keypair = onion::keypair(identity).map_err(|error| fail("identity", &error))?;
-    let peer = keypair.public().to_peer_id();
     let own = OnionAddress::of(identity.node()).map_err(|error| fail("identity", &error))?;
-    let transport =
-        transport(&keypair, connector.clone()).map_err(|error| fail("noise", &error))?;
-    let behaviour = Behaviour::new(network).map_err(|error| fail("gossip", &error))?;
-    let config = Config::with_tokio_executor()
-        .with_idle_connection_timeout(Duration::from_secs(3600))
-        .with_max_negotiating_inbound_streams(MAX_STREAMS);
-    let mut swarm = Swarm::new(transport, behaviour, peer, config);
+    let mut swarm = build(&keypair, connector.clone(), network)
+        .map_err(|error| fail("cannot start the swarm", &error))?;
 
     let topic = topic(network);
     swarm.behaviour_mut().gossip.subscribe(&topic).map_err(|error| fail("gossip", &error))?;
@@ -175,8 +170,22 @@ pub fn spawn(
     Ok(Handle { events, packets, orders, queues, failures, links, task })
 }
 
+/// A swarm that speaks what nodes of this network speak, not listening yet.
+pub(crate) fn build(
+    keypair: &Keypair,
+    connector: Connector,
+    network: &NetworkId,
+) -> Result<Swarm<Behaviour>, String> {
+    let transport = transport(keypair, connector).map_err(|error| error.to_string())?;
+    let config = Config::with_tokio_executor()
+        .with_idle_connection_timeout(Duration::from_secs(3600))
+        .with_max_negotiating_inbound_streams(MAX_STREAMS);
+    let peer = keypair.public().to_peer_id();
+    Ok(Swarm::new(transport, Behaviour::new(network)?, peer, config))
+}
+
 fn transport(
-    keypair: &libp2p::identity::Keypair,
+    keypair: &Keypair,
     connector: Connector,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let mut yamux = yamux::Config::default();
@@ -249,14 +258,13 @@ impl Task {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others need nothing done")]
     fn swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.gossip_event(event),
             SwarmEvent::Behaviour(BehaviourEvent::Sync(event)) => self.sync_event(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => {
-                if event.result.is_err() {
-                    self.swarm.close_connection(event.connection);
-                }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) if ping.result.is_err() => {
+                self.swarm.close_connection(ping.connection);
             }
             SwarmEvent::ConnectionEstablished { peer_id, .. } => {
                 if let Some(node) = onion::node_id(&peer_id) {
@@ -288,7 +296,9 @@ impl Task {
                 }
             }
             gossipsub::Event::Subscribed { .. } => self.announce(),
-            _ => {}
+            gossipsub::Event::Unsubscribed { .. }
+            | gossipsub::Event::GossipsubNotSupported { .. }
+            | gossipsub::Event::SlowPeer { .. } => {}
         }
     }
 

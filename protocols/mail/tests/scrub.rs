@@ -129,7 +129,7 @@ fn an_exit_rebuilds_what_a_dishonest_ingress_made() {
     let injected = rebuilt(&swap(b"Subject: 0123456789", b"Sub: 1\r\nReceived: x")).unwrap();
     assert!(!injected.contains("Received") && !injected.contains("Sub: 1"), "{injected}");
     assert_eq!(rebuilt(&swap(b"0123456789", b"0123\n.\r\n89")), Err(MessageError::BareLineEnd));
-    assert_eq!(rebuilt(&swap(b"0123456789", b"01234\06789")), Err(MessageError::Nul));
+    assert_eq!(rebuilt(&swap(b"0123456789", b"01234\x006789")), Err(MessageError::Nul));
     assert_eq!(rebuilt(&swap(b"Subject: 01", b"Subject 001")), Err(MessageError::Header));
     let decode = |octets: &[u8]| Fragment::decode(octets).err();
     assert_eq!(decode(&swap(b"b.example", b"b.EXample")), Some(FragmentError::Envelope));

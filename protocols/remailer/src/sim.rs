@@ -179,10 +179,10 @@ impl<R: CryptoRng> Simulation<R> {
             }
         }
         for index in 0..self.nodes.len() {
-            if let Some(node) = self.nodes.get_mut(index) {
-                if node.poll_timeout() <= self.now {
-                    node.handle_timeout(self.now, &mut self.rng);
-                }
+            if let Some(node) = self.nodes.get_mut(index)
+                && node.poll_timeout() <= self.now
+            {
+                node.handle_timeout(self.now, &mut self.rng);
             }
             self.carry_out(index);
         }

@@ -163,7 +163,11 @@ impl Session {
                         transaction.recipients.push(mailbox);
                         self.reply("250 2.1.5 ok");
                     }
-                    refused => self.refuse(refused),
+                    refused @ (Answer::TooFewNodes
+                    | Answer::NoExit
+                    | Answer::TooBig
+                    | Answer::Unfit(_)
+                    | Answer::Full) => self.refuse(refused),
                 }
                 self.state = State::Mail(transaction);
             }
@@ -172,10 +176,18 @@ impl Session {
                     let name = u128::from_be_bytes(name);
                     self.reply(&format!("250 2.0.0 taken as {name:032x}"));
                 }
-                refused => self.refuse(refused),
+                refused @ (Answer::TooFewNodes
+                | Answer::NoExit
+                | Answer::TooBig
+                | Answer::Unfit(_)
+                | Answer::Full) => self.refuse(refused),
             },
             // Nothing was asked: a mistake of the caller, without consequence.
-            other => self.state = other,
+            other @ (State::Greeted
+            | State::Ready
+            | State::Mail(_)
+            | State::Data { .. }
+            | State::Closed) => self.state = other,
         }
         self.advance(now);
     }
@@ -185,7 +197,12 @@ impl Session {
     pub fn poll_timeout(&self) -> Duration {
         match &self.state {
             State::Data { until, .. } => self.deadline.min(*until),
-            _ => self.deadline,
+            State::Greeted
+            | State::Ready
+            | State::Mail(_)
+            | State::AskedRecipient(..)
+            | State::AskedMessage
+            | State::Closed => self.deadline,
         }
     }
 
@@ -325,7 +342,12 @@ impl Session {
                     self.state = State::AskedRecipient(transaction, mailbox);
                 }
             }
-            other => {
+            other @ (State::Greeted
+            | State::Ready
+            | State::AskedRecipient(..)
+            | State::Data { .. }
+            | State::AskedMessage
+            | State::Closed) => {
                 self.state = other;
                 self.error("503 5.5.1 MAIL first");
             }
@@ -346,7 +368,12 @@ impl Session {
                 self.state = State::Mail(transaction);
                 self.error("554 5.5.1 no valid recipients");
             }
-            other => {
+            other @ (State::Greeted
+            | State::Ready
+            | State::AskedRecipient(..)
+            | State::Data { .. }
+            | State::AskedMessage
+            | State::Closed) => {
                 self.state = other;
                 self.error("503 5.5.1 MAIL and RCPT first");
             }

@@ -26,6 +26,13 @@ fn packets(criterion: &mut Criterion) {
         .collect();
     let first = EpochKeys::new(route.iter().take(1).cloned().collect());
 
+    // What one Diffie-Hellman costs on this machine: the measure for the rest.
+    let scalar = x25519_dalek::StaticSecret::from([7; 32]);
+    let point = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from([9; 32]));
+    criterion.bench_function("x25519 ladder", |bencher| {
+        bencher.iter(|| scalar.diffie_hellman(std::hint::black_box(&point)));
+    });
+
     for kib in [16, 64, 256] {
         let class = SizeClass::of_packet(kib * 1024).unwrap();
         let content = vec![0; class.capacity()];

@@ -5,7 +5,9 @@ use core::time::Duration;
 use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
 
 use crate::class::SizeClass;
-use crate::layout::{CLEAR_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, SUITE, TAG_LEN, VERSION};
+use crate::layout::{
+    CLEAR_LEN, EPOCH_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, SUITE, TAG_LEN, VERSION,
+};
 use crate::peel::Refusal;
 
 /// A packet between two nodes: one of nine lengths, otherwise only octets.
@@ -75,11 +77,12 @@ impl Parts {
 
     /// The packet for the next hop, in the same octets.
     pub(crate) fn into_packet(mut self, clear: &Clear, routing: &[u8; ROUTING_LEN]) -> Packet {
-        let mut head = Vec::with_capacity(HEADER_LEN);
-        clear.write(&mut head);
-        head.extend_from_slice(routing);
-        for (to, from) in self.octets.iter_mut().zip(head) {
-            *to = from;
+        if let Some((head, _)) = self.octets.split_first_chunk_mut::<HEADER_LEN>() {
+            let (before, rest) = head.split_at_mut(CLEAR_LEN - MAC_LEN);
+            before.copy_from_slice(&clear.authenticated());
+            let (mac, blocks) = rest.split_at_mut(MAC_LEN);
+            mac.copy_from_slice(&clear.mac);
+            blocks.copy_from_slice(routing);
         }
         Packet { class: self.class, octets: self.octets }
     }
@@ -114,11 +117,15 @@ impl Clear {
     }
 
     /// All but the MAC: what the MAC covers of it.
-    pub(crate) fn authenticated(&self) -> Vec<u8> {
-        let mut octets = Vec::with_capacity(CLEAR_LEN);
-        octets.extend_from_slice(&[VERSION, SUITE]);
-        octets.extend_from_slice(&self.epoch.number().to_be_bytes());
-        octets.extend_from_slice(self.ciphertext.as_bytes());
+    pub(crate) fn authenticated(&self) -> [u8; CLEAR_LEN - MAC_LEN] {
+        let epoch = self.epoch.number().to_be_bytes();
+        let fields = [VERSION, SUITE].into_iter().chain(epoch);
+        let mut octets = [0; CLEAR_LEN - MAC_LEN];
+        let (start, ciphertext) = octets.split_at_mut(2 + EPOCH_LEN);
+        for (to, from) in start.iter_mut().zip(fields) {
+            *to = from;
+        }
+        ciphertext.copy_from_slice(self.ciphertext.as_bytes());
         octets
     }
 }

@@ -1,0 +1,143 @@
+//! Swarms against each other on a devnet folder.
+
+use std::time::Duration;
+
+use keys::Identity;
+use libp2p::swarm::DialError;
+use rand::SeedableRng as _;
+use tokio::time::timeout;
+
+use super::connect::DevnetFolder;
+use super::*;
+use crate::clock::Clock;
+
+const NETWORK: keys::NetworkId = keys::NetworkId::from_bytes([1; 32]);
+const SOON: Duration = Duration::from_secs(20);
+
+fn start(seed: u8, folder: &std::path::Path, bootstrap: &[keys::OnionAddress]) -> Handle {
+    let identity = Identity::from_seed(&[seed; 32]);
+    let connector = connect::Connector::Devnet(DevnetFolder::open(folder).unwrap());
+    let rng = rand::rngs::StdRng::seed_from_u64(seed.into());
+    spawn(&identity, &NETWORK, connector, bootstrap, Clock::start(), rng).unwrap()
+}
+
+fn onion(seed: u8) -> keys::OnionAddress {
+    keys::OnionAddress::of(Identity::from_seed(&[seed; 32]).node()).unwrap()
+}
+
+async fn linked(handle: &mut Handle, count: usize) -> bool {
+    timeout(SOON, handle.links.wait_for(|links| links.len() == count)).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_node_is_linked_by_its_address_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = start(1, folder.path(), &[]);
+    let mut second = start(2, folder.path(), &[onion(1)]);
+    assert!(linked(&mut first, 1).await && linked(&mut second, 1).await);
+    assert!(first.links.borrow().contains(&onion(2).node()));
+}
+
+#[tokio::test]
+async fn who_answers_with_another_key_is_not_linked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut impostor = start(1, folder.path(), &[]);
+    // The folder now says that node 3 is where node 1 listens.
+    let port = std::fs::read(folder.path().join(onion(1).to_string())).unwrap();
+    std::fs::write(folder.path().join(onion(3).to_string()), port).unwrap();
+
+    let identity = Identity::from_seed(&[2; 32]);
+    let keypair = onion::keypair(&identity).unwrap();
+    let connector = connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
+    let mut swarm = swarm::build(&keypair, connector, &NETWORK).unwrap();
+    let peer = onion::peer_id(&onion(3).node()).unwrap();
+    swarm.dial(peer).unwrap();
+    let refused = async {
+        use futures::StreamExt as _;
+        loop {
+            if let libp2p::swarm::SwarmEvent::OutgoingConnectionError { error, .. } =
+                swarm.select_next_some().await
+            {
+                return error;
+            }
+        }
+    };
+    let error = timeout(SOON, refused).await.unwrap();
+    assert!(matches!(error, DialError::WrongPeerId { .. }), "{error}");
+    assert!(impostor.links.borrow_and_update().is_empty());
+}
+
+#[tokio::test]
+async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
+    use sphinx::{Packet, SizeClass};
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = start(1, folder.path(), &[]);
+    let packet =
+        |number: u8| Packet::from_octets(vec![number; SizeClass::SMALLEST.packet_len()]).unwrap();
+    let later = Clock::start().now().plus(Duration::from_secs(3600));
+    // Nobody is there yet.
+    for number in 0..3 {
+        sender.queues.send(onion(2).node(), packet(number), later).unwrap();
+    }
+    let mut receiver = start(2, folder.path(), &[]);
+    for number in 0..3 {
+        let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
+        assert_eq!(got.octets()[0], number);
+    }
+    // The receiver goes away without a word and comes back at another port.
+    drop(receiver.orders);
+    receiver.task.await.unwrap();
+    sender.queues.send(onion(2).node(), packet(7), later).unwrap();
+    let mut receiver = start(2, folder.path(), &[]);
+    let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
+    assert_eq!(got.octets()[0], 7);
+}
+
+#[tokio::test]
+async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() {
+    use sphinx::{Packet, SizeClass};
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = start(1, folder.path(), &[]);
+    let class = SizeClass::LARGEST;
+    let packet = || Packet::from_octets(vec![0; class.packet_len()]).unwrap();
+    let past = Clock::start().now();
+    let nobody = onion(2).node();
+    let mut queued = 0;
+    while sender.queues.send(nobody, packet(), past).is_ok() {
+        queued += 1;
+    }
+    assert_eq!(queued, 64, "16 MiB of 256 KiB");
+    for _ in 0..queued {
+        let failure = timeout(SOON, sender.failures.recv()).await.unwrap();
+        assert_eq!(failure, Some(SendFailed::Expired));
+    }
+    assert!(sender.queues.send(nobody, packet(), past).is_ok(), "there is room again");
+}
+
+#[tokio::test]
+async fn gossip_reaches_others_only_when_it_was_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    // A line: 1 - 2 - 3.
+    let first = start(1, folder.path(), &[]);
+    let mut second = start(2, folder.path(), &[onion(1)]);
+    let mut third = start(3, folder.path(), &[onion(2)]);
+    assert!(linked(&mut second, 2).await && linked(&mut third, 1).await);
+    for (statement, judgement) in [
+        (&b"rejected"[..], remailer::Judgement::Reject),
+        (b"ignored", remailer::Judgement::Ignore),
+        (b"accepted", remailer::Judgement::Accept),
+    ] {
+        first.orders.send(Order::Announce(statement.to_vec())).await.unwrap();
+        match timeout(SOON, second.events.recv()).await.unwrap() {
+            Some(Event::Statement { octets, judged }) => {
+                assert_eq!(octets, statement);
+                second.orders.send(Order::Judge(judged, judgement)).await.unwrap();
+            }
+            _ => panic!("something else than a statement"),
+        }
+    }
+    match timeout(SOON, third.events.recv()).await.unwrap() {
+        Some(Event::Statement { octets, .. }) => assert_eq!(octets, b"accepted"),
+        _ => panic!("something else than a statement"),
+    }
+}

@@ -1,0 +1,18 @@
+//! Whole nodes, as users and attackers meet them: the `fog` binary, real sockets, real mail programs.
+//!
+//! `FOG_BIN` names the binary to test; without it, the one that cargo built beside these tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod commands;
+mod devnet;
+mod mail;
+mod postfix;
+mod smtp_input;
