@@ -60,6 +60,10 @@ pub struct Settings {
     pub connector: Connector,
     /// Nodes to begin with; none for the first of a network.
     pub bootstrap: Vec<OnionAddress>,
+    /// How to reach its operator; may be empty.
+    pub contact: String,
+    /// Other nodes of the same operator.
+    pub family: Vec<NodeId>,
     /// Where it takes submissions, on loopback.
     pub smtp: SocketAddr,
     /// Where it delivers, if it is an exit.
@@ -119,7 +123,8 @@ impl Node {
             identity,
             descriptor: Arc::new(settings.descriptor),
             exit,
-            contact: String::new(),
+            contact: settings.contact,
+            family: settings.family,
             seeds: store.seeds()?,
             statements: store.statements(),
         };

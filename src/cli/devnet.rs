@@ -63,6 +63,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
                 .map_err(|error| Failure::new(Kind::Internal, error))?,
             connector: Connector::Devnet(folder.clone()),
             bootstrap: nodes.first().map(|first| first.onion).into_iter().collect(),
+            contact: String::new(),
+            family: Vec::new(),
             smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             deliver: Some(target.clone()),
             anonymous: Mailbox::parse("anonymous@fog.invalid")

@@ -47,6 +47,7 @@ fn record(number: u8, sequence: u64, at: Time, exit: Option<ExitPolicy>) -> Reco
         keys,
         exit,
         contact: String::new(),
+        family: Vec::new(),
         traffic: [0; 9],
         digest: [0; 32],
     };

@@ -1,7 +1,9 @@
 //! The fields of a record, as they are encoded and signed.
 
 use bincode::{Decode, Encode};
-use keys::{Epoch, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, Purpose, Signature, Time};
+use keys::{
+    Epoch, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, NodeId, Purpose, Signature, Time,
+};
 
 use crate::canonical::{self, CodecError};
 use crate::policy::ExitPolicy;
@@ -35,6 +37,8 @@ pub struct Draft {
     pub exit: Option<ExitPolicy>,
     /// How to reach the operator, at most 128 octets without control characters; may be empty.
     pub contact: String,
+    /// Other identities under the same operator, at most 16; none twice.
+    pub family: Vec<NodeId>,
     /// Packets relayed in the last hour for each size class, rounded down to a power of two.
     pub traffic: [u32; TRAFFIC_CLASSES],
     /// Digest of the author's verified records.
@@ -48,6 +52,8 @@ impl Draft {
     /// [`CodecError::TooLong`] above [`MAX_RECORD`] octets, [`CodecError::Malformed`] if a field
     /// breaks its bound.
     pub fn sign(self, identity: &Identity, network: &NetworkId) -> Result<Vec<u8>, CodecError> {
+        let mut family: Vec<_> = self.family.iter().map(|node| *node.as_bytes()).collect();
+        family.sort_unstable();
         let body = Body {
             version: VERSION,
             network: *network.as_bytes(),
@@ -62,7 +68,7 @@ impl Draft {
                 .collect(),
             withdrawn: Vec::new(),
             exit: self.exit,
-            family: Vec::new(),
+            family,
             contact: self.contact,
             traffic: self.traffic,
             digest: self.digest,

@@ -46,6 +46,7 @@ fn draft(published_at: Time, epochs: std::ops::RangeInclusive<u32>) -> Draft {
             offers: Capabilities::EIGHT_BIT,
         }),
         contact: "fog@example.org".into(),
+        family: Vec::new(),
         traffic: [0, 1, 2, 4, 8, 16, 32, 64, 128],
         digest: [4; 32],
     }

@@ -34,6 +34,8 @@ pub struct Setup {
     pub exit: Option<Exit>,
     /// How to reach the operator.
     pub contact: String,
+    /// Other nodes of the same operator.
+    pub family: Vec<NodeId>,
     /// Mix keys made before.
     pub seeds: Vec<(Epoch, MixSeed)>,
     /// Statements known before; checked again.
@@ -139,7 +141,7 @@ impl Remailer {
         let times = Times { window: parameters.window, max_delay: parameters.max_delay };
         let network = setup.descriptor.id();
         let node = setup.identity.node();
-        let publisher = Publisher::new(setup.identity, network, setup.contact, now);
+        let publisher = Publisher::new(setup.identity, network, setup.contact, setup.family, now);
         let mut remailer = Self {
             node,
             schedule,

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, Schedule, Time};
+use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand::{CryptoRng, RngExt as _};
 use record::{Draft, Record, RecordHash, TRAFFIC_CLASSES};
 use sphinx::EpochKey;
@@ -15,14 +15,22 @@ pub(crate) struct Publisher {
     identity: Identity,
     network: NetworkId,
     contact: String,
+    family: Vec<NodeId>,
     sequence: u64,
     previous: RecordHash,
     next: Time,
 }
 
 impl Publisher {
-    pub(crate) fn new(identity: Identity, network: NetworkId, contact: String, now: Time) -> Self {
-        Self { identity, network, contact, sequence: 0, previous: RecordHash::NONE, next: now }
+    pub(crate) fn new(
+        identity: Identity,
+        network: NetworkId,
+        contact: String,
+        family: Vec<NodeId>,
+        now: Time,
+    ) -> Self {
+        let previous = RecordHash::NONE;
+        Self { identity, network, contact, family, sequence: 0, previous, next: now }
     }
 
     /// Goes on after a record that was published before.
@@ -67,6 +75,7 @@ impl Publisher {
             keys,
             exit: exit.map(|exit| exit.policy.clone()),
             contact: self.contact.clone(),
+            family: self.family.clone(),
             traffic: [0; TRAFFIC_CLASSES],
             digest,
         };

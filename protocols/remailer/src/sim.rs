@@ -90,6 +90,7 @@ impl<R: CryptoRng> Simulation<R> {
                 descriptor: Arc::clone(&descriptor),
                 exit: exit(),
                 contact: String::new(),
+                family: Vec::new(),
                 seeds: Vec::new(),
                 statements: Vec::new(),
             };

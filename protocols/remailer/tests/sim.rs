@@ -218,6 +218,7 @@ impl Forger {
             keys,
             exit: None,
             contact: String::new(),
+            family: Vec::new(),
             traffic: [0; 9],
             digest: [0; 32],
         };
