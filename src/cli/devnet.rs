@@ -1,7 +1,6 @@
 //! `fog devnet`: a whole network in one process.
 
 use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -11,14 +10,15 @@ use mail::Mailbox;
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
 use record::{Admission, Descriptor, Parameters};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::say;
+use super::{Interrupted, say};
 use crate::clock::Clock;
 use crate::driver::{Node, Settings};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::smtp::Target;
+
+pub(super) const DEFAULT_SPEED: u32 = 100;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TARGET")]
     deliver: Option<Target>,
     /// What all times of the network are divided by.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = DEFAULT_SPEED, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: u32,
     /// State of the nodes, in n1, n2, ... [default: a new temporary folder].
     #[arg(long, value_name = "DIR")]
@@ -46,11 +46,17 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     })?;
     let state = state_folder(arguments.state_dir)?;
     let clock = Clock::start();
-    let parameters = Parameters::scaled(arguments.speed, arguments.nodes);
-    let descriptor = descriptor(&state, &parameters, clock)?;
-    let addresses = state.join("addresses");
-    let folder = DevnetFolder::open(&addresses)
-        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", addresses.display())))?;
+    let path = state.join("devnet");
+    let folder = DevnetFolder::open(&path)
+        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", path.display())))?;
+    let descriptor = descriptor(&folder, &path, Some(arguments.speed), arguments.nodes)?;
+    if descriptor.parameters().first_view != arguments.nodes {
+        return Err(Failure::new(
+            Kind::State,
+            format!("{}: the devnet was made for another speed or number of nodes", path.display()),
+        )
+        .remedy("repeat the options it was made with, or use another --state-dir"));
+    }
     let target = arguments.deliver.unwrap_or_else(|| Target::Maildir(state.join("mail")));
     say(&format!("devnet state in {}", state.display()))?;
 
@@ -59,8 +65,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     for (number, port) in (1..).zip(arguments.smtp_port..=last) {
         let settings = Settings {
             state: state.join(format!("n{number}")),
-            descriptor: Descriptor::parse(&descriptor)
-                .map_err(|error| Failure::new(Kind::Internal, error))?,
+            descriptor: descriptor.clone(),
             connector: Connector::Devnet(folder.clone()),
             bootstrap: nodes.first().map(|first| first.onion).into_iter().collect(),
             contact: String::new(),
@@ -115,29 +120,6 @@ async fn stop(nodes: Vec<Node>) {
     }
 }
 
-/// SIGINT or SIGTERM.
-struct Interrupted {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Interrupted {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::new(Kind::Internal, error));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let folder = match wanted {
         Some(folder) => std::path::absolute(folder)
@@ -152,30 +134,36 @@ fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The devnet's descriptor: the one that was made for this folder before, or a new one.
-fn descriptor(state: &Path, parameters: &Parameters, clock: Clock) -> Result<Vec<u8>, Failure> {
-    let path = state.join("network");
+/// The descriptor of a devnet: the one that was made for this folder before, or a new one. `speed` and
+/// `nodes` must be those it was made with; without a speed any is taken.
+pub(super) fn descriptor(
+    folder: &DevnetFolder,
+    path: &Path,
+    speed: Option<u32>,
+    nodes: u16,
+) -> Result<Descriptor, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(Kind::State, format!("{}: {error}", path.display()))
     };
-    match fs::read(&path) {
-        Ok(octets) => {
-            let known = Descriptor::parse(&octets).map_err(|error| fail(&error))?;
-            if known.parameters() != parameters {
-                return Err(fail(&"made for another speed or number of nodes")
-                    .remedy("repeat the options it was made with, or use another --state-dir"));
+    match folder.descriptor().map_err(|error| fail(&error))? {
+        Some(known) => {
+            let first_view = known.parameters().first_view;
+            let other = |speed| *known.parameters() != Parameters::scaled(speed, first_view);
+            if speed.is_some_and(other) {
+                return Err(fail(&"the devnet was made for another speed or number of nodes")
+                    .remedy("repeat the options it was made with, or use another folder"));
             }
-            Ok(octets)
+            Ok(known)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        None => {
             let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| fail(&error))?;
             let maker = Identity::generate(&mut rng);
-            let made =
-                Descriptor::create(&maker, "devnet", clock.now(), parameters, &Admission::Open)
-                    .map_err(|error| fail(&error))?;
-            fs::write(&path, made.octets()).map_err(|error| fail(&error))?;
-            Ok(made.octets().to_vec())
+            let parameters = Parameters::scaled(speed.unwrap_or(DEFAULT_SPEED), nodes);
+            let now = Clock::start().now();
+            let made = Descriptor::create(&maker, "devnet", now, &parameters, &Admission::Open)
+                .map_err(|error| fail(&error))?;
+            folder.found(&made).map_err(|error| fail(&error))?;
+            Ok(made)
         }
-        Err(error) => Err(fail(&error)),
     }
 }

@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use keys::OnionAddress;
+use record::Descriptor;
 use tokio::net::TcpStream;
+
+use crate::store::write_whole;
 
 /// Dials and listens for onion addresses.
 #[derive(Clone, Debug)]
@@ -55,7 +58,9 @@ impl Connector {
     }
 }
 
-/// The folder of a devnet.
+const DESCRIPTOR: &str = "network";
+
+/// The folder of a devnet: its descriptor, and a file for each node.
 #[derive(Clone, Debug)]
 pub struct DevnetFolder(PathBuf);
 
@@ -69,6 +74,26 @@ impl DevnetFolder {
         Ok(Self(folder.to_owned()))
     }
 
+    /// The devnet's descriptor, if somebody has made it.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn descriptor(&self) -> io::Result<Option<Descriptor>> {
+        match std::fs::read(self.0.join(DESCRIPTOR)) {
+            Ok(octets) => Descriptor::parse(&octets).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a descriptor the devnet's.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn found(&self, descriptor: &Descriptor) -> io::Result<()> {
+        write_whole(&self.0.join(DESCRIPTOR), descriptor.octets())
+    }
+
     fn port(&self, onion: &OnionAddress) -> io::Result<u16> {
         let text = std::fs::read_to_string(self.file(onion))?;
         text.trim().parse().map_err(io::Error::other)
@@ -76,10 +101,7 @@ impl DevnetFolder {
 
     fn enter(&self, onion: &OnionAddress, port: u16) -> io::Result<()> {
         // Renamed into place: another process never reads half a number.
-        let file = self.file(onion);
-        let draft = file.with_extension("draft");
-        std::fs::write(&draft, format!("{port}\n"))?;
-        std::fs::rename(draft, file)
+        write_whole(&self.file(onion), format!("{port}\n").as_bytes())
     }
 
     fn leave(&self, onion: &OnionAddress) {

@@ -18,22 +18,26 @@ use std::time::Duration;
 
 #[test]
 fn the_vectors_peel_to_what_they_say() {
-    for (name, hops, kind, content) in [
-        ("suite1-3-hops", 3, Kind::Deliver, &b"a mail for the exit"[..]),
-        ("suite1-6-hops", 6, Kind::Loop, &b""[..]),
+    let smallest = SizeClass::SMALLEST;
+    let second = SizeClass::from_number(1).unwrap();
+    let full: Vec<u8> = (0..second.capacity()).map(|at| (at % 251) as u8).collect();
+    for (name, hops, kind, class, content) in [
+        ("suite1-3-hops", 3, Kind::Deliver, smallest, &b"a mail for the exit"[..]),
+        ("suite1-6-hops", 6, Kind::Loop, smallest, &b""[..]),
+        ("suite1-4-hops-full", 4, Kind::Drop, second, &full),
     ] {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name);
         let path = path.with_extension("txt");
         if std::env::var_os("FOG_WRITE_VECTORS").is_some() {
-            std::fs::write(&path, make(hops, kind, content)).unwrap();
+            std::fs::write(&path, make(hops, kind, class, content)).unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, make(hops, kind, content), "{name}: wrapping gives other octets");
+        assert_eq!(text, make(hops, kind, class, content), "{name}: wrapping gives other octets");
         check(&text, hops);
     }
 }
 
-fn make(hops: usize, kind: Kind, content: &[u8]) -> String {
+fn make(hops: usize, kind: Kind, class: SizeClass, content: &[u8]) -> String {
     let mut rng = common::rng(hops as u64);
     let mut text = String::new();
     let mut keys = Vec::new();
@@ -57,7 +61,7 @@ fn make(hops: usize, kind: Kind, content: &[u8]) -> String {
             delay: *delay,
         })
         .collect();
-    let body = Body { kind, class: SizeClass::SMALLEST, content };
+    let body = Body { kind, class, content };
     let mut packet = wrap(&plan, &body, &mut rng).unwrap();
     writeln!(text, "packet = {}", hex(packet.octets())).unwrap();
     for (hop, (key, _)) in keys.iter().enumerate() {
@@ -69,8 +73,18 @@ fn make(hops: usize, kind: Kind, content: &[u8]) -> String {
                 writeln!(text, "hop {hop} sends blake3 = {}", hash.to_hex()).unwrap();
                 packet = next;
             }
-            Layer::End { payload, .. } => {
-                writeln!(text, "hop {hop} content = {}", hex(payload.content().unwrap())).unwrap();
+            Layer::End { kind, payload, .. } => {
+                let number = match kind {
+                    Kind::Deliver => 1,
+                    Kind::Loop => 3,
+                    Kind::Drop => 4,
+                    other @ (Kind::Forward | Kind::Reply | Kind::DeliverToStream) => {
+                        panic!("{other:?} ends no route")
+                    }
+                };
+                writeln!(text, "hop {hop} kind = {number}").unwrap();
+                let content = hex(payload.content().unwrap());
+                writeln!(text, "{}", format!("hop {hop} content = {content}").trim_end()).unwrap();
                 return text;
             }
         }
@@ -80,7 +94,8 @@ fn make(hops: usize, kind: Kind, content: &[u8]) -> String {
 
 /// Reads nothing but the text.
 fn check(text: &str, hops: usize) {
-    let fields: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once(" = ")).collect();
+    let lines = text.lines().filter_map(|line| line.split_once(" ="));
+    let fields: BTreeMap<_, _> = lines.map(|(name, value)| (name, value.trim_start())).collect();
     let mut packet = Packet::from_octets(unhex(fields["packet"])).unwrap();
     for hop in 0..hops {
         let field = |name: &str| fields[format!("hop {hop} {name}").as_str()];

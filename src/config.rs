@@ -1,0 +1,306 @@
+//! The configuration file: TOML to validated settings.
+//!
+//! Unknown keys are refused, with the nearest known one named: a misspelt key that is ignored is a
+//! setting that its operator believes to be in force. `examples/deploy/fog.toml` names every key.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use keys::OnionAddress;
+use mail::Mailbox;
+use record::Domains;
+use serde::Deserialize;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::failure::{Failure, Kind};
+use crate::smtp::Target;
+
+/// Every key there is.
+const KEYS: [&str; 11] = [
+    "network.id",
+    "network.bootstrap",
+    "network.devnet",
+    "network.speed",
+    "smtp.listen",
+    "exit.deliver",
+    "exit.domains",
+    "exit.from",
+    "operator.contact",
+    "operator.family",
+    "log.level",
+];
+
+/// The From of mail whose sender did not ask for another, if nothing else is said.
+const DEFAULT_FROM: &str = "anonymous@fog.invalid";
+const DEFAULT_LISTEN: &str = "127.0.0.1:2525";
+/// The record's bound.
+const MAX_CONTACT: usize = 128;
+const MAX_FAMILY: usize = 16;
+
+/// What a node is configured to do.
+#[derive(Debug)]
+pub struct Config {
+    /// The network's id in hex, if it is to be checked.
+    pub network: Option<String>,
+    /// Nodes to begin with.
+    pub bootstrap: Vec<OnionAddress>,
+    /// The folder of a devnet.
+    pub devnet: Option<PathBuf>,
+    /// The devnet's speed, if it is to be checked.
+    pub speed: Option<u32>,
+    /// Where mail is submitted.
+    pub listen: SocketAddr,
+    /// Where it delivers, if it is an exit.
+    pub deliver: Option<Target>,
+    /// To which domains.
+    pub domains: Domains,
+    /// The anonymous From.
+    pub from: Mailbox,
+    /// How to reach the operator.
+    pub contact: String,
+    /// The operator's other nodes.
+    pub family: Vec<OnionAddress>,
+    /// The level of the log.
+    pub level: LevelFilter,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One line with file, key and cause.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::new(Kind::Usage, format!("{}: {error}", path.display()))
+                .remedy("make one with: fog init")
+        })?;
+        Self::parse(&text).map_err(|problem| {
+            let failure =
+                Failure::new(Kind::Usage, format!("{}: {}", path.display(), problem.cause));
+            match problem.remedy {
+                Some(remedy) => failure.remedy(remedy),
+                None => failure.remedy("examples/deploy/fog.toml shows every key"),
+            }
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let table: toml::Table = text.parse().map_err(Problem::toml)?;
+        for (section, value) in &table {
+            match value.as_table() {
+                None => return Err(unknown(section)),
+                Some(keys) => {
+                    for key in keys.keys() {
+                        let key = format!("{section}.{key}");
+                        if !KEYS.contains(&key.as_str()) {
+                            return Err(unknown(&key));
+                        }
+                    }
+                    // An empty section of another name.
+                    if !KEYS.iter().any(|key| key.split('.').next() == Some(section)) {
+                        return Err(unknown(section));
+                    }
+                }
+            }
+        }
+        let raw: Raw = toml::from_str(text).map_err(Problem::toml)?;
+        raw.check()
+    }
+}
+
+struct Problem {
+    cause: String,
+    remedy: Option<String>,
+}
+
+impl Problem {
+    fn of(key: &str, cause: impl std::fmt::Display) -> Self {
+        Self { cause: format!("{key}: {cause}"), remedy: None }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    fn toml(error: toml::de::Error) -> Self {
+        // The whole message has several lines and repeats the file's text.
+        Self { cause: error.message().replace('\n', " "), remedy: None }
+    }
+}
+
+fn unknown(key: &str) -> Problem {
+    let nearest = KEYS
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)))
+        .map(|nearest| format!("did you mean {nearest}?"));
+    Problem { cause: format!("unknown key {key}"), remedy: nearest }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Raw {
+    network: RawNetwork,
+    smtp: RawSmtp,
+    exit: RawExit,
+    operator: RawOperator,
+    log: RawLog,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawNetwork {
+    id: Option<String>,
+    bootstrap: Vec<String>,
+    devnet: Option<PathBuf>,
+    speed: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawSmtp {
+    listen: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawExit {
+    deliver: Option<String>,
+    domains: Vec<String>,
+    from: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawOperator {
+    contact: String,
+    family: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawLog {
+    level: Option<String>,
+}
+
+impl Raw {
+    fn check(self) -> Result<Config, Problem> {
+        if let Some(id) = &self.network.id
+            && (id.len() != 64 || !id.bytes().all(|octet| octet.is_ascii_hexdigit()))
+        {
+            return Err(Problem::of("network.id", "not 64 hex digits"));
+        }
+        let listen = self.smtp.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+        let listen: SocketAddr =
+            listen.parse().map_err(|_| Problem::of("smtp.listen", "not ADDRESS:PORT"))?;
+        if !listen.ip().is_loopback() {
+            return Err(Problem::of("smtp.listen", "only loopback addresses are listened on"));
+        }
+        let deliver = self.exit.deliver.as_deref().map(str::parse).transpose();
+        let from = self.exit.from.as_deref().unwrap_or(DEFAULT_FROM);
+        if self.operator.contact.len() > MAX_CONTACT
+            || self.operator.contact.chars().any(char::is_control)
+        {
+            return Err(Problem::of("operator.contact", "at most 128 printable octets"));
+        }
+        let family = onions("operator.family", &self.operator.family)?;
+        if family.len() > MAX_FAMILY {
+            return Err(Problem::of("operator.family", "at most 16 addresses"));
+        }
+        let level = self.log.level.as_deref().unwrap_or("warn");
+        Ok(Config {
+            network: self.network.id.map(|id| id.to_ascii_lowercase()),
+            bootstrap: onions("network.bootstrap", &self.network.bootstrap)?,
+            devnet: self.network.devnet,
+            speed: self.network.speed,
+            listen,
+            deliver: deliver.map_err(|error: String| Problem::of("exit.deliver", error))?,
+            domains: domains(&self.exit.domains)?,
+            from: Mailbox::parse(from).map_err(|error| Problem::of("exit.from", error))?,
+            contact: self.operator.contact,
+            family,
+            level: level
+                .parse()
+                .map_err(|_| Problem::of("log.level", "say error, warn, info, debug or trace"))?,
+        })
+    }
+}
+
+fn onions(key: &str, texts: &[String]) -> Result<Vec<OnionAddress>, Problem> {
+    texts.iter().map(|text| text.parse().map_err(|error| Problem::of(key, error))).collect()
+}
+
+fn domains(names: &[String]) -> Result<Domains, Problem> {
+    if names.is_empty() {
+        return Ok(Domains::Any);
+    }
+    if names.len() > Domains::MAX {
+        return Err(Problem::of("exit.domains", "at most 32 domains"));
+    }
+    let parse = |name: &String| {
+        let domain = mail::Domain::parse(name);
+        domain.map(|domain| domain.as_str().to_owned()).map_err(|e| Problem::of("exit.domains", e))
+    };
+    names.iter().map(parse).collect::<Result<_, _>>().map(Domains::Only)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../examples/deploy/fog.toml");
+
+    #[test]
+    fn the_example_is_valid_and_names_every_key() {
+        let config = Config::parse(EXAMPLE).map_err(|problem| problem.cause).unwrap();
+        assert_eq!(config.listen.port(), 2525);
+        // Commented keys count: uncommented, the file must still be valid.
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if rest.contains(" = ") && !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let table: toml::Table = all.parse().unwrap();
+        let mut named: Vec<String> = table
+            .iter()
+            .flat_map(|(section, keys)| {
+                keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
+            })
+            .collect();
+        named.sort();
+        let mut keys = KEYS.map(str::to_owned);
+        keys.sort();
+        assert_eq!(named, keys);
+        assert!(Config::parse(&all).is_ok());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, cause, remedy) in [
+            ("[smtp]\nlissten = \"x\"", "unknown key smtp.lissten", "did you mean smtp.listen?"),
+            ("[netwrk]\nid = \"x\"", "unknown key netwrk.id", "did you mean network.id?"),
+            ("speed = 5", "unknown key speed", ""),
+            ("[tor2]", "unknown key tor2", ""),
+            ("[smtp]\nlisten = 2525", "invalid type", ""),
+            ("[smtp]\nlisten = \"0.0.0.0:2525\"", "smtp.listen: only loopback", ""),
+            ("[smtp]\nlisten = \"2525\"", "smtp.listen: not ADDRESS:PORT", ""),
+            (
+                "[network]\nbootstrap = [\"abc.onion\"]",
+                "network.bootstrap: an onion address has",
+                "",
+            ),
+            ("[network]\nid = \"xyz\"", "network.id: not 64", ""),
+            ("[network]\nspeed = -1", "invalid value", ""),
+            ("[exit]\ndeliver = \"smtp://mx.example\"", "exit.deliver: say maildir", ""),
+            ("[exit]\ndomains = [\"a b\"]", "exit.domains: bad domain", ""),
+            ("[exit]\nfrom = \"nobody\"", "exit.from: address without @", ""),
+            ("[log]\nlevel = \"loud\"", "log.level: say", ""),
+            ("[operator]\ncontact = \"a\\nb\"", "operator.contact: at most", ""),
+            ("[smtp", "", ""),
+        ] {
+            let problem = Config::parse(text).err().unwrap();
+            assert!(problem.cause.contains(cause), "{text}: {}", problem.cause);
+            assert!(!problem.cause.contains('\n'), "{}", problem.cause);
+            assert!(problem.remedy.unwrap_or_default().contains(remedy), "{text}");
+        }
+    }
+}
