@@ -109,6 +109,14 @@ impl Config {
     }
 }
 
+/// Checks a configuration that is about to be written.
+///
+/// # Errors
+/// As [`Config::read`].
+pub fn check(text: &str) -> Result<(), Failure> {
+    Config::parse(text).map(drop).map_err(|problem| Failure::new(Kind::Usage, problem.cause))
+}
+
 struct Problem {
     cause: String,
     remedy: Option<String>,

@@ -13,16 +13,15 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use directory::Request;
-use keys::{NodeId, OnionAddress, Time};
+use keys::{Epoch, NodeId, OnionAddress, Time};
 use mail::{Delivery, Mailbox};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
-use record::{Descriptor, ExitPolicy};
+use record::{Descriptor, Domains, ExitPolicy, Record};
 use remailer::{Command, DeliveryId, DeliveryOutcome, Exit, Refused, Remailer, Setup, SyncStep};
 use smtp::Answer;
 use sphinx::{EpochKeys, Packet, Peeled, Refusal};
@@ -30,7 +29,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use crate::clock::Clock;
-use crate::control::{self, Call, Status};
+use crate::control::{self, Answer as Answered, Call, Held, Peer, Status, ViewStatus};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::Connector;
 use crate::net::{self, Event, Links, Order};
@@ -52,8 +51,8 @@ const PROBE_AT_START: Duration = Duration::from_secs(3);
 
 /// What a node is started with.
 pub struct Settings {
-    /// Its state folder.
-    pub state: PathBuf,
+    /// Its open state folder.
+    pub store: Store,
     /// Its network.
     pub descriptor: Descriptor,
     /// How onion addresses are reached.
@@ -68,6 +67,8 @@ pub struct Settings {
     pub smtp: SocketAddr,
     /// Where it delivers, if it is an exit.
     pub deliver: Option<Target>,
+    /// To which recipient domains.
+    pub domains: Domains,
     /// The From of mail whose sender did not ask for another.
     pub anonymous: Mailbox,
 }
@@ -91,21 +92,26 @@ impl Node {
     /// If its state, its ports or its network cannot be had.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, Failure> {
         let mut rng = generator()?;
-        let store = Store::open(&settings.state)?;
+        let store = settings.store;
         let identity = store.identity(&mut rng)?;
         store.pin_network(&settings.descriptor)?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
         let network = settings.descriptor.id();
-        let exit = match &settings.deliver {
+        let mut exit = match &settings.deliver {
             Some(target) => Some(first_offer(target, &settings.anonymous, clock).await),
             None => None,
         };
+        let offers_least = exit.as_ref().is_some_and(|exit| exit.policy == least());
+        let probed = exit.as_ref().map(|exit| exit.policy.clone());
+        if let Some(exit) = &mut exit {
+            exit.policy.domains = settings.domains.clone();
+        }
 
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
         let smtp = listen(settings.smtp, questions_in, clock).await?;
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
-        let socket = control::listen(&settings.state, calls_in)?;
+        let socket = control::listen(store.folder(), calls_in)?;
         let net = net::spawn(
             &identity,
             &network,
@@ -116,8 +122,8 @@ impl Node {
         )?;
 
         let (offers_in, offers) = mpsc::channel(1);
-        if let (Some(target), Some(exit)) = (settings.deliver.clone(), &exit) {
-            tokio::spawn(keep_probing(target, exit.policy.clone(), clock, offers_in));
+        if let (Some(target), Some(known)) = (settings.deliver.clone(), probed) {
+            tokio::spawn(keep_probing(target, known, clock, offers_in));
         }
         let setup = Setup {
             identity,
@@ -149,6 +155,9 @@ impl Node {
             conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
             progress: progress_in,
             linked: Links::default(),
+            domains: settings.domains,
+            offers_least,
+            unkept: 0,
         };
         let inputs = Inputs {
             stopped,
@@ -216,6 +225,9 @@ struct Driver {
     conversations: Arc<Semaphore>,
     progress: watch::Sender<(usize, usize)>,
     linked: Links,
+    domains: Domains,
+    offers_least: bool,
+    unkept: u64,
 }
 
 impl Driver {
@@ -241,8 +253,12 @@ impl Driver {
                 }
                 Some(failure) = inputs.failures.recv() => self.send_failed(failure),
                 Some(policy) = inputs.offers.recv() => self.offer(policy),
-                Some((control::Order::Status, answer)) = inputs.calls.recv() => {
-                    let _ = answer.send(self.status());
+                Some((order, answer)) = inputs.calls.recv() => {
+                    // A caller that has hung up is told nothing.
+                    let _ = answer.send(match order {
+                        control::Order::Status => Answered::Status(Box::new(self.status())),
+                        control::Order::Peers => Answered::Peers(self.peers()),
+                    });
                 }
                 Some(question) = inputs.questions.recv() => self.answer(question),
                 Ok(()) = inputs.links.changed() => self.links_changed().await,
@@ -286,8 +302,9 @@ impl Driver {
 
     /// A failing disk does not stop the node; it is said in the log, and on the next start what could
     /// not be kept is missing.
-    fn must_keep(&self, kept: Result<(), Failure>) {
+    fn must_keep(&mut self, kept: Result<(), Failure>) {
         if let Err(failure) = kept {
+            self.unkept += 1;
             tracing::error!(%failure, "cannot be kept");
         }
     }
@@ -352,7 +369,9 @@ impl Driver {
         });
     }
 
-    fn offer(&mut self, policy: ExitPolicy) {
+    fn offer(&mut self, mut policy: ExitPolicy) {
+        self.offers_least = policy == least();
+        policy.domains = self.domains.clone();
         let exit = Exit { policy, anonymous: self.anonymous.clone() };
         self.remailer.handle_exit_changed(exit, self.clock.now());
     }
@@ -407,16 +426,75 @@ impl Driver {
         let schedule = self.remailer.schedule();
         let epoch = schedule.epoch_at(now);
         let left = schedule.end(epoch).since(now).as_millis();
+        let (mixing, waiting, delivering) = self.remailer.held();
+        let unusable = self.remailer.check_routes(now).err().map(|why| why.to_string());
         Status {
+            warnings: self.warnings(unusable.as_deref()),
             onion: self.remailer.onion().map(|onion| onion.to_string()).unwrap_or_default(),
             network: self.network.clone(),
             epoch: epoch.number(),
             epoch_ends_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
+            unusable,
             known: self.remailer.directory().len(),
             linked: self.linked.len(),
-            view: self.remailer.view().map(|view| (view.len(), view.taken().as_millis())),
-            held: self.remailer.held(),
+            view: self
+                .remailer
+                .view()
+                .map(|view| ViewStatus { nodes: view.len(), taken_ms: view.taken().as_millis() }),
+            held: Held { mixing, waiting, delivering },
             counts: self.remailer.counts().iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        }
+    }
+
+    fn warnings(&self, unusable: Option<&str>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.unkept > 0 {
+            warnings.push(format!("{} times the disk failed: see the log", self.unkept));
+        }
+        if self.linked.is_empty() {
+            warnings.push("no link to any node: see network.bootstrap".to_owned());
+        }
+        if let Some(why) = unusable {
+            warnings.push(format!("no mail is taken: {why}"));
+        }
+        if self.offers_least && self.target.is_some() {
+            warnings
+                .push("the next mail server does not answer, or takes seven bits only".to_owned());
+        }
+        warnings
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let now = self.clock.now();
+        let others = self.remailer.directory().iter();
+        let others = others.filter(|record| record.node() != self.remailer.node());
+        others.map(|record| self.peer(record, now)).collect()
+    }
+
+    fn peer(&self, record: &Record, now: Time) -> Peer {
+        let mut roles = vec!["relay".to_owned()];
+        if record.exit().is_some() {
+            roles.push("exit".to_owned());
+        }
+        let node = record.node();
+        let epoch = self.remailer.schedule().epoch_at(now);
+        let unusable = match self.remailer.view() {
+            None => Some("there is no view"),
+            Some(view) if view.get(&node).is_none() => Some("not in this hour's view"),
+            Some(view) if view.get(&node).is_none_or(|seen| seen.key(epoch).is_none()) => {
+                Some("its keys have run out")
+            }
+            Some(_) => None,
+        };
+        let age = now.since(record.published_at()).as_millis();
+        Peer {
+            onion: record.onion().to_string(),
+            contact: record.contact().to_owned(),
+            roles,
+            epochs: record.epochs().map(Epoch::number).collect(),
+            record_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
+            linked: self.linked.contains(&node),
+            unusable: unusable.map(str::to_owned),
         }
     }
 }

@@ -9,14 +9,16 @@ use keys::Identity;
 use mail::Mailbox;
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
-use record::{Admission, Descriptor, Parameters};
+use record::{Admission, Descriptor, Domains, Parameters};
+use serde::Serialize;
 
-use super::{Interrupted, say};
+use super::{Interrupted, say, say_json};
 use crate::clock::Clock;
 use crate::driver::{Node, Settings};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::smtp::Target;
+use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
 
@@ -39,7 +41,7 @@ pub(super) struct Arguments {
     state_dir: Option<PathBuf>,
 }
 
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let last = arguments.smtp_port.checked_add(arguments.nodes - 1).ok_or_else(|| {
         Failure::new(Kind::Usage, format!("no room for {} ports", arguments.nodes))
             .remedy("choose a lower --smtp-port")
@@ -58,13 +60,15 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         .remedy("repeat the options it was made with, or use another --state-dir"));
     }
     let target = arguments.deliver.unwrap_or_else(|| Target::Maildir(state.join("mail")));
-    say(&format!("devnet state in {}", state.display()))?;
+    if !json {
+        say(&format!("devnet state in {}", state.display()))?;
+    }
 
     let mut interrupted = Interrupted::new()?;
     let mut nodes: Vec<Node> = Vec::new();
     for (number, port) in (1..).zip(arguments.smtp_port..=last) {
         let settings = Settings {
-            state: state.join(format!("n{number}")),
+            store: Store::open(&state.join(format!("n{number}")))?,
             descriptor: descriptor.clone(),
             connector: Connector::Devnet(folder.clone()),
             bootstrap: nodes.first().map(|first| first.onion).into_iter().collect(),
@@ -72,10 +76,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             family: Vec::new(),
             smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             deliver: Some(target.clone()),
+            domains: Domains::Any,
             anonymous: Mailbox::parse("anonymous@fog.invalid")
                 .map_err(|error| Failure::new(Kind::Internal, error))?,
         };
-        match Node::start(settings, clock).await {
+        let started = tokio::select! {
+            started = Node::start(settings, clock) => started,
+            () = interrupted.wait() => {
+                stop(nodes).await;
+                return Ok(());
+            }
+        };
+        match started {
             Ok(node) => nodes.push(node),
             Err(failure) => {
                 stop(nodes).await;
@@ -84,7 +96,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     }
     tokio::select! {
-        () = all_know_all(&mut nodes) => announce(&nodes, arguments.smtp_port, last, &target)?,
+        () = all_know_all(&mut nodes) => announce(&nodes, arguments.smtp_port, last, &target, json)?,
         () = interrupted.wait() => {
             stop(nodes).await;
             return Ok(());
@@ -92,7 +104,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     interrupted.wait().await;
     stop(nodes).await;
-    say("devnet stopped")
+    if json { Ok(()) } else { say("devnet stopped") }
 }
 
 async fn all_know_all(nodes: &mut [Node]) {
@@ -103,7 +115,31 @@ async fn all_know_all(nodes: &mut [Node]) {
     }
 }
 
-fn announce(nodes: &[Node], first: u16, last: u16, target: &Target) -> Result<(), Failure> {
+#[derive(Serialize)]
+struct Ready {
+    nodes: Vec<ReadyNode>,
+    deliver: String,
+}
+
+#[derive(Serialize)]
+struct ReadyNode {
+    onion: String,
+    smtp: String,
+}
+
+fn announce(
+    nodes: &[Node],
+    first: u16,
+    last: u16,
+    target: &Target,
+    json: bool,
+) -> Result<(), Failure> {
+    if json {
+        let ready =
+            |node: &Node| ReadyNode { onion: node.onion.to_string(), smtp: node.smtp.to_string() };
+        let nodes = nodes.iter().map(ready).collect();
+        return say_json(&Ready { nodes, deliver: target.to_string() });
+    }
     let count = nodes.len();
     say(&format!(
         "devnet ready: {count} nodes, SMTP on 127.0.0.1:{first}-{last}, mail goes to {target}"
@@ -121,14 +157,15 @@ async fn stop(nodes: Vec<Node>) {
 }
 
 fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let folder = match wanted {
-        Some(folder) => std::path::absolute(folder)
-            .map_err(|error| Failure::new(Kind::State, format!("--state-dir: {error}")))?,
-        None => {
-            let name = format!("fog-devnet-{}", std::process::id());
-            std::env::temp_dir().join(name)
-        }
+    let Some(folder) = wanted else {
+        // Made anew under a random name, for nobody else to read.
+        let made = tempfile::Builder::new().prefix("fog-devnet-").tempdir();
+        let made =
+            made.map_err(|error| Failure::new(Kind::State, format!("temporary folder: {error}")))?;
+        return Ok(made.keep());
     };
+    let folder = std::path::absolute(folder)
+        .map_err(|error| Failure::new(Kind::State, format!("--state-dir: {error}")))?;
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
     Ok(folder)

@@ -1,14 +1,20 @@
 //! The command line: one file for each subcommand.
 
 mod devnet;
+mod init;
 mod log;
+mod peers;
+mod run;
+mod send;
 mod status;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit, umask};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Kind};
@@ -19,14 +25,69 @@ use crate::failure::{Failure, Kind};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a whole network in one process: mail in by SMTP, across the nodes, and out.
     Devnet(devnet::Arguments),
+    /// Make a state folder with an identity and a configuration.
+    Init {
+        #[command(flatten)]
+        state: State,
+        #[command(flatten)]
+        arguments: init::Arguments,
+    },
+    /// Run one node.
+    Run {
+        #[command(flatten)]
+        state: State,
+        #[command(flatten)]
+        arguments: run::Arguments,
+    },
     /// Say how a running node is.
-    Status(status::Arguments),
+    Status {
+        #[command(flatten)]
+        state: State,
+    },
+    /// List the nodes that a running node knows.
+    Peers {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Hand a message to a node.
+    Send(send::Arguments),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// Where a node keeps what it keeps.
+#[derive(Args)]
+struct State {
+    /// The node's state folder [default: $XDG_STATE_HOME/fog, as root /var/lib/fog].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Its configuration [default: fog.toml in the state folder].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl State {
+    fn folder(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(default_state_dir)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.folder().join("fog.toml"))
+    }
 }
 
 /// Parses the command line and does what it says.
@@ -34,16 +95,27 @@ enum Command {
 /// # Errors
 /// What failed, with what to do about it.
 pub fn run() -> Result<(), Failure> {
-    let arguments = Arguments::parse();
+    let Arguments { command, json } = Arguments::parse();
     confine()?;
     log::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Kind::Internal, error))?;
-    match arguments.command {
-        Command::Devnet(arguments) => runtime.block_on(devnet::run(arguments)),
-        Command::Status(arguments) => runtime.block_on(status::run(arguments)),
+    match command {
+        Command::Devnet(arguments) => runtime.block_on(devnet::run(arguments, json)),
+        Command::Init { state, arguments } => init::run(&state, arguments, json),
+        Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
+        Command::Status { state } => runtime.block_on(status::run(state, json)),
+        Command::Peers { state } => runtime.block_on(peers::run(state, json)),
+        Command::Send(arguments) => runtime.block_on(send::run(arguments, json)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "fog", &mut io::stdout());
+            Ok(())
+        }
+        Command::Man => clap_mangen::Man::new(Arguments::command())
+            .render(&mut io::stdout())
+            .map_err(|error| Failure::new(Kind::Internal, format!("stdout: {error}"))),
     }
 }
 
@@ -74,6 +146,11 @@ fn say(line: &str) -> Result<(), Failure> {
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::new(Kind::Internal, format!("stdout: {error}")))
+}
+
+fn say_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string(value);
+    say(&json.map_err(|error| Failure::new(Kind::Internal, error))?)
 }
 
 /// Where a node keeps its state if nothing else is said.

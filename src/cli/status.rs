@@ -1,51 +1,49 @@
-//! `fog status`: asks a running node.
+//! `fog status`: how a running node is, what needs its operator first.
 
-use std::path::PathBuf;
-
-use clap::Args;
-
-use super::{default_state_dir, say};
-use crate::control::{self, Order, Status};
+use super::{State, say, say_json};
+use crate::clock::Clock;
+use crate::control::{self, Answer, Order, Status};
 use crate::failure::{Failure, Kind};
 
-#[derive(Args)]
-pub(super) struct Arguments {
-    /// The node's state folder (of a devnet: DIR/n1, DIR/n2, ...).
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let folder = arguments.state_dir.unwrap_or_else(default_state_dir);
-    let status = control::call(&folder, Order::Status).await?;
-    if arguments.json {
-        let json = serde_json::to_string_pretty(&status);
-        return say(&json.map_err(|error| Failure::new(Kind::Internal, error))?);
+pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
+    let answer = control::call(&state.folder(), Order::Status).await?;
+    let Answer::Status(status) = answer else {
+        return Err(Failure::new(Kind::Internal, "the node answered something else"));
+    };
+    if json {
+        return say_json(&status);
     }
-    for line in lines(&status) {
+    for line in lines(&status, Clock::start()) {
         say(&line)?;
     }
     Ok(())
 }
 
-fn lines(status: &Status) -> Vec<String> {
-    let view = match status.view {
-        Some((nodes, _)) => format!("{nodes} nodes"),
-        None => "none: too few nodes known, no mail is taken".to_owned(),
+fn lines(status: &Status, clock: Clock) -> Vec<String> {
+    let seconds = |millis: u64| millis / 1000;
+    let mut lines: Vec<_> =
+        status.warnings.iter().map(|warning| format!("WARNING  {warning}")).collect();
+    let usable = match &status.unusable {
+        None => "yes, mail is taken".to_owned(),
+        Some(why) => format!("no, {why}"),
     };
-    let (mixing, waiting, delivering) = status.held;
-    let seconds = status.epoch_ends_in_ms / 1000;
-    let mut lines = vec![
+    let view = status.view.map_or("none".to_owned(), |view| {
+        let age = clock.now().as_millis().saturating_sub(view.taken_ms);
+        format!("{} nodes, taken {} s ago", view.nodes, seconds(age))
+    });
+    let held = status.held;
+    lines.extend([
         format!("node     {}", status.onion),
         format!("network  {}", status.network),
-        format!("epoch    {}, ends in {seconds} s", status.epoch),
+        format!("epoch    {}, ends in {} s", status.epoch, seconds(status.epoch_ends_in_ms)),
+        format!("usable   {usable}"),
         format!("known    {} nodes, {} linked", status.known, status.linked),
         format!("view     {view}"),
-        format!("held     {mixing} packets, {waiting} own waiting, {delivering} deliveries"),
-    ];
+        format!(
+            "held     {} packets in the mix, {} own waiting, {} messages being delivered",
+            held.mixing, held.waiting, held.delivering
+        ),
+    ]);
     lines.extend(status.counts.iter().map(|(name, count)| format!("{count:>8} {name}")));
     lines
 }

@@ -3,6 +3,7 @@
 //! It answers who may read the state folder, and nobody else: the socket is 0600 in a folder of 0700.
 //! A request has at most 64 KiB and two seconds; sixteen callers are served at once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -42,11 +43,27 @@ pub struct Request {
 pub enum Order {
     /// How the node is.
     Status,
+    /// What it knows of the others.
+    Peers,
+}
+
+/// What is answered: one of these, under its name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// To [`Order::Status`].
+    Status(Box<Status>),
+    /// To [`Order::Peers`].
+    Peers(Vec<Peer>),
+    /// To what is no request.
+    Error(String),
 }
 
 /// How a node is. No secret and nothing of any mail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
+    /// What needs its operator, most urgent first.
+    pub warnings: Vec<String>,
     /// Its onion address.
     pub onion: String,
     /// The network id.
@@ -55,20 +72,61 @@ pub struct Status {
     pub epoch: u32,
     /// Milliseconds to its end.
     pub epoch_ends_in_ms: u64,
+    /// Why mail is not taken; none if it is.
+    pub unusable: Option<String>,
     /// Nodes known.
     pub known: usize,
     /// Nodes linked.
     pub linked: usize,
-    /// Nodes in the view, and its instant in Unix milliseconds; none without a view.
-    pub view: Option<(usize, u64)>,
-    /// Packets in the mix, own packets waiting, messages being delivered.
-    pub held: (usize, usize, usize),
-    /// Counts by name.
-    pub counts: std::collections::BTreeMap<String, u64>,
+    /// The view that routes come from.
+    pub view: Option<ViewStatus>,
+    /// What is held.
+    pub held: Held,
+    /// Counts by name: what came, what left, what was refused or dropped, and why.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// A view.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ViewStatus {
+    /// Nodes in it.
+    pub nodes: usize,
+    /// When it was taken, Unix milliseconds.
+    pub taken_ms: u64,
+}
+
+/// What a node holds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// Packets in the mix.
+    pub mixing: usize,
+    /// Its own packets that wait for their tick.
+    pub waiting: usize,
+    /// Messages being delivered.
+    pub delivering: usize,
+}
+
+/// What a node knows of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its onion address.
+    pub onion: String,
+    /// How to reach its operator, as it says.
+    pub contact: String,
+    /// What it does: `relay`, `exit`.
+    pub roles: Vec<String>,
+    /// Epochs whose keys are known.
+    pub epochs: Vec<u32>,
+    /// Milliseconds since its record was published.
+    pub record_age_ms: u64,
+    /// Whether there is a link to it.
+    pub linked: bool,
+    /// Why no route goes through it; none if routes may.
+    pub unusable: Option<String>,
 }
 
 /// An order on its way to the driver.
-pub type Call = (Order, oneshot::Sender<Status>);
+pub type Call = (Order, oneshot::Sender<Answer>);
 
 /// The socket of a state folder; removed when it is dropped.
 pub struct Socket(PathBuf);
@@ -113,7 +171,7 @@ pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failur
 ///
 /// # Errors
 /// If none runs there, or it does not answer.
-pub async fn call(folder: &Path, order: Order) -> Result<Status, Failure> {
+pub async fn call(folder: &Path, order: Order) -> Result<Answer, Failure> {
     let path = folder.join(NAME);
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(Kind::NoNode, format!("no node answers at {}: {error}", path.display()))
@@ -126,7 +184,10 @@ pub async fn call(folder: &Path, order: Order) -> Result<Status, Failure> {
     let mut answer = Vec::new();
     let read = timeout(DEADLINE * 2, stream.read_to_end(&mut answer)).await;
     read.map_err(|error| fail(&error))?.map_err(|error| fail(&error))?;
-    serde_json::from_slice(&answer).map_err(|error| fail(&error))
+    match serde_json::from_slice(&answer).map_err(|error| fail(&error))? {
+        Answer::Error(error) => Err(fail(&error)),
+        answer @ (Answer::Status(_) | Answer::Peers(_)) => Ok(answer),
+    }
 }
 
 async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
@@ -154,15 +215,16 @@ async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     BufReader::new(reader.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
-    let mut answer = match serde_json::from_slice::<Request>(&line) {
+    let answer = match serde_json::from_slice::<Request>(&line) {
         Ok(Request { v: 1, order }) => {
-            let (to, status) = oneshot::channel();
+            let (to, answer) = oneshot::channel();
             calls.send((order, to)).await.map_err(io::Error::other)?;
-            serde_json::to_vec(&status.await.map_err(io::Error::other)?)?
+            answer.await.map_err(io::Error::other)?
         }
-        Ok(_) => br#"{"error":"version 1 is spoken here"}"#.to_vec(),
-        Err(_) => br#"{"error":"not a request"}"#.to_vec(),
+        Ok(_) => Answer::Error("version 1 is spoken here".to_owned()),
+        Err(_) => Answer::Error("not a request".to_owned()),
     };
+    let mut answer = serde_json::to_vec(&answer)?;
     answer.push(b'\n');
     writer.write_all(&answer).await?;
     writer.shutdown().await

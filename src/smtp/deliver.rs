@@ -108,6 +108,23 @@ fn capabilities(offers: &Offers) -> Capabilities {
     capabilities
 }
 
+/// Hands a message to a node as a user's program does; returns its reply.
+///
+/// # Errors
+/// The reply of the node that did not take it, or what became of the connection.
+pub async fn submit(delivery: Delivery, node: SocketAddr, clock: Clock) -> Result<String, String> {
+    let client = Client::deliver(EHLO_NAME, delivery);
+    let (outcome, _, reply) = talk(client, node, clock).await;
+    match outcome {
+        Outcome::Delivered { refused: 0, later: 0, .. } => Ok(reply),
+        Outcome::Delivered { .. } => Err(format!("not every recipient was taken; {reply}")),
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later if reply.is_empty() => {
+            Err("no SMTP server answers there".to_owned())
+        }
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later => Err(reply),
+    }
+}
+
 /// One attempt to deliver.
 pub async fn deliver(
     target: &Target,
@@ -144,12 +161,21 @@ pub async fn deliver(
     }
 }
 
-/// Runs a conversation over a connection.
 async fn converse(
-    mut client: Client,
+    client: Client,
     address: SocketAddr,
     clock: Clock,
 ) -> (Outcome, Option<Delivery>) {
+    let (outcome, delivery, _) = talk(client, address, clock).await;
+    (outcome, delivery)
+}
+
+/// Runs a conversation over a connection; also returns the reply that decided.
+async fn talk(
+    mut client: Client,
+    address: SocketAddr,
+    clock: Clock,
+) -> (Outcome, Option<Delivery>, String) {
     let start = clock.elapsed();
     let now = || clock.elapsed().saturating_sub(start);
     if let Ok(Ok(mut stream)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -174,7 +200,9 @@ async fn converse(
     } else {
         client.handle_lost();
     }
-    client.finish()
+    let reply = client.decisive_reply().to_owned();
+    let (outcome, delivery) = client.finish();
+    (outcome, delivery, reply)
 }
 
 /// Writes a file for each recipient; those that could not be written are tried again.

@@ -3,5 +3,5 @@
 mod deliver;
 mod listen;
 
-pub use deliver::{Target, deliver, least, probe};
+pub use deliver::{Target, deliver, least, probe, submit};
 pub use listen::{Question, Submissions, listen};

@@ -219,7 +219,10 @@ impl Store {
 }
 
 /// Draft, sync, rename, sync of the folder.
-pub(crate) fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// If any of the steps fails; the file is as it was then.
+pub fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut options = OpenOptions::new();

@@ -303,6 +303,16 @@ impl Remailer {
 
     // Mail in.
 
+    /// Whether there are enough usable nodes for a route to any exit.
+    ///
+    /// # Errors
+    /// [`Refused::TooFewNodes`] or [`Refused::NoExit`].
+    pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
+        let view = self.usable_view(now).ok_or(Refused::TooFewNodes)?;
+        let epoch = self.schedule.epoch_at(now);
+        Ok(view.reaches(&self.node, &(epoch..=epoch), |record| record.exit().is_some())?)
+    }
+
     /// Whether mail of so many octets would be taken for this recipient.
     ///
     /// # Errors

@@ -52,6 +52,7 @@ pub struct Client {
     output: VecDeque<Zeroizing<Vec<u8>>>,
     recipients: Recipients,
     outcome: Option<Outcome>,
+    decisive: String,
     deadline: Duration,
 }
 
@@ -108,6 +109,7 @@ impl Client {
             output: VecDeque::new(),
             recipients: Recipients::default(),
             outcome: None,
+            decisive: String::new(),
             deadline: wait_for(Step::Greeting),
         }
     }
@@ -159,6 +161,13 @@ impl Client {
         if self.step == Step::Quit { Port::Done } else { Port::Open }
     }
 
+    /// The last line of the reply that decided the outcome, for a person to read: printable, at most
+    /// 200 characters. Not for a log: a server may repeat an address.
+    #[must_use]
+    pub fn decisive_reply(&self) -> &str {
+        &self.decisive
+    }
+
     /// What came of it, and the delivery with the recipients that may be tried again.
     #[must_use]
     pub fn finish(mut self) -> (Outcome, Option<Delivery>) {
@@ -186,6 +195,9 @@ impl Client {
                 self.fail();
             }
             return;
+        }
+        if self.outcome.is_none() {
+            self.decisive = line.chars().filter(|c| !c.is_control()).take(200).collect();
         }
         let lines = core::mem::take(&mut self.line_starts);
         self.replied(code, &lines);

@@ -1,0 +1,38 @@
+//! `fog peers`: what a running node knows of the others.
+
+use super::{State, say, say_json};
+use crate::control::{self, Answer, Order, Peer};
+use crate::failure::{Failure, Kind};
+
+pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
+    let answer = control::call(&state.folder(), Order::Peers).await?;
+    let Answer::Peers(peers) = answer else {
+        return Err(Failure::new(Kind::Internal, "the node answered something else"));
+    };
+    if json {
+        return say_json(&peers);
+    }
+    if peers.is_empty() {
+        return say("no other node is known");
+    }
+    for peer in &peers {
+        say(&line(peer))?;
+    }
+    Ok(())
+}
+
+fn line(peer: &Peer) -> String {
+    let epochs = match (peer.epochs.first(), peer.epochs.last()) {
+        (Some(first), Some(last)) => format!("{first}-{last}"),
+        _ => "none".to_owned(),
+    };
+    let linked = if peer.linked { "linked" } else { "not linked" };
+    let usable = peer.unusable.as_deref().unwrap_or("usable");
+    let contact = if peer.contact.is_empty() { "no contact" } else { &peer.contact };
+    format!(
+        "{}  {}  epochs {epochs}  record {} s old  {linked}  {usable}  {contact}",
+        peer.onion,
+        peer.roles.join("+"),
+        peer.record_age_ms / 1000,
+    )
+}
