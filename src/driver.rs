@@ -47,7 +47,7 @@ const KEYS_TICK: Duration = Duration::from_millis(250);
 const PROBE_EVERY: Duration = Duration::from_secs(600);
 /// The same while it does not answer.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
-const PROBE_AT_START: Duration = Duration::from_secs(3);
+const PROBE_AT_START: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 pub struct Settings {
@@ -82,7 +82,7 @@ pub struct Node {
     /// Nodes in its view, and nodes linked.
     pub progress: watch::Receiver<(usize, usize)>,
     stop: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
 impl Node {
@@ -172,18 +172,28 @@ impl Node {
         };
         let swarm = net.task;
         let task = tokio::spawn(async move {
-            driver.run(inputs).await;
+            let ended = driver.run(inputs).await;
             // The driver's ends are closed now; the swarm takes its address back.
             let _ = swarm.await;
             drop(socket);
+            ended
         });
         Ok(Self { onion, smtp, progress, stop, task })
     }
 
     /// Stops it and waits until everything is written.
-    pub async fn stop(self) {
+    ///
+    /// # Errors
+    /// Why it had ended by itself before.
+    pub async fn stop(self) -> Result<(), Failure> {
+        // It may have ended already.
         let _ = self.stop.send(());
-        let _ = self.task.await;
+        self.task.await.unwrap_or_else(|error| Err(Failure::new(Kind::Internal, error)))
+    }
+
+    /// Waits until it ends by itself, which only a failing disk makes it do.
+    pub async fn ended(&mut self) {
+        while self.progress.changed().await.is_ok() {}
     }
 }
 
@@ -231,16 +241,23 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut inputs: Inputs) {
-        let mut keys_tick = tokio::time::interval(KEYS_TICK);
+    async fn run(mut self, inputs: Inputs) -> Result<(), Failure> {
         tracing::info!("node started");
+        let ended = self.turn(inputs).await;
+        self.store.close();
+        tracing::info!("node stopped");
+        ended
+    }
+
+    async fn turn(&mut self, mut inputs: Inputs) -> Result<(), Failure> {
+        let mut keys_tick = tokio::time::interval(KEYS_TICK);
         loop {
-            self.carry_out().await;
+            self.carry_out().await?;
             let timer = self.clock.instant(self.remailer.poll_timeout());
             let now = || self.clock.now();
             tokio::select! {
                 biased;
-                _ = &mut inputs.stopped => break,
+                _ = &mut inputs.stopped => return Ok(()),
                 () = sleep_until(timer.into()) => {
                     let now = now();
                     self.remailer.handle_timeout(now, &mut self.rng);
@@ -265,11 +282,9 @@ impl Driver {
                 Some(event) = inputs.events.recv() => self.net_event(event).await,
             }
         }
-        self.store.close();
-        tracing::info!("node stopped");
     }
 
-    async fn carry_out(&mut self) {
+    async fn carry_out(&mut self) -> Result<(), Failure> {
         while let Some(command) = self.remailer.next_command() {
             match command {
                 Command::Send { to, packet, until } => {
@@ -280,9 +295,9 @@ impl Driver {
                 }
                 Command::Announce(octets) => self.order(Order::Announce(octets)).await,
                 Command::Deliver(id, delivery) => self.deliver(id, delivery),
-                Command::KeepSeed(epoch, seed) => {
-                    self.must_keep(self.store.keep_seed(epoch, &seed));
-                }
+                // A key that is announced and then lost with a restart would be replaced by another: an
+                // equivocation. So nothing that follows may be done.
+                Command::KeepSeed(epoch, seed) => self.store.keep_seed(epoch, &seed)?,
                 Command::ForgetSeeds(oldest) => self.must_keep(self.store.forget_seeds(oldest)),
                 Command::KeepRecord(record) => self.must_keep(self.store.keep_record(&record)),
                 Command::ForgetRecord(node) => {
@@ -295,9 +310,13 @@ impl Driver {
                 Command::ViewTaken(view) => {
                     tracing::debug!(nodes = view.len(), "view taken");
                     self.progress.send_modify(|(nodes, _)| *nodes = view.len());
+                    let nodes = view.iter().map(|record| record.node());
+                    let others = nodes.filter(|node| *node != self.remailer.node()).collect();
+                    self.order(Order::Links(others)).await;
                 }
             }
         }
+        Ok(())
     }
 
     /// A failing disk does not stop the node; it is said in the log, and on the next start what could
@@ -386,7 +405,7 @@ impl Driver {
                 self.order(Order::Judge(judged, judgement)).await;
             }
             Event::SyncRequest { octets, answer } => {
-                if let Some(page) = self.remailer.handle_sync_request(&octets) {
+                if let Some(page) = self.remailer.handle_sync_request(&octets, now) {
                     self.order(Order::Answer(answer, page)).await;
                 }
             }
@@ -522,7 +541,7 @@ async fn open_packets(
 /// What the next server takes, if it says so soon; the record must not wait for one that is down.
 async fn first_offer(target: &Target, anonymous: &Mailbox, clock: Clock) -> Exit {
     let probed = tokio::time::timeout(PROBE_AT_START, probe(target, clock)).await;
-    let policy = probed.unwrap_or_else(|_| least());
+    let policy = probed.ok().flatten().unwrap_or_else(least);
     Exit { policy, anonymous: anonymous.clone() }
 }
 
@@ -538,7 +557,8 @@ async fn keep_probing(
             () = tokio::time::sleep(wait) => {}
             () = offers.closed() => return,
         }
-        let policy = probe(&target, clock).await;
+        // One that is down for now still takes what it took: mail waits for it.
+        let Some(policy) = probe(&target, clock).await else { continue };
         if policy != known && offers.send(policy.clone()).await.is_err() {
             return;
         }

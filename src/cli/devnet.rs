@@ -152,7 +152,9 @@ fn announce(
 async fn stop(nodes: Vec<Node>) {
     let stopping: Vec<_> = nodes.into_iter().map(|node| tokio::spawn(node.stop())).collect();
     for node in stopping {
-        let _ = node.await;
+        if let Ok(Err(failure)) = node.await {
+            tracing::error!(%failure, "a node had ended");
+        }
     }
 }
 

@@ -57,16 +57,18 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
         domains: config.domains,
         anonymous: config.from,
     };
-    let node = Node::start(settings, Clock::start()).await?;
+    let mut node = Node::start(settings, Clock::start()).await?;
     let (onion, smtp) = (node.onion.to_string(), node.smtp.to_string());
     if json {
         say_json(&Running { onion, smtp })?;
     } else {
         say(&format!("running: {onion}, SMTP on {smtp}"))?;
     }
-    interrupted.wait().await;
-    node.stop().await;
-    Ok(())
+    tokio::select! {
+        () = interrupted.wait() => {}
+        () = node.ended() => {}
+    }
+    node.stop().await
 }
 
 fn check_network(config: &Config, descriptor: &Descriptor) -> Result<(), Failure> {

@@ -30,6 +30,11 @@ impl WantedLinks {
         }
     }
 
+    /// Makes room: who is heard of first would otherwise hold a place for ever.
+    pub(crate) fn keep_only(&mut self, wanted: impl Fn(&NodeId) -> bool) {
+        self.0.retain(|node, _| wanted(node));
+    }
+
     pub(crate) fn forget(&mut self, node: &NodeId) {
         self.0.remove(node);
     }
@@ -91,5 +96,9 @@ mod tests {
             wanted.want(NodeId::from_bytes([number; 32]));
         }
         assert_eq!(wanted.0.len(), MAX_LINKS);
+        let last = NodeId::from_bytes([199; 32]);
+        wanted.keep_only(|node| *node < NodeId::from_bytes([10; 32]));
+        wanted.want(last);
+        assert!(wanted.0.contains_key(&last));
     }
 }

@@ -30,11 +30,13 @@ const WINDOW: usize = 16;
 /// KiB queued for one peer, at most; beyond it the newest packet is dropped and reported.
 const MAX_QUEUED_KIB: usize = 16 * 1024;
 const MAX_QUEUED: usize = 1024;
+/// KiB queued for all peers together.
+const MAX_QUEUED_KIB_IN_ALL: usize = 256 * 1024;
 /// Streams that one peer may hold open to us. One is enough; a second may be about to replace it.
 const STREAMS_PER_PEER: usize = 2;
 const MAX_STREAMS: usize = 256;
-/// For opening a stream, dial included.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// For opening a stream, dial included. A dial that takes longer goes on by itself.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// For writing a frame, reading the rest of one, or a receipt.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -53,7 +55,7 @@ pub enum SendFailed {
 pub struct Outgoing {
     packet: Packet,
     until: Time,
-    _room: OwnedSemaphorePermit,
+    _room: [OwnedSemaphorePermit; 2],
 }
 
 /// The queues to all peers.
@@ -62,6 +64,7 @@ pub struct PacketQueues {
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
     peers: BTreeMap<NodeId, Queue>,
+    room: Arc<Semaphore>,
 }
 
 struct Queue {
@@ -71,7 +74,8 @@ struct Queue {
 
 impl PacketQueues {
     pub(crate) fn new(control: Control, clock: Clock, failures: mpsc::Sender<SendFailed>) -> Self {
-        Self { control, clock, failures, peers: BTreeMap::new() }
+        let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
+        Self { control, clock, failures, peers: BTreeMap::new(), room }
     }
 
     /// Queues a packet.
@@ -94,8 +98,11 @@ impl PacketQueues {
             Queue { room: Arc::new(Semaphore::new(MAX_QUEUED_KIB)), packets }
         });
         let kib = u32::try_from(packet.octets().len().div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&queue.room).try_acquire_many_owned(kib);
-        let _room = room.map_err(|_| SendFailed::QueueFull)?;
+        let take = |room: &Arc<Semaphore>| {
+            let taken = Arc::clone(room).try_acquire_many_owned(kib);
+            taken.map_err(|_| SendFailed::QueueFull)
+        };
+        let _room = [take(&self.room)?, take(&queue.room)?];
         let outgoing = Outgoing { packet, until, _room };
         queue.packets.try_send(outgoing).map_err(|_| SendFailed::QueueFull)
     }
@@ -158,6 +165,11 @@ impl Sender {
         loop {
             while sent < self.kept.len() && sent < WINDOW {
                 let Some(outgoing) = self.kept.get(sent) else { break };
+                if outgoing.until <= self.clock.now() {
+                    self.kept.remove(sent);
+                    let _ = self.failures.send(SendFailed::Expired).await;
+                    continue;
+                }
                 let write = write_frame(&mut writer, &outgoing.packet);
                 if !matches!(timeout(FRAME_TIMEOUT, write).await, Ok(Ok(()))) {
                     return Ok(answered);

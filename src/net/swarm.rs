@@ -87,8 +87,10 @@ pub enum Order {
     Answer(ResponseChannel<Vec<u8>>, Vec<u8>),
     /// Ask a peer for records.
     Sync(NodeId, Request),
-    /// Hold a link to a node.
+    /// Hold a link to a node that has just become known.
     Link(NodeId),
+    /// Hold links to these, and to the bootstraps.
+    Links(Vec<NodeId>),
     /// Do not any more.
     Unlink(NodeId),
 }
@@ -148,12 +150,15 @@ pub fn spawn(
     tokio::spawn(packets::receive(incoming, packets_in));
 
     let mut wanted = WantedLinks::default();
-    for onion in bootstrap.iter().filter(|onion| **onion != own) {
-        wanted.want(onion.node());
+    let bootstrap = bootstrap.iter().filter(|onion| **onion != own);
+    let bootstrap: Vec<_> = bootstrap.map(OnionAddress::node).collect();
+    for node in &bootstrap {
+        wanted.want(*node);
     }
     let task = Task {
         swarm,
         topic,
+        bootstrap,
         wanted,
         links: links_in,
         events: events_in,
@@ -204,6 +209,7 @@ fn transport(
 struct Task {
     swarm: Swarm<Behaviour>,
     topic: gossipsub::IdentTopic,
+    bootstrap: Vec<NodeId>,
     wanted: WantedLinks,
     links: watch::Sender<Links>,
     events: mpsc::Sender<Event>,
@@ -253,6 +259,12 @@ impl Task {
             Order::Link(node) => {
                 self.wanted.want(node);
                 self.dial_due();
+            }
+            Order::Links(nodes) => {
+                self.wanted.keep_only(|node| nodes.contains(node));
+                for node in self.bootstrap.iter().chain(&nodes) {
+                    self.wanted.want(*node);
+                }
             }
             Order::Unlink(node) => self.wanted.forget(&node),
         }

@@ -62,9 +62,9 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What can be delivered there. A server that does not answer is taken to accept the [`least`].
-pub async fn probe(target: &Target, clock: Clock) -> ExitPolicy {
-    match target {
+/// What can be delivered there; nothing if the server does not answer.
+pub async fn probe(target: &Target, clock: Clock) -> Option<ExitPolicy> {
+    let policy = match target {
         Target::Maildir(_) => ExitPolicy {
             offers: Capabilities::EIGHT_BIT | Capabilities::SMTP_UTF8 | Capabilities::KEEP_FROM,
             ..least()
@@ -76,13 +76,14 @@ pub async fn probe(target: &Target, clock: Clock) -> ExitPolicy {
                     offers: capabilities(&offers),
                     ..least()
                 },
-                Outcome::Delivered { .. } | Outcome::Refused | Outcome::Later => least(),
+                Outcome::Delivered { .. } | Outcome::Refused | Outcome::Later => return None,
             }
         }
-    }
+    };
+    Some(policy)
 }
 
-/// What every server of RFC 5321 takes: seven bits.
+/// What every server of RFC 5321 takes: seven bits. Said of one that has not answered yet.
 #[must_use]
 pub fn least() -> ExitPolicy {
     ExitPolicy {

@@ -20,9 +20,11 @@ use crate::failure::{Failure, Kind};
 const MAX_SESSIONS: usize = 300;
 /// Octets of a message: what the largest packet carries, less an envelope of some hundred recipients.
 const MAX_MESSAGE: usize = 240_000;
-/// From so many free places down, the idle time is [`SHORT_IDLE`].
+/// From so many free places down, who makes no progress for [`SHORT_IDLE`] is sent away.
 const CROWDED: usize = 75;
 const SHORT_IDLE: Duration = Duration::from_secs(20);
+/// How often a session that waits looks how crowded it is.
+const LOOK_AROUND: Duration = Duration::from_secs(2);
 const READ_OCTETS: usize = 8192;
 /// For writing a reply to a client that does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -68,13 +70,15 @@ async fn accept(listener: TcpListener, questions: Submissions, clock: Clock) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let mut limits = Limits::new(MAX_MESSAGE);
-        if places.available_permits() <= CROWDED {
-            limits.idle = SHORT_IDLE;
-        }
+        let limits = Limits::new(MAX_MESSAGE);
         let place = Arc::clone(&places).try_acquire_owned();
-        let mut connection =
-            Connection { stream, session: Session::new(limits), clock, start: clock.elapsed() };
+        let mut connection = Connection {
+            stream,
+            session: Session::new(limits),
+            clock,
+            start: clock.elapsed(),
+            places: Arc::clone(&places),
+        };
         let questions = questions.clone();
         tokio::spawn(async move {
             if place.is_err() {
@@ -92,12 +96,16 @@ struct Connection {
     session: Session,
     clock: Clock,
     start: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl Connection {
     async fn serve(&mut self, questions: &Submissions) -> io::Result<()> {
         let mut octets = [0; READ_OCTETS];
         loop {
+            if self.places.available_permits() <= CROWDED {
+                self.session.handle_pressure(SHORT_IDLE, self.now());
+            }
             while let Some(event) = self.session.next_event() {
                 match event {
                     Event::Write(reply) => {
@@ -116,7 +124,7 @@ impl Connection {
             }
             let left = self.session.poll_timeout().saturating_sub(self.now());
             tokio::select! {
-                read = timeout(left, self.stream.read(&mut octets)) => match read {
+                read = timeout(left.min(LOOK_AROUND), self.stream.read(&mut octets)) => match read {
                     Err(_) => self.session.handle_timeout(self.now()),
                     Ok(read) => match octets.get(..read?) {
                         Some([]) | None => return Ok(()),

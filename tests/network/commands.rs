@@ -53,6 +53,7 @@ fn identities_and_keys_outlive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let mut onions = Vec::new();
+    let mut seeds: Vec<Vec<_>> = Vec::new();
     for _ in 0..2 {
         let port = free_ports(4).to_string();
         let mut command = fog();
@@ -66,11 +67,21 @@ fn identities_and_keys_outlive_a_restart() {
             (status["view"][0] == 4).then(|| status["onion"].as_str().unwrap().to_owned())
         });
         onions.push(onion);
+        let epochs = fs::read_dir(state.join("n1/epochs")).unwrap();
+        let mut files: Vec<_> = epochs.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        // The second run may have dropped the first epoch, or made one more.
+        let kept = &files[1..3];
+        seeds.push(
+            kept.iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect::<Vec<_>>(),
+        );
         let pid = child.id().to_string();
         assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
         assert!(child.wait().unwrap().success());
     }
     assert_eq!(onions[0], onions[1]);
+    assert_eq!(seeds[0], seeds[1], "the keys of the running epoch are the same");
+    assert!(!seeds[0].is_empty());
     let (code, said) =
         fails(&["devnet", "--nodes", "4", "--speed", "99", "--state-dir", state.to_str().unwrap()]);
     assert_eq!(code, Some(4), "{said}");

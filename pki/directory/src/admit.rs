@@ -1,16 +1,25 @@
 //! What becomes of a verified record, beside the ones already known.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use record::Record;
+use record::{Record, RecordHash, Unverified};
 
 /// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
-/// new one. 10,000 identities with 3 records of 5 KB are 150 MB.
+/// new one. 10,000 identities with 4 records of 5 KB are 200 MB.
 const MAX_IDENTITIES: usize = 10_000;
-/// Records held for one identity: the view of an hour may need one that was renewed since.
-const MAX_RECORDS: usize = 3;
+/// Records held for one identity. The view of an hour may need one that was renewed since: in the time
+/// that a record takes to settle, a sixth of an hour, [`spacing`] lets two more come, or three at its ends.
+const MAX_RECORDS: usize = 4;
+
+/// How far apart the records of one identity must be dated: a twelfth of an hour. Closer ones are not
+/// taken in, so that nobody makes others verify, keep and pass on without end.
+#[must_use]
+pub fn spacing(schedule: &Schedule) -> Duration {
+    schedule.hour() / 12
+}
 
 /// Every verified record that has not lapsed.
 pub struct Directory {
@@ -36,6 +45,9 @@ pub enum Unwanted {
     /// A record with a higher sequence number is known.
     #[error("older")]
     Older,
+    /// Dated before the newest one known, or too soon after it.
+    #[error("too soon")]
+    TooSoon,
     /// Another record with the same sequence number is known.
     #[error("second of its number")]
     SecondOfNumber,
@@ -48,6 +60,8 @@ pub enum Unwanted {
 }
 
 struct Entry {
+    /// The newest record passed on in gossip.
+    passed_on: Option<RecordHash>,
     /// Ascending by sequence number.
     records: Vec<Arc<Record>>,
     /// BLAKE3 of the mix key of every epoch that may still matter, whichever record held it.
@@ -73,17 +87,31 @@ impl Directory {
         let record = Arc::new(record);
         match self.entries.get_mut(&node) {
             None => {
-                let mut entry = Entry { records: Vec::new(), keys: BTreeMap::new() };
+                let mut entry =
+                    Entry { passed_on: None, records: Vec::new(), keys: BTreeMap::new() };
                 entry.push(&record);
                 self.entries.insert(node, entry);
                 Ok((Admitted::Newcomer, record))
             }
             Some(entry) => {
-                entry.check(&record)?;
+                entry.check(&record, spacing(&self.schedule))?;
                 entry.push(&record);
                 Ok((Admitted::Renewal, record))
             }
         }
+    }
+
+    /// Whether these octets are the newest record of somebody and not passed on yet; from then on they
+    /// are.
+    pub fn pass_on(&mut self, octets: &[u8]) -> bool {
+        let Ok(claimed) = Unverified::parse(octets) else { return false };
+        let Some(entry) = self.entries.get_mut(&claimed.claimed_node()) else { return false };
+        let Some(newest) = entry.records.last() else { return false };
+        let is_news = newest.octets().as_ref() == octets && entry.passed_on != Some(newest.hash());
+        if is_news {
+            entry.passed_on = Some(newest.hash());
+        }
+        is_news
     }
 
     /// Forgets records whose every epoch is past, and returns the identities that are gone.
@@ -118,11 +146,22 @@ impl Directory {
         self.entries.values().filter_map(|entry| entry.records.last())
     }
 
-    /// The newest record of every node after this one, by identity.
-    pub(crate) fn after(&self, node: Option<NodeId>) -> impl Iterator<Item = &Arc<Record>> {
+    /// For every node after this one, by identity: its newest record published by `settled`, and after
+    /// it its newest, if that is another.
+    pub(crate) fn after(
+        &self,
+        node: Option<NodeId>,
+        settled: Time,
+    ) -> impl Iterator<Item = (NodeId, Vec<&Arc<Record>>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = node.map_or(Unbounded, Excluded);
-        self.entries.range((from, Unbounded)).filter_map(|(_, entry)| entry.records.last())
+        self.entries.range((from, Unbounded)).map(move |(node, entry)| {
+            let is_settled = |record: &&Arc<Record>| record.published_at() <= settled;
+            let old = entry.records.iter().rev().find(is_settled);
+            let newest = entry.records.last();
+            let newest = newest.filter(|new| old.is_none_or(|old| old.hash() != new.hash()));
+            (*node, old.into_iter().chain(newest).collect())
+        })
     }
 
     /// For every node its newest record published by `deadline`.
@@ -163,7 +202,7 @@ impl Directory {
 }
 
 impl Entry {
-    fn check(&self, record: &Record) -> Result<(), Unwanted> {
+    fn check(&self, record: &Record, spacing: Duration) -> Result<(), Unwanted> {
         if self.records.iter().any(|known| known.hash() == record.hash()) {
             return Err(Unwanted::Known);
         }
@@ -179,6 +218,10 @@ impl Entry {
         }
         if self.records.last().is_some_and(|newest| record.sequence() < newest.sequence()) {
             return Err(Unwanted::Older);
+        }
+        let newest = self.records.last().map(|newest| newest.published_at());
+        if newest.is_some_and(|newest| record.published_at() < newest.plus(spacing)) {
+            return Err(Unwanted::TooSoon);
         }
         Ok(())
     }

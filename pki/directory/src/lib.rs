@@ -14,6 +14,6 @@ mod admit;
 mod sync;
 mod view;
 
-pub use admit::{Admitted, Directory, Unwanted};
+pub use admit::{Admitted, Directory, Unwanted, spacing};
 pub use sync::{MAX_PAGE, MAX_REQUEST, Page, Request};
 pub use view::{PartialView, Route, RouteError, View};

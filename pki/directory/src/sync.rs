@@ -2,10 +2,11 @@
 //!
 //! A request names the identity after which to go on; a page holds the newest records of the
 //! identities that follow, and where the next page starts. Both are in the canonical encoding and begin
-//! with a version. Records in a page are checked as if they had been gossiped.
+//! with a version. Of each identity a page holds the record that the present hour's view needs and, after
+//! it, the newest. Records in a page are checked as if they had been gossiped.
 
 use bincode::{Decode, Encode};
-use keys::NodeId;
+use keys::{NodeId, Time};
 use record::canonical::{self, CodecError};
 
 use crate::admit::Directory;
@@ -38,20 +39,21 @@ pub struct Page {
 }
 
 impl Directory {
-    /// The page that answers a request.
+    /// The page that answers a request. `settled` is the time by which records for the present hour's
+    /// view were published: who joins in the middle of the hour needs those too.
     #[must_use]
-    pub fn page(&self, request: &Request) -> Page {
+    pub fn page(&self, request: &Request, settled: Time) -> Page {
         let mut page = Page { records: Vec::new(), next: None };
         let mut octets = 0;
         let mut last = None;
-        for record in self.after(request.after) {
-            octets += record.octets().len();
-            if octets > MAX_RECORD_OCTETS || page.records.len() == MAX_RECORDS {
+        for (node, records) in self.after(request.after, settled) {
+            octets += records.iter().map(|record| record.octets().len()).sum::<usize>();
+            if octets > MAX_RECORD_OCTETS || page.records.len() + records.len() > MAX_RECORDS {
                 page.next = last;
                 break;
             }
-            page.records.push(record.octets().to_vec());
-            last = Some(record.node());
+            page.records.extend(records.iter().map(|record| record.octets().to_vec()));
+            last = Some(node);
         }
         page
     }

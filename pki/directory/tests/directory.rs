@@ -84,13 +84,31 @@ fn nothing_known_is_displaced() {
     let again =
         |directory: &mut Directory, record| directory.admit(record).map(|(how, _)| how).err();
     assert_eq!(again(&mut directory, record(1, 1, start(), None)), Some(Unwanted::Known));
-    let (how, _) = directory.admit(record(1, 5, start(), None)).unwrap();
+    let later = start().plus(MINUTE * 5);
+    let soon = later.minus(Duration::from_millis(1));
+    assert_eq!(again(&mut directory, record(1, 5, soon, None)), Some(Unwanted::TooSoon));
+    let before = start().minus(MINUTE);
+    assert_eq!(again(&mut directory, record(1, 5, before, None)), Some(Unwanted::TooSoon));
+    let (how, _) = directory.admit(record(1, 5, later, None)).unwrap();
     assert_eq!(how, Admitted::Renewal);
-    assert_eq!(again(&mut directory, record(1, 4, start(), None)), Some(Unwanted::Older));
-    let second = record(1, 5, start(), Some(exit()));
+    assert_eq!(again(&mut directory, record(1, 4, later, None)), Some(Unwanted::Older));
+    let second = record(1, 5, later, Some(exit()));
     assert_eq!(again(&mut directory, second), Some(Unwanted::SecondOfNumber));
     assert_eq!(directory.newest(&identity(1).node()).unwrap().sequence(), 5);
     assert_eq!(directory.len(), 2);
+}
+
+#[test]
+fn a_record_is_passed_on_once_whether_gossip_or_a_catch_up_brought_it() {
+    let mut directory = directory(1, 0);
+    let newest = directory.newest(&identity(1).node()).unwrap().octets().to_vec();
+    assert!(directory.pass_on(&newest));
+    assert!(!directory.pass_on(&newest));
+    let stranger = record(2, 1, start(), None);
+    assert!(!directory.pass_on(stranger.octets()));
+    directory.admit(record(1, 2, start().plus(MINUTE * 5), None)).unwrap();
+    assert!(!directory.pass_on(&newest), "it is not the newest any more");
+    assert!(!directory.pass_on(b"\x01garbage"));
 }
 
 #[test]
@@ -194,20 +212,30 @@ fn a_joiner_gets_every_record_page_by_page() {
     for number in 1..=90 {
         all.admit(record(number, 1, start(), None)).unwrap();
     }
+    all.admit(record(40, 2, start().plus(MINUTE * 20), None)).unwrap();
     let mut joiner = Directory::new(schedule());
     let mut request = Request { after: None };
     let mut pages = 0;
     loop {
         let asked = Request::decode(&request.encode().unwrap()).unwrap();
-        let page = Page::decode(&all.page(&asked).encode().unwrap()).unwrap();
+        let settled = start().plus(MINUTE * 10);
+        let page = Page::decode(&all.page(&asked, settled).encode().unwrap()).unwrap();
         pages += 1;
         for octets in &page.records {
-            joiner.admit(read(octets, start())).unwrap();
+            joiner.admit(read(octets, start().plus(MINUTE * 20))).unwrap();
         }
         let Some(next) = page.next else { break };
         request = Request { after: Some(next) };
     }
     assert_eq!(joiner.len(), 90);
+    // The one that was renewed since then comes with both its records.
+    let hour = schedule().hour_at(start().plus(MINUTE * 60));
+    let views = [&all, &joiner].map(|directory| {
+        let view = directory.partial_view(hour, MINUTE * 50).if_sufficient().unwrap();
+        view.iter().map(|record| record.hash()).collect::<Vec<_>>()
+    });
+    assert_eq!(views[0], views[1]);
+    assert_eq!(views[0].len(), 90);
     assert_eq!(joiner.digest(), all.digest());
     assert!(pages > 1);
 }

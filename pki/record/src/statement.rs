@@ -158,6 +158,24 @@ impl Unverified {
 pub struct Signed(Record);
 
 impl Signed {
+    /// Its place in the author's own order.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.0.sequence()
+    }
+
+    /// BLAKE3 of its octets.
+    #[must_use]
+    pub fn hash(&self) -> RecordHash {
+        self.0.hash()
+    }
+
+    /// When the author says it was published.
+    #[must_use]
+    pub fn published_at(&self) -> Time {
+        self.0.published_at()
+    }
+
     /// Checks that the record speaks of epochs it may speak of at `now`: published not later than
     /// the early tolerance allows, keys only from the epoch of publishing to three after it, and the
     /// last of them not past.

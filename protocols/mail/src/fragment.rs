@@ -171,3 +171,80 @@ impl Wire {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mailbox, MessageError, rebuild};
+
+    fn wire(needs: u8, message: &[u8]) -> Wire {
+        Wire {
+            version: VERSION,
+            name: [0; 16],
+            index: 0,
+            needed: 1,
+            total: 1,
+            encoding: PLAIN,
+            message_id: [1; 16],
+            accepted_hour: 495_000,
+            needs,
+            domain: "b.example".into(),
+            locals: vec!["a".into()],
+            message: message.to_vec(),
+        }
+    }
+
+    /// What an exit makes of octets that no honest ingress sends.
+    fn exit(wire: &Wire) -> Result<(Needs, String), String> {
+        let octets = bincode::encode_to_vec(wire, LAYOUT).unwrap();
+        let fragment = Fragment::decode(&octets).map_err(|error| error.to_string())?;
+        let anonymous = Mailbox::parse("anonymous@exit.example").unwrap();
+        let delivery = rebuild(&fragment, &anonymous).map_err(|error| error.to_string())?;
+        Ok((delivery.needs, String::from_utf8_lossy(&delivery.message).into_owned()))
+    }
+
+    #[test]
+    fn hostile_fragments_leave_clean_or_not_at_all() {
+        let from = |text: &str| text.lines().filter(|line| line.starts_with("From:")).count();
+        for message in [
+            "From: ceo@bank.example\r\nTo: a@b.example\r\n\r\nx\r\n",
+            "Bcc: x@y\r\nReceived: z\r\nDate: today\r\nMessage-ID: <1@2>\r\nX-Fog-Notice: no\r\n\r\n",
+        ] {
+            let (_, text) = exit(&wire(0, message.as_bytes())).unwrap();
+            assert_eq!(from(&text), 1, "{text}");
+            assert!(text.contains("From: Anonymous <anonymous@exit.example>"));
+            for planted in ["ceo@bank", "Bcc", "Received", "today", "1@2", "Notice: no"] {
+                assert!(!text.contains(planted), "{text}");
+            }
+        }
+        // Needs are the exit's own finding, not what the ingress says.
+        let (needs, _) = exit(&wire(0, "To: x\r\n\r\nä\r\n".as_bytes())).unwrap();
+        assert!(needs.contains(Needs::EIGHT_BIT));
+        let (_, kept) = exit(&wire(4, b"From: me@own.example\r\n\r\n")).unwrap();
+        assert!(kept.contains("nobody vouches") && from(&kept) == 1);
+
+        let long = [b"\r\n".as_slice(), &[b'x'; 999]].concat();
+        let says = |error: MessageError| error.to_string();
+        for (needs, message, why) in [
+            (
+                0,
+                &b"X-Fog-From: keep\r\nFrom: ceo@bank.example\r\n\r\n"[..],
+                says(MessageError::FogFrom),
+            ),
+            (4, b"X-Fog-From: keep\r\nFrom: a@b\r\n\r\n", says(MessageError::Repeated)),
+            (4, b"To: a@b\r\n\r\n", says(MessageError::NoFrom)),
+            (0, b"To: a\r\n\r\nx\n.\nMAIL FROM:<>", says(MessageError::BareLineEnd)),
+            (0, b"To: a\r\n\r\n\0", says(MessageError::Nul)),
+            (0, &long, says(MessageError::LongLine)),
+            (8, b"\r\n", FragmentError::Unknown.to_string()),
+        ] {
+            assert_eq!(exit(&wire(needs, message)).unwrap_err(), why);
+        }
+        let many = Wire { locals: vec!["a".into(); 101], ..wire(0, b"\r\n") };
+        assert_eq!(exit(&many).unwrap_err(), FragmentError::Envelope.to_string());
+        let cut = Wire { total: 2, ..wire(0, b"\r\n") };
+        assert_eq!(exit(&cut).unwrap_err(), FragmentError::Unknown.to_string());
+        let late = Wire { accepted_hour: u32::MAX, ..wire(0, b"\r\n") };
+        assert_eq!(exit(&late).unwrap_err(), says(MessageError::Header));
+    }
+}

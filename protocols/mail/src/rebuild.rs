@@ -38,12 +38,18 @@ pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, Mes
     let mut message = Vec::with_capacity(fragment.message.len() + 512);
     let stripped = if keeps_from {
         header::write(&mut message, "X-Fog-Notice", NOTICE_FROM)?;
-        strip(&[b"X-Fog-From: keep\r\n", fragment.message.as_slice()].concat())?
+        let asked = [b"X-Fog-From: keep\r\n", fragment.message.as_slice()].concat();
+        strip(&zeroize::Zeroizing::new(asked))?
     } else {
         header::write(&mut message, "X-Fog-Notice", NOTICE)?;
         let from = format!("Anonymous <{}>", anonymous.to_text());
         header::write(&mut message, "From", &from)?;
-        strip(&fragment.message)?
+        let stripped = strip(&fragment.message)?;
+        // An ingress takes the wish out of the header and says it in the needs, where the policy is.
+        if stripped.needs.contains(Needs::KEEP_FROM) {
+            return Err(MessageError::FogFrom);
+        }
+        stripped
     };
     header::write(&mut message, "Date", &date(fragment.accepted_hour)?)?;
     header::write(&mut message, "Message-ID", &message_id(&fragment.message_id))?;

@@ -3,7 +3,7 @@
 //! The body is not touched: signatures over it verify at the far end, and parts inside it can betray
 //! the program that made them.
 
-use core::ops::BitOr;
+use core::ops::{BitAnd, BitOr};
 use std::collections::BTreeMap;
 
 use zeroize::{Zeroize as _, ZeroizeOnDrop};
@@ -87,6 +87,14 @@ impl BitOr for Needs {
 
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Needs {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 }
 

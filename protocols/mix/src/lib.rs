@@ -68,6 +68,9 @@ pub enum Dropped {
     /// More packets in one epoch than a slot remembers.
     #[error("slot full")]
     SlotFull,
+    /// Its next hop is no node with a live record.
+    #[error("unknown next hop")]
+    UnknownHop,
     /// Its delay is longer than the network allows.
     #[error("delay")]
     Delay,
@@ -111,17 +114,29 @@ impl Mix {
         self.slots.keys(|epoch| self.schedule.accepts(epoch, now))
     }
 
+    /// The oldest epoch whose key is held.
+    #[must_use]
+    pub fn oldest_key(&self) -> Option<Epoch> {
+        self.slots.oldest()
+    }
+
     /// The key of an epoch.
     #[must_use]
     pub fn key(&self, epoch: Epoch) -> Option<&Arc<EpochKey>> {
         self.slots.key(epoch)
     }
 
-    /// Takes an opened packet: into the filter first, whatever its outcome, then into the pool.
+    /// Takes an opened packet: into the filter first, whatever its outcome, then into the pool. `known`
+    /// says whether there is such a node to send to.
     ///
     /// # Errors
     /// [`Dropped`].
-    pub fn handle_peeled(&mut self, peeled: Peeled, now: Time) -> Result<(), Dropped> {
+    pub fn handle_peeled(
+        &mut self,
+        peeled: Peeled,
+        now: Time,
+        known: impl Fn(&NodeId) -> bool,
+    ) -> Result<(), Dropped> {
         if !self.schedule.accepts(peeled.epoch, now) {
             return Err(Dropped::Epoch);
         }
@@ -132,6 +147,7 @@ impl Mix {
             Seen::Full => return Err(Dropped::SlotFull),
         }
         let (delay, release) = match peeled.outcome.map_err(Dropped::Refused)? {
+            Layer::Forward { to, .. } if !known(&to) => return Err(Dropped::UnknownHop),
             Layer::Forward { to, delay, packet } => (delay, Release::Forward { to, packet }),
             Layer::End { kind, delay, payload } => (delay, Release::End { kind, payload }),
         };

@@ -45,6 +45,10 @@ impl Slots {
         EpochKeys::new(accepted.map(|(_, slot)| Arc::clone(&slot.key)).collect())
     }
 
+    pub(crate) fn oldest(&self) -> Option<Epoch> {
+        self.0.keys().next().copied()
+    }
+
     pub(crate) fn key(&self, epoch: Epoch) -> Option<&Arc<EpochKey>> {
         self.0.get(&epoch).map(|slot| &slot.key)
     }

@@ -22,7 +22,8 @@ use crate::seal::{Content, Fitted, Plan, SealError, Sealed, exponential, seal};
 const LONGEST_HOLD: u32 = 4;
 /// A view that no later hour replaced serves so many hours.
 const VIEW_HOURS: u32 = 2;
-const RECORDS_TO_ASK_FOR_AT_ONCE: usize = 1000;
+/// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
+const REBUILT_OCTETS: usize = 1024;
 
 /// What a node begins with.
 pub struct Setup {
@@ -171,11 +172,18 @@ impl Remailer {
         }
         self.commands.push_back(Command::ForgetSeeds(oldest));
         for octets in statements {
+            self.resume_after(octets, now);
             // Records that have lapsed since are no news.
             let _ = self.admit(octets, now);
         }
-        if let Some(own) = self.directory.newest(&self.node) {
-            self.publisher.resume(own);
+    }
+
+    /// Numbers go on after one's own record even if that has lapsed.
+    fn resume_after(&mut self, octets: &[u8], now: Time) {
+        let own = Unverified::parse(octets).ok().filter(|own| own.claimed_node() == self.node);
+        if let Some(Ok(own)) = own.map(|own| own.check_signature(&self.descriptor.id())) {
+            self.publisher.resume(own.sequence(), own.hash(), own.published_at(), &self.schedule);
+            self.publisher.not_before(now);
         }
     }
 
@@ -229,7 +237,10 @@ impl Remailer {
     pub fn handle_peeled(&mut self, peeled: Result<Peeled, Refusal>, now: Time) {
         self.counts.add("packet received");
         let held = match peeled {
-            Ok(peeled) => self.mix.handle_peeled(peeled, now).map_err(|why| why.to_string()),
+            Ok(peeled) => {
+                let known = |node: &NodeId| self.directory.knows(node);
+                self.mix.handle_peeled(peeled, now, known).map_err(|why| why.to_string())
+            }
             Err(refusal) => Err(refusal.to_string()),
         };
         if let Err(why) = held {
@@ -264,11 +275,13 @@ impl Remailer {
         let exit = self.exit.as_ref().ok_or("not an exit")?;
         let content = payload.content().map_err(|why| why.to_string())?;
         let fragment = Fragment::decode(content).map_err(|why| why.to_string())?;
-        if !exit.policy.allows(&ask(fragment.envelope().domain().as_str(), &fragment)) {
+        let delivery = mail::rebuild(&fragment, &exit.anonymous).map_err(|why| why.to_string())?;
+        // What the ingress says of size and needs is not asked; From is the one wish that is its own.
+        let octets = delivery.message.len();
+        let needs = delivery.needs | (fragment.needs() & Needs::KEEP_FROM);
+        if !exit.policy.allows(&ask(fragment.envelope().domain().as_str(), octets, needs)) {
             return Err("not in this exit's policy".into());
         }
-        let delivery = mail::rebuild(&fragment, &exit.anonymous).map_err(|why| why.to_string())?;
-        let octets = delivery.message.len();
         let id = self.deliveries.begin(octets, now).map_err(|_| "no room".to_owned())?;
         self.commands.push_back(Command::Deliver(id, delivery));
         Ok(())
@@ -399,7 +412,8 @@ impl Remailer {
     ) -> Result<Sealed, Refused> {
         let plan = Plan::draw(send, self.parameters(), rng);
         let epochs = plan.epochs(&self.schedule);
-        let ask = ask(fragment.envelope().domain().as_str(), fragment);
+        let octets = fragment.size() + REBUILT_OCTETS;
+        let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
         let route = view.route(&self.node, &epochs, rng, allows)?;
         Ok(seal(&route, &plan, fitted, &self.schedule, rng)?)
@@ -409,6 +423,17 @@ impl Remailer {
 
     /// Takes a gossiped statement and says what is to become of it.
     pub fn handle_statement(&mut self, octets: &[u8], now: Time) -> Judgement {
+        match self.judge(octets, now) {
+            // What a catch-up brought first is still passed on when gossip brings it, once.
+            Judgement::Accept | Judgement::Ignore if self.directory.pass_on(octets) => {
+                Judgement::Accept
+            }
+            Judgement::Accept | Judgement::Ignore => Judgement::Ignore,
+            Judgement::Reject => Judgement::Reject,
+        }
+    }
+
+    fn judge(&mut self, octets: &[u8], now: Time) -> Judgement {
         match self.admit(octets, now) {
             Ok(()) => {
                 self.counts.add("record taken");
@@ -439,9 +464,11 @@ impl Remailer {
 
     /// Answers a peer that catches up; nothing if its request is malformed.
     #[must_use]
-    pub fn handle_sync_request(&self, octets: &[u8]) -> Option<Vec<u8>> {
+    pub fn handle_sync_request(&self, octets: &[u8], now: Time) -> Option<Vec<u8>> {
         let request = Request::decode(octets).ok()?;
-        self.directory.page(&request).encode().ok()
+        let hour = self.schedule.hour_start(self.schedule.hour_at(now));
+        let settled = hour.minus(self.parameters().settle);
+        self.directory.page(&request, settled).encode().ok()
     }
 
     /// Takes a page of a peer's records, each checked as if it had been gossiped.
@@ -449,17 +476,28 @@ impl Remailer {
         let Ok(page) = Page::decode(octets) else {
             return SyncStep::Bad;
         };
+        let mut last = asked.after;
         for statement in &page.records {
-            if self.handle_statement(statement, now) == Judgement::Reject {
+            match Unverified::parse(statement) {
+                Ok(record) => last = last.max(Some(record.claimed_node())),
+                Err(_) => return SyncStep::Bad,
+            }
+            if self.judge(statement, now) == Judgement::Reject {
                 return SyncStep::Bad;
             }
         }
         match page.next {
-            None => SyncStep::Done,
-            // A peer that does not move on would be asked for ever.
-            Some(next) if asked.after >= Some(next) => SyncStep::Bad,
-            Some(_) if self.directory.len() > RECORDS_TO_ASK_FOR_AT_ONCE * 10 => SyncStep::Done,
-            Some(next) => SyncStep::Next(Request { after: Some(next) }),
+            None => {
+                if self.view.is_none() {
+                    self.take_view(now);
+                }
+                SyncStep::Done
+            }
+            // A page has to get on, and by what it holds: else a peer could be asked for ever.
+            Some(next) if asked.after < Some(next) && last == Some(next) => {
+                SyncStep::Next(Request { after: Some(next) })
+            }
+            Some(_) => SyncStep::Bad,
         }
     }
 
@@ -483,7 +521,10 @@ impl Remailer {
     pub fn poll_timeout(&self) -> Time {
         let others =
             [self.mix.poll_timeout(), self.outbox.poll_timeout(), self.deliveries.poll_timeout()];
+        // A past epoch's secret is destroyed when its grace is over, whether anything else happens or not.
+        let destroy = self.mix.oldest_key().map(|epoch| self.schedule.accepted_until(epoch));
         let own = [self.publisher.next(), self.next_view, self.next_sync];
+        let own = own.into_iter().chain(destroy);
         others.into_iter().flatten().chain(own).min().unwrap_or(self.next_view)
     }
 
@@ -529,6 +570,13 @@ impl Remailer {
     }
 
     fn publish(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        // Peers may hold a newer one than this node does: after a restored backup, say.
+        if let Some(own) = self.directory.newest(&self.node).cloned() {
+            self.resume_after(own.octets(), now);
+            if self.publisher.next() > now {
+                return;
+            }
+        }
         let mut keys = Vec::new();
         for epoch in Publisher::epochs(&self.schedule, now) {
             if self.mix.key(epoch).is_none() {
@@ -544,12 +592,17 @@ impl Remailer {
         let exit = self.exit.as_ref();
         let octets = self.publisher.publish(keys, exit, digest, &self.schedule, now, rng);
         let Some(octets) = octets else { return };
-        if self.admit(&octets, now).is_ok() {
-            if let Some(own) = self.directory.newest(&self.node) {
-                self.publisher.resume(own);
+        match self.admit(&octets, now) {
+            Ok(()) => {
+                self.resume_after(&octets, now);
+                self.directory.pass_on(&octets);
+                self.counts.add("record published");
+                self.commands.push_back(Command::Announce(octets));
             }
-            self.counts.add("record published");
-            self.commands.push_back(Command::Announce(octets));
+            Err(Rejected::Statement(why)) => {
+                self.counts.add(&format!("own record refused: {why}"));
+            }
+            Err(Rejected::Unwanted(why)) => self.counts.add(&format!("own record refused: {why}")),
         }
     }
 
@@ -635,7 +688,7 @@ impl From<SealError> for Refused {
     }
 }
 
-fn ask<'a>(domain: &'a str, fragment: &Fragment) -> Ask<'a> {
+fn ask(domain: &str, octets: usize, needed: Needs) -> Ask<'_> {
     let pairs = [
         (Needs::EIGHT_BIT, Capabilities::EIGHT_BIT),
         (Needs::SMTP_UTF8, Capabilities::SMTP_UTF8),
@@ -643,7 +696,7 @@ fn ask<'a>(domain: &'a str, fragment: &Fragment) -> Ask<'a> {
     ];
     let needs = pairs
         .into_iter()
-        .filter(|(need, _)| fragment.needs().contains(*need))
+        .filter(|(need, _)| needed.contains(*need))
         .fold(Capabilities::NONE, |needs, (_, capability)| needs | capability);
-    Ask { domain, size: u32::try_from(fragment.size()).unwrap_or(u32::MAX), needs }
+    Ask { domain, size: u32::try_from(octets).unwrap_or(u32::MAX), needs }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand::{CryptoRng, RngExt as _};
-use record::{Draft, Record, RecordHash, TRAFFIC_CLASSES};
+use record::{Draft, RecordHash, TRAFFIC_CLASSES};
 use sphinx::EpochKey;
 
 use crate::exit::Exit;
@@ -19,6 +19,7 @@ pub(crate) struct Publisher {
     sequence: u64,
     previous: RecordHash,
     next: Time,
+    earliest: Time,
 }
 
 impl Publisher {
@@ -30,13 +31,26 @@ impl Publisher {
         now: Time,
     ) -> Self {
         let previous = RecordHash::NONE;
-        Self { identity, network, contact, family, sequence: 0, previous, next: now }
+        Self { identity, network, contact, family, sequence: 0, previous, next: now, earliest: now }
     }
 
-    /// Goes on after a record that was published before.
-    pub(crate) fn resume(&mut self, newest: &Record) {
-        self.sequence = newest.sequence();
-        self.previous = newest.hash();
+    /// Goes on after a record that was published before, not sooner than peers take the next.
+    pub(crate) fn resume(
+        &mut self,
+        sequence: u64,
+        hash: RecordHash,
+        published_at: Time,
+        schedule: &Schedule,
+    ) {
+        if sequence >= self.sequence {
+            self.sequence = sequence;
+            self.previous = hash;
+            self.earliest = published_at.plus(directory::spacing(schedule));
+        }
+    }
+
+    pub(crate) fn not_before(&mut self, now: Time) {
+        self.next = self.next.max(self.earliest.max(now));
     }
 
     pub(crate) fn next(&self) -> Time {
@@ -84,6 +98,7 @@ impl Publisher {
 
     /// Publishes within a moment, because what the record says has changed.
     pub(crate) fn hasten(&mut self, now: Time) {
-        self.next = self.next.min(now.plus(Duration::from_millis(500)));
+        let soon = now.plus(Duration::from_millis(500)).max(self.earliest);
+        self.next = self.next.min(soon);
     }
 }

@@ -1,5 +1,10 @@
 //! Whole networks in virtual time: what users, observers and attackers see.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
 
 use std::time::Duration;
 
@@ -166,6 +171,93 @@ fn an_altered_payload_dies_at_the_next_hop_and_its_header_counts_as_seen() {
 }
 
 #[test]
+fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
+    use fog_remailer::{Command, Remailer, Setup};
+    let mut rng = ChaCha20Rng::seed_from_u64(10);
+    let parameters = Parameters::main();
+    let schedule = parameters.schedule();
+    let start = schedule.start(Epoch::new(165_000)).plus(MINUTE * 20);
+    let maker = Identity::generate(&mut rng);
+    let descriptor =
+        record::Descriptor::create(&maker, "n", start, &parameters, &record::Admission::Open);
+    let setup = Setup {
+        identity: Identity::generate(&mut rng),
+        descriptor: std::sync::Arc::new(descriptor.unwrap()),
+        exit: None,
+        contact: String::new(),
+        family: Vec::new(),
+        seeds: Vec::new(),
+        statements: Vec::new(),
+    };
+    let mut node = Remailer::new(setup, start, &mut rng);
+    let mut forgotten = Vec::new();
+    let mut now = start;
+    while now < start.plus(MINUTE * 600) {
+        now = node.poll_timeout().max(now);
+        node.handle_timeout(now, &mut rng);
+        while let Some(command) = node.next_command() {
+            if let Command::ForgetSeeds(oldest) = command {
+                forgotten.push((now, oldest));
+            }
+        }
+    }
+    // The first is the clean-up at the start.
+    let grace_end = |epoch| schedule.accepted_until(Epoch::new(epoch));
+    assert_eq!(forgotten[1], (grace_end(165_000), Epoch::new(165_001)));
+    assert_eq!(forgotten[2], (grace_end(165_001), Epoch::new(165_002)));
+}
+
+#[test]
+fn a_restored_backup_publishes_above_what_peers_hold() {
+    use fog_remailer::{Command, Remailer, Setup};
+    let mut rng = ChaCha20Rng::seed_from_u64(11);
+    let parameters = Parameters::main();
+    let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
+    let identity = Identity::generate(&mut rng);
+    let descriptor =
+        record::Descriptor::create(&identity, "n", start, &parameters, &record::Admission::Open);
+    let descriptor = std::sync::Arc::new(descriptor.unwrap());
+    let forger = Forger {
+        identity: Identity::from_seed(&identity.seed()),
+        network: descriptor.id(),
+        parameters: parameters.clone(),
+    };
+    // What it published before, of which its folder knows nothing but the keys.
+    let seeds = (0..3).map(|ahead| {
+        let seed = MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(100 + u64::from(ahead)));
+        (Epoch::new(165_000 + ahead), seed)
+    });
+    let setup = Setup {
+        identity,
+        descriptor,
+        exit: None,
+        contact: String::new(),
+        family: Vec::new(),
+        seeds: seeds.collect(),
+        statements: Vec::new(),
+    };
+    let mut node = Remailer::new(setup, start, &mut rng);
+    let held = forger.record(41, start, 100);
+    assert_eq!(node.handle_statement(&held, start), Judgement::Accept);
+    let mut now = start;
+    let announced = loop {
+        node.handle_timeout(now, &mut rng);
+        let announced =
+            std::iter::from_fn(|| node.next_command()).find_map(|command| match command {
+                Command::Announce(octets) => Some(octets),
+                _ => None,
+            });
+        if let Some(announced) = announced {
+            break announced;
+        }
+        now = node.poll_timeout();
+    };
+    let signed = record::Unverified::parse(&announced).unwrap().check_signature(&forger.network);
+    assert_eq!(signed.unwrap().sequence(), 42);
+    assert_eq!(now, start.plus(MINUTE * 5), "not sooner than peers take it");
+}
+
+#[test]
 fn mail_that_cannot_be_carried_is_refused_with_its_reason() {
     let mut simulation = network(7, &main_network(7), 6);
     let big = mail("a@b.example", &"x\r\n".repeat(90_000));
@@ -261,6 +353,7 @@ fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
             Judgement::Ignore,
             "record whose epochs are past",
         ),
+        (forger.record(6, now.plus(MINUTE * 4), 100), Judgement::Ignore, "too soon"),
         (forger.record(4, now, 100), Judgement::Ignore, "older"),
         (forger.record(5, now.minus(MINUTE), 100), Judgement::Ignore, "second of its number"),
         (forger.record(6, now, 200), Judgement::Ignore, "second key for one epoch"),
@@ -276,5 +369,6 @@ fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
     }
     let known = simulation.nodes()[0].directory().newest(&forger.identity.node()).unwrap();
     assert_eq!(known.octets()[..], honest[..], "nothing displaced it");
-    assert_eq!(simulation.gossip(0, &forger.record(6, now, 100)), Judgement::Accept);
+    let renewed = forger.record(6, now.plus(MINUTE * 5), 100);
+    assert_eq!(simulation.gossip(0, &renewed), Judgement::Accept);
 }

@@ -4,6 +4,8 @@
 //! CR or LF outside CR LF spoils the message, but not the count: the true end is still waited for, so
 //! that nothing of a refused message is ever taken for a command.
 
+use zeroize::Zeroizing;
+
 /// Octets of a line without its CRLF, at most (RFC 5321, 4.5.3.1.6).
 const MAX_LINE: usize = 998;
 
@@ -28,7 +30,7 @@ pub(crate) enum Progress {
 /// Collects one message.
 pub(crate) struct Data {
     at: At,
-    message: Vec<u8>,
+    message: Zeroizing<Vec<u8>>,
     max: usize,
     line: usize,
     fault: Option<Fault>,
@@ -47,7 +49,7 @@ enum At {
 
 impl Data {
     pub(crate) fn new(max: usize) -> Self {
-        Self { at: At::LineStart, message: Vec::new(), max, line: 0, fault: None }
+        Self { at: At::LineStart, message: Zeroizing::default(), max, line: 0, fault: None }
     }
 
     pub(crate) fn take(&mut self, octets: &[u8]) -> Progress {
@@ -61,9 +63,9 @@ impl Data {
     }
 
     /// The message with its dots unstuffed, or what spoiled it.
-    pub(crate) fn finish(self) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>, Fault> {
         match self.fault {
-            None => Ok(self.message),
+            None => Ok(core::mem::take(&mut *self.message)),
             Some(fault) => Err(fault),
         }
     }
@@ -113,7 +115,7 @@ impl Data {
     /// The first fault is the one that is told; from then on nothing is kept.
     fn spoil(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
-        self.message = Vec::new();
+        self.message = Zeroizing::default();
     }
 }
 

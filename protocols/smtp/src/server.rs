@@ -146,16 +146,19 @@ impl Session {
             }
     }
 
-    /// Takes octets as they come, at `now` since the session began.
+    /// Takes octets as they come, at `now` since the session began. Only a whole command, or a part of
+    /// a message, puts the deadline off: single octets of a command line do not.
     pub fn handle_input(&mut self, octets: &[u8], now: Duration) {
-        self.deadline = now.saturating_add(self.limits.idle);
+        if matches!(self.state, State::Data { .. }) {
+            self.progress(now);
+        }
         self.input.extend_from_slice(octets);
         self.advance(now);
     }
 
     /// Takes the answer that the last event asked for.
     pub fn handle_answer(&mut self, answer: Answer, now: Duration) {
-        self.deadline = now.saturating_add(self.limits.idle);
+        self.progress(now);
         match core::mem::replace(&mut self.state, State::Ready) {
             State::AskedRecipient(mut transaction, mailbox) => {
                 match answer {
@@ -213,6 +216,26 @@ impl Session {
         }
     }
 
+    /// The server is crowded: ends the session if it has made no progress for `idle`, or is still
+    /// sending a message that began longer ago than ten times that.
+    pub fn handle_pressure(&mut self, idle: Duration, now: Duration) {
+        let began = match &self.state {
+            State::Data { until, .. } => until.saturating_sub(self.limits.message),
+            State::Greeted
+            | State::Ready
+            | State::Mail(_)
+            | State::AskedRecipient(..)
+            | State::AskedMessage
+            | State::Closed => now,
+        };
+        let quiet_since = self.deadline.saturating_sub(self.limits.idle);
+        let is_asking = matches!(self.state, State::AskedRecipient(..) | State::AskedMessage);
+        let is_late = now >= quiet_since + idle || now >= began + idle * 10;
+        if is_late && !is_asking {
+            self.close("421 4.3.2 too slow for a crowded server");
+        }
+    }
+
     /// Ends the session because the server is overloaded or stops.
     pub fn handle_shutdown(&mut self) {
         self.close("421 4.3.2 not now");
@@ -221,6 +244,10 @@ impl Session {
     /// The next thing to do.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    fn progress(&mut self, now: Duration) {
+        self.deadline = now.saturating_add(self.limits.idle);
     }
 
     fn advance(&mut self, now: Duration) {
@@ -254,6 +281,7 @@ impl Session {
         };
         let (line, after) = rest.split_at_checked(end)?;
         let after = after.get(2..)?;
+        self.progress(now);
         if core::mem::take(&mut self.overlong) || line.len() > MAX_MAIL_LINE {
             self.bad(BadCommand::TooLong);
         } else {

@@ -205,6 +205,38 @@ fn the_slow_are_sent_away() {
     assert!(matches!(session.next_event(), Some(Event::Close)));
 }
 
+#[test]
+fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
+    let closed = |session: &mut Session| {
+        std::iter::from_fn(|| session.next_event()).any(|event| matches!(event, Event::Close))
+    };
+    let second = Duration::from_secs(1);
+    let mut session = Session::new(Limits::new(1000));
+    assert!(!closed(&mut session));
+    session.handle_input(b"NOOP\r\n", second * 250);
+    assert_eq!(session.poll_timeout(), second * 550);
+    for late in 0..200 {
+        session.handle_input(b"x", second * (251 + late));
+    }
+    assert_eq!(session.poll_timeout(), second * 550, "no whole command came");
+    session.handle_pressure(second * 20, second * 269);
+    assert!(!closed(&mut session));
+    session.handle_pressure(second * 20, second * 270);
+    assert!(closed(&mut session));
+
+    let mut session = Session::new(Limits::new(1000));
+    session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", NOW);
+    session.handle_answer(Answer::Taken([0; 16]), NOW);
+    session.handle_input(b"DATA\r\n", NOW);
+    for late in 0..200 {
+        session.handle_input(b"x", second * late);
+        session.handle_pressure(second * 20, second * late);
+    }
+    assert!(!closed(&mut session));
+    session.handle_pressure(second * 20, second * 200);
+    assert!(closed(&mut session));
+}
+
 proptest! {
     #[test]
     fn where_the_octets_are_cut_does_not_matter(cuts in proptest::collection::vec(1usize..30, 1..40)) {

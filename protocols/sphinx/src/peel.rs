@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
 use subtle::ConstantTimeEq as _;
-use zeroize::{Zeroize as _, ZeroizeOnDrop};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::{EpochKey, EpochKeys, HopKeys, ReplayTag};
 use crate::layout::{BLOCK_LEN, PAYLOAD_PREFIX_LEN, ROUTING_LEN};
@@ -124,11 +124,11 @@ pub fn peel(packet: Packet, keys: &EpochKeys) -> Result<Peeled, Refusal> {
 }
 
 fn open(mut parts: Parts, hop: &HopKeys, key: &EpochKey) -> Result<Layer, Refusal> {
-    let mut region = hop.stream();
+    let mut region = Zeroizing::new(hop.stream());
     for (octet, received) in region.iter_mut().zip(&parts.routing) {
         *octet ^= received;
     }
-    let opened = Block::read(&region);
+    let opened = Block::read(region.as_slice());
     let (block, rest) = opened?;
     hop.unseal(parts.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
     if block.class != parts.class {
@@ -205,6 +205,72 @@ mod tests {
             *octet ^= received;
         }
         region[LAST_BLOCK_LEN..ROUTING_LEN].to_vec()
+    }
+
+    /// A packet for one hop with any block in it: what a sender who does not keep to the rules can make.
+    fn crafted(key: &EpochKey, block: &Block, rng: &mut ChaCha20Rng) -> Packet {
+        use rand_chacha::rand_core::Rng as _;
+        let class = SizeClass::SMALLEST;
+        let (ciphertext, shared) = key.public().encapsulate(rng).unwrap();
+        let binding = crate::crypto::Binding {
+            node: key.node(),
+            epoch: key.epoch(),
+            class,
+            key: crate::crypto::hash(key.public()),
+        };
+        let hop = HopKeys::derive(&shared, &ciphertext, &binding);
+        let mut payload = vec![0; class.payload_len()];
+        let tag = hop.seal(&mut payload).unwrap();
+        let mut region = Vec::new();
+        block.write(&mut region);
+        region[42..58].copy_from_slice(&tag);
+        let end = region.len();
+        region.resize(ROUTING_LEN, 0);
+        rng.fill_bytes(&mut region[end..]);
+        for (octet, key) in region.iter_mut().zip(hop.stream()) {
+            *octet ^= key;
+        }
+        let routing: [u8; ROUTING_LEN] = region.try_into().unwrap();
+        let mut clear = Clear { epoch: key.epoch(), ciphertext, mac: [0; 16] };
+        clear.mac = hop.mac(&clear.authenticated(), &routing);
+        Packet::from_octets(Packet::assemble(&clear, &routing, &payload)).unwrap()
+    }
+
+    #[test]
+    fn blocks_that_no_honest_sender_makes_are_refused() {
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let own = Identity::generate(&mut rng).node();
+        let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+        let key = Arc::new(EpochKey::new(own, Epoch::new(3), secret));
+        let keys = EpochKeys::new(vec![Arc::clone(&key)]);
+        let other = Identity::generate(&mut rng).node();
+        let zero = NodeId::from_bytes([0; 32]);
+        let forward = || Block {
+            next: other,
+            delay: Duration::ZERO,
+            kind: Kind::Forward,
+            class: SizeClass::SMALLEST,
+            next_epoch: Epoch::new(3),
+            payload_tag: [0; 16],
+            next_mac: [0; 16],
+        };
+        let end = |kind| Block { next: zero, kind, next_epoch: Epoch::new(0), ..forward() };
+        let wrong_class = SizeClass::LARGEST;
+        for (block, refusal) in [
+            (forward(), None),
+            (end(Kind::Deliver), None),
+            (Block { class: wrong_class, ..forward() }, Some(Refusal::Class)),
+            (Block { class: wrong_class, ..end(Kind::Deliver) }, Some(Refusal::Class)),
+            (Block { next: own, ..forward() }, Some(Refusal::Block)),
+            (Block { kind: Kind::Reply, ..forward() }, Some(Refusal::Kind)),
+            (end(Kind::DeliverToStream), Some(Refusal::Kind)),
+            (Block { kind: Kind::Deliver, ..forward() }, Some(Refusal::Block)),
+            (Block { next_epoch: Epoch::new(1), ..end(Kind::Drop) }, Some(Refusal::Block)),
+            (Block { next_mac: [1; 16], ..end(Kind::Loop) }, Some(Refusal::Block)),
+        ] {
+            let packet = crafted(&key, &block, &mut rng);
+            assert_eq!(peel(packet, &keys).unwrap().outcome.err(), refusal);
+        }
     }
 
     /// Chi-square over the 256 octet values; 99.99 % of random samples lie below 346 (255 degrees of

@@ -2,7 +2,13 @@
 //!
 //! `FOG_WRITE_VECTORS=1 cargo test -p fog-sphinx --test vectors` writes them anew; a difference is a
 //! change of the format and needs a new version.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 mod common;
 
