@@ -94,6 +94,7 @@ impl Node {
         let mut rng = generator()?;
         let store = settings.store;
         let identity = store.identity(&mut rng)?;
+        store.bind(&identity.node())?;
         store.pin_network(&settings.descriptor)?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;

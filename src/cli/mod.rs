@@ -123,10 +123,10 @@ pub fn run() -> Result<(), Failure> {
 pub fn complain(failure: &Failure) {
     let mut stderr = io::stderr().lock();
     // There is nowhere to say that stderr is closed.
-    let _ = writeln!(stderr, "fog: {failure}");
-    if let Some(hint) = failure.hint() {
-        let _ = writeln!(stderr, "     {hint}");
-    }
+    let _ = match failure.hint() {
+        Some(hint) => writeln!(stderr, "fog: {failure}; {hint}"),
+        None => writeln!(stderr, "fog: {failure}"),
+    };
 }
 
 /// Before the first file: nothing is readable by others, and no memory is written to disk.

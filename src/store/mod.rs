@@ -90,6 +90,27 @@ impl Store {
         }
     }
 
+    /// Binds the database to an identity: what it holds was written for that one.
+    ///
+    /// # Errors
+    /// If it was bound to another, or fails.
+    pub fn bind(&self, node: &NodeId) -> Result<(), Failure> {
+        let bound = self.db.compare_and_swap("node", None::<&[u8]>, Some(node.as_bytes()));
+        match bound.map_err(|error| self.database(&error))? {
+            Ok(()) => Ok(()),
+            Err(sled::CompareAndSwapError { current: Some(current), .. })
+                if current == node.as_bytes() =>
+            {
+                Ok(())
+            }
+            Err(_) => Err(Failure::new(
+                Kind::State,
+                format!("{}: the folder of another identity", self.folder.display()),
+            )
+            .remedy("put its own identity file back, or use another --state-dir")),
+        }
+    }
+
     /// Pins the network: the first time it is written, later it must be the same.
     ///
     /// # Errors
@@ -299,6 +320,8 @@ mod tests {
         };
         let store = Store::open(&path).unwrap();
         assert_eq!(store.identity(&mut rng).unwrap().node(), node);
+        assert!(store.bind(&node).is_ok() && store.bind(&node).is_ok());
+        assert!(store.bind(&NodeId::from_bytes([1; 32])).is_err());
         let mut epochs: Vec<_> = store.seeds().unwrap().iter().map(|(e, _)| e.number()).collect();
         epochs.sort_unstable();
         assert_eq!(epochs, [7, 8]);

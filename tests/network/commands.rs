@@ -25,7 +25,10 @@ fn a_devnet_says_when_it_is_ready_and_ends_cleanly() {
 
     for node in 1..=7 {
         let status = devnet.status(node);
-        assert_eq!((status["known"].as_u64(), status["view"][0].as_u64()), (Some(7), Some(7)));
+        assert_eq!(
+            (status["known"].as_u64(), status["view"]["nodes"].as_u64()),
+            (Some(7), Some(7))
+        );
         let folder = devnet.state().join(format!("n{node}"));
         let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(folder.clone()), 0o700);
@@ -64,7 +67,7 @@ fn identities_and_keys_outlive_a_restart() {
             let output =
                 fog().args(["status", "--json", "--state-dir"]).arg(state.join("n1")).output();
             let status: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).ok()?;
-            (status["view"][0] == 4).then(|| status["onion"].as_str().unwrap().to_owned())
+            (status["view"]["nodes"] == 4).then(|| status["onion"].as_str().unwrap().to_owned())
         });
         onions.push(onion);
         let epochs = fs::read_dir(state.join("n1/epochs")).unwrap();

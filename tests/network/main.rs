@@ -14,5 +14,6 @@
 mod commands;
 mod devnet;
 mod mail;
+mod operate;
 mod postfix;
 mod smtp_input;
