@@ -3,7 +3,9 @@
 //! The two shared secrets are handed out side by side. Who uses them must bind both ciphertexts and
 //! the public key in its key derivation: X25519 alone is malleable.
 
+use core::fmt;
 use core::hint::black_box;
+use std::sync::{Arc, OnceLock};
 
 use curve25519_dalek::edwards::EdwardsPoint;
 use curve25519_dalek::montgomery::MontgomeryPoint;
@@ -70,6 +72,7 @@ impl MixSecret {
         let public = MixPublic {
             x25519: PublicKey::from(x25519.as_ref()).to_bytes(),
             mlkem: Box::new(mlkem.public()),
+            unpacked: OnceLock::new(),
         };
         Self { x25519, mlkem, public }
     }
@@ -92,10 +95,26 @@ impl MixSecret {
 }
 
 /// The public half of a mix key, 1,216 octets, checked when it was read: wrapping to it cannot fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct MixPublic {
     x25519: [u8; X25519_LEN],
     mlkem: Box<[u8; MLKEM_PUBLIC_LEN]>,
+    /// The matrix expanded, at the first use: most keys of a directory are never wrapped to.
+    unpacked: OnceLock<Arc<UnpackedPublic>>,
+}
+
+impl PartialEq for MixPublic {
+    fn eq(&self, other: &Self) -> bool {
+        self.x25519 == other.x25519 && self.mlkem == other.mlkem
+    }
+}
+
+impl Eq for MixPublic {}
+
+impl fmt::Debug for MixPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MixPublic(..)")
+    }
 }
 
 impl MixPublic {
@@ -114,7 +133,7 @@ impl MixPublic {
         if !mlkem768::validate_public_key(&MlKem768PublicKey::from(*mlkem)) {
             return Err(KemError::Modulus);
         }
-        Ok(Self { x25519: *x25519, mlkem: Box::new(*mlkem) })
+        Ok(Self { x25519: *x25519, mlkem: Box::new(*mlkem), unpacked: OnceLock::new() })
     }
 
     /// The 1,216 octets.
@@ -139,8 +158,8 @@ impl MixPublic {
 
         let ephemeral = MontgomeryPoint::mul_base_clamped(*scalar).to_bytes();
         let x25519 = x25519_shared(&scalar, &self.x25519)?;
-        let (ciphertext, mut shared) =
-            mlkem768::encapsulate(&MlKem768PublicKey::from(*self.mlkem), *m);
+        let unpacked = self.unpacked.get_or_init(|| Arc::new(UnpackedPublic::of(&self.mlkem)));
+        let (ciphertext, mut shared) = unpacked.encapsulate(&m);
         let mlkem = Zeroizing::new(shared);
         shared.zeroize();
         let bytes = join(&ephemeral, ciphertext.as_slice());
@@ -213,6 +232,36 @@ pub enum KemError {
     /// An ML-KEM key with a coefficient of 3,329 or more.
     #[error("ML-KEM key is not reduced")]
     Modulus,
+}
+
+/// ML-KEM-768 encapsulation key with its matrix expanded.
+enum UnpackedPublic {
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Box<mlkem768::avx2::unpacked::MlKem768PublicKeyUnpacked>),
+    Portable(Box<mlkem768::portable::unpacked::MlKem768PublicKeyUnpacked>),
+}
+
+impl UnpackedPublic {
+    fn of(packed: &[u8; MLKEM_PUBLIC_LEN]) -> Self {
+        let packed = MlKem768PublicKey::from(*packed);
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            let mut key = Box::new(mlkem768::avx2::unpacked::init_public_key());
+            mlkem768::avx2::unpacked::unpacked_public_key(&packed, &mut key);
+            return Self::Avx2(key);
+        }
+        let mut key = Box::new(mlkem768::portable::unpacked::init_public_key());
+        mlkem768::portable::unpacked::unpacked_public_key(&packed, &mut key);
+        Self::Portable(key)
+    }
+
+    fn encapsulate(&self, m: &[u8; 32]) -> (MlKem768Ciphertext, [u8; 32]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(key) => mlkem768::avx2::unpacked::encapsulate(key, *m),
+            Self::Portable(key) => mlkem768::portable::unpacked::encapsulate(key, *m),
+        }
+    }
 }
 
 /// ML-KEM-768 key pair with its matrix expanded (7,776 octets), in the code path this machine can run.
@@ -404,5 +453,15 @@ mod tests {
             fast.public().encapsulate(&mut ChaCha20Rng::seed_from_u64(6)).unwrap();
         let (_, mlkem) = ciphertext.parts();
         assert_eq!(*portable.decapsulate(mlkem), *sent.mlkem);
+
+        let packed = MlKem768PublicKey::from(*fast.public().mlkem);
+        let mut key = Box::new(mlkem768::portable::unpacked::init_public_key());
+        mlkem768::portable::unpacked::unpacked_public_key(&packed, &mut key);
+        let (portable, fast) =
+            (UnpackedPublic::Portable(key), UnpackedPublic::of(packed.as_slice()));
+        let (first, second) = (portable.encapsulate(&[3; 32]), fast.encapsulate(&[3; 32]));
+        let known = mlkem768::encapsulate(&packed, [3; 32]);
+        assert_eq!((first.0.as_slice(), first.1), (second.0.as_slice(), second.1));
+        assert_eq!((first.0.as_slice(), first.1), (known.0.as_slice(), known.1));
     }
 }
