@@ -11,17 +11,20 @@
 //!
 //! After each of them the commands are carried out, and the timer is set anew.
 
+mod offers;
+mod report;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use directory::Request;
-use keys::{Epoch, NodeId, OnionAddress, Time};
+use keys::{NodeId, OnionAddress, Time};
 use mail::{Delivery, Mailbox};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
-use record::{Descriptor, Domains, ExitPolicy, Record};
+use record::{Descriptor, Domains, ExitPolicy};
 use remailer::{Command, DeliveryId, DeliveryOutcome, Exit, Refused, Remailer, Setup, SyncStep};
 use smtp::Answer;
 use sphinx::{EpochKeys, Packet, Peeled, Refusal};
@@ -29,12 +32,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use crate::clock::Clock;
-use crate::control::{self, Answer as Answered, Call, Held, Peer, Status, ViewStatus};
+use crate::control::{self, Answer as Answered, Call};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::Connector;
 use crate::net::{self, Event, Links, Order};
-use crate::smtp::{Question, Target, deliver, least, listen, probe};
+use crate::smtp::{Question, Target, deliver, least, listen};
 use crate::store::Store;
+use offers::{first_offer, keep_probing};
 
 /// Conversations with the next server at once.
 const DELIVERIES_AT_ONCE: usize = 8;
@@ -43,12 +47,6 @@ const OPENED: usize = 64;
 const QUESTIONS: usize = 64;
 /// How often the accepted keys are compared with the clock.
 const KEYS_TICK: Duration = Duration::from_millis(250);
-/// How often an exit asks its next server what it takes.
-const PROBE_EVERY: Duration = Duration::from_secs(600);
-/// The same while it does not answer.
-const PROBE_AGAIN: Duration = Duration::from_secs(60);
-const PROBE_AT_START: Duration = Duration::from_secs(1);
-
 /// What a node is started with.
 pub struct Settings {
     /// Its open state folder.
@@ -440,83 +438,6 @@ impl Driver {
             self.order(Order::Sync(node, request)).await;
         }
     }
-
-    fn status(&self) -> Status {
-        let now = self.clock.now();
-        let schedule = self.remailer.schedule();
-        let epoch = schedule.epoch_at(now);
-        let left = schedule.end(epoch).since(now).as_millis();
-        let (mixing, waiting, delivering) = self.remailer.held();
-        let unusable = self.remailer.check_routes(now).err().map(|why| why.to_string());
-        Status {
-            warnings: self.warnings(unusable.as_deref()),
-            onion: self.remailer.onion().map(|onion| onion.to_string()).unwrap_or_default(),
-            network: self.network.clone(),
-            epoch: epoch.number(),
-            epoch_ends_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
-            unusable,
-            known: self.remailer.directory().len(),
-            linked: self.linked.len(),
-            view: self
-                .remailer
-                .view()
-                .map(|view| ViewStatus { nodes: view.len(), taken_ms: view.taken().as_millis() }),
-            held: Held { mixing, waiting, delivering },
-            counts: self.remailer.counts().iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        }
-    }
-
-    fn warnings(&self, unusable: Option<&str>) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.unkept > 0 {
-            warnings.push(format!("{} times the disk failed: see the log", self.unkept));
-        }
-        if self.linked.is_empty() {
-            warnings.push("no link to any node: see network.bootstrap".to_owned());
-        }
-        if let Some(why) = unusable {
-            warnings.push(format!("no mail is taken: {why}"));
-        }
-        if self.offers_least && self.target.is_some() {
-            warnings
-                .push("the next mail server does not answer, or takes seven bits only".to_owned());
-        }
-        warnings
-    }
-
-    fn peers(&self) -> Vec<Peer> {
-        let now = self.clock.now();
-        let others = self.remailer.directory().iter();
-        let others = others.filter(|record| record.node() != self.remailer.node());
-        others.map(|record| self.peer(record, now)).collect()
-    }
-
-    fn peer(&self, record: &Record, now: Time) -> Peer {
-        let mut roles = vec!["relay".to_owned()];
-        if record.exit().is_some() {
-            roles.push("exit".to_owned());
-        }
-        let node = record.node();
-        let epoch = self.remailer.schedule().epoch_at(now);
-        let unusable = match self.remailer.view() {
-            None => Some("there is no view"),
-            Some(view) if view.get(&node).is_none() => Some("not in this hour's view"),
-            Some(view) if view.get(&node).is_none_or(|seen| seen.key(epoch).is_none()) => {
-                Some("its keys have run out")
-            }
-            Some(_) => None,
-        };
-        let age = now.since(record.published_at()).as_millis();
-        Peer {
-            onion: record.onion().to_string(),
-            contact: record.contact().to_owned(),
-            roles,
-            epochs: record.epochs().map(Epoch::number).collect(),
-            record_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
-            linked: self.linked.contains(&node),
-            unusable: unusable.map(str::to_owned),
-        }
-    }
 }
 
 /// Opens packets on threads of their own, as many at once as there are processors.
@@ -536,33 +457,5 @@ async fn open_packets(
             let _ = opened.blocking_send(peeled);
             drop(turn);
         });
-    }
-}
-
-/// What the next server takes, if it says so soon; the record must not wait for one that is down.
-async fn first_offer(target: &Target, anonymous: &Mailbox, clock: Clock) -> Exit {
-    let probed = tokio::time::timeout(PROBE_AT_START, probe(target, clock)).await;
-    let policy = probed.ok().flatten().unwrap_or_else(least);
-    Exit { policy, anonymous: anonymous.clone() }
-}
-
-async fn keep_probing(
-    target: Target,
-    mut known: ExitPolicy,
-    clock: Clock,
-    offers: mpsc::Sender<ExitPolicy>,
-) {
-    loop {
-        let wait = if known == least() { PROBE_AGAIN } else { PROBE_EVERY };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = offers.closed() => return,
-        }
-        // One that is down for now still takes what it took: mail waits for it.
-        let Some(policy) = probe(&target, clock).await else { continue };
-        if policy != known && offers.send(policy.clone()).await.is_err() {
-            return;
-        }
-        known = policy;
     }
 }

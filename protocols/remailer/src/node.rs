@@ -1,29 +1,27 @@
 //! The node: inputs, commands, and the order of things at a timeout.
 
-use core::time::Duration;
+mod ingress;
+mod records;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use directory::{Admitted, Directory, Page, Request, RouteError, View};
+use directory::{Directory, Request, View};
 use keys::{Epoch, Identity, MixSeed, NodeId, OnionAddress, Schedule, Time};
-use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission};
+use mail::{Delivery, Fragment, Needs};
 use mix::{Mix, Release, Times};
 use rand::{CryptoRng, RngExt as _};
-use record::{Ask, Capabilities, Descriptor, Parameters, Record, RecordError, Unverified};
+use record::{Descriptor, Parameters, Record};
 use sphinx::{EpochKeys, Kind, Packet, Payload, Peeled, Refusal};
 
 use crate::counts::Counts;
 use crate::exit::{Deliveries, DeliveryId, DeliveryOutcome, Exit};
-use crate::outbox::{Outbox, Tick};
+use crate::outbox::Outbox;
 use crate::publish::Publisher;
-use crate::seal::{Content, Fitted, Plan, SealError, Sealed, exponential, seal};
-
-/// How long an ingress holds a mail, at most, in means: one in 55 draws is longer.
-const LONGEST_HOLD: u32 = 4;
-/// A view that no later hour replaced serves so many hours.
-const VIEW_HOURS: u32 = 2;
-/// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
-const REBUILT_OCTETS: usize = 1024;
+use crate::seal::Sealed;
+pub use ingress::Refused;
+use ingress::ask;
+pub use records::{Judgement, SyncStep};
 
 /// What a node begins with.
 pub struct Setup {
@@ -72,48 +70,6 @@ pub enum Command {
     Sync(Request),
     /// The view of a new hour.
     ViewTaken(Arc<View>),
-}
-
-/// What gossip is told about a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// New and good: pass it on.
-    Accept,
-    /// Not to be passed on; no fault of who sent it.
-    Ignore,
-    /// No honest peer passes this on.
-    Reject,
-}
-
-/// How a catch-up goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncStep {
-    /// Ask the same peer this.
-    Next(Request),
-    /// That was all.
-    Done,
-    /// The peer does not keep to the protocol.
-    Bad,
-}
-
-/// Why mail is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Too few usable nodes; may change.
-    #[error("too few nodes")]
-    TooFewNodes,
-    /// No exit delivers that.
-    #[error("no exit")]
-    NoExit,
-    /// More than the largest packet holds.
-    #[error("too big")]
-    TooBig,
-    /// No room in the outbox; will change.
-    #[error("full")]
-    Full,
-    /// It cannot be carried as it is.
-    #[error("{0}")]
-    Unfit(MessageError),
 }
 
 /// One node.
@@ -175,15 +131,6 @@ impl Remailer {
             self.resume_after(octets, now);
             // Records that have lapsed since are no news.
             let _ = self.admit(octets, now);
-        }
-    }
-
-    /// Numbers go on after one's own record even if that has lapsed.
-    fn resume_after(&mut self, octets: &[u8], now: Time) {
-        let own = Unverified::parse(octets).ok().filter(|own| own.claimed_node() == self.node);
-        if let Some(Ok(own)) = own.map(|own| own.check_signature(&self.descriptor.id())) {
-            self.publisher.resume(own.sequence(), own.hash(), own.published_at(), &self.schedule);
-            self.publisher.not_before(now);
         }
     }
 
@@ -314,206 +261,6 @@ impl Remailer {
         self.publisher.hasten(now);
     }
 
-    // Mail in.
-
-    /// Whether there are enough usable nodes for a route to any exit.
-    ///
-    /// # Errors
-    /// [`Refused::TooFewNodes`] or [`Refused::NoExit`].
-    pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
-        let view = self.usable_view(now).ok_or(Refused::TooFewNodes)?;
-        let epoch = self.schedule.epoch_at(now);
-        Ok(view.reaches(&self.node, &(epoch..=epoch), |record| record.exit().is_some())?)
-    }
-
-    /// Whether mail of so many octets would be taken for this recipient.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn check_recipient(
-        &self,
-        recipient: &Mailbox,
-        size: Option<u64>,
-        now: Time,
-    ) -> Result<(), Refused> {
-        let view = self.usable_view(now).ok_or(Refused::TooFewNodes)?;
-        let needs =
-            if recipient.is_international() { Capabilities::SMTP_UTF8 } else { Capabilities::NONE };
-        let size = size.map_or(0, |size| u32::try_from(size).unwrap_or(u32::MAX));
-        let ask = Ask { domain: recipient.domain().as_str(), size, needs };
-        let epoch = self.schedule.epoch_at(now);
-        let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        Ok(view.reaches(&self.node, &(epoch..=epoch), allows)?)
-    }
-
-    /// Takes a message: scrubbed, cut, sealed, and put on the clock. Returns the name under which it
-    /// was taken. On an error nothing of it is kept.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn handle_submission(
-        &mut self,
-        submission: &Submission,
-        now: Time,
-        rng: &mut impl CryptoRng,
-    ) -> Result<[u8; 16], Refused> {
-        let taken = self.take(submission, now, rng);
-        match &taken {
-            Ok(_) => self.counts.add("message taken"),
-            Err(Refused::Unfit(_)) => self.counts.add("message refused: unfit"),
-            Err(why) => self.counts.add(&format!("message refused: {why}")),
-        }
-        taken
-    }
-
-    fn take(
-        &mut self,
-        submission: &Submission,
-        now: Time,
-        rng: &mut impl CryptoRng,
-    ) -> Result<[u8; 16], Refused> {
-        let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
-        let view = Arc::clone(self.usable_view(now).ok_or(Refused::TooFewNodes)?);
-        let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
-        let mut message_id = [0; 16];
-        rng.fill_bytes(&mut message_id);
-
-        let mut packets: Vec<(Tick, Sealed)> = Vec::with_capacity(scrubbed.len());
-        let mut octets = 0;
-        for scrubbed in scrubbed {
-            let fragment = Fragment::cut(scrubbed, message_id, hour);
-            let fitted = Fitted::new(&Content::Mail(&fragment), rng)?;
-            octets += fitted.packet_len();
-            if !self.outbox.has_room(packets.len() + 1, octets) {
-                return Err(Refused::Full);
-            }
-            let ticks: Vec<_> = packets.iter().map(|(tick, _)| *tick).collect();
-            let hold = self.parameters().mean_hold;
-            let hold = exponential(hold, rng).min(hold * LONGEST_HOLD);
-            let tick = self.outbox.free_tick(now.plus(hold), &ticks, rng);
-            let sealed = self.seal_mail(&view, &fragment, &fitted, tick.0, rng)?;
-            packets.push((tick, sealed));
-        }
-        for (tick, sealed) in packets {
-            self.outbox.put(tick, sealed);
-        }
-        let mut name = [0; 16];
-        rng.fill_bytes(&mut name);
-        Ok(name)
-    }
-
-    fn seal_mail(
-        &self,
-        view: &View,
-        fragment: &Fragment,
-        fitted: &Fitted,
-        send: Time,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Sealed, Refused> {
-        let plan = Plan::draw(send, self.parameters(), rng);
-        let epochs = plan.epochs(&self.schedule);
-        let octets = fragment.size() + REBUILT_OCTETS;
-        let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
-        let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        let route = view.route(&self.node, &epochs, rng, allows)?;
-        Ok(seal(&route, &plan, fitted, &self.schedule, rng)?)
-    }
-
-    // Records.
-
-    /// Takes a gossiped statement and says what is to become of it.
-    pub fn handle_statement(&mut self, octets: &[u8], now: Time) -> Judgement {
-        match self.judge(octets, now) {
-            // What a catch-up brought first is still passed on when gossip brings it, once.
-            Judgement::Accept | Judgement::Ignore if self.directory.pass_on(octets) => {
-                Judgement::Accept
-            }
-            Judgement::Accept | Judgement::Ignore => Judgement::Ignore,
-            Judgement::Reject => Judgement::Reject,
-        }
-    }
-
-    fn judge(&mut self, octets: &[u8], now: Time) -> Judgement {
-        match self.admit(octets, now) {
-            Ok(()) => {
-                self.counts.add("record taken");
-                Judgement::Accept
-            }
-            Err(Rejected::Statement(why)) => {
-                self.counts.add(&format!("record refused: {why}"));
-                match why {
-                    // A clock apart from ours, or a later version, is no fault of who passes it on.
-                    RecordError::Future | RecordError::Stale | RecordError::Unknown => {
-                        Judgement::Ignore
-                    }
-                    RecordError::TooLong
-                    | RecordError::Malformed
-                    | RecordError::NotCanonical
-                    | RecordError::OtherNetwork
-                    | RecordError::BadSignature
-                    | RecordError::BadKey => Judgement::Reject,
-                }
-            }
-            Err(Rejected::Unwanted(directory::Unwanted::Known)) => Judgement::Ignore,
-            Err(Rejected::Unwanted(why)) => {
-                self.counts.add(&format!("record refused: {why}"));
-                Judgement::Ignore
-            }
-        }
-    }
-
-    /// Answers a peer that catches up; nothing if its request is malformed.
-    #[must_use]
-    pub fn handle_sync_request(&self, octets: &[u8], now: Time) -> Option<Vec<u8>> {
-        let request = Request::decode(octets).ok()?;
-        let hour = self.schedule.hour_start(self.schedule.hour_at(now));
-        let settled = hour.minus(self.parameters().settle);
-        self.directory.page(&request, settled).encode().ok()
-    }
-
-    /// Takes a page of a peer's records, each checked as if it had been gossiped.
-    pub fn handle_sync_page(&mut self, octets: &[u8], asked: &Request, now: Time) -> SyncStep {
-        let Ok(page) = Page::decode(octets) else {
-            return SyncStep::Bad;
-        };
-        let mut last = asked.after;
-        for statement in &page.records {
-            match Unverified::parse(statement) {
-                Ok(record) => last = last.max(Some(record.claimed_node())),
-                Err(_) => return SyncStep::Bad,
-            }
-            if self.judge(statement, now) == Judgement::Reject {
-                return SyncStep::Bad;
-            }
-        }
-        match page.next {
-            None => {
-                if self.view.is_none() {
-                    self.take_view(now);
-                }
-                SyncStep::Done
-            }
-            // A page has to get on, and by what it holds: else a peer could be asked for ever.
-            Some(next) if asked.after < Some(next) && last == Some(next) => {
-                SyncStep::Next(Request { after: Some(next) })
-            }
-            Some(_) => SyncStep::Bad,
-        }
-    }
-
-    fn admit(&mut self, octets: &[u8], now: Time) -> Result<(), Rejected> {
-        let record = Unverified::parse(octets)?
-            .check_signature(&self.descriptor.id())?
-            .timely(now, &self.schedule)?;
-        let (admitted, record) = self.directory.admit(record)?;
-        if admitted == Admitted::Newcomer && record.node() != self.node {
-            self.commands.push_back(Command::Link(record.node()));
-        }
-        self.commands.push_back(Command::KeepRecord(record));
-        self.take_first_view(now);
-        Ok(())
-    }
-
     // Time.
 
     /// When [`Remailer::handle_timeout`] is due.
@@ -569,79 +316,6 @@ impl Remailer {
         }
     }
 
-    fn publish(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        // Peers may hold a newer one than this node does: after a restored backup, say.
-        if let Some(own) = self.directory.newest(&self.node).cloned() {
-            self.resume_after(own.octets(), now);
-            if self.publisher.next() > now {
-                return;
-            }
-        }
-        let mut keys = Vec::new();
-        for epoch in Publisher::epochs(&self.schedule, now) {
-            if self.mix.key(epoch).is_none() {
-                let seed = MixSeed::generate(rng);
-                self.mix.insert_key(self.publisher.make_key(epoch, &seed));
-                self.commands.push_back(Command::KeepSeed(epoch, seed));
-            }
-            if let Some(key) = self.mix.key(epoch) {
-                keys.push((epoch, key.public().clone()));
-            }
-        }
-        let digest = self.directory.digest();
-        let exit = self.exit.as_ref();
-        let octets = self.publisher.publish(keys, exit, digest, &self.schedule, now, rng);
-        let Some(octets) = octets else { return };
-        match self.admit(&octets, now) {
-            Ok(()) => {
-                self.resume_after(&octets, now);
-                self.directory.pass_on(&octets);
-                self.counts.add("record published");
-                self.commands.push_back(Command::Announce(octets));
-            }
-            Err(Rejected::Statement(why)) => {
-                self.counts.add(&format!("own record refused: {why}"));
-            }
-            Err(Rejected::Unwanted(why)) => self.counts.add(&format!("own record refused: {why}")),
-        }
-    }
-
-    fn take_first_view(&mut self, now: Time) {
-        let enough = usize::from(self.parameters().first_view);
-        if self.view.is_none()
-            && enough > 0
-            && self.directory.len() >= enough
-            && let Ok(view) = self.directory.first_view(now).if_sufficient()
-        {
-            self.set_view(view);
-        }
-    }
-
-    fn take_view(&mut self, now: Time) {
-        let hour = self.schedule.hour_at(now);
-        self.next_view = self.schedule.hour_end(hour);
-        let partial = self.directory.partial_view(hour, self.parameters().settle);
-        match partial.if_sufficient() {
-            Ok(view) => self.set_view(view),
-            Err(_) => {
-                if self.usable_view(now).is_none() {
-                    self.view = None;
-                }
-            }
-        }
-    }
-
-    fn set_view(&mut self, view: View) {
-        let view = Arc::new(view);
-        self.view = Some(Arc::clone(&view));
-        self.commands.push_back(Command::ViewTaken(view));
-    }
-
-    fn usable_view(&self, now: Time) -> Option<&Arc<View>> {
-        let oldest = now.minus(self.schedule.hour() * VIEW_HOURS + Duration::from_secs(1));
-        self.view.as_ref().filter(|view| view.taken() >= oldest)
-    }
-
     fn parameters(&self) -> &Parameters {
         self.descriptor.parameters()
     }
@@ -651,52 +325,4 @@ impl Remailer {
     pub fn onion(&self) -> Option<OnionAddress> {
         OnionAddress::of(self.node).ok()
     }
-}
-
-enum Rejected {
-    Statement(RecordError),
-    Unwanted(directory::Unwanted),
-}
-
-impl From<RecordError> for Rejected {
-    fn from(why: RecordError) -> Self {
-        Self::Statement(why)
-    }
-}
-
-impl From<directory::Unwanted> for Rejected {
-    fn from(why: directory::Unwanted) -> Self {
-        Self::Unwanted(why)
-    }
-}
-
-impl From<RouteError> for Refused {
-    fn from(error: RouteError) -> Self {
-        match error {
-            RouteError::TooFewNodes => Self::TooFewNodes,
-            RouteError::NoExit => Self::NoExit,
-        }
-    }
-}
-
-impl From<SealError> for Refused {
-    fn from(error: SealError) -> Self {
-        match error {
-            SealError::TooBig => Self::TooBig,
-            SealError::NoKey | SealError::Wrap(_) => Self::TooFewNodes,
-        }
-    }
-}
-
-fn ask(domain: &str, octets: usize, needed: Needs) -> Ask<'_> {
-    let pairs = [
-        (Needs::EIGHT_BIT, Capabilities::EIGHT_BIT),
-        (Needs::SMTP_UTF8, Capabilities::SMTP_UTF8),
-        (Needs::KEEP_FROM, Capabilities::KEEP_FROM),
-    ];
-    let needs = pairs
-        .into_iter()
-        .filter(|(need, _)| needed.contains(*need))
-        .fold(Capabilities::NONE, |needs, (_, capability)| needs | capability);
-    Ask { domain, size: u32::try_from(octets).unwrap_or(u32::MAX), needs }
 }

@@ -1,0 +1,86 @@
+//! What a node says of itself and of others over the control socket.
+
+use keys::{Epoch, Time};
+use record::Record;
+
+use super::Driver;
+use crate::control::{Held, Peer, Status, ViewStatus};
+
+impl Driver {
+    pub(super) fn status(&self) -> Status {
+        let now = self.clock.now();
+        let schedule = self.remailer.schedule();
+        let epoch = schedule.epoch_at(now);
+        let left = schedule.end(epoch).since(now).as_millis();
+        let (mixing, waiting, delivering) = self.remailer.held();
+        let unusable = self.remailer.check_routes(now).err().map(|why| why.to_string());
+        Status {
+            warnings: self.warnings(unusable.as_deref()),
+            onion: self.remailer.onion().map(|onion| onion.to_string()).unwrap_or_default(),
+            network: self.network.clone(),
+            epoch: epoch.number(),
+            epoch_ends_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
+            unusable,
+            known: self.remailer.directory().len(),
+            linked: self.linked.len(),
+            view: self
+                .remailer
+                .view()
+                .map(|view| ViewStatus { nodes: view.len(), taken_ms: view.taken().as_millis() }),
+            held: Held { mixing, waiting, delivering },
+            counts: self.remailer.counts().iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        }
+    }
+
+    fn warnings(&self, unusable: Option<&str>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.unkept > 0 {
+            warnings.push(format!("{} times the disk failed: see the log", self.unkept));
+        }
+        if self.linked.is_empty() {
+            warnings.push("no link to any node: see network.bootstrap".to_owned());
+        }
+        if let Some(why) = unusable {
+            warnings.push(format!("no mail is taken: {why}"));
+        }
+        if self.offers_least && self.target.is_some() {
+            warnings
+                .push("the next mail server does not answer, or takes seven bits only".to_owned());
+        }
+        warnings
+    }
+
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        let now = self.clock.now();
+        let others = self.remailer.directory().iter();
+        let others = others.filter(|record| record.node() != self.remailer.node());
+        others.map(|record| self.peer(record, now)).collect()
+    }
+
+    fn peer(&self, record: &Record, now: Time) -> Peer {
+        let mut roles = vec!["relay".to_owned()];
+        if record.exit().is_some() {
+            roles.push("exit".to_owned());
+        }
+        let node = record.node();
+        let epoch = self.remailer.schedule().epoch_at(now);
+        let unusable = match self.remailer.view() {
+            None => Some("there is no view"),
+            Some(view) if view.get(&node).is_none() => Some("not in this hour's view"),
+            Some(view) if view.get(&node).is_none_or(|seen| seen.key(epoch).is_none()) => {
+                Some("its keys have run out")
+            }
+            Some(_) => None,
+        };
+        let age = now.since(record.published_at()).as_millis();
+        Peer {
+            onion: record.onion().to_string(),
+            contact: record.contact().to_owned(),
+            roles,
+            epochs: record.epochs().map(Epoch::number).collect(),
+            record_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
+            linked: self.linked.contains(&node),
+            unusable: unusable.map(str::to_owned),
+        }
+    }
+}
