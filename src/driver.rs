@@ -4,7 +4,8 @@
 //!
 //! 1. the order to stop
 //! 2. timers
-//! 3. what came of own work: opened packets, deliveries, failed sends, the next server's offers
+//! 3. what came of own work: opened packets, deliveries, sealed messages, failed sends, the next
+//!    server's offers
 //! 4. the control socket
 //! 5. submissions
 //! 6. the network: records, catching up, links
@@ -25,7 +26,10 @@ use mail::{Delivery, Mailbox};
 use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt as _, SeedableRng as _};
 use record::{Descriptor, Domains, ExitPolicy};
-use remailer::{Command, DeliveryId, DeliveryOutcome, Exit, Refused, Remailer, Setup, SyncStep};
+use remailer::{
+    Command, DeliveryId, DeliveryOutcome, Exit, Refused, Remailer, SealedMessage, Sealing,
+    SealingFailed, Setup, SyncStep,
+};
 use smtp::Answer;
 use sphinx::{EpochKeys, Packet, Peeled, Refusal};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -137,6 +141,7 @@ impl Node {
         let (opened_in, opened) = mpsc::channel(OPENED);
         let (keys, keys_out) = watch::channel(EpochKeys::default());
         let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
+        let (sealed_in, sealed) = mpsc::channel(OPENED);
         let (progress_in, progress) = watch::channel((0, 0));
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(open_packets(net.packets, keys_out, opened_in));
@@ -152,6 +157,8 @@ impl Node {
             keys,
             outcomes: outcomes_in,
             conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
+            sealed: sealed_in,
+            sealers: Arc::new(Semaphore::new(processors())),
             progress: progress_in,
             linked: Links::default(),
             domains: settings.domains,
@@ -162,6 +169,7 @@ impl Node {
             stopped,
             opened,
             outcomes,
+            sealed,
             failures: net.failures,
             offers,
             calls,
@@ -202,10 +210,14 @@ fn generator() -> Result<StdRng, Failure> {
         .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))
 }
 
+/// What came of sealing a message, and who waits to hear.
+type Sealed = (Result<SealedMessage, SealingFailed>, oneshot::Sender<Answer>);
+
 struct Inputs {
     stopped: oneshot::Receiver<()>,
     opened: mpsc::Receiver<Result<Peeled, Refusal>>,
     outcomes: mpsc::Receiver<(DeliveryId, DeliveryOutcome)>,
+    sealed: mpsc::Receiver<Sealed>,
     failures: mpsc::Receiver<net::SendFailed>,
     offers: mpsc::Receiver<ExitPolicy>,
     calls: mpsc::Receiver<Call>,
@@ -232,6 +244,8 @@ struct Driver {
     keys: watch::Sender<EpochKeys>,
     outcomes: mpsc::Sender<(DeliveryId, DeliveryOutcome)>,
     conversations: Arc<Semaphore>,
+    sealed: mpsc::Sender<Sealed>,
+    sealers: Arc<Semaphore>,
     progress: watch::Sender<(usize, usize)>,
     linked: Links,
     domains: Domains,
@@ -267,6 +281,9 @@ impl Driver {
                 Some((id, outcome)) = inputs.outcomes.recv() => {
                     self.remailer.handle_delivery(id, outcome, now());
                 }
+                Some((sealed, to)) = inputs.sealed.recv() => {
+                    answer(self.remailer.handle_sealed(sealed, &mut self.rng), to);
+                }
                 Some(failure) = inputs.failures.recv() => self.send_failed(failure),
                 Some(policy) = inputs.offers.recv() => self.offer(policy),
                 Some((order, answer)) = inputs.calls.recv() => {
@@ -276,7 +293,7 @@ impl Driver {
                         control::Order::Peers => Answered::Peers(self.peers()),
                     });
                 }
-                Some(question) = inputs.questions.recv() => self.answer(question),
+                Some(question) = inputs.questions.recv() => self.question(question),
                 Ok(()) = inputs.links.changed() => self.links_changed().await,
                 Some(event) = inputs.events.recv() => self.net_event(event).await,
             }
@@ -353,27 +370,36 @@ impl Driver {
 
     // Mail.
 
-    fn answer(&mut self, question: Question) {
+    fn question(&mut self, question: Question) {
         let now = self.clock.now();
-        let (answered, to) = match question {
+        match question {
             Question::Recipient(ask, to) => {
                 let checked = self.remailer.check_recipient(&ask.mailbox, ask.size, now);
-                (checked.map(|()| [0; 16]), to)
+                answer(checked.map(|()| [0; 16]), to);
             }
             Question::Message(submission, to) => {
-                (self.remailer.handle_submission(&submission, now, &mut self.rng), to)
+                match self.remailer.handle_submission(&submission, now, &mut self.rng) {
+                    Ok(sealing) => self.seal(sealing, to),
+                    Err(why) => answer(Err(why), to),
+                }
             }
-        };
-        let answer = match answered {
-            Ok(name) => Answer::Taken(name),
-            Err(Refused::TooFewNodes) => Answer::TooFewNodes,
-            Err(Refused::NoExit) => Answer::NoExit,
-            Err(Refused::TooBig) => Answer::TooBig,
-            Err(Refused::Full) => Answer::Full,
-            Err(Refused::Unfit(why)) => Answer::Unfit(why),
-        };
-        // A client that has gone has been answered nothing; its mail is on its way all the same.
-        let _ = to.send(answer);
+        }
+    }
+
+    /// On a thread of its own, as many at once as there are processors. No more wait than there are
+    /// SMTP sessions, each of which has one message under way.
+    fn seal(&mut self, sealing: Sealing, to: oneshot::Sender<Answer>) {
+        let (turns, sealed) = (Arc::clone(&self.sealers), self.sealed.clone());
+        let mut rng = StdRng::from_rng(&mut self.rng);
+        tokio::spawn(async move {
+            let Ok(turn) = turns.acquire_owned().await else { return };
+            let work = tokio::task::spawn_blocking(move || sealing.run(&mut rng));
+            // It fails only with the runtime.
+            if let Ok(done) = work.await {
+                let _ = sealed.send((done, to)).await;
+            }
+            drop(turn);
+        });
     }
 
     fn deliver(&mut self, id: DeliveryId, delivery: Delivery) {
@@ -440,14 +466,30 @@ impl Driver {
     }
 }
 
+fn answer(answered: Result<[u8; 16], Refused>, to: oneshot::Sender<Answer>) {
+    let answer = match answered {
+        Ok(name) => Answer::Taken(name),
+        Err(Refused::TooFewNodes) => Answer::TooFewNodes,
+        Err(Refused::NoExit) => Answer::NoExit,
+        Err(Refused::TooBig) => Answer::TooBig,
+        Err(Refused::Full) => Answer::Full,
+        Err(Refused::Unfit(why)) => Answer::Unfit(why),
+    };
+    // A client that has gone has been answered nothing; its mail is on its way all the same.
+    let _ = to.send(answer);
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Opens packets on threads of their own, as many at once as there are processors.
 async fn open_packets(
     mut packets: mpsc::Receiver<Packet>,
     keys: watch::Receiver<EpochKeys>,
     opened: mpsc::Sender<Result<Peeled, Refusal>>,
 ) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let turns = Arc::new(Semaphore::new(threads));
+    let turns = Arc::new(Semaphore::new(processors()));
     while let Some(packet) = packets.recv().await {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
         let (keys, opened) = (keys.borrow().clone(), opened.clone());

@@ -15,10 +15,11 @@ pub(crate) fn fog() -> Command {
     Command::new(std::env::var("FOG_BIN").unwrap_or(built))
 }
 
-/// Ports that no other test uses. Parallel tests of one process take them in order.
+/// Ports that no other test uses. Parallel tests of one process take them in order, below the range
+/// from which the system takes the ports of outgoing connections.
 pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let start = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
     loop {
         let first = start + NEXT.fetch_add(count, Ordering::Relaxed);
         let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();

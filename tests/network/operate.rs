@@ -50,7 +50,9 @@ impl Node {
         let mut child = self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, format!("running: {}, SMTP on 127.0.0.1:{}\n", self.onion, self.port));
+        let log = fs::read_to_string(self.folder.join("log")).unwrap();
+        let running = format!("running: {}, SMTP on 127.0.0.1:{}\n", self.onion, self.port);
+        assert_eq!(line, running, "{log}");
         self.child = Some(child);
     }
 

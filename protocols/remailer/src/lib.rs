@@ -18,5 +18,7 @@ pub mod sim;
 
 pub use counts::Counts;
 pub use exit::{DeliveryId, DeliveryOutcome, Exit};
-pub use node::{Command, Judgement, Refused, Remailer, Setup, SyncStep};
+pub use node::{
+    Command, Judgement, Refused, Remailer, SealedMessage, Sealing, SealingFailed, Setup, SyncStep,
+};
 pub use seal::{Content, SealError, Sealed};

@@ -19,8 +19,8 @@ use crate::exit::{Deliveries, DeliveryId, DeliveryOutcome, Exit};
 use crate::outbox::Outbox;
 use crate::publish::Publisher;
 use crate::seal::Sealed;
-pub use ingress::Refused;
 use ingress::ask;
+pub use ingress::{Refused, SealedMessage, Sealing, SealingFailed};
 pub use records::{Judgement, SyncStep};
 
 /// What a node begins with.

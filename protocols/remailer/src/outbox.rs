@@ -23,9 +23,16 @@ pub(crate) struct Outbox {
     mean: Duration,
     drawn_to: Time,
     serial: u64,
-    ticks: BTreeMap<Tick, Option<Sealed>>,
+    ticks: BTreeMap<Tick, Slot>,
     packets: usize,
     octets: usize,
+}
+
+enum Slot {
+    Free,
+    /// Its packet is being sealed.
+    Reserved,
+    Filled(Sealed),
 }
 
 impl Outbox {
@@ -33,21 +40,41 @@ impl Outbox {
         Self { mean, drawn_to: now, serial: 0, ticks: BTreeMap::new(), packets: 0, octets: 0 }
     }
 
-    /// Whether packets of together so many octets fit.
-    pub(crate) fn has_room(&self, packets: usize, octets: usize) -> bool {
-        self.packets + packets <= MAX_PACKETS && self.octets + octets <= MAX_OCTETS
-    }
-
-    /// The first free tick at or after `earliest` that is not in `taken`.
-    pub(crate) fn free_tick(
+    /// Reserves the first free tick at or after `earliest` for a packet of so many octets; none if
+    /// there is no room for it.
+    pub(crate) fn reserve(
         &mut self,
         earliest: Time,
-        taken: &[Tick],
+        octets: usize,
         rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Tick {
-        let known = self.ticks.range((earliest, 0)..);
-        let free = known.filter(|(tick, packet)| packet.is_none() && !taken.contains(tick));
-        if let Some((tick, _)) = free.into_iter().next() {
+    ) -> Option<Tick> {
+        if self.packets >= MAX_PACKETS || self.octets + octets > MAX_OCTETS {
+            return None;
+        }
+        self.packets += 1;
+        self.octets += octets;
+        let tick = self.free_tick(earliest, rng);
+        self.ticks.insert(tick, Slot::Reserved);
+        Some(tick)
+    }
+
+    /// Puts the packet where it was reserved; if the tick is past already it leaves at once.
+    pub(crate) fn fill(&mut self, tick: Tick, sealed: Sealed) {
+        self.ticks.insert(tick, Slot::Filled(sealed));
+    }
+
+    /// Gives a reserved tick back.
+    pub(crate) fn release(&mut self, tick: Tick, octets: usize) {
+        self.packets = self.packets.saturating_sub(1);
+        self.octets = self.octets.saturating_sub(octets);
+        if let Some(slot) = self.ticks.get_mut(&tick) {
+            *slot = Slot::Free;
+        }
+    }
+
+    fn free_tick(&mut self, earliest: Time, rng: &mut (impl CryptoRng + ?Sized)) -> Tick {
+        let mut known = self.ticks.range((earliest, 0)..);
+        if let Some((tick, _)) = known.find(|(_, slot)| matches!(slot, Slot::Free)) {
             return *tick;
         }
         loop {
@@ -58,15 +85,10 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn put(&mut self, tick: Tick, sealed: Sealed) {
-        self.packets += 1;
-        self.octets += sealed.packet.octets().len();
-        self.ticks.insert(tick, Some(sealed));
-    }
-
     /// When the next packet leaves.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.ticks.iter().find(|(_, packet)| packet.is_some()).map(|((at, _), _)| *at)
+        let mut ticks = self.ticks.iter();
+        ticks.find(|(_, slot)| matches!(slot, Slot::Filled(_))).map(|((at, _), _)| *at)
     }
 
     /// The next packet whose tick has come.
@@ -76,7 +98,7 @@ impl Outbox {
             if first.key().0 > now {
                 return None;
             }
-            if let Some(sealed) = first.remove() {
+            if let Slot::Filled(sealed) = first.remove() {
                 self.packets = self.packets.saturating_sub(1);
                 self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
                 return Some(sealed);
@@ -93,7 +115,7 @@ impl Outbox {
         self.drawn_to = self.drawn_to.plus(exponential(self.mean, rng));
         self.serial += 1;
         let tick = (self.drawn_to, self.serial);
-        self.ticks.insert(tick, None);
+        self.ticks.insert(tick, Slot::Free);
         tick
     }
 }
@@ -115,10 +137,10 @@ mod tests {
         let mut outbox = Outbox::new(mean, start);
         let mut taken: Vec<Tick> = Vec::new();
         for _ in 0..2000 {
-            let tick = outbox.free_tick(start, &[], &mut rng);
             let octets = vec![0; SizeClass::SMALLEST.packet_len()];
+            let tick = outbox.reserve(start, octets.len(), &mut rng).unwrap();
             let packet = Packet::from_octets(octets).unwrap();
-            outbox.put(tick, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: tick.0 });
+            outbox.fill(tick, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: tick.0 });
             assert!(taken.last() < Some(&tick));
             taken.push(tick);
         }
@@ -136,5 +158,26 @@ mod tests {
             .map(|(rank, gap)| ((rank as f64 + 0.5) / n - (1.0 - (-gap / 10.0).exp())).abs())
             .fold(0.0, f64::max);
         assert!(distance < 1.95 / n.sqrt(), "{distance}");
+    }
+
+    #[test]
+    fn a_tick_that_passes_while_its_packet_is_sealed_is_made_up_for_at_once() {
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let start = Time::from_millis(1_000_000_000);
+        let mut outbox = Outbox::new(Duration::from_secs(10), start);
+        let octets = SizeClass::SMALLEST.packet_len();
+        let (first, second) = (
+            outbox.reserve(start, octets, &mut rng).unwrap(),
+            outbox.reserve(start, octets, &mut rng).unwrap(),
+        );
+        assert_eq!(outbox.poll_timeout(), None, "nothing to send yet");
+        let later = second.0.plus(Duration::from_secs(60));
+        assert!(outbox.next_due(later).is_none());
+        let packet = Packet::from_octets(vec![0; octets]).unwrap();
+        outbox.fill(first, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: later });
+        assert!(outbox.poll_timeout().is_some_and(|at| at <= later));
+        assert!(outbox.next_due(later).is_some());
+        outbox.release(second, octets);
+        assert_eq!((outbox.packets, outbox.octets), (0, 0));
     }
 }

@@ -137,7 +137,9 @@ impl<R: CryptoRng> Simulation<R> {
     /// [`Refused`]; a node that does not exist has no room.
     pub fn submit(&mut self, node: usize, submission: &Submission) -> Result<[u8; 16], Refused> {
         let remailer = self.nodes.get_mut(node).ok_or(Refused::Full)?;
-        remailer.handle_submission(submission, self.now, &mut self.rng)
+        let sealing = remailer.handle_submission(submission, self.now, &mut self.rng)?;
+        let sealed = sealing.run(&mut self.rng);
+        remailer.handle_sealed(sealed, &mut self.rng)
     }
 
     /// Puts octets on the link to a node, as anybody can.

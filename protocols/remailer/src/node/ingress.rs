@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use directory::{RouteError, View};
-use keys::Time;
+use directory::{Route, RouteError, View};
+use keys::{Schedule, Time};
 use mail::{Fragment, Mailbox, MessageError, Needs, Submission};
 use rand::CryptoRng;
 use record::{Ask, Capabilities, Record};
@@ -68,8 +68,9 @@ impl Remailer {
         Ok(view.reaches(&self.node, &(epoch..=epoch), allows)?)
     }
 
-    /// Takes a message: scrubbed, cut, sealed, and put on the clock. Returns the name under which it
-    /// was taken. On an error nothing of it is kept.
+    /// Begins to take a message: scrubbed, cut, a tick and a route for each packet. What is left is
+    /// [`Sealing::run`], the costly part, on any thread; its outcome goes to
+    /// [`Remailer::handle_sealed`]. On an error nothing is kept.
     ///
     /// # Errors
     /// [`Refused`].
@@ -78,67 +79,148 @@ impl Remailer {
         submission: &Submission,
         now: Time,
         rng: &mut impl CryptoRng,
-    ) -> Result<[u8; 16], Refused> {
-        let taken = self.take(submission, now, rng);
-        match &taken {
-            Ok(_) => self.counts.add("message taken"),
-            Err(Refused::Unfit(_)) => self.counts.add("message refused: unfit"),
-            Err(why) => self.counts.add(&format!("message refused: {why}")),
+    ) -> Result<Sealing, Refused> {
+        let mut sealing = Sealing { packets: Vec::new(), schedule: self.schedule };
+        match self.plan(submission, &mut sealing, now, rng) {
+            Ok(()) => Ok(sealing),
+            Err(why) => {
+                self.release_all(sealing.ticks());
+                Err(self.count_refused(why))
+            }
         }
-        taken
     }
 
-    fn take(
+    /// Takes what came of sealing. Returns the name under which the message was taken: only now may it
+    /// be answered for.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing is kept then.
+    pub fn handle_sealed(
         &mut self,
-        submission: &Submission,
-        now: Time,
+        sealed: Result<SealedMessage, SealingFailed>,
         rng: &mut impl CryptoRng,
     ) -> Result<[u8; 16], Refused> {
+        match sealed {
+            Ok(SealedMessage(packets)) => {
+                for (tick, packet) in packets {
+                    self.outbox.fill(tick, packet);
+                }
+                self.counts.add("message taken");
+                let mut name = [0; 16];
+                rng.fill_bytes(&mut name);
+                Ok(name)
+            }
+            Err(SealingFailed { ticks, why }) => {
+                self.release_all(ticks);
+                Err(self.count_refused(why.into()))
+            }
+        }
+    }
+
+    fn plan(
+        &mut self,
+        submission: &Submission,
+        sealing: &mut Sealing,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), Refused> {
         let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
         let view = Arc::clone(self.usable_view(now).ok_or(Refused::TooFewNodes)?);
         let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
         let mut message_id = [0; 16];
         rng.fill_bytes(&mut message_id);
-
-        let mut packets: Vec<(Tick, Sealed)> = Vec::with_capacity(scrubbed.len());
-        let mut octets = 0;
         for scrubbed in scrubbed {
             let fragment = Fragment::cut(scrubbed, message_id, hour);
             let fitted = Fitted::new(&Content::Mail(&fragment), rng)?;
-            octets += fitted.packet_len();
-            if !self.outbox.has_room(packets.len() + 1, octets) {
-                return Err(Refused::Full);
-            }
-            let ticks: Vec<_> = packets.iter().map(|(tick, _)| *tick).collect();
             let hold = self.parameters().mean_hold;
             let hold = exponential(hold, rng).min(hold * LONGEST_HOLD);
-            let tick = self.outbox.free_tick(now.plus(hold), &ticks, rng);
-            let sealed = self.seal_mail(&view, &fragment, &fitted, tick.0, rng)?;
-            packets.push((tick, sealed));
+            let tick = self.outbox.reserve(now.plus(hold), fitted.packet_len(), rng);
+            let tick = tick.ok_or(Refused::Full)?;
+            let plan = Plan::draw(tick.0, self.parameters(), rng);
+            let route = self.route(&view, &fragment, &plan, rng);
+            match route {
+                Ok(route) => sealing.packets.push(Unsealed { tick, route, plan, fitted }),
+                Err(why) => {
+                    self.outbox.release(tick, fitted.packet_len());
+                    return Err(why.into());
+                }
+            }
         }
-        for (tick, sealed) in packets {
-            self.outbox.put(tick, sealed);
-        }
-        let mut name = [0; 16];
-        rng.fill_bytes(&mut name);
-        Ok(name)
+        Ok(())
     }
 
-    fn seal_mail(
+    fn route(
         &self,
         view: &View,
         fragment: &Fragment,
-        fitted: &Fitted,
-        send: Time,
+        plan: &Plan,
         rng: &mut impl CryptoRng,
-    ) -> Result<Sealed, Refused> {
-        let plan = Plan::draw(send, self.parameters(), rng);
+    ) -> Result<Route, RouteError> {
         let epochs = plan.epochs(&self.schedule);
         let octets = fragment.size() + REBUILT_OCTETS;
         let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        let route = view.route(&self.node, &epochs, rng, allows)?;
-        Ok(seal(&route, &plan, fitted, &self.schedule, rng)?)
+        view.route(&self.node, &epochs, rng, allows)
+    }
+
+    fn release_all(&mut self, ticks: Vec<(Tick, usize)>) {
+        for (tick, octets) in ticks {
+            self.outbox.release(tick, octets);
+        }
+    }
+
+    fn count_refused(&mut self, why: Refused) -> Refused {
+        match why {
+            Refused::Unfit(_) => self.counts.add("message refused: unfit"),
+            Refused::TooFewNodes | Refused::NoExit | Refused::TooBig | Refused::Full => {
+                self.counts.add(&format!("message refused: {why}"));
+            }
+        }
+        why
+    }
+}
+
+/// A message whose packets have their ticks and routes, and are not sealed yet.
+pub struct Sealing {
+    packets: Vec<Unsealed>,
+    schedule: Schedule,
+}
+
+struct Unsealed {
+    tick: Tick,
+    route: Route,
+    plan: Plan,
+    fitted: Fitted,
+}
+
+/// The packets of a message.
+pub struct SealedMessage(Vec<(Tick, Sealed)>);
+
+/// A message that could not be sealed.
+pub struct SealingFailed {
+    ticks: Vec<(Tick, usize)>,
+    why: SealError,
+}
+
+impl Sealing {
+    /// Seals every packet: some half a millisecond for each. A pure function, for whatever thread has
+    /// time.
+    ///
+    /// # Errors
+    /// [`SealingFailed`], for [`Remailer::handle_sealed`].
+    pub fn run(self, rng: &mut impl CryptoRng) -> Result<SealedMessage, SealingFailed> {
+        let mut sealed = Vec::with_capacity(self.packets.len());
+        for packet in &self.packets {
+            match seal(&packet.route, &packet.plan, &packet.fitted, &self.schedule, rng) {
+                Ok(packed) => sealed.push((packet.tick, packed)),
+                Err(why) => return Err(SealingFailed { ticks: self.ticks(), why }),
+            }
+        }
+        Ok(SealedMessage(sealed))
+    }
+
+    fn ticks(&self) -> Vec<(Tick, usize)> {
+        self.packets.iter().map(|packet| (packet.tick, packet.fitted.packet_len())).collect()
     }
 }
 
