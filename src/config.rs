@@ -86,7 +86,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
-        let table: toml::Table = text.parse().map_err(Problem::toml)?;
+        let table: toml::Table = text.parse().map_err(|error| Problem::toml(text, &error))?;
         for (section, value) in &table {
             match value.as_table() {
                 None => return Err(unknown(section)),
@@ -104,7 +104,7 @@ impl Config {
                 }
             }
         }
-        let raw: Raw = toml::from_str(text).map_err(Problem::toml)?;
+        let raw: Raw = toml::from_str(text).map_err(|error| Problem::toml(text, &error))?;
         raw.check()
     }
 }
@@ -127,10 +127,22 @@ impl Problem {
         Self { cause: format!("{key}: {cause}"), remedy: None }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-    fn toml(error: toml::de::Error) -> Self {
+    /// With the line, and the key that stands in it.
+    fn toml(text: &str, error: &toml::de::Error) -> Self {
         // The whole message has several lines and repeats the file's text.
-        Self { cause: error.message().replace('\n', " "), remedy: None }
+        let what = error.message().replace('\n', " ");
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or_default();
+        let number = before.matches('\n').count();
+        let line = text.lines().nth(number).unwrap_or_default();
+        let section = text.lines().take(number + 1).filter_map(|line| {
+            line.trim().strip_prefix('[').and_then(|rest| rest.split(']').next())
+        });
+        let cause = match (section.last(), line.split_once('=')) {
+            (Some(section), Some((key, _))) => format!("{section}.{}: {what}", key.trim()),
+            _ => what,
+        };
+        Self { cause: format!("line {}: {cause}", number + 1), remedy: None }
     }
 }
 
@@ -288,7 +300,7 @@ mod tests {
             ("[netwrk]\nid = \"x\"", "unknown key netwrk.id", "did you mean network.id?"),
             ("speed = 5", "unknown key speed", ""),
             ("[tor2]", "unknown key tor2", ""),
-            ("[smtp]\nlisten = 2525", "invalid type", ""),
+            ("[smtp]\nlisten = 2525", "line 2: smtp.listen: invalid type", ""),
             ("[smtp]\nlisten = \"0.0.0.0:2525\"", "smtp.listen: only loopback", ""),
             ("[smtp]\nlisten = \"2525\"", "smtp.listen: not ADDRESS:PORT", ""),
             (
@@ -297,7 +309,7 @@ mod tests {
                 "",
             ),
             ("[network]\nid = \"xyz\"", "network.id: not 64", ""),
-            ("[network]\nspeed = -1", "invalid value", ""),
+            ("[network]\nspeed = -1", "line 2: network.speed: invalid value", ""),
             ("[exit]\ndeliver = \"smtp://mx.example\"", "exit.deliver: say maildir", ""),
             ("[exit]\ndomains = [\"a b\"]", "exit.domains: bad domain", ""),
             ("[exit]\nfrom = \"nobody\"", "exit.from: address without @", ""),

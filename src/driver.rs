@@ -24,6 +24,7 @@ use directory::Request;
 use keys::{NodeId, OnionAddress, Time};
 use mail::{Delivery, Mailbox};
 use rand::rngs::{StdRng, SysRng};
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use record::{Descriptor, Domains, ExitPolicy};
 use remailer::{
@@ -40,7 +41,7 @@ use crate::control::{self, Answer as Answered, Call};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::Connector;
 use crate::net::{self, Event, Links, Order};
-use crate::smtp::{Question, Target, deliver, least, listen};
+use crate::smtp::{Question, Target, deliver, listen};
 use crate::store::Store;
 use offers::{first_offer, keep_probing};
 
@@ -96,8 +97,6 @@ impl Node {
         let mut rng = generator()?;
         let store = settings.store;
         let identity = store.identity(&mut rng)?;
-        store.bind(&identity.node())?;
-        store.pin_network(&settings.descriptor)?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
         let network = settings.descriptor.id();
@@ -105,7 +104,6 @@ impl Node {
             Some(target) => Some(first_offer(target, &settings.anonymous, clock).await),
             None => None,
         };
-        let offers_least = exit.as_ref().is_some_and(|exit| exit.policy == least());
         let probed = exit.as_ref().map(|exit| exit.policy.clone());
         if let Some(exit) = &mut exit {
             exit.policy.domains = settings.domains.clone();
@@ -113,6 +111,8 @@ impl Node {
 
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
         let smtp = listen(settings.smtp, questions_in, clock).await?;
+        store.bind(&identity.node())?;
+        store.pin_network(&settings.descriptor)?;
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = control::listen(store.folder(), calls_in)?;
         let net = net::spawn(
@@ -125,9 +125,11 @@ impl Node {
         )?;
 
         let (offers_in, offers) = mpsc::channel(1);
-        if let (Some(target), Some(known)) = (settings.deliver.clone(), probed) {
-            tokio::spawn(keep_probing(target, known, clock, offers_in));
+        if let Some(target) = settings.deliver.clone() {
+            tokio::spawn(keep_probing(target, clock, offers_in));
         }
+        let statements = store.statements();
+        let hour = settings.descriptor.parameters().schedule().hour();
         let setup = Setup {
             identity,
             descriptor: Arc::new(settings.descriptor),
@@ -135,7 +137,8 @@ impl Node {
             contact: settings.contact,
             family: settings.family,
             seeds: store.seeds()?,
-            statements: store.statements(),
+            first_record_after: wait_for_catch_up(&settings.bootstrap, &statements, hour),
+            statements,
         };
         let remailer = Remailer::new(setup, clock.now(), &mut rng);
         let (opened_in, opened) = mpsc::channel(OPENED);
@@ -162,7 +165,8 @@ impl Node {
             progress: progress_in,
             linked: Links::default(),
             domains: settings.domains,
-            offers_least,
+            offered: probed,
+            next_server_is_down: false,
             unkept: 0,
         };
         let inputs = Inputs {
@@ -219,7 +223,7 @@ struct Inputs {
     outcomes: mpsc::Receiver<(DeliveryId, DeliveryOutcome)>,
     sealed: mpsc::Receiver<Sealed>,
     failures: mpsc::Receiver<net::SendFailed>,
-    offers: mpsc::Receiver<ExitPolicy>,
+    offers: mpsc::Receiver<Option<ExitPolicy>>,
     calls: mpsc::Receiver<Call>,
     questions: mpsc::Receiver<Question>,
     events: mpsc::Receiver<Event>,
@@ -249,7 +253,8 @@ struct Driver {
     progress: watch::Sender<(usize, usize)>,
     linked: Links,
     domains: Domains,
-    offers_least: bool,
+    offered: Option<ExitPolicy>,
+    next_server_is_down: bool,
     unkept: u64,
 }
 
@@ -257,6 +262,10 @@ impl Driver {
     async fn run(mut self, inputs: Inputs) -> Result<(), Failure> {
         tracing::info!("node started");
         let ended = self.turn(inputs).await;
+        let (mixing, waiting, delivering) = self.remailer.held();
+        if mixing + waiting + delivering > 0 {
+            tracing::warn!(mixing, waiting, delivering, "stopped; what was held is lost");
+        }
         self.store.close();
         tracing::info!("node stopped");
         ended
@@ -285,7 +294,7 @@ impl Driver {
                     answer(self.remailer.handle_sealed(sealed, &mut self.rng), to);
                 }
                 Some(failure) = inputs.failures.recv() => self.send_failed(failure),
-                Some(policy) = inputs.offers.recv() => self.offer(policy),
+                Some(offered) = inputs.offers.recv() => self.offer(offered),
                 Some((order, answer)) = inputs.calls.recv() => {
                     // A caller that has hung up is told nothing.
                     let _ = answer.send(match order {
@@ -327,7 +336,10 @@ impl Driver {
                     tracing::debug!(nodes = view.len(), "view taken");
                     self.progress.send_modify(|(nodes, _)| *nodes = view.len());
                     let nodes = view.iter().map(|record| record.node());
-                    let others = nodes.filter(|node| *node != self.remailer.node()).collect();
+                    let own = self.remailer.node();
+                    let mut others: Vec<_> = nodes.filter(|node| *node != own).collect();
+                    // Which of more than can be linked must not follow from their keys.
+                    others.shuffle(&mut self.rng);
                     self.order(Order::Links(others)).await;
                 }
             }
@@ -413,8 +425,14 @@ impl Driver {
         });
     }
 
-    fn offer(&mut self, mut policy: ExitPolicy) {
-        self.offers_least = policy == least();
+    fn offer(&mut self, offered: Option<ExitPolicy>) {
+        self.next_server_is_down = offered.is_none();
+        // One that is down for now still takes what it took: mail waits for it.
+        let Some(mut policy) = offered else { return };
+        if self.offered.as_ref() == Some(&policy) {
+            return;
+        }
+        self.offered = Some(policy.clone());
         policy.domains = self.domains.clone();
         let exit = Exit { policy, anonymous: self.anonymous.clone() };
         self.remailer.handle_exit_changed(exit, self.clock.now());
@@ -430,7 +448,7 @@ impl Driver {
                 self.order(Order::Judge(judged, judgement)).await;
             }
             Event::SyncRequest { octets, answer } => {
-                if let Some(page) = self.remailer.handle_sync_request(&octets, now) {
+                if let Some(page) = self.remailer.handle_sync_request(&octets) {
                     self.order(Order::Answer(answer, page)).await;
                 }
             }
@@ -477,6 +495,11 @@ fn answer(answered: Result<[u8; 16], Refused>, to: oneshot::Sender<Answer>) {
     };
     // A client that has gone has been answered nothing; its mail is on its way all the same.
     let _ = to.send(answer);
+}
+
+/// The first node of a network, at its first start, has nobody to ask.
+fn wait_for_catch_up(bootstrap: &[OnionAddress], known: &[Vec<u8>], hour: Duration) -> Duration {
+    if bootstrap.is_empty() && known.is_empty() { Duration::ZERO } else { hour / 60 }
 }
 
 fn processors() -> usize {

@@ -96,7 +96,7 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
         }
     }
     tokio::select! {
-        () = all_know_all(&mut nodes) => announce(&nodes, arguments.smtp_port, last, &target, json)?,
+        () = all_know_all(&mut nodes) => announce(&state, &nodes, arguments.smtp_port, last, &target, json)?,
         () = interrupted.wait() => {
             stop(nodes).await;
             return Ok(());
@@ -117,6 +117,7 @@ async fn all_know_all(nodes: &mut [Node]) {
 
 #[derive(Serialize)]
 struct Ready {
+    state: PathBuf,
     nodes: Vec<ReadyNode>,
     deliver: String,
 }
@@ -128,6 +129,7 @@ struct ReadyNode {
 }
 
 fn announce(
+    state: &Path,
     nodes: &[Node],
     first: u16,
     last: u16,
@@ -138,7 +140,7 @@ fn announce(
         let ready =
             |node: &Node| ReadyNode { onion: node.onion.to_string(), smtp: node.smtp.to_string() };
         let nodes = nodes.iter().map(ready).collect();
-        return say_json(&Ready { nodes, deliver: target.to_string() });
+        return say_json(&Ready { state: state.to_owned(), nodes, deliver: target.to_string() });
     }
     let count = nodes.len();
     say(&format!(

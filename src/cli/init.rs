@@ -64,8 +64,11 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     }
     text.section("smtp");
     text.line("listen", arguments.smtp.to_string());
-    if let Some(target) = &arguments.deliver {
+    if let Some(target) = arguments.deliver {
         text.section("exit");
+        let target = target
+            .absolute()
+            .map_err(|error| Failure::new(Kind::Usage, format!("--deliver: {error}")))?;
         text.line("deliver", target.to_string());
     }
     if let Some(contact) = arguments.contact {
@@ -74,15 +77,22 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     }
     // Before anything is made: a mistake here would only show at the first start.
     crate::config::check(&text.0)?;
+    crate::control::check_path(&state.folder())?;
 
+    let descriptor = match &devnet {
+        None => None,
+        Some(path) => {
+            let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
+            let folder = DevnetFolder::open(path).map_err(fail)?;
+            Some(devnet::descriptor(&folder, path, arguments.speed, arguments.nodes)?)
+        }
+    };
     let store = Store::open(&state.folder())?;
     let mut rng = StdRng::try_from_rng(&mut SysRng)
         .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))?;
     let identity = store.identity(&mut rng)?;
-    if let Some(path) = &devnet {
-        let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
-        let folder = DevnetFolder::open(path).map_err(fail)?;
-        let descriptor = devnet::descriptor(&folder, path, arguments.speed, arguments.nodes)?;
+    store.bind(&identity.node())?;
+    if let Some(descriptor) = descriptor {
         store.pin_network(&descriptor)?;
     }
     if let Some(folder) = config.parent() {
@@ -100,7 +110,9 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     }
     say(&format!("this node is {onion}"))?;
     say(&format!("its configuration is {}", config.display()))?;
-    say(&format!("start it with: fog run --state-dir {}", state.folder().display()))
+    let as_root = if rustix::process::geteuid().is_root() { " --as-root" } else { "" };
+    say(&format!("start it with: fog run{as_root} --state-dir {}", state.folder().display()))?;
+    if as_root.is_empty() { Ok(()) } else { say("better: make it again as a user of its own") }
 }
 
 #[derive(Default)]

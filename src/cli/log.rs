@@ -1,7 +1,7 @@
 //! The log: on stderr, at the level of `RUST_LOG`.
 //!
-//! Only the level is taken from there. Events of other crates are dropped below WARN whatever it says:
-//! they print peers and names that were asked for.
+//! Only a level is taken from there, bare or after `fog=`. Events of other crates are dropped below WARN
+//! whatever it says, and those of libp2p altogether: they print peers and names that were asked for.
 
 use std::io;
 use std::sync::OnceLock;
@@ -32,9 +32,14 @@ pub(super) fn set_level(level: LevelFilter) {
 
 fn wanted() -> Option<LevelFilter> {
     let wanted = std::env::var("RUST_LOG").ok()?;
-    wanted.rsplit('=').next().and_then(|level| level.trim().parse().ok())
+    let level = |part: &str| part.trim().trim_start_matches("fog=").parse().ok();
+    wanted.split(',').find_map(level)
 }
 
 fn filter(level: LevelFilter) -> Targets {
-    Targets::new().with_default(LevelFilter::WARN).with_target("fog", level)
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("libp2p", LevelFilter::OFF)
+        .with_target("yamux", LevelFilter::OFF)
+        .with_target("fog", level)
 }

@@ -110,13 +110,34 @@ pub fn run() -> Result<(), Failure> {
         Command::Peers { state } => runtime.block_on(peers::run(state, json)),
         Command::Send(arguments) => runtime.block_on(send::run(arguments, json)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "fog", &mut io::stdout());
-            Ok(())
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "fog", &mut text);
+            say_octets(&text)
         }
-        Command::Man => clap_mangen::Man::new(Arguments::command())
-            .render(&mut io::stdout())
-            .map_err(|error| Failure::new(Kind::Internal, format!("stdout: {error}"))),
+        Command::Man => manual().and_then(|text| say_octets(&text)),
     }
+}
+
+/// One page: the program, then each of its commands.
+fn manual() -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    let mut program = Arguments::command();
+    program.build();
+    let commands = program.get_subcommands().cloned().collect::<Vec<_>>();
+    for page in std::iter::once(program).chain(commands) {
+        clap_mangen::Man::new(page)
+            .render(&mut text)
+            .map_err(|error| Failure::new(Kind::Internal, format!("manual: {error}")))?;
+    }
+    Ok(text)
+}
+
+fn say_octets(octets: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(octets)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::new(Kind::Internal, format!("stdout: {error}")))
 }
 
 /// Says on stderr what failed.

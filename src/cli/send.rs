@@ -52,9 +52,12 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
     }
     let count = recipients.len();
     let delivery = Delivery { recipients, needs, message };
-    let reply = submit(delivery, arguments.via, Clock::start()).await.map_err(|reply| {
-        Failure::new(Kind::Network, format!("{} did not take it: {reply}", arguments.via))
-            .remedy("fog status says how the node is")
+    let via = arguments.via;
+    let reply = submit(delivery, via, Clock::start()).await.map_err(|reply| match reply {
+        Some(reply) => Failure::new(Kind::Network, format!("{via} did not take it: {reply}"))
+            .remedy("fog status says how the node is"),
+        None => Failure::new(Kind::NoNode, format!("no node answers at {via}"))
+            .remedy("start one, or name another with --via"),
     })?;
     if json {
         return say_json(&Sent { recipients: count, reply });

@@ -137,21 +137,31 @@ impl Drop for Socket {
     }
 }
 
+/// Whether a state folder's socket has a path that it can be bound to.
+///
+/// # Errors
+/// If it is too long.
+pub fn check_path(folder: &Path) -> Result<(), Failure> {
+    let path = folder.join(NAME);
+    if path.as_os_str().len() <= MAX_PATH {
+        return Ok(());
+    }
+    let cause = format!(
+        "{}: longer than the {MAX_PATH} octets that a socket's path may have",
+        path.display()
+    );
+    Err(Failure::new(Kind::State, cause).remedy("use a --state-dir with a shorter path"))
+}
+
 /// Listens in a state folder whose lock is held.
 ///
 /// # Errors
-/// If the path is too long, or something other than a socket is in its place.
+/// If something other than a socket is in its place.
 pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failure> {
     let path = folder.join(NAME);
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(Kind::State, format!("{}: {error}", path.display()))
     };
-    if path.as_os_str().len() > MAX_PATH {
-        return Err(fail(&format!(
-            "longer than the {MAX_PATH} octets that a socket's path may have"
-        ))
-        .remedy("use a --state-dir with a shorter path"));
-    }
     match fs::symlink_metadata(&path) {
         // Left by a node that was killed: the lock says that nobody serves it.
         Ok(found) if found.file_type().is_socket() => {

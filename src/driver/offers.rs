@@ -23,23 +23,22 @@ pub(super) async fn first_offer(target: &Target, anonymous: &Mailbox, clock: Clo
     Exit { policy, anonymous: anonymous.clone() }
 }
 
+/// Says what the next server takes, or that it does not answer.
 pub(super) async fn keep_probing(
     target: Target,
-    mut known: ExitPolicy,
     clock: Clock,
-    offers: mpsc::Sender<ExitPolicy>,
+    offers: mpsc::Sender<Option<ExitPolicy>>,
 ) {
+    let mut wait = PROBE_AGAIN;
     loop {
-        let wait = if known == least() { PROBE_AGAIN } else { PROBE_EVERY };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = offers.closed() => return,
         }
-        // One that is down for now still takes what it took: mail waits for it.
-        let Some(policy) = probe(&target, clock).await else { continue };
-        if policy != known && offers.send(policy.clone()).await.is_err() {
+        let offered = probe(&target, clock).await;
+        wait = if offered.is_some() { PROBE_EVERY } else { PROBE_AGAIN };
+        if offers.send(offered).await.is_err() {
             return;
         }
-        known = policy;
     }
 }

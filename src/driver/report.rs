@@ -43,9 +43,11 @@ impl Driver {
         if let Some(why) = unusable {
             warnings.push(format!("no mail is taken: {why}"));
         }
-        if self.offers_least && self.target.is_some() {
-            warnings
-                .push("the next mail server does not answer, or takes seven bits only".to_owned());
+        if self.next_server_is_down {
+            warnings.push("the next mail server does not answer".to_owned());
+        }
+        if self.remailer.directory().newest(&self.remailer.node()).is_none() {
+            warnings.push("this node has no valid record: see its clock".to_owned());
         }
         warnings
     }

@@ -15,10 +15,11 @@ use keys::{NodeId, Time};
 use libp2p::swarm::{Stream, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams};
 use sphinx::{Packet, SizeClass};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::onion;
+use super::swarm::Links;
 use crate::clock::Clock;
 
 pub(crate) const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1");
@@ -30,8 +31,12 @@ const WINDOW: usize = 16;
 /// KiB queued for one peer, at most; beyond it the newest packet is dropped and reported.
 const MAX_QUEUED_KIB: usize = 16 * 1024;
 const MAX_QUEUED: usize = 1024;
-/// KiB queued for all peers together.
+/// KiB queued for all linked peers together.
 const MAX_QUEUED_KIB_IN_ALL: usize = 256 * 1024;
+/// The same for a peer that is not linked, and for all of those together: identities that nobody answers
+/// for must not take the room of those that are there.
+const MAX_UNLINKED_KIB: usize = 1024;
+const MAX_UNLINKED_KIB_IN_ALL: usize = 64 * 1024;
 /// Streams that one peer may hold open to us. One is enough; a second may be about to replace it.
 const STREAMS_PER_PEER: usize = 2;
 const MAX_STREAMS: usize = 256;
@@ -64,7 +69,9 @@ pub struct PacketQueues {
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
     peers: BTreeMap<NodeId, Queue>,
+    links: watch::Receiver<Links>,
     room: Arc<Semaphore>,
+    room_for_unlinked: Arc<Semaphore>,
 }
 
 struct Queue {
@@ -73,9 +80,15 @@ struct Queue {
 }
 
 impl PacketQueues {
-    pub(crate) fn new(control: Control, clock: Clock, failures: mpsc::Sender<SendFailed>) -> Self {
+    pub(crate) fn new(
+        control: Control,
+        clock: Clock,
+        failures: mpsc::Sender<SendFailed>,
+        links: watch::Receiver<Links>,
+    ) -> Self {
+        let room_for_unlinked = Arc::new(Semaphore::new(MAX_UNLINKED_KIB_IN_ALL));
         let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
-        Self { control, clock, failures, peers: BTreeMap::new(), room }
+        Self { control, clock, failures, peers: BTreeMap::new(), links, room, room_for_unlinked }
     }
 
     /// Queues a packet.
@@ -102,7 +115,13 @@ impl PacketQueues {
             let taken = Arc::clone(room).try_acquire_many_owned(kib);
             taken.map_err(|_| SendFailed::QueueFull)
         };
-        let _room = [take(&self.room)?, take(&queue.room)?];
+        let is_linked = self.links.borrow().contains(&to);
+        let queued = MAX_QUEUED_KIB.saturating_sub(queue.room.available_permits());
+        if !is_linked && queued.saturating_add(packet.octets().len() / 1024) > MAX_UNLINKED_KIB {
+            return Err(SendFailed::QueueFull);
+        }
+        let all = if is_linked { &self.room } else { &self.room_for_unlinked };
+        let _room = [take(all)?, take(&queue.room)?];
         let outgoing = Outgoing { packet, until, _room };
         queue.packets.try_send(outgoing).map_err(|_| SendFailed::QueueFull)
     }

@@ -171,7 +171,7 @@ pub fn spawn(
         task.run(orders_out).await;
         connector.retire(&own);
     });
-    let queues = PacketQueues::new(control, clock, failures_in);
+    let queues = PacketQueues::new(control, clock, failures_in, links.clone());
     Ok(Handle { events, packets, orders, queues, failures, links, task })
 }
 
@@ -261,11 +261,14 @@ impl Task {
                 self.dial_due();
             }
             Order::Links(nodes) => {
-                self.wanted.keep_only(|node| nodes.contains(node));
+                let bootstrap = &self.bootstrap;
+                self.wanted.keep_only(|node| nodes.contains(node) || bootstrap.contains(node));
                 for node in self.bootstrap.iter().chain(&nodes) {
                     self.wanted.want(*node);
                 }
             }
+            // A bootstrap is dialled for as long as it is configured: it may come back.
+            Order::Unlink(node) if self.bootstrap.contains(&node) => {}
             Order::Unlink(node) => self.wanted.forget(&node),
         }
     }

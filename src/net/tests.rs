@@ -106,7 +106,7 @@ async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() 
     while sender.queues.send(nobody, packet(), past).is_ok() {
         queued += 1;
     }
-    assert_eq!(queued, 64, "16 MiB of 256 KiB");
+    assert_eq!(queued, 4, "1 MiB of 256 KiB for a peer that is not there");
     for _ in 0..queued {
         let failure = timeout(SOON, sender.failures.recv()).await.unwrap();
         assert_eq!(failure, Some(SendFailed::Expired));

@@ -34,6 +34,19 @@ pub enum Target {
     Smarthost(SocketAddr),
 }
 
+impl Target {
+    /// The same from wherever the node is started.
+    ///
+    /// # Errors
+    /// If the present folder is not known.
+    pub fn absolute(self) -> io::Result<Self> {
+        match self {
+            Self::Maildir(folder) => std::path::absolute(folder).map(Self::Maildir),
+            Self::Smarthost(address) => Ok(Self::Smarthost(address)),
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 
@@ -112,17 +125,19 @@ fn capabilities(offers: &Offers) -> Capabilities {
 /// Hands a message to a node as a user's program does; returns its reply.
 ///
 /// # Errors
-/// The reply of the node that did not take it, or what became of the connection.
-pub async fn submit(delivery: Delivery, node: SocketAddr, clock: Clock) -> Result<String, String> {
+/// The reply of the node that did not take it; nothing if none answers there.
+pub async fn submit(
+    delivery: Delivery,
+    node: SocketAddr,
+    clock: Clock,
+) -> Result<String, Option<String>> {
     let client = Client::deliver(EHLO_NAME, delivery);
     let (outcome, _, reply) = talk(client, node, clock).await;
     match outcome {
         Outcome::Delivered { refused: 0, later: 0, .. } => Ok(reply),
-        Outcome::Delivered { .. } => Err(format!("not every recipient was taken; {reply}")),
-        Outcome::Probed(_) | Outcome::Refused | Outcome::Later if reply.is_empty() => {
-            Err("no SMTP server answers there".to_owned())
-        }
-        Outcome::Probed(_) | Outcome::Refused | Outcome::Later => Err(reply),
+        Outcome::Delivered { .. } => Err(Some(format!("not every recipient was taken; {reply}"))),
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later if reply.is_empty() => Err(None),
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later => Err(Some(reply)),
     }
 }
 

@@ -42,11 +42,13 @@ impl Store {
     /// Opens a state folder, or makes it.
     ///
     /// # Errors
-    /// If it cannot be made or read, is open to other users, in use, or of another version.
+    /// If its path is too long, or it cannot be made or read, is open to other users, in use, or of
+    /// another version.
     pub fn open(folder: &Path) -> Result<Self, Failure> {
         let fail = |what: &Path, error: &dyn std::fmt::Display| {
             Failure::new(Kind::State, format!("{}: {error}", what.display()))
         };
+        crate::control::check_path(folder)?;
         let mut builder = DirBuilder::new();
         let builder = builder.recursive(true).mode(0o700);
         builder.create(folder).map_err(|error| fail(folder, &error))?;

@@ -10,8 +10,8 @@ use record::{Record, RecordHash, Unverified};
 /// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
 /// new one. 10,000 identities with 4 records of 5 KB are 200 MB.
 const MAX_IDENTITIES: usize = 10_000;
-/// Records held for one identity. The view of an hour may need one that was renewed since: in the time
-/// that a record takes to settle, a sixth of an hour, [`spacing`] lets two more come, or three at its ends.
+/// Records held for one identity: the one that the present hour's view needs, the newest, and between
+/// them what may become the next hour's.
 const MAX_RECORDS: usize = 4;
 
 /// How far apart the records of one identity must be dated: a twelfth of an hour. Closer ones are not
@@ -24,6 +24,8 @@ pub fn spacing(schedule: &Schedule) -> Duration {
 /// Every verified record that has not lapsed.
 pub struct Directory {
     schedule: Schedule,
+    /// By when records for the present hour's view were published.
+    settled: Time,
     entries: BTreeMap<NodeId, Entry>,
 }
 
@@ -72,7 +74,7 @@ impl Directory {
     /// An empty directory.
     #[must_use]
     pub fn new(schedule: Schedule) -> Self {
-        Self { schedule, entries: BTreeMap::new() }
+        Self { schedule, settled: Time::default(), entries: BTreeMap::new() }
     }
 
     /// Takes in a record, or says why not. Nothing known is ever displaced by something older.
@@ -89,15 +91,39 @@ impl Directory {
             None => {
                 let mut entry =
                     Entry { passed_on: None, records: Vec::new(), keys: BTreeMap::new() };
-                entry.push(&record);
+                entry.insert(&record, self.settled);
                 self.entries.insert(node, entry);
                 Ok((Admitted::Newcomer, record))
             }
             Some(entry) => {
                 entry.check(&record, spacing(&self.schedule))?;
-                entry.push(&record);
+                entry.insert(&record, self.settled);
                 Ok((Admitted::Renewal, record))
             }
+        }
+    }
+
+    /// Says by when records for the present hour's view were published: those stay, however often
+    /// their authors renew them, and are served to who joins in the middle of the hour.
+    pub fn turn_hour(&mut self, settled: Time) {
+        self.settled = settled;
+    }
+
+    /// Takes in a record that a catch-up brought: as [`Directory::admit`] does, and also one that is
+    /// older than the newest known but is what the present hour's view needs.
+    ///
+    /// # Errors
+    /// [`Unwanted`].
+    pub fn admit_synced(&mut self, record: Record) -> Result<(Admitted, Arc<Record>), Unwanted> {
+        let settled = self.settled;
+        let spacing = spacing(&self.schedule);
+        match self.entries.get_mut(&record.node()) {
+            Some(entry) if entry.misses(&record, settled, spacing) => {
+                let record = Arc::new(record);
+                entry.insert(&record, settled);
+                Ok((Admitted::Renewal, record))
+            }
+            _ => self.admit(record),
         }
     }
 
@@ -146,17 +172,16 @@ impl Directory {
         self.entries.values().filter_map(|entry| entry.records.last())
     }
 
-    /// For every node after this one, by identity: its newest record published by `settled`, and after
+    /// For every node after this one, by identity: its newest settled record, and after
     /// it its newest, if that is another.
     pub(crate) fn after(
         &self,
         node: Option<NodeId>,
-        settled: Time,
     ) -> impl Iterator<Item = (NodeId, Vec<&Arc<Record>>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = node.map_or(Unbounded, Excluded);
         self.entries.range((from, Unbounded)).map(move |(node, entry)| {
-            let is_settled = |record: &&Arc<Record>| record.published_at() <= settled;
+            let is_settled = |record: &&Arc<Record>| record.published_at() <= self.settled;
             let old = entry.records.iter().rev().find(is_settled);
             let newest = entry.records.last();
             let newest = newest.filter(|new| old.is_none_or(|old| old.hash() != new.hash()));
@@ -226,11 +251,39 @@ impl Entry {
         Ok(())
     }
 
-    fn push(&mut self, record: &Arc<Record>) {
+    /// Whether an older record is what the view needs and is not here: settled, newer than every other
+    /// settled one, and at odds with nothing known.
+    fn misses(&self, record: &Record, settled: Time, spacing: Duration) -> bool {
+        let is_settled = record.published_at() <= settled;
+        let apart = |known: &Arc<Record>| {
+            let (first, second) = if known.sequence() < record.sequence() {
+                (known.published_at(), record.published_at())
+            } else {
+                (record.published_at(), known.published_at())
+            };
+            known.sequence() != record.sequence() && second >= first.plus(spacing)
+        };
+        let newer = |known: &Arc<Record>| {
+            known.sequence() > record.sequence() && known.published_at() <= settled
+        };
+        let same_keys = |(epoch, hash): (Epoch, [u8; 32])| {
+            self.keys.get(&epoch).is_none_or(|known| *known == hash)
+        };
+        is_settled
+            && self.records.last().is_some_and(|last| record.sequence() < last.sequence())
+            && self.records.iter().all(apart)
+            && !self.records.iter().any(newer)
+            && key_hashes(record).all(same_keys)
+    }
+
+    /// In its place by number. What is too much goes, oldest first, but never the newest settled one.
+    fn insert(&mut self, record: &Arc<Record>, settled: Time) {
         self.keys.extend(key_hashes(record));
-        self.records.push(Arc::clone(record));
+        let at = self.records.partition_point(|known| known.sequence() < record.sequence());
+        self.records.insert(at, Arc::clone(record));
         if self.records.len() > MAX_RECORDS {
-            self.records.remove(0);
+            let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
+            self.records.remove(usize::from(needed == Some(0)));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! it, the newest. Records in a page are checked as if they had been gossiped.
 
 use bincode::{Decode, Encode};
-use keys::{NodeId, Time};
+use keys::NodeId;
 use record::canonical::{self, CodecError};
 
 use crate::admit::Directory;
@@ -39,14 +39,13 @@ pub struct Page {
 }
 
 impl Directory {
-    /// The page that answers a request. `settled` is the time by which records for the present hour's
-    /// view were published: who joins in the middle of the hour needs those too.
+    /// The page that answers a request.
     #[must_use]
-    pub fn page(&self, request: &Request, settled: Time) -> Page {
+    pub fn page(&self, request: &Request) -> Page {
         let mut page = Page { records: Vec::new(), next: None };
         let mut octets = 0;
         let mut last = None;
-        for (node, records) in self.after(request.after, settled) {
+        for (node, records) in self.after(request.after) {
             octets += records.iter().map(|record| record.octets().len()).sum::<usize>();
             if octets > MAX_RECORD_OCTETS || page.records.len() + records.len() > MAX_RECORDS {
                 page.next = last;

@@ -158,6 +158,12 @@ impl Unverified {
 pub struct Signed(Record);
 
 impl Signed {
+    /// Whose it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.node()
+    }
+
     /// Its place in the author's own order.
     #[must_use]
     pub fn sequence(&self) -> u64 {

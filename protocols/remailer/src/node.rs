@@ -3,6 +3,7 @@
 mod ingress;
 mod records;
 
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::publish::Publisher;
 use crate::seal::Sealed;
 use ingress::ask;
 pub use ingress::{Refused, SealedMessage, Sealing, SealingFailed};
+use records::Brought;
 pub use records::{Judgement, SyncStep};
 
 /// What a node begins with.
@@ -39,6 +41,9 @@ pub struct Setup {
     pub seeds: Vec<(Epoch, MixSeed)>,
     /// Statements known before; checked again.
     pub statements: Vec<Vec<u8>>,
+    /// How long to wait with the first record for a catch-up, which may bring a newer one of one's own
+    /// than this node knows.
+    pub first_record_after: Duration,
 }
 
 /// What is to be done.
@@ -115,7 +120,9 @@ impl Remailer {
             counts: Counts::default(),
             descriptor: setup.descriptor,
         };
+        remailer.turn_hour(now);
         remailer.restore(setup.seeds, &setup.statements, now);
+        remailer.publisher.not_before(now.plus(setup.first_record_after));
         remailer
     }
 
@@ -128,9 +135,8 @@ impl Remailer {
         }
         self.commands.push_back(Command::ForgetSeeds(oldest));
         for octets in statements {
-            self.resume_after(octets, now);
             // Records that have lapsed since are no news.
-            let _ = self.admit(octets, now);
+            let _ = self.admit(octets, now, Brought::ByGossip);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand::{CryptoRng, RngExt as _};
-use record::{Draft, RecordHash, TRAFFIC_CLASSES};
+use record::{Draft, RecordHash, Signed, TRAFFIC_CLASSES};
 use sphinx::EpochKey;
 
 use crate::exit::Exit;
@@ -19,7 +19,9 @@ pub(crate) struct Publisher {
     sequence: u64,
     previous: RecordHash,
     next: Time,
-    earliest: Time,
+    /// Before this, peers do not take another.
+    spaced: Time,
+    has_published: bool,
 }
 
 impl Publisher {
@@ -31,26 +33,39 @@ impl Publisher {
         now: Time,
     ) -> Self {
         let previous = RecordHash::NONE;
-        Self { identity, network, contact, family, sequence: 0, previous, next: now, earliest: now }
-    }
-
-    /// Goes on after a record that was published before, not sooner than peers take the next.
-    pub(crate) fn resume(
-        &mut self,
-        sequence: u64,
-        hash: RecordHash,
-        published_at: Time,
-        schedule: &Schedule,
-    ) {
-        if sequence >= self.sequence {
-            self.sequence = sequence;
-            self.previous = hash;
-            self.earliest = published_at.plus(directory::spacing(schedule));
+        Self {
+            identity,
+            network,
+            contact,
+            family,
+            sequence: 0,
+            previous,
+            next: now,
+            spaced: now,
+            has_published: false,
         }
     }
 
-    pub(crate) fn not_before(&mut self, now: Time) {
-        self.next = self.next.max(self.earliest.max(now));
+    /// Goes on after a record of one's own, wherever it came from: above its number, and not sooner
+    /// than peers take the next. A date ahead of the clock is a clock that was once wrong.
+    pub(crate) fn resume(&mut self, own: &Signed, now: Time, schedule: &Schedule) {
+        if own.sequence() > self.sequence {
+            self.sequence = own.sequence();
+            self.previous = own.hash();
+            self.spaced = own.published_at().min(now).plus(directory::spacing(schedule));
+            self.next = self.next.max(self.spaced);
+        }
+    }
+
+    pub(crate) fn not_before(&mut self, earliest: Time) {
+        self.next = self.next.max(earliest);
+    }
+
+    /// Peers have said what they know: the first record waits no longer than it must.
+    pub(crate) fn caught_up(&mut self, now: Time) {
+        if !self.has_published {
+            self.next = self.spaced.max(now);
+        }
     }
 
     pub(crate) fn next(&self) -> Time {
@@ -80,6 +95,7 @@ impl Publisher {
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Option<Vec<u8>> {
+        self.has_published = true;
         let hour_end = schedule.hour_end(schedule.hour_at(now));
         self.next = hour_end.plus(schedule.hour().mul_f64(rng.random_range(0.05..0.65)));
         let draft = Draft {
@@ -98,7 +114,7 @@ impl Publisher {
 
     /// Publishes within a moment, because what the record says has changed.
     pub(crate) fn hasten(&mut self, now: Time) {
-        let soon = now.plus(Duration::from_millis(500)).max(self.earliest);
+        let soon = now.plus(Duration::from_millis(500)).max(self.spaced);
         self.next = self.next.min(soon);
     }
 }

@@ -93,6 +93,7 @@ impl<R: CryptoRng> Simulation<R> {
                 family: Vec::new(),
                 seeds: Vec::new(),
                 statements: Vec::new(),
+                first_record_after: Duration::ZERO,
             };
             let node = Remailer::new(setup, now, &mut simulation.rng);
             simulation.ids.insert(node.node(), index);

@@ -188,6 +188,7 @@ fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
         family: Vec::new(),
         seeds: Vec::new(),
         statements: Vec::new(),
+        first_record_after: MINUTE,
     };
     let mut node = Remailer::new(setup, start, &mut rng);
     let mut forgotten = Vec::new();
@@ -235,8 +236,11 @@ fn a_restored_backup_publishes_above_what_peers_hold() {
         family: Vec::new(),
         seeds: seeds.collect(),
         statements: Vec::new(),
+        first_record_after: MINUTE,
     };
     let mut node = Remailer::new(setup, start, &mut rng);
+    node.handle_timeout(start, &mut rng);
+    assert!(std::iter::from_fn(|| node.next_command()).all(|c| !matches!(c, Command::Announce(_))));
     let held = forger.record(41, start, 100);
     assert_eq!(node.handle_statement(&held, start), Judgement::Accept);
     let mut now = start;

@@ -93,6 +93,8 @@ pub struct Session {
     errors: u32,
     messages: u32,
     deadline: Duration,
+    /// When it last came nearer to a message.
+    moved: Duration,
 }
 
 enum State {
@@ -130,6 +132,7 @@ impl Session {
             errors: 0,
             messages: 0,
             deadline: limits.idle,
+            moved: Duration::ZERO,
         };
         session.reply("220 fog ESMTP");
         session
@@ -151,6 +154,7 @@ impl Session {
     pub fn handle_input(&mut self, octets: &[u8], now: Duration) {
         if matches!(self.state, State::Data { .. }) {
             self.progress(now);
+            self.moved = now;
         }
         self.input.extend_from_slice(octets);
         self.advance(now);
@@ -163,6 +167,7 @@ impl Session {
             State::AskedRecipient(mut transaction, mailbox) => {
                 match answer {
                     Answer::Taken(_) => {
+                        self.moved = now;
                         transaction.recipients.push(mailbox);
                         self.reply("250 2.1.5 ok");
                     }
@@ -176,6 +181,7 @@ impl Session {
             }
             State::AskedMessage => match answer {
                 Answer::Taken(name) => {
+                    self.moved = now;
                     let name = u128::from_be_bytes(name);
                     self.reply(&format!("250 2.0.0 taken as {name:032x}"));
                 }
@@ -216,8 +222,8 @@ impl Session {
         }
     }
 
-    /// The server is crowded: ends the session if it has made no progress for `idle`, or is still
-    /// sending a message that began longer ago than ten times that.
+    /// The server is crowded: ends the session if nothing has brought it nearer to a message for `idle`
+    /// (NOOP and the like do not), or it is still sending one that began longer ago than ten times that.
     pub fn handle_pressure(&mut self, idle: Duration, now: Duration) {
         let began = match &self.state {
             State::Data { until, .. } => until.saturating_sub(self.limits.message),
@@ -228,9 +234,8 @@ impl Session {
             | State::AskedMessage
             | State::Closed => now,
         };
-        let quiet_since = self.deadline.saturating_sub(self.limits.idle);
         let is_asking = matches!(self.state, State::AskedRecipient(..) | State::AskedMessage);
-        let is_late = now >= quiet_since + idle || now >= began + idle * 10;
+        let is_late = now >= self.moved + idle || now >= began + idle * 10;
         if is_late && !is_asking {
             self.close("421 4.3.2 too slow for a crowded server");
         }

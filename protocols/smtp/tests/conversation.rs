@@ -219,9 +219,15 @@ fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
         session.handle_input(b"x", second * (251 + late));
     }
     assert_eq!(session.poll_timeout(), second * 550, "no whole command came");
-    session.handle_pressure(second * 20, second * 269);
     assert!(!closed(&mut session));
-    session.handle_pressure(second * 20, second * 270);
+    // Nor does any number of commands that lead to no message, once it is crowded.
+    let mut session = Session::new(Limits::new(1000));
+    for late in 0..20 {
+        session.handle_input(b"EHLO x\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\nRSET\r\n", second * late);
+        session.handle_pressure(second * 20, second * late);
+    }
+    assert!(!closed(&mut session));
+    session.handle_pressure(second * 20, second * 20);
     assert!(closed(&mut session));
 
     let mut session = Session::new(Limits::new(1000));

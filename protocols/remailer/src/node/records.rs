@@ -39,7 +39,7 @@ pub enum SyncStep {
 impl Remailer {
     /// Takes a gossiped statement and says what is to become of it.
     pub fn handle_statement(&mut self, octets: &[u8], now: Time) -> Judgement {
-        match self.judge(octets, now) {
+        match self.judge(octets, now, Brought::ByGossip) {
             // What a catch-up brought first is still passed on when gossip brings it, once.
             Judgement::Accept | Judgement::Ignore if self.directory.pass_on(octets) => {
                 Judgement::Accept
@@ -49,8 +49,8 @@ impl Remailer {
         }
     }
 
-    fn judge(&mut self, octets: &[u8], now: Time) -> Judgement {
-        match self.admit(octets, now) {
+    fn judge(&mut self, octets: &[u8], now: Time, brought: Brought) -> Judgement {
+        match self.admit(octets, now, brought) {
             Ok(()) => {
                 self.counts.add("record taken");
                 Judgement::Accept
@@ -80,11 +80,9 @@ impl Remailer {
 
     /// Answers a peer that catches up; nothing if its request is malformed.
     #[must_use]
-    pub fn handle_sync_request(&self, octets: &[u8], now: Time) -> Option<Vec<u8>> {
+    pub fn handle_sync_request(&self, octets: &[u8]) -> Option<Vec<u8>> {
         let request = Request::decode(octets).ok()?;
-        let hour = self.schedule.hour_start(self.schedule.hour_at(now));
-        let settled = hour.minus(self.parameters().settle);
-        self.directory.page(&request, settled).encode().ok()
+        self.directory.page(&request).encode().ok()
     }
 
     /// Takes a page of a peer's records, each checked as if it had been gossiped.
@@ -98,12 +96,13 @@ impl Remailer {
                 Ok(record) => last = last.max(Some(record.claimed_node())),
                 Err(_) => return SyncStep::Bad,
             }
-            if self.judge(statement, now) == Judgement::Reject {
+            if self.judge(statement, now, Brought::ByCatchUp) == Judgement::Reject {
                 return SyncStep::Bad;
             }
         }
         match page.next {
             None => {
+                self.publisher.caught_up(now);
                 if self.view.is_none() {
                     self.take_view(now);
                 }
@@ -117,11 +116,22 @@ impl Remailer {
         }
     }
 
-    pub(super) fn admit(&mut self, octets: &[u8], now: Time) -> Result<(), Rejected> {
-        let record = Unverified::parse(octets)?
-            .check_signature(&self.descriptor.id())?
-            .timely(now, &self.schedule)?;
-        let (admitted, record) = self.directory.admit(record)?;
+    pub(super) fn admit(
+        &mut self,
+        octets: &[u8],
+        now: Time,
+        brought: Brought,
+    ) -> Result<(), Rejected> {
+        let signed = Unverified::parse(octets)?.check_signature(&self.descriptor.id())?;
+        if signed.node() == self.node {
+            // Whatever becomes of it: what was signed with a number is never signed again.
+            self.publisher.resume(&signed, now, &self.schedule);
+        }
+        let record = signed.timely(now, &self.schedule)?;
+        let (admitted, record) = match brought {
+            Brought::ByGossip => self.directory.admit(record)?,
+            Brought::ByCatchUp => self.directory.admit_synced(record)?,
+        };
         if admitted == Admitted::Newcomer && record.node() != self.node {
             self.commands.push_back(Command::Link(record.node()));
         }
@@ -130,23 +140,7 @@ impl Remailer {
         Ok(())
     }
 
-    /// Numbers go on after one's own record even if that has lapsed.
-    pub(super) fn resume_after(&mut self, octets: &[u8], now: Time) {
-        let own = Unverified::parse(octets).ok().filter(|own| own.claimed_node() == self.node);
-        if let Some(Ok(own)) = own.map(|own| own.check_signature(&self.descriptor.id())) {
-            self.publisher.resume(own.sequence(), own.hash(), own.published_at(), &self.schedule);
-            self.publisher.not_before(now);
-        }
-    }
-
     pub(super) fn publish(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        // Peers may hold a newer one than this node does: after a restored backup, say.
-        if let Some(own) = self.directory.newest(&self.node).cloned() {
-            self.resume_after(own.octets(), now);
-            if self.publisher.next() > now {
-                return;
-            }
-        }
         let mut keys = Vec::new();
         for epoch in Publisher::epochs(&self.schedule, now) {
             if self.mix.key(epoch).is_none() {
@@ -162,9 +156,8 @@ impl Remailer {
         let exit = self.exit.as_ref();
         let octets = self.publisher.publish(keys, exit, digest, &self.schedule, now, rng);
         let Some(octets) = octets else { return };
-        match self.admit(&octets, now) {
+        match self.admit(&octets, now, Brought::ByGossip) {
             Ok(()) => {
-                self.resume_after(&octets, now);
                 self.directory.pass_on(&octets);
                 self.counts.add("record published");
                 self.commands.push_back(Command::Announce(octets));
@@ -190,6 +183,7 @@ impl Remailer {
     pub(super) fn take_view(&mut self, now: Time) {
         let hour = self.schedule.hour_at(now);
         self.next_view = self.schedule.hour_end(hour);
+        self.turn_hour(now);
         let partial = self.directory.partial_view(hour, self.parameters().settle);
         match partial.if_sufficient() {
             Ok(view) => self.set_view(view),
@@ -199,6 +193,11 @@ impl Remailer {
                 }
             }
         }
+    }
+
+    pub(super) fn turn_hour(&mut self, now: Time) {
+        let start = self.schedule.hour_start(self.schedule.hour_at(now));
+        self.directory.turn_hour(start.minus(self.parameters().settle));
     }
 
     fn set_view(&mut self, view: View) {
@@ -211,6 +210,13 @@ impl Remailer {
         let oldest = now.minus(self.schedule.hour() * VIEW_HOURS + Duration::from_secs(1));
         self.view.as_ref().filter(|view| view.taken() >= oldest)
     }
+}
+
+/// How a statement came. What gossip brings has to be news; a catch-up also fills gaps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    ByGossip,
+    ByCatchUp,
 }
 
 pub(super) enum Rejected {
