@@ -104,6 +104,7 @@ impl PacketQueues {
                 control: self.control.clone(),
                 clock: self.clock,
                 failures: self.failures.clone(),
+                links: self.links.clone(),
                 queued,
                 kept: VecDeque::new(),
             };
@@ -138,6 +139,7 @@ struct Sender {
     control: Control,
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
+    links: watch::Receiver<Links>,
     queued: mpsc::Receiver<Outgoing>,
     /// Taken from the queue and not yet answered for.
     kept: VecDeque<Outgoing>,
@@ -164,9 +166,25 @@ impl Sender {
             if self.queued.is_closed() && self.kept.is_empty() {
                 return;
             }
-            tokio::time::sleep(wait).await;
+            self.pause(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
             self.drop_expired().await;
+        }
+    }
+
+    /// Until the time is over, or a peer that was not linked is.
+    async fn pause(&mut self, wait: Duration) {
+        let to = self.to;
+        let is_linked = self.links.borrow_and_update().contains(&to);
+        let linked = async {
+            // While the link is there, or when the swarm has ended, only the time counts.
+            if is_linked || self.links.wait_for(|links| links.contains(&to)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = linked => {}
         }
     }
 

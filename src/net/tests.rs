@@ -94,6 +94,22 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
 }
 
 #[tokio::test]
+async fn a_peer_that_comes_back_gets_its_packets_with_the_link() {
+    use sphinx::{Packet, SizeClass};
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = start(1, folder.path(), &[]);
+    let packet = Packet::from_octets(vec![5; SizeClass::SMALLEST.packet_len()]).unwrap();
+    let later = Clock::start().now().plus(Duration::from_secs(3600));
+    sender.queues.send(onion(2).node(), packet, later).unwrap();
+    // By now the next attempt is some seconds away.
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    let mut receiver = start(2, folder.path(), &[onion(1)]);
+    assert!(linked(&mut receiver, 1).await);
+    let got = timeout(Duration::from_secs(1), receiver.packets.recv()).await.unwrap().unwrap();
+    assert_eq!(got.octets()[0], 5);
+}
+
+#[tokio::test]
 async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() {
     use sphinx::{Packet, SizeClass};
     let folder = tempfile::tempdir().unwrap();
