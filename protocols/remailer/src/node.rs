@@ -251,6 +251,9 @@ impl Remailer {
                 if refused > 0 {
                     self.counts.add("message refused by the next server");
                 }
+                if taken == 0 && refused == 0 {
+                    self.counts.add("message dropped: delivery cut short");
+                }
             }
             DeliveryOutcome::Later(delivery) => {
                 self.counts.add("delivery postponed");
