@@ -14,10 +14,11 @@ use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::failure::{Failure, Kind};
+use crate::net::tor::{Mode, TorSettings};
 use crate::smtp::Target;
 
 /// Every key there is.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 15] = [
     "network.id",
     "network.bootstrap",
     "network.devnet",
@@ -29,11 +30,16 @@ const KEYS: [&str; 11] = [
     "operator.contact",
     "operator.family",
     "log.level",
+    "tor.mode",
+    "tor.control",
+    "tor.socks",
+    "tor.listen",
 ];
 
 /// The From of mail whose sender did not ask for another, if nothing else is said.
 const DEFAULT_FROM: &str = "anonymous@fog.invalid";
 const DEFAULT_LISTEN: &str = "127.0.0.1:2525";
+const DEFAULT_TOR_LISTEN: &str = "127.0.0.1:9998";
 /// The record's bound.
 const MAX_CONTACT: usize = 128;
 const MAX_FAMILY: usize = 16;
@@ -63,6 +69,8 @@ pub struct Config {
     pub family: Vec<OnionAddress>,
     /// The level of the log.
     pub level: LevelFilter,
+    /// How to come to a Tor.
+    pub tor: TorSettings,
 }
 
 impl Config {
@@ -83,6 +91,14 @@ impl Config {
                 None => failure.remedy("examples/deploy/fog.toml shows every key"),
             }
         })
+    }
+
+    /// What an empty file says.
+    ///
+    /// # Errors
+    /// None, unless a default is no valid value.
+    pub fn default_settings() -> Result<Self, Failure> {
+        Self::parse("").map_err(|problem| Failure::new(Kind::Internal, problem.cause))
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -162,6 +178,7 @@ struct Raw {
     exit: RawExit,
     operator: RawOperator,
     log: RawLog,
+    tor: RawTor,
 }
 
 #[derive(Deserialize, Default)]
@@ -198,6 +215,40 @@ struct RawOperator {
 #[serde(default)]
 struct RawLog {
     level: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawTor {
+    mode: Option<String>,
+    control: Option<String>,
+    socks: Option<String>,
+    listen: Option<String>,
+}
+
+impl RawTor {
+    fn check(&self) -> Result<TorSettings, Problem> {
+        let mode = match self.mode.as_deref() {
+            None | Some("auto") => Mode::Auto,
+            Some("running") => Mode::Running,
+            Some("own") => Mode::Own,
+            Some("manual") => Mode::Manual,
+            Some(_) => return Err(Problem::of("tor.mode", "say auto, running, own or manual")),
+        };
+        let control = self.control.as_deref().map(str::parse).transpose();
+        let control = control.map_err(|error| Problem::of("tor.control", error))?;
+        if control.is_some() && matches!(mode, Mode::Own | Mode::Manual) {
+            return Err(Problem::of("tor.control", "is for tor.mode auto and running"));
+        }
+        let loopback = |key, text: &str| match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(address),
+            Ok(_) => Err(Problem::of(key, "only loopback addresses are used")),
+            Err(_) => Err(Problem::of(key, "not ADDRESS:PORT")),
+        };
+        let socks = self.socks.as_deref().map(|text| loopback("tor.socks", text)).transpose()?;
+        let listen = self.listen.as_deref().unwrap_or(DEFAULT_TOR_LISTEN);
+        Ok(TorSettings { mode, control, socks, listen: loopback("tor.listen", listen)? })
+    }
 }
 
 impl Raw {
@@ -239,6 +290,7 @@ impl Raw {
             level: level
                 .parse()
                 .map_err(|_| Problem::of("log.level", "say error, warn, info, debug or trace"))?,
+            tor: self.tor.check()?,
         })
     }
 }
@@ -313,6 +365,11 @@ mod tests {
             ("[exit]\ndeliver = \"smtp://mx.example\"", "exit.deliver: say maildir", ""),
             ("[exit]\ndomains = [\"a b\"]", "exit.domains: bad domain", ""),
             ("[exit]\nfrom = \"nobody\"", "exit.from: address without @", ""),
+            ("[tor]\nmode = \"none\"", "tor.mode: say auto", ""),
+            ("[tor]\ncontrol = \"10.0.0.1:9051\"", "tor.control: a control port on another", ""),
+            ("[tor]\nmode = \"own\"\ncontrol = \"127.0.0.1:1\"", "tor.control: is for", ""),
+            ("[tor]\nsocks = \"9050\"", "tor.socks: not ADDRESS:PORT", ""),
+            ("[tor]\nlisten = \"0.0.0.0:1\"", "tor.listen: only loopback", ""),
             ("[log]\nlevel = \"loud\"", "log.level: say", ""),
             ("[operator]\ncontact = \"a\\nb\"", "operator.contact: at most", ""),
             ("[smtp", "", ""),

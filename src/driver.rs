@@ -8,7 +8,7 @@
 //!    server's offers
 //! 4. the control socket
 //! 5. submissions
-//! 6. the network: records, catching up, links
+//! 6. the network: whether it reaches this node, links, records, catching up
 //!
 //! After each of them the commands are carried out, and the timer is set anew.
 
@@ -39,8 +39,9 @@ use tokio::time::sleep_until;
 use crate::clock::Clock;
 use crate::control::{self, Answer as Answered, Call};
 use crate::failure::{Failure, Kind};
-use crate::net::connect::Connector;
-use crate::net::{self, Event, Links, Order};
+use crate::net::connect::{Connector, DevnetFolder};
+use crate::net::tor::{Tor, TorState};
+use crate::net::{self, Event, Links, Order, Reach, Scores};
 use crate::smtp::{Question, Target, deliver, listen};
 use crate::store::Store;
 use offers::{first_offer, keep_probing};
@@ -52,6 +53,15 @@ const OPENED: usize = 64;
 const QUESTIONS: usize = 64;
 /// How often the accepted keys are compared with the clock.
 const KEYS_TICK: Duration = Duration::from_millis(250);
+
+/// How onion addresses are reached.
+pub enum Carrier {
+    /// Through a folder, on loopback.
+    Devnet(DevnetFolder),
+    /// Through Tor.
+    Tor(Tor),
+}
+
 /// What a node is started with.
 pub struct Settings {
     /// Its open state folder.
@@ -59,7 +69,7 @@ pub struct Settings {
     /// Its network.
     pub descriptor: Descriptor,
     /// How onion addresses are reached.
-    pub connector: Connector,
+    pub carrier: Carrier,
     /// Nodes to begin with; none for the first of a network.
     pub bootstrap: Vec<OnionAddress>,
     /// How to reach its operator; may be empty.
@@ -110,19 +120,27 @@ impl Node {
         }
 
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
-        let smtp = listen(settings.smtp, questions_in, clock).await?;
+        let (connector, mut tor) = match settings.carrier {
+            Carrier::Devnet(folder) => (Connector::Devnet(folder), None),
+            Carrier::Tor(tor) => (Connector::Tor(tor.connector()), Some(tor)),
+        };
+        let from_onion = tor.as_mut().and_then(Tor::take_smtp);
+        let smtp = listen(settings.smtp, from_onion, questions_in, clock).await?;
         store.bind(&identity.node())?;
         store.pin_network(&settings.descriptor)?;
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = control::listen(store.folder(), calls_in)?;
         let net = net::spawn(
             &identity,
-            &network,
-            settings.connector,
+            &settings.descriptor,
+            connector,
             &settings.bootstrap,
             clock,
             StdRng::from_rng(&mut rng),
         )?;
+        if let Some(tor) = &tor {
+            tor.serve(&identity, smtp).await?;
+        }
 
         let (offers_in, offers) = mpsc::channel(1);
         if let Some(target) = settings.deliver.clone() {
@@ -156,7 +174,14 @@ impl Node {
             network: network.to_string(),
             target: settings.deliver,
             anonymous: settings.anonymous,
-            net: Net { orders: net.orders, queues: net.queues, links: net.links.clone() },
+            net: Net {
+                orders: net.orders,
+                queues: net.queues,
+                links: net.links.clone(),
+                scores: net.scores,
+                reach: net.reach.clone(),
+                tor: tor.as_ref().map(Tor::state),
+            },
             keys,
             outcomes: outcomes_in,
             conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
@@ -180,12 +205,16 @@ impl Node {
             questions,
             events: net.events,
             links: net.links,
+            reach: net.reach,
         };
         let swarm = net.task;
         let task = tokio::spawn(async move {
             let ended = driver.run(inputs).await;
             // The driver's ends are closed now; the swarm takes its address back.
             let _ = swarm.await;
+            if let Some(tor) = tor {
+                tor.stop().await;
+            }
             drop(socket);
             ended
         });
@@ -228,12 +257,16 @@ struct Inputs {
     questions: mpsc::Receiver<Question>,
     events: mpsc::Receiver<Event>,
     links: watch::Receiver<Links>,
+    reach: watch::Receiver<Reach>,
 }
 
 struct Net {
     orders: mpsc::Sender<Order>,
     queues: net::PacketQueues,
     links: watch::Receiver<Links>,
+    scores: watch::Receiver<Scores>,
+    reach: watch::Receiver<Reach>,
+    tor: Option<watch::Receiver<TorState>>,
 }
 
 struct Driver {
@@ -303,6 +336,7 @@ impl Driver {
                     });
                 }
                 Some(question) = inputs.questions.recv() => self.question(question),
+                Ok(()) = inputs.reach.changed() => self.reach_changed(),
                 Ok(()) = inputs.links.changed() => self.links_changed().await,
                 Some(event) = inputs.events.recv() => self.net_event(event).await,
             }
@@ -469,6 +503,13 @@ impl Driver {
         self.progress.send_modify(|(_, linked)| *linked = links.len());
         for node in new {
             self.order(Order::Sync(node, Request { after: None })).await;
+        }
+    }
+
+    fn reach_changed(&mut self) {
+        match *self.net.reach.borrow() {
+            Reach::Reachable { .. } => self.remailer.handle_reachable(),
+            Reach::Unknown | Reach::Unreachable { .. } => self.remailer.handle_unreachable(),
         }
     }
 

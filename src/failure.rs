@@ -5,7 +5,7 @@ use core::fmt;
 use std::process::ExitCode;
 
 /// A failure that ends the program.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     kind: Kind,
     cause: String,
@@ -23,8 +23,12 @@ pub enum Kind {
     NoNode,
     /// 4: the state folder.
     State,
+    /// 5: Tor.
+    Tor,
     /// 6: the network, or a wrong key.
     Network,
+    /// 7: the clock.
+    Clock,
     /// 8: a port that is taken.
     Port,
 }
@@ -56,7 +60,9 @@ impl Failure {
             Kind::Usage => 2,
             Kind::NoNode => 3,
             Kind::State => 4,
+            Kind::Tor => 5,
             Kind::Network => 6,
+            Kind::Clock => 7,
             Kind::Port => 8,
         })
     }

@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "rand_chacha",
     "rand_core",
     "rand_distr",
+    "sha2",
     "sha3",
     "subtle",
     "thiserror",

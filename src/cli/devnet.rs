@@ -7,26 +7,36 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keys::Identity;
 use mail::Mailbox;
-use rand::SeedableRng as _;
-use rand::rngs::{StdRng, SysRng};
 use record::{Admission, Descriptor, Domains, Parameters};
 use serde::Serialize;
 
-use super::{Interrupted, say, say_json};
+use super::{Interrupted, generator, say, say_json};
 use crate::clock::Clock;
-use crate::driver::{Node, Settings};
+use crate::driver::{Carrier, Node, Settings};
 use crate::failure::{Failure, Kind};
-use crate::net::connect::{Connector, DevnetFolder};
+use crate::net::connect::DevnetFolder;
+use crate::net::tor::control::ControlAddress;
+use crate::net::tor::private::{PrivateClient, PrivateTor};
+use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
 use crate::smtp::Target;
 use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
+/// Three hops, and the node that takes the mail.
+const MIN_NODES: u16 = 4;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Number of nodes; routes need at least 4.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(4..=64))]
+    /// Number of nodes; routes need at least 4. 0, with --tor: the Tor network alone, for nodes in
+    /// processes of their own.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(0..=64))]
     nodes: u16,
+    /// Put each node behind an onion service, in a private Tor network on this machine. Needs tor.
+    #[arg(long)]
+    tor: bool,
+    /// Tors that the nodes share, in turn.
+    #[arg(long, requires = "tor", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    tors: u16,
     /// SMTP port of the first node; the others follow.
     #[arg(long, default_value_t = 2525)]
     smtp_port: u16,
@@ -42,11 +52,65 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
-    let last = arguments.smtp_port.checked_add(arguments.nodes - 1).ok_or_else(|| {
+    let only_tor = arguments.tor && arguments.nodes == 0;
+    if arguments.nodes < MIN_NODES && !only_tor {
+        return Err(Failure::new(Kind::Usage, "--nodes: routes need at least 4 nodes")
+            .remedy("say 4..=64; 0 goes with --tor"));
+    }
+    let ports = arguments.nodes.saturating_sub(1);
+    let last = arguments.smtp_port.checked_add(ports).ok_or_else(|| {
         Failure::new(Kind::Usage, format!("no room for {} ports", arguments.nodes))
             .remedy("choose a lower --smtp-port")
     })?;
-    let state = state_folder(arguments.state_dir)?;
+    let state = state_folder(arguments.state_dir.clone())?;
+    if !json {
+        say(&format!("devnet state in {}", state.display()))?;
+    }
+    let mut interrupted = Interrupted::new()?;
+    let tor = match arguments.tor {
+        false => None,
+        true => {
+            if !json {
+                say("starting a private Tor network; this takes half a minute")?;
+            }
+            let (folder, mut rng) = (state.join("tor"), generator()?);
+            let started = PrivateTor::start(&folder, arguments.tors, &mut rng);
+            tokio::select! {
+                started = started => Some(started?),
+                () = interrupted.wait() => return Ok(()),
+            }
+        }
+    };
+    let mut nodes = Vec::new();
+    let result = if only_tor {
+        announce_tor(&state, tor.as_ref(), json)
+    } else {
+        let running = start(&arguments, &state, tor.as_ref(), last, &mut nodes, json);
+        tokio::select! {
+            running = running => running,
+            () = interrupted.wait() => {
+                stop(nodes, tor).await;
+                return Ok(());
+            }
+        }
+    };
+    if result.is_ok() {
+        interrupted.wait().await;
+    }
+    stop(nodes, tor).await;
+    result?;
+    if json { Ok(()) } else { say("devnet stopped") }
+}
+
+/// Starts the nodes, one after the other, and waits until all know all.
+async fn start(
+    arguments: &Arguments,
+    state: &Path,
+    tor: Option<&PrivateTor>,
+    last: u16,
+    nodes: &mut Vec<Node>,
+    json: bool,
+) -> Result<(), Failure> {
     let clock = Clock::start();
     let path = state.join("devnet");
     let folder = DevnetFolder::open(&path)
@@ -59,19 +123,20 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
         )
         .remedy("repeat the options it was made with, or use another --state-dir"));
     }
-    let target = arguments.deliver.unwrap_or_else(|| Target::Maildir(state.join("mail")));
-    if !json {
-        say(&format!("devnet state in {}", state.display()))?;
-    }
-
-    let mut interrupted = Interrupted::new()?;
-    let mut nodes: Vec<Node> = Vec::new();
+    let target = arguments.deliver.clone();
+    let target = target.unwrap_or_else(|| Target::Maildir(state.join("mail")));
+    let mut tors = tor.map(|tor| tor.clients().iter().cycle());
     for (number, port) in (1..).zip(arguments.smtp_port..=last) {
+        let store = Store::open(&state.join(format!("n{number}")))?;
+        let carrier = match tors.as_mut().and_then(Iterator::next) {
+            None => Carrier::Devnet(folder.clone()),
+            Some(client) => Carrier::Tor(use_tor(&store, client, clock).await?),
+        };
         let settings = Settings {
-            store: Store::open(&state.join(format!("n{number}")))?,
+            store,
             descriptor: descriptor.clone(),
-            connector: Connector::Devnet(folder.clone()),
-            bootstrap: nodes.first().map(|first| first.onion).into_iter().collect(),
+            carrier,
+            bootstrap: nodes.first().map(|first: &Node| first.onion).into_iter().collect(),
             contact: String::new(),
             family: Vec::new(),
             smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -80,31 +145,22 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
             anonymous: Mailbox::parse("anonymous@fog.invalid")
                 .map_err(|error| Failure::new(Kind::Internal, error))?,
         };
-        let started = tokio::select! {
-            started = Node::start(settings, clock) => started,
-            () = interrupted.wait() => {
-                stop(nodes).await;
-                return Ok(());
-            }
-        };
-        match started {
-            Ok(node) => nodes.push(node),
-            Err(failure) => {
-                stop(nodes).await;
-                return Err(failure);
-            }
-        }
+        nodes.push(Node::start(settings, clock).await?);
     }
-    tokio::select! {
-        () = all_know_all(&mut nodes) => announce(&state, &nodes, arguments.smtp_port, last, &target, json)?,
-        () = interrupted.wait() => {
-            stop(nodes).await;
-            return Ok(());
-        }
-    }
-    interrupted.wait().await;
-    stop(nodes).await;
-    if json { Ok(()) } else { say("devnet stopped") }
+    all_know_all(nodes).await;
+    announce(state, nodes, tor, (arguments.smtp_port, last), &target, json)
+}
+
+async fn use_tor(store: &Store, client: &PrivateClient, clock: Clock) -> Result<Tor, Failure> {
+    let mut rng = generator()?;
+    let node = store.identity(&mut rng)?.node();
+    let settings = TorSettings {
+        mode: Mode::Running,
+        control: Some(ControlAddress::Tcp(client.control)),
+        socks: None,
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    };
+    Tor::start(settings, store.folder().join("tor"), node, clock, rng).await
 }
 
 async fn all_know_all(nodes: &mut [Node]) {
@@ -119,7 +175,39 @@ async fn all_know_all(nodes: &mut [Node]) {
 struct Ready {
     state: PathBuf,
     nodes: Vec<ReadyNode>,
-    deliver: String,
+    deliver: Option<String>,
+    tor: Vec<ReadyTor>,
+}
+
+#[derive(Serialize)]
+struct ReadyTor {
+    socks: SocketAddr,
+    control: SocketAddr,
+    folder: PathBuf,
+    process: Option<u32>,
+}
+
+fn ready_tors(tor: Option<&PrivateTor>) -> Vec<ReadyTor> {
+    let clients = tor.map(PrivateTor::clients).unwrap_or_default();
+    let ready = |client: &PrivateClient| ReadyTor {
+        socks: client.socks,
+        control: client.control,
+        folder: client.folder.clone(),
+        process: client.id(),
+    };
+    clients.iter().map(ready).collect()
+}
+
+fn announce_tor(state: &Path, tor: Option<&PrivateTor>, json: bool) -> Result<(), Failure> {
+    let tors = ready_tors(tor);
+    if json {
+        let state = state.to_owned();
+        return say_json(&Ready { state, nodes: Vec::new(), deliver: None, tor: tors });
+    }
+    for tor in &tors {
+        say(&format!("a Tor with SOCKS on {} and control port {}", tor.socks, tor.control))?;
+    }
+    say("private Tor network ready; nodes use it with: fog init --tor-control ADDRESS:PORT")
 }
 
 #[derive(Serialize)]
@@ -131,32 +219,45 @@ struct ReadyNode {
 fn announce(
     state: &Path,
     nodes: &[Node],
-    first: u16,
-    last: u16,
+    tor: Option<&PrivateTor>,
+    (first, last): (u16, u16),
     target: &Target,
     json: bool,
 ) -> Result<(), Failure> {
+    let tors = ready_tors(tor);
     if json {
         let ready =
             |node: &Node| ReadyNode { onion: node.onion.to_string(), smtp: node.smtp.to_string() };
         let nodes = nodes.iter().map(ready).collect();
-        return say_json(&Ready { state: state.to_owned(), nodes, deliver: target.to_string() });
+        let (state, deliver) = (state.to_owned(), Some(target.to_string()));
+        return say_json(&Ready { state, nodes, deliver, tor: tors });
     }
     let count = nodes.len();
     say(&format!(
         "devnet ready: {count} nodes, SMTP on 127.0.0.1:{first}-{last}, mail goes to {target}"
     ))?;
+    if let (Some(tor), Some(node)) = (tors.first(), nodes.last()) {
+        return say(&format!(
+            "try: torsocks -P {} swaks --server {} --port {SMTP_PORT} --to you@example.org \
+             --body 'through the fog'",
+            tor.socks.port(),
+            node.onion
+        ));
+    }
     say(&format!(
         "try: swaks --server 127.0.0.1:{first} --to you@example.org --body 'through the fog'"
     ))
 }
 
-async fn stop(nodes: Vec<Node>) {
+async fn stop(nodes: Vec<Node>, tor: Option<PrivateTor>) {
     let stopping: Vec<_> = nodes.into_iter().map(|node| tokio::spawn(node.stop())).collect();
     for node in stopping {
         if let Ok(Err(failure)) = node.await {
             tracing::error!(%failure, "a node had ended");
         }
+    }
+    if let Some(tor) = tor {
+        tor.stop().await;
     }
 }
 
@@ -197,8 +298,7 @@ pub(super) fn descriptor(
             Ok(known)
         }
         None => {
-            let mut rng = StdRng::try_from_rng(&mut SysRng).map_err(|error| fail(&error))?;
-            let maker = Identity::generate(&mut rng);
+            let maker = Identity::generate(&mut generator()?);
             let parameters = Parameters::scaled(speed.unwrap_or(DEFAULT_SPEED), nodes);
             let now = Clock::start().now();
             let made = Descriptor::create(&maker, "devnet", now, &parameters, &Admission::Open)

@@ -1,18 +1,21 @@
 //! `fog init`: a state folder, an identity, and a configuration to begin with.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keys::OnionAddress;
-use rand::SeedableRng as _;
-use rand::rngs::{StdRng, SysRng};
+use keys::{Identity, OnionAddress};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
-use super::{State, devnet, say, say_json};
+use super::{State, devnet, generator, network, say, say_json};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::DevnetFolder;
+use crate::net::tor::control::ControlAddress;
+use crate::net::tor::{SMTP_PORT, SWARM_PORT};
 use crate::smtp::Target;
 use crate::store::{Store, write_whole};
 
@@ -24,6 +27,17 @@ pub(super) struct Arguments {
     /// Join a test network without Tor: the folder that its nodes share. Made if it is not there.
     #[arg(long, value_name = "DIR")]
     devnet: Option<PathBuf>,
+    /// Begin a network with its descriptor, as `fog network new` wrote it.
+    #[arg(long, value_name = "FILE", conflicts_with = "devnet")]
+    network: Option<PathBuf>,
+    /// The control port of the Tor to use, ADDRESS:PORT or unix:PATH [default: a running one, else one of
+    /// the node's own].
+    #[arg(long, value_name = "WHERE", conflicts_with_all = ["devnet", "tor_dir"])]
+    tor_control: Option<ControlAddress>,
+    /// Keep Tor's control port closed: write the node's key into this folder as a HiddenServiceDir, and
+    /// say what belongs into the torrc.
+    #[arg(long, value_name = "DIR", conflicts_with = "devnet")]
+    tor_dir: Option<PathBuf>,
     /// What all times of that test network are divided by, if it is made now.
     #[arg(long, requires = "devnet", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: Option<u32>,
@@ -41,10 +55,14 @@ pub(super) struct Arguments {
     contact: Option<String>,
 }
 
+/// Where the onion service's streams arrive if Tor's operator configures it.
+const TOR_LISTEN: &str = "127.0.0.1:9998";
+
 #[derive(Serialize)]
 struct Made {
     onion: String,
     config: PathBuf,
+    torrc: Option<String>,
 }
 
 pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(), Failure> {
@@ -75,12 +93,25 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         text.section("operator");
         text.line("contact", contact);
     }
+    let tor_dir = arguments.tor_dir.as_deref().map(std::path::absolute).transpose();
+    let tor_dir =
+        tor_dir.map_err(|error| Failure::new(Kind::Usage, format!("--tor-dir: {error}")))?;
+    if let Some(control) = &arguments.tor_control {
+        text.section("tor");
+        text.line("mode", "running");
+        text.line("control", control.to_string());
+    } else if tor_dir.is_some() {
+        text.section("tor");
+        text.line("mode", "manual");
+        text.line("listen", TOR_LISTEN);
+    }
+    let network = arguments.network.as_deref().map(network::read).transpose()?;
     // Before anything is made: a mistake here would only show at the first start.
     crate::config::check(&text.0)?;
     crate::control::check_path(&state.folder())?;
 
     let descriptor = match &devnet {
-        None => None,
+        None => network,
         Some(path) => {
             let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
             let folder = DevnetFolder::open(path).map_err(fail)?;
@@ -88,12 +119,17 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         }
     };
     let store = Store::open(&state.folder())?;
-    let mut rng = StdRng::try_from_rng(&mut SysRng)
-        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))?;
-    let identity = store.identity(&mut rng)?;
+    let identity = store.identity(&mut generator()?)?;
     store.bind(&identity.node())?;
     if let Some(descriptor) = descriptor {
         store.pin_network(&descriptor)?;
+    }
+    let onion = OnionAddress::of(identity.node())
+        .map_err(|error| Failure::new(Kind::Internal, format!("identity: {error}")))?
+        .to_string();
+    if let Some(folder) = &tor_dir {
+        write_service(folder, &identity, &onion)
+            .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
     }
     if let Some(folder) = config.parent() {
         fs::create_dir_all(folder)
@@ -102,17 +138,48 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     write_whole(&config, text.0.as_bytes())
         .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", config.display())))?;
 
-    let onion = OnionAddress::of(identity.node())
-        .map_err(|error| Failure::new(Kind::Internal, format!("identity: {error}")))?
-        .to_string();
+    let torrc = tor_dir.as_deref().map(torrc);
     if json {
-        return say_json(&Made { onion, config });
+        return say_json(&Made { onion, config, torrc });
     }
     say(&format!("this node is {onion}"))?;
     say(&format!("its configuration is {}", config.display()))?;
+    if let (Some(torrc), Some(folder)) = (torrc, &tor_dir) {
+        let folder = folder.display();
+        say(&format!("give {folder} to Tor's user (Debian: chown -R debian-tor: {folder}),"))?;
+        say("add this to the torrc, and reload Tor:")?;
+        say(torrc.trim_end())?;
+    }
     let as_root = if rustix::process::geteuid().is_root() { " --as-root" } else { "" };
     say(&format!("start it with: fog run{as_root} --state-dir {}", state.folder().display()))?;
     if as_root.is_empty() { Ok(()) } else { say("better: make it again as a user of its own") }
+}
+
+/// The node's key as Tor keeps those of onion services: `hostname`, and two files of 32 octets of tag and
+/// the public key (32) or the expanded secret key (64).
+fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if fs::read_dir(folder)?.next().is_some() {
+        return Err(io::Error::other("it is not empty; another service's key may be in it"));
+    }
+    let mut secret = Zeroizing::new(b"== ed25519v1-secret: type0 ==\0\0\0".to_vec());
+    secret.reserve_exact(Identity::ONION_KEY_LEN);
+    secret.extend_from_slice(identity.onion_key().as_slice());
+    let mut public = b"== ed25519v1-public: type0 ==\0\0\0".to_vec();
+    public.extend_from_slice(identity.node().as_bytes());
+    write_whole(&folder.join("hs_ed25519_secret_key"), &secret)?;
+    write_whole(&folder.join("hs_ed25519_public_key"), &public)?;
+    write_whole(&folder.join("hostname"), format!("{onion}\n").as_bytes())
+}
+
+/// The lines for the torrc. With the circuits' ids exported no caller can take more than a circuit's share.
+fn torrc(folder: &Path) -> String {
+    format!(
+        "HiddenServiceDir {}\nHiddenServicePort {SWARM_PORT} {TOR_LISTEN}\n\
+         HiddenServicePort {SMTP_PORT} {TOR_LISTEN}\nHiddenServiceExportCircuitID haproxy\n\
+         HiddenServicePoWDefensesEnabled 1\n",
+        folder.display()
+    )
 }
 
 #[derive(Default)]

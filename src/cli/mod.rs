@@ -1,8 +1,10 @@
 //! The command line: one file for each subcommand.
 
 mod devnet;
+mod doctor;
 mod init;
 mod log;
+mod network;
 mod peers;
 mod run;
 mod send;
@@ -13,6 +15,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use rand::SeedableRng as _;
+use rand::rngs::{StdRng, SysRng};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit, umask};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,6 +62,13 @@ enum Command {
         #[command(flatten)]
         state: State,
     },
+    /// Look for what keeps a node from working, and say what to do.
+    Doctor {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Make a network.
+    Network(network::Arguments),
     /// Hand a message to a node.
     Send(send::Arguments),
     /// Print completions for a shell.
@@ -108,6 +119,8 @@ pub fn run() -> Result<(), Failure> {
         Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
         Command::Status { state } => runtime.block_on(status::run(state, json)),
         Command::Peers { state } => runtime.block_on(peers::run(state, json)),
+        Command::Doctor { state } => runtime.block_on(doctor::run(state, json)),
+        Command::Network(arguments) => network::run(arguments, json),
         Command::Send(arguments) => runtime.block_on(send::run(arguments, json)),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -182,6 +195,12 @@ fn default_state_dir() -> PathBuf {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     state.or_else(home).unwrap_or_else(|| ".".into()).join("fog")
+}
+
+/// A generator seeded by the operating system.
+fn generator() -> Result<StdRng, Failure> {
+    StdRng::try_from_rng(&mut SysRng)
+        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))
 }
 
 /// SIGINT or SIGTERM.

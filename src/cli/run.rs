@@ -1,19 +1,28 @@
 //! `fog run`: one node.
 
 use clap::Args;
+use keys::OnionAddress;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use record::Descriptor;
 use serde::Serialize;
 
-use super::{Interrupted, State, log, say, say_json};
+use super::{Interrupted, State, generator, log, say, say_json};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::driver::{Node, Settings};
+use crate::driver::{Carrier, Node, Settings};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::{Connector, DevnetFolder};
-use crate::store::Store;
+use crate::net::fetch_descriptor;
+use crate::net::tor::Tor;
+use crate::store::{Store, write_whole};
 
 #[derive(Args)]
 pub(super) struct Arguments {
+    /// Onion address of a node to begin with, beside those of the configuration; may be given several
+    /// times. Once the network has been joined none is needed.
+    #[arg(long, value_name = "ONION")]
+    bootstrap: Vec<OnionAddress>,
     /// Run as root all the same.
     #[arg(long)]
     as_root: bool,
@@ -23,6 +32,7 @@ pub(super) struct Arguments {
 struct Running {
     onion: String,
     smtp: String,
+    network: String,
 }
 
 pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Result<(), Failure> {
@@ -30,37 +40,18 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
         return Err(Failure::new(Kind::Usage, "a node should not run as root")
             .remedy("run it as a user of its own, or say --as-root"));
     }
-    let config = Config::read(&state.config_file())?;
+    let mut config = read_config(&state, &arguments.bootstrap)?;
     log::set_level(config.level);
-    let path = config.devnet.clone().ok_or_else(|| {
-        Failure::new(Kind::Usage, "no network to join: links through Tor are not built yet")
-            .remedy("set network.devnet, or try: fog devnet")
-    })?;
-    let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
-    let folder = DevnetFolder::open(&path).map_err(fail)?;
-    let descriptor = folder.descriptor().map_err(fail)?.ok_or_else(|| {
-        Failure::new(Kind::Network, format!("{}: there is no devnet yet", path.display()))
-            .remedy(format!("make one with: fog init --devnet {}", path.display()))
-    })?;
-    check_network(&config, &descriptor)?;
-
+    config.bootstrap.extend(arguments.bootstrap);
     let mut interrupted = Interrupted::new()?;
-    let settings = Settings {
-        store: Store::open(&state.folder())?,
-        descriptor,
-        connector: Connector::Devnet(folder),
-        bootstrap: config.bootstrap,
-        contact: config.contact,
-        family: config.family.iter().map(keys::OnionAddress::node).collect(),
-        smtp: config.listen,
-        deliver: config.deliver,
-        domains: config.domains,
-        anonymous: config.from,
+    let started = tokio::select! {
+        started = start(&state, config) => started?,
+        () = interrupted.wait() => return Ok(()),
     };
-    let mut node = Node::start(settings, Clock::start()).await?;
+    let (mut node, network) = started;
     let (onion, smtp) = (node.onion.to_string(), node.smtp.to_string());
     if json {
-        say_json(&Running { onion, smtp })?;
+        say_json(&Running { onion, smtp, network })?;
     } else {
         say(&format!("running: {onion}, SMTP on {smtp}"))?;
     }
@@ -69,6 +60,84 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
         () = node.ended() => {}
     }
     node.stop().await
+}
+
+/// Who joins with an address alone needs no file: one is written.
+fn read_config(state: &State, bootstrap: &[OnionAddress]) -> Result<Config, Failure> {
+    let file = state.config_file();
+    if state.config.is_some() || file.exists() || bootstrap.is_empty() {
+        return Config::read(&file);
+    }
+    // Makes the folder, and refuses one that is open or in use.
+    drop(Store::open(&state.folder())?);
+    let bootstrap: Vec<_> = bootstrap.iter().map(ToString::to_string).collect();
+    let text = format!("[network]\nbootstrap = {}\n", toml::Value::from(bootstrap));
+    write_whole(&file, text.as_bytes())
+        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", file.display())))?;
+    Config::read(&file)
+}
+
+async fn start(state: &State, config: Config) -> Result<(Node, String), Failure> {
+    let clock = Clock::start();
+    let (carrier, descriptor, store) = match config.devnet.clone() {
+        Some(path) => {
+            let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
+            let folder = DevnetFolder::open(&path).map_err(fail)?;
+            let descriptor = folder.descriptor().map_err(fail)?.ok_or_else(|| {
+                Failure::new(Kind::Network, format!("{}: there is no devnet yet", path.display()))
+                    .remedy(format!("make one with: fog init --devnet {}", path.display()))
+            })?;
+            (Carrier::Devnet(folder), descriptor, Store::open(&state.folder())?)
+        }
+        None => {
+            let store = Store::open(&state.folder())?;
+            let (tor, descriptor) = join(&store, &config, clock).await?;
+            (Carrier::Tor(tor), descriptor, store)
+        }
+    };
+    check_network(&config, &descriptor)?;
+    let network = descriptor.id().to_string();
+    let settings = Settings {
+        store,
+        descriptor,
+        carrier,
+        bootstrap: config.bootstrap,
+        contact: config.contact,
+        family: config.family.iter().map(OnionAddress::node).collect(),
+        smtp: config.listen,
+        deliver: config.deliver,
+        domains: config.domains,
+        anonymous: config.from,
+    };
+    Ok((Node::start(settings, clock).await?, network))
+}
+
+/// A Tor, and the network's descriptor: the one that was pinned, or that of a bootstrap.
+async fn join(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Descriptor), Failure> {
+    let mut rng = generator()?;
+    let pinned = store.network()?;
+    if pinned.is_none() && config.bootstrap.is_empty() {
+        return Err(Failure::new(Kind::Usage, "no network to join")
+            .remedy("name a node of it with --bootstrap, or make one with: fog network new"));
+    }
+    if let Some(pinned) = &pinned {
+        check_network(config, pinned)?;
+    }
+    let identity = store.identity(&mut rng)?;
+    store.bind(&identity.node())?;
+    let folder = store.folder().join("tor");
+    let own_rng = StdRng::from_rng(&mut rng);
+    let tor = Tor::start(config.tor.clone(), folder, identity.node(), clock, own_rng).await?;
+    let descriptor = match pinned {
+        Some(pinned) => pinned,
+        None => {
+            tracing::info!("asking a bootstrap for its network");
+            let connector = Connector::Tor(tor.connector());
+            let wanted = config.network.as_deref();
+            fetch_descriptor(connector, &config.bootstrap, wanted, &mut rng).await?
+        }
+    };
+    Ok((tor, descriptor))
 }
 
 fn check_network(config: &Config, descriptor: &Descriptor) -> Result<(), Failure> {

@@ -32,11 +32,22 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         format!("{} nodes, taken {} s ago", view.nodes, seconds(age))
     });
     let held = status.held;
+    let since = status.reach.since_ms.map(|since| clock.now().as_millis().saturating_sub(since));
+    let since = since.map_or(String::new(), |since| format!(" since {} s", seconds(since)));
+    let reach = match status.reach.reachable {
+        None => "not tried yet".to_owned(),
+        Some(true) => format!("reachable{since}"),
+        Some(false) => format!("unreachable{since}"),
+    };
+    if let Some(tor) = &status.tor {
+        lines.push(format!("tor      {tor}"));
+    }
     lines.extend([
         format!("node     {}", status.onion),
         format!("network  {}", status.network),
         format!("epoch    {}, ends in {} s", status.epoch, seconds(status.epoch_ends_in_ms)),
         format!("usable   {usable}"),
+        format!("peers    {reach}"),
         format!("known    {} nodes, {} linked", status.known, status.linked),
         format!("view     {view}"),
         format!(

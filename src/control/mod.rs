@@ -74,6 +74,10 @@ pub struct Status {
     pub epoch_ends_in_ms: u64,
     /// Why mail is not taken; none if it is.
     pub unusable: Option<String>,
+    /// Whether peers can reach it.
+    pub reach: ReachStatus,
+    /// Which Tor it uses; none in a devnet without.
+    pub tor: Option<String>,
     /// Nodes known.
     pub known: usize,
     /// Nodes linked.
@@ -84,6 +88,17 @@ pub struct Status {
     pub held: Held,
     /// Counts by name: what came, what left, what was refused or dropped, and why.
     pub counts: BTreeMap<String, u64>,
+}
+
+/// Whether peers can reach a node, by its own dials to itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReachStatus {
+    /// Whether they can; none before the first dial.
+    pub reachable: Option<bool>,
+    /// Since when, Unix milliseconds.
+    pub since_ms: Option<u64>,
+    /// Why not.
+    pub why: Option<String>,
 }
 
 /// A view.
@@ -121,6 +136,8 @@ pub struct Peer {
     pub record_age_ms: u64,
     /// Whether there is a link to it.
     pub linked: bool,
+    /// Its gossip score while linked; below zero it has misbehaved.
+    pub score: Option<f64>,
     /// Why no route goes through it; none if routes may.
     pub unusable: Option<String>,
 }

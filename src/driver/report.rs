@@ -4,7 +4,8 @@ use keys::{Epoch, Time};
 use record::Record;
 
 use super::Driver;
-use crate::control::{Held, Peer, Status, ViewStatus};
+use crate::control::{Held, Peer, ReachStatus, Status, ViewStatus};
+use crate::net::Reach;
 
 impl Driver {
     pub(super) fn status(&self) -> Status {
@@ -21,6 +22,8 @@ impl Driver {
             epoch: epoch.number(),
             epoch_ends_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
             unusable,
+            reach: self.reach(),
+            tor: self.net.tor.as_ref().map(|tor| tor.borrow().name.clone()),
             known: self.remailer.directory().len(),
             linked: self.linked.len(),
             view: self
@@ -32,10 +35,31 @@ impl Driver {
         }
     }
 
+    fn reach(&self) -> ReachStatus {
+        match *self.net.reach.borrow() {
+            Reach::Unknown => ReachStatus { reachable: None, since_ms: None, why: None },
+            Reach::Reachable { since } => {
+                ReachStatus { reachable: Some(true), since_ms: Some(since.as_millis()), why: None }
+            }
+            Reach::Unreachable { since, why } => ReachStatus {
+                reachable: Some(false),
+                since_ms: Some(since.as_millis()),
+                why: Some(why.to_string()),
+            },
+        }
+    }
+
     fn warnings(&self, unusable: Option<&str>) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.unkept > 0 {
             warnings.push(format!("{} times the disk failed: see the log", self.unkept));
+        }
+        if let Some(trouble) = self.net.tor.as_ref().and_then(|tor| tor.borrow().trouble.clone()) {
+            warnings.push(format!("no Tor: {trouble}"));
+        }
+        let reach = self.reach();
+        if let Some(why) = &reach.why {
+            warnings.push(format!("peers cannot reach this node: {why}"));
         }
         if self.linked.is_empty() {
             warnings.push("no link to any node: see network.bootstrap".to_owned());
@@ -46,7 +70,8 @@ impl Driver {
         if self.next_server_is_down {
             warnings.push("the next mail server does not answer".to_owned());
         }
-        if self.remailer.directory().newest(&self.remailer.node()).is_none() {
+        let has_record = self.remailer.directory().newest(&self.remailer.node()).is_some();
+        if !has_record && reach.reachable == Some(true) {
             warnings.push("this node has no valid record: see its clock".to_owned());
         }
         warnings
@@ -82,6 +107,7 @@ impl Driver {
             epochs: record.epochs().map(Epoch::number).collect(),
             record_age_ms: u64::try_from(age).unwrap_or(u64::MAX),
             linked: self.linked.contains(&node),
+            score: self.net.scores.borrow().get(&node).copied(),
             unusable: unusable.map(str::to_owned),
         }
     }

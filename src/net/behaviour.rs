@@ -12,7 +12,8 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::gossipsub::{
-    self, IdentTopic, MessageAuthenticity, MessageId, ValidationMode, WhitelistSubscriptionFilter,
+    self, IdentTopic, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
+    TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
 };
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::{
@@ -20,16 +21,19 @@ use libp2p::swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId, ping};
-use record::MAX_STATEMENT;
+use record::{MAX_DESCRIPTOR, MAX_STATEMENT};
 
 use super::onion;
 
 const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/1");
+/// Answers an empty request with the network's signed descriptor.
+const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/1");
 
 /// Links: 64 nodes that everybody keeps a link to, in both directions, and room for joiners.
 const MAX_CONNECTIONS: u32 = 256;
 /// Two sides may dial each other at the same time; more than that and one is a leftover.
-const MAX_PER_PEER: u32 = 3;
+/// A peer whose Tor has died comes back while its old links have not been missed yet.
+const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
 /// The gossip envelope around a statement: topic and field lengths.
 const GOSSIP_OVERHEAD: usize = 512;
@@ -42,6 +46,7 @@ pub(crate) struct Behaviour {
     pub(crate) gossip:
         gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
     pub(crate) sync: request_response::Behaviour<SyncCodec>,
+    pub(crate) descriptor: request_response::Behaviour<DescriptorCodec>,
     ping: ping::Behaviour,
     pub(crate) packets: libp2p_stream::Behaviour,
 }
@@ -56,19 +61,30 @@ impl Behaviour {
             addresses: Addresses,
             gossip: gossip(network)?,
             sync: request_response::Behaviour::with_codec(
-                SyncCodec,
+                Framed,
                 [(SYNC, ProtocolSupport::Full)],
                 sync,
             ),
-            // A dead tor does not close its streams: only an unanswered ping tells.
+            descriptor: descriptor_exchange(),
+            // A dead tor does not close its streams: only an unanswered ping tells. A round trip over
+            // two onion circuits takes a second or two; a frame of 256 KiB before it some more.
             ping: ping::Behaviour::new(
                 ping::Config::new()
-                    .with_interval(Duration::from_secs(30))
-                    .with_timeout(Duration::from_secs(60)),
+                    .with_interval(Duration::from_secs(15))
+                    .with_timeout(Duration::from_secs(30)),
             ),
             packets: libp2p_stream::Behaviour::new(),
         })
     }
+}
+
+/// Questions for a network's descriptor, and answers.
+pub(crate) fn descriptor_exchange() -> request_response::Behaviour<DescriptorCodec> {
+    let config = request_response::Config::default()
+        .with_request_timeout(Duration::from_secs(30))
+        .with_max_concurrent_streams(2);
+    let protocol = [(DESCRIPTOR, ProtocolSupport::Full)];
+    request_response::Behaviour::with_codec(Framed, protocol, config)
 }
 
 fn limits() -> ConnectionLimits {
@@ -110,12 +126,44 @@ fn gossip(
         .build()
         .map_err(|error| error.to_string())?;
     let ours = std::iter::once(topic(network).hash()).collect();
-    gossipsub::Behaviour::new_with_subscription_filter(
+    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter(
         MessageAuthenticity::Anonymous,
         config,
         WhitelistSubscriptionFilter(ours),
-    )
-    .map_err(str::to_owned)
+    )?;
+    gossip.with_peer_score(scores(network), PeerScoreThresholds::default())?;
+    Ok(gossip)
+}
+
+/// What peers are judged by: statements that are provably bad, and breaches of the protocol. Never by
+/// where they come from, for all come from one Tor; nor by how quick they are, for that is their Tor's.
+fn scores(network: &NetworkId) -> PeerScoreParams {
+    let topic_params = TopicScoreParams {
+        topic_weight: 1.0,
+        time_in_mesh_weight: 0.01,
+        time_in_mesh_quantum: Duration::from_secs(60),
+        time_in_mesh_cap: 60.0,
+        first_message_deliveries_weight: 0.1,
+        first_message_deliveries_decay: 0.99,
+        first_message_deliveries_cap: 20.0,
+        // Peers on slow circuits deliver late, and a quiet network delivers nothing.
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        // Grows with the square: one bad statement costs 1, ten cost 100.
+        invalid_message_deliveries_weight: -1.0,
+        invalid_message_deliveries_decay: 0.995,
+        ..TopicScoreParams::default()
+    };
+    PeerScoreParams {
+        topics: [(topic(network).hash(), topic_params)].into(),
+        ip_colocation_factor_weight: 0.0,
+        slow_peer_weight: 0.0,
+        behaviour_penalty_weight: -1.0,
+        behaviour_penalty_threshold: 6.0,
+        behaviour_penalty_decay: 0.99,
+        decay_interval: Duration::from_secs(10),
+        ..PeerScoreParams::default()
+    }
 }
 
 /// Gives every dial the one address that its peer id stands for, and refuses peers that have none.
@@ -177,12 +225,17 @@ impl NetworkBehaviour for Addresses {
     }
 }
 
-/// One message each way: its length in 4 octets, big-endian, then its octets. The length is checked
-/// before anything is read or reserved.
+/// One message each way, of at most so many octets: its length in 4 octets, big-endian, then its octets.
+/// The length is checked before anything is read or reserved.
 #[derive(Clone, Copy)]
-pub(crate) struct SyncCodec;
+pub(crate) struct Framed<const REQUEST: usize, const RESPONSE: usize>;
 
-impl request_response::Codec for SyncCodec {
+pub(crate) type SyncCodec = Framed<MAX_REQUEST, MAX_PAGE>;
+pub(crate) type DescriptorCodec = Framed<0, MAX_DESCRIPTOR>;
+
+impl<const REQUEST: usize, const RESPONSE: usize> request_response::Codec
+    for Framed<REQUEST, RESPONSE>
+{
     type Protocol = StreamProtocol;
     type Request = Vec<u8>;
     type Response = Vec<u8>;
@@ -191,14 +244,14 @@ impl request_response::Codec for SyncCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_message(io, MAX_REQUEST).await
+        read_message(io, REQUEST).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_message(io, MAX_PAGE).await
+        read_message(io, RESPONSE).await
     }
 
     async fn write_request<T>(

@@ -1,21 +1,27 @@
 //! How an onion address becomes a connection: the one thing that differs between networks.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use keys::OnionAddress;
 use record::Descriptor;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
+use super::tor::circuits::Incoming;
+use super::tor::socks::Purpose;
+use super::tor::{TorConnector, TorState};
 use crate::store::write_whole;
 
 /// Dials and listens for onion addresses.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Connector {
     /// A folder in which every node of a devnet writes the loopback port it listens on, in a file named
     /// after its onion address. Nodes of several processes can share it.
     Devnet(DevnetFolder),
+    /// Tor.
+    Tor(TorConnector),
 }
 
 impl Connector {
@@ -23,8 +29,9 @@ impl Connector {
     ///
     /// # Errors
     /// If it is not known, or does not answer.
-    pub async fn dial(&self, onion: &OnionAddress) -> io::Result<TcpStream> {
+    pub async fn dial(&self, onion: &OnionAddress, purpose: Purpose) -> io::Result<TcpStream> {
         match self {
+            Self::Tor(tor) => tor.dial(onion, purpose).await,
             Self::Devnet(folder) => {
                 let port = folder.port(onion)?;
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
@@ -38,21 +45,33 @@ impl Connector {
     ///
     /// # Errors
     /// If no port can be had or it cannot be made known.
-    pub fn listen(&self, onion: &OnionAddress) -> io::Result<TcpListener> {
+    pub fn listen(&self, onion: &OnionAddress) -> io::Result<Incoming> {
         match self {
+            Self::Tor(tor) => tor.listen(),
             Self::Devnet(folder) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                let listener = TcpListener::bind(address)?;
+                let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
                 folder.enter(onion, listener.local_addr()?.port())?;
-                Ok(listener)
+                Ok(Incoming::Socket(TcpListener::from_std(listener)?))
             }
+        }
+    }
+
+    /// How its Tor is, if there is one.
+    #[must_use]
+    pub fn tor_state(&self) -> Option<watch::Receiver<TorState>> {
+        match self {
+            Self::Tor(tor) => Some(tor.state()),
+            Self::Devnet(_) => None,
         }
     }
 
     /// Takes the address back.
     pub fn retire(&self, onion: &OnionAddress) {
         match self {
+            // The onion service goes with its control connection.
+            Self::Tor(_) => {}
             Self::Devnet(folder) => folder.leave(onion),
         }
     }

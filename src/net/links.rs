@@ -12,6 +12,8 @@ const MAX_LINKS: usize = 64;
 const DIALS_AT_ONCE: usize = 8;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
+/// When Tor is back everybody is dialled anew, within this.
+const SPREAD: Duration = Duration::from_secs(5);
 
 /// Nodes that are to be linked. Times are monotonic since the start.
 #[derive(Default)]
@@ -43,6 +45,21 @@ impl WantedLinks {
     pub(crate) fn connected(&mut self, node: &NodeId, now: Duration) {
         if let Some(dialing) = self.0.get_mut(node) {
             *dialing = Dialing { next: now + FIRST_WAIT, wait: FIRST_WAIT };
+        }
+    }
+
+    /// Dials to a node make no sense before then.
+    pub(crate) fn not_before(&mut self, node: &NodeId, then: Duration) {
+        if let Some(dialing) = self.0.get_mut(node) {
+            dialing.next = dialing.next.max(then);
+        }
+    }
+
+    /// What failed before failed for a reason that is gone: everybody is due soon, but not at once.
+    pub(crate) fn renew(&mut self, now: Duration, rng: &mut impl Rng) {
+        for dialing in self.0.values_mut() {
+            let soon = now + SPREAD.mul_f64(rng.random_range(0.0..1.0));
+            *dialing = Dialing { next: soon, wait: FIRST_WAIT };
         }
     }
 
@@ -87,6 +104,30 @@ mod tests {
         wanted.connected(&node, Duration::from_secs(3600));
         assert!(wanted.due(Duration::from_secs(3602), |_| true, &mut rng).is_empty());
         assert_eq!(wanted.due(Duration::from_secs(3602), |_| false, &mut rng), [node]);
+    }
+
+    #[test]
+    fn when_tor_is_back_nobody_waits_long_and_not_all_are_dialled_at_once() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut wanted = WantedLinks::default();
+        for number in 0..64 {
+            wanted.want(NodeId::from_bytes([number; 32]));
+        }
+        let second = Duration::from_secs(1);
+        for at in 0..1800 {
+            wanted.due(second * at, |_| false, &mut rng);
+        }
+        let never = NodeId::from_bytes([0; 32]);
+        wanted.renew(second * 1800, &mut rng);
+        wanted.not_before(&never, Duration::MAX);
+        let at_once = wanted.due(second * 1800, |_| false, &mut rng).len();
+        assert!(at_once < DIALS_AT_ONCE, "{at_once}");
+        let mut dialled = std::collections::BTreeSet::new();
+        for half in 0..30 {
+            dialled.extend(wanted.due(second * 1800 + second * half / 2, |_| false, &mut rng));
+        }
+        assert_eq!(dialled.len(), 63);
+        assert!(!dialled.contains(&never));
     }
 
     #[test]

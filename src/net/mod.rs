@@ -7,13 +7,18 @@
 
 mod behaviour;
 pub mod connect;
+mod join;
 mod links;
 mod onion;
 mod packets;
+mod reach;
 mod swarm;
 #[cfg(test)]
 mod tests;
+pub mod tor;
 mod transport;
 
+pub use join::fetch_descriptor;
 pub use packets::{Outgoing, PacketQueues, SendFailed};
-pub use swarm::{Event, Handle, Links, Order, spawn};
+pub use reach::{Reach, Unreachable};
+pub use swarm::{Event, Handle, Links, Order, Scores, spawn};

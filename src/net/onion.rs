@@ -6,7 +6,7 @@ use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::{PeerId, identity};
 
 /// The port of the swarm on every node's onion service.
-pub(crate) const SWARM_PORT: u16 = 9999;
+pub const SWARM_PORT: u16 = 9999;
 
 /// A peer id of an ed25519 key: identity multihash of 36 octets, which are a protobuf of key type and
 /// 32 octets of key.

@@ -3,7 +3,7 @@
 //! It never waits for the driver: events that find no room are dropped, and what was dropped is asked
 //! for again by the next catch-up. The driver may wait for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +12,17 @@ use futures::StreamExt as _;
 use keys::{Identity, NetworkId, NodeId, OnionAddress};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
-use libp2p::core::transport::{Boxed, Transport as _};
+use libp2p::core::transport::{Boxed, Transport as _, TransportError};
 use libp2p::core::upgrade::Version;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{Config, SwarmEvent};
+use libp2p::swarm::{Config, DialError, ListenError, SwarmEvent};
 use libp2p::{PeerId, Swarm, noise, yamux};
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use record::Descriptor;
 use remailer::Judgement;
 use sphinx::Packet;
 use tokio::sync::{mpsc, watch};
@@ -30,17 +32,24 @@ use super::connect::Connector;
 use super::links::WantedLinks;
 use super::onion;
 use super::packets::{self, PACKETS, PacketQueues, SendFailed};
+use super::reach::{Lookout, Reach, changed};
+use super::tor::TorState;
+use super::tor::socks::{DialFailed, Purpose, Retry};
 use super::transport::OnionTransport;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 
-/// Through Tor a dial may take most of Tor's own two minutes.
+/// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each other.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Streams on one connection: gossip, packets, pings and catching up need fewer than ten.
 const MAX_STREAMS: usize = 32;
 const EVENTS: usize = 1024;
 const ORDERS: usize = 256;
+/// How often the peers' scores are looked at.
+const SCORES_EVERY: Duration = Duration::from_secs(5);
+/// Who has answered with another key is not asked again before that.
+const WRONG_KEY_WAIT: Duration = Duration::from_secs(3600);
 /// Packets read and not yet opened: at most 64 of 256 KiB.
 const PACKETS_READ: usize = 64;
 
@@ -98,6 +107,9 @@ pub enum Order {
 /// The nodes linked at present.
 pub type Links = Arc<BTreeSet<NodeId>>;
 
+/// The gossip score of each linked node: below zero it has misbehaved.
+pub type Scores = BTreeMap<NodeId, f64>;
+
 /// The driver's side of the network.
 pub struct Handle {
     /// What happened.
@@ -112,6 +124,10 @@ pub struct Handle {
     pub failures: mpsc::Receiver<SendFailed>,
     /// The nodes linked at present.
     pub links: watch::Receiver<Links>,
+    /// The scores of those.
+    pub scores: watch::Receiver<Scores>,
+    /// Whether peers can reach this node.
+    pub reach: watch::Receiver<Reach>,
     /// Ends when `orders` is dropped; the address is taken back then.
     pub task: tokio::task::JoinHandle<()>,
 }
@@ -122,21 +138,22 @@ pub struct Handle {
 /// If it cannot listen.
 pub fn spawn(
     identity: &Identity,
-    network: &NetworkId,
+    descriptor: &Descriptor,
     connector: Connector,
     bootstrap: &[OnionAddress],
     clock: Clock,
-    rng: StdRng,
+    mut rng: StdRng,
 ) -> Result<Handle, Failure> {
     let fail = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Kind::Network, format!("{what}: {error}"))
     };
     let keypair = onion::keypair(identity).map_err(|error| fail("identity", &error))?;
     let own = OnionAddress::of(identity.node()).map_err(|error| fail("identity", &error))?;
-    let mut swarm = build(&keypair, connector.clone(), network)
+    let network = descriptor.id();
+    let mut swarm = build(&keypair, connector.clone(), &network)
         .map_err(|error| fail("cannot start the swarm", &error))?;
 
-    let topic = topic(network);
+    let topic = topic(&network);
     swarm.behaviour_mut().gossip.subscribe(&topic).map_err(|error| fail("gossip", &error))?;
     let mut control = swarm.behaviour().packets.new_control();
     let incoming = control.accept(PACKETS).map_err(|error| fail("packets", &error))?;
@@ -147,6 +164,19 @@ pub fn spawn(
     let (packets_in, packets) = mpsc::channel(PACKETS_READ);
     let (failures_in, failures) = mpsc::channel(EVENTS);
     let (links_in, links) = watch::channel(Links::default());
+    let (scores_in, scores) = watch::channel(Scores::new());
+    let (reach_in, reach) = watch::channel(Reach::default());
+    let (echoes_in, echoes) = mpsc::channel(1);
+    let lookout = Lookout {
+        keypair,
+        own,
+        connector: connector.clone(),
+        echoes,
+        clock,
+        rng: StdRng::from_rng(&mut rng),
+        reach: reach_in,
+    };
+    tokio::spawn(lookout.run());
     tokio::spawn(packets::receive(incoming, packets_in));
 
     let mut wanted = WantedLinks::default();
@@ -161,6 +191,11 @@ pub fn spawn(
         bootstrap,
         wanted,
         links: links_in,
+        scores: scores_in,
+        echoes: echoes_in,
+        tor: connector.tor_state(),
+        published: 0,
+        descriptor: descriptor.octets().to_vec(),
         events: events_in,
         announcement: None,
         asked: Vec::new(),
@@ -172,7 +207,7 @@ pub fn spawn(
         connector.retire(&own);
     });
     let queues = PacketQueues::new(control, clock, failures_in, links.clone());
-    Ok(Handle { events, packets, orders, queues, failures, links, task })
+    Ok(Handle { events, packets, orders, queues, failures, links, scores, reach, task })
 }
 
 /// A swarm that speaks what nodes of this network speak, not listening yet.
@@ -181,7 +216,8 @@ pub(crate) fn build(
     connector: Connector,
     network: &NetworkId,
 ) -> Result<Swarm<Behaviour>, String> {
-    let transport = transport(keypair, connector).map_err(|error| error.to_string())?;
+    let transport = transport(keypair, connector, Purpose::Swarm);
+    let transport = transport.map_err(|error| error.to_string())?;
     let config = Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(3600))
         .with_max_negotiating_inbound_streams(MAX_STREAMS);
@@ -189,15 +225,22 @@ pub(crate) fn build(
     Ok(Swarm::new(transport, Behaviour::new(network)?, peer, config))
 }
 
-fn transport(
+/// Onion addresses, Noise and yamux.
+pub(super) fn transport(
     keypair: &Keypair,
     connector: Connector,
+    purpose: Purpose,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(MAX_STREAMS);
-    let upgraded = OnionTransport::new(connector)
-        // Lazy: saves a round trip for each negotiation, which through Tor is most of a dial.
-        .upgrade(Version::V1Lazy)
+    let version = match purpose {
+        // Saves a round trip for each negotiation, which through Tor is most of a dial.
+        Purpose::Swarm | Purpose::Join => Version::V1Lazy,
+        // Nothing is said on this connection, and a lazy negotiation ends with the first word.
+        Purpose::Reach => Version::V1,
+    };
+    let upgraded = OnionTransport::new(connector, purpose)
+        .upgrade(version)
         .authenticate(noise::Config::new(keypair)?)
         .multiplex(yamux);
     let outgoing = TransportTimeout::with_outgoing_timeout(upgraded, DIAL_TIMEOUT);
@@ -212,6 +255,14 @@ struct Task {
     bootstrap: Vec<NodeId>,
     wanted: WantedLinks,
     links: watch::Sender<Links>,
+    scores: watch::Sender<Scores>,
+    /// Where it is said that this node was dialled by itself.
+    echoes: mpsc::Sender<()>,
+    tor: Option<watch::Receiver<TorState>>,
+    /// How often the onion service had been published when it was last looked.
+    published: u32,
+    /// For who asks.
+    descriptor: Vec<u8>,
     events: mpsc::Sender<Event>,
     /// A statement that nobody was there to hear yet. A newer one replaces it.
     announcement: Option<Vec<u8>>,
@@ -224,6 +275,7 @@ struct Task {
 impl Task {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
+        let mut look = tokio::time::interval(SCORES_EVERY);
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
@@ -232,6 +284,8 @@ impl Task {
                 },
                 event = self.swarm.select_next_some() => self.swarm_event(event),
                 _ = tick.tick() => self.dial_due(),
+                () = changed(&mut self.tor) => self.tor_changed(),
+                _ = look.tick() => self.note_scores(),
             }
         }
     }
@@ -291,6 +345,16 @@ impl Task {
                 if let Some(node) = onion::node_id(&peer_id) {
                     self.links.send_if_modified(|links| Arc::make_mut(links).remove(&node));
                 }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Descriptor(event)) => self.tell_descriptor(event),
+            SwarmEvent::IncomingConnectionError {
+                error: ListenError::LocalPeerId { .. }, ..
+            } => {
+                // One that nobody has waited for yet says as much as two.
+                let _ = self.echoes.try_send(());
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                self.dial_failed(&peer, &error);
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -360,6 +424,42 @@ impl Task {
         }
     }
 
+    fn tell_descriptor(&mut self, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+        use request_response::{Event, Message};
+        if let Event::Message { message: Message::Request { channel, .. }, .. } = event {
+            let octets = self.descriptor.clone();
+            // The peer may have gone in the meantime.
+            let _ = self.swarm.behaviour_mut().descriptor.send_response(channel, octets);
+        }
+    }
+
+    fn dial_failed(&mut self, peer: &PeerId, error: &DialError) {
+        let Some(node) = onion::node_id(peer) else { return };
+        let then = match (error, dial_failed(error)) {
+            (DialError::WrongPeerId { .. }, _) => self.clock.elapsed() + WRONG_KEY_WAIT,
+            (_, Some(failed)) if failed.retry() == Retry::Never => Duration::MAX,
+            _ => return,
+        };
+        self.wanted.not_before(&node, then);
+    }
+
+    /// When the onion service is published again Tor was gone, and is back.
+    fn tor_changed(&mut self) {
+        let Some(tor) = &mut self.tor else { return };
+        let published = tor.borrow_and_update().published;
+        if published > self.published && self.published > 0 {
+            self.wanted.renew(self.clock.elapsed(), &mut self.rng);
+        }
+        self.published = published;
+    }
+
+    fn note_scores(&mut self) {
+        let gossip = &self.swarm.behaviour().gossip;
+        let links = self.links.borrow();
+        let score = |node: &NodeId| Some((*node, gossip.peer_score(&onion::peer_id(node)?)?));
+        self.scores.send_replace(links.iter().filter_map(score).collect());
+    }
+
     fn answered(&mut self, id: OutboundRequestId) -> Option<Request> {
         let at = self.asked.iter().position(|(asked, ..)| *asked == id)?;
         Some(self.asked.swap_remove(at).2)
@@ -375,4 +475,13 @@ impl Task {
             let _ = self.swarm.dial(dial.build());
         }
     }
+}
+
+/// Why the transport could not dial.
+pub(super) fn dial_failed(error: &DialError) -> Option<DialFailed> {
+    let DialError::Transport(errors) = error else { return None };
+    errors.iter().find_map(|(_, error)| match error {
+        TransportError::Other(error) => DialFailed::find(error),
+        TransportError::MultiaddrNotSupported(_) => None,
+    })
 }

@@ -11,14 +11,19 @@ use super::connect::DevnetFolder;
 use super::*;
 use crate::clock::Clock;
 
-const NETWORK: keys::NetworkId = keys::NetworkId::from_bytes([1; 32]);
+fn descriptor() -> record::Descriptor {
+    let (maker, start) = (Identity::from_seed(&[9; 32]), keys::Time::from_millis(0));
+    let (parameters, admission) = (record::Parameters::main(), record::Admission::Open);
+    record::Descriptor::create(&maker, "test", start, &parameters, &admission).unwrap()
+}
+
 const SOON: Duration = Duration::from_secs(20);
 
 fn start(seed: u8, folder: &std::path::Path, bootstrap: &[keys::OnionAddress]) -> Handle {
     let identity = Identity::from_seed(&[seed; 32]);
     let connector = connect::Connector::Devnet(DevnetFolder::open(folder).unwrap());
     let rng = rand::rngs::StdRng::seed_from_u64(seed.into());
-    spawn(&identity, &NETWORK, connector, bootstrap, Clock::start(), rng).unwrap()
+    spawn(&identity, &descriptor(), connector, bootstrap, Clock::start(), rng).unwrap()
 }
 
 fn onion(seed: u8) -> keys::OnionAddress {
@@ -49,7 +54,7 @@ async fn who_answers_with_another_key_is_not_linked() {
     let identity = Identity::from_seed(&[2; 32]);
     let keypair = onion::keypair(&identity).unwrap();
     let connector = connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
-    let mut swarm = swarm::build(&keypair, connector, &NETWORK).unwrap();
+    let mut swarm = swarm::build(&keypair, connector, &descriptor().id()).unwrap();
     let peer = onion::peer_id(&onion(3).node()).unwrap();
     swarm.dial(peer).unwrap();
     let refused = async {

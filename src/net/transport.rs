@@ -10,20 +10,22 @@ use std::time::Duration;
 use keys::OnionAddress;
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::{Multiaddr, Transport};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 use super::connect::Connector;
 use super::onion;
+use super::tor::circuits::{Arrived, Incoming};
+use super::tor::socks::Purpose;
 
 /// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-type Upgrade = Ready<io::Result<Compat<TcpStream>>>;
+type Upgrade = Ready<io::Result<Compat<Arrived>>>;
 
 pub(crate) struct OnionTransport {
     connector: Connector,
+    purpose: Purpose,
     listener: Option<Listener>,
     events: VecDeque<TransportEvent<Upgrade, io::Error>>,
     waker: Option<Waker>,
@@ -32,13 +34,13 @@ pub(crate) struct OnionTransport {
 struct Listener {
     id: ListenerId,
     onion: OnionAddress,
-    socket: TcpListener,
+    incoming: Incoming,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl OnionTransport {
-    pub(crate) fn new(connector: Connector) -> Self {
-        Self { connector, listener: None, events: VecDeque::new(), waker: None }
+    pub(crate) fn new(connector: Connector, purpose: Purpose) -> Self {
+        Self { connector, purpose, listener: None, events: VecDeque::new(), waker: None }
     }
 
     fn announce(&mut self, event: TransportEvent<Upgrade, io::Error>) {
@@ -50,10 +52,10 @@ impl OnionTransport {
 }
 
 impl Transport for OnionTransport {
-    type Output = Compat<TcpStream>;
+    type Output = Compat<Arrived>;
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
-    type Dial = Pin<Box<dyn Future<Output = io::Result<Compat<TcpStream>>> + Send>>;
+    type Dial = Pin<Box<dyn Future<Output = io::Result<Compat<Arrived>>> + Send>>;
 
     fn listen_on(
         &mut self,
@@ -63,9 +65,8 @@ impl Transport for OnionTransport {
         let Some(onion) = onion::onion_address(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let socket = self.connector.listen(&onion).map_err(TransportError::Other)?;
-        let socket = TcpListener::from_std(socket).map_err(TransportError::Other)?;
-        self.listener = Some(Listener { id, onion, socket, pause: None });
+        let incoming = self.connector.listen(&onion).map_err(TransportError::Other)?;
+        self.listener = Some(Listener { id, onion, incoming, pause: None });
         let listen_addr = onion::multiaddr(&onion);
         self.announce(TransportEvent::NewAddress { listener_id: id, listen_addr });
         Ok(())
@@ -88,8 +89,10 @@ impl Transport for OnionTransport {
         let Some(onion) = onion::onion_address(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let connector = self.connector.clone();
-        Ok(Box::pin(async move { Ok(connector.dial(&onion).await?.compat()) }))
+        let (connector, purpose) = (self.connector.clone(), self.purpose);
+        Ok(Box::pin(
+            async move { Ok(Arrived::from(connector.dial(&onion, purpose).await?).compat()) },
+        ))
     }
 
     fn poll(
@@ -113,10 +116,10 @@ impl Listener {
             std::task::ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
-        match std::task::ready!(self.socket.poll_accept(cx)) {
-            Ok((stream, _)) => Poll::Ready(TransportEvent::Incoming {
+        match std::task::ready!(self.incoming.poll_accept(cx)) {
+            Ok(stream) => Poll::Ready(TransportEvent::Incoming {
                 listener_id: self.id,
-                upgrade: ready(stream.set_nodelay(true).map(|()| stream.compat())),
+                upgrade: ready(Ok(stream.compat())),
                 // Never the loopback socket: whatever learns these addresses may tell them on.
                 local_addr: onion::multiaddr(&self.onion),
                 send_back_addr: Multiaddr::empty(),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use mail::Submission;
 use smtp::{Answer, Event, Limits, RecipientAsk, Session};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
+use crate::net::tor::circuits::{Arrived, Incoming};
 
 /// Sessions at once; the next one is told 421. Each holds one message of at most
 /// [`MAX_MESSAGE`] octets: 75 MB.
@@ -41,12 +42,14 @@ pub enum Question {
 /// Where questions go.
 pub type Submissions = mpsc::Sender<Question>;
 
-/// Listens on loopback and serves until the driver is gone.
+/// Listens on loopback and serves until the driver is gone; serves what arrives from the onion service
+/// elsewhere, too.
 ///
 /// # Errors
 /// If the port cannot be had.
 pub async fn listen(
     address: SocketAddr,
+    from_onion: Option<mpsc::Receiver<Arrived>>,
     questions: Submissions,
     clock: Clock,
 ) -> Result<SocketAddr, Failure> {
@@ -55,18 +58,28 @@ pub async fn listen(
             .remedy("stop what listens there, or choose another port")
     })?;
     let bound = listener.local_addr().map_err(|error| Failure::new(Kind::Port, error))?;
-    tokio::spawn(accept(listener, questions, clock));
+    // Both have one bound together.
+    let places = Arc::new(Semaphore::new(MAX_SESSIONS));
+    if let Some(streams) = from_onion {
+        let incoming = Incoming::Sorted(streams);
+        tokio::spawn(accept(incoming, Arc::clone(&places), questions.clone(), clock));
+    }
+    tokio::spawn(accept(Incoming::Socket(listener), places, questions, clock));
     Ok(bound)
 }
 
-async fn accept(listener: TcpListener, questions: Submissions, clock: Clock) {
-    let places = Arc::new(Semaphore::new(MAX_SESSIONS));
+async fn accept(
+    mut incoming: Incoming,
+    places: Arc<Semaphore>,
+    questions: Submissions,
+    clock: Clock,
+) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = incoming.accept() => accepted,
             () = questions.closed() => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(stream) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -92,7 +105,7 @@ async fn accept(listener: TcpListener, questions: Submissions, clock: Clock) {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Arrived,
     session: Session,
     clock: Clock,
     start: Duration,

@@ -14,6 +14,9 @@
 mod commands;
 mod devnet;
 mod mail;
+mod node;
 mod operate;
 mod postfix;
 mod smtp_input;
+mod tor;
+mod tor_network;

@@ -6,7 +6,8 @@ use curve25519_dalek::edwards::CompressedEdwardsY;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
+use sha2::{Digest as _, Sha512};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A node's ed25519 public key, 32 octets, as somebody states it.
 ///
@@ -159,6 +160,8 @@ pub struct Identity(Box<SigningKey>);
 impl Identity {
     /// Length of the seed in octets.
     pub const SEED_LEN: usize = 32;
+    /// Length of [`Identity::onion_key`] in octets.
+    pub const ONION_KEY_LEN: usize = 64;
 
     /// Draws a new identity.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
@@ -177,6 +180,22 @@ impl Identity {
     #[must_use]
     pub fn seed(&self) -> Zeroizing<[u8; Self::SEED_LEN]> {
         Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// The key as a Tor of this identity's onion service wants it: the clamped SHA-512 of the seed, 64
+    /// octets (RFC 8032, 5.1.5; Tor control-spec, `ADD_ONION`, key type `ED25519-V3`).
+    #[must_use]
+    pub fn onion_key(&self) -> Zeroizing<[u8; Self::ONION_KEY_LEN]> {
+        let mut hash = Sha512::digest(self.seed().as_slice());
+        let mut key = Zeroizing::new([0; Self::ONION_KEY_LEN]);
+        key.copy_from_slice(&hash);
+        hash.as_mut_slice().zeroize();
+        if let [first, .., last] = key.split_at_mut(32).0 {
+            *first &= 0b1111_1000;
+            *last &= 0b0111_1111;
+            *last |= 0b0100_0000;
+        }
+        key
     }
 
     /// The public side.
@@ -246,6 +265,18 @@ mod tests {
         second[0] = 0xee;
         second[31] = 0x7f;
         assert_eq!(NodeId(second).check(), Err(IdentityError::NotAKey));
+    }
+
+    #[test]
+    fn the_onion_key_is_the_expanded_key_of_the_same_point() {
+        use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
+        use curve25519_dalek::scalar::Scalar;
+        let identity = Identity::from_seed(&[7; 32]);
+        let key = identity.onion_key();
+        let scalar = Scalar::from_bytes_mod_order(key[..32].try_into().unwrap());
+        let point = (ED25519_BASEPOINT_POINT * scalar).compress();
+        assert_eq!(point.as_bytes(), identity.node().as_bytes());
+        assert_eq!((key[0] & 7, key[31] & 0xc0), (0, 0x40));
     }
 
     #[test]

@@ -88,6 +88,7 @@ pub struct Remailer {
     next_sync: Time,
     mix: Mix,
     publisher: Publisher,
+    is_reachable: bool,
     exit: Option<Exit>,
     outbox: Outbox,
     deliveries: Deliveries,
@@ -113,6 +114,7 @@ impl Remailer {
             next_sync: now.plus(schedule.hour() / 4),
             mix: Mix::new(schedule, times, now, rng),
             publisher,
+            is_reachable: false,
             exit: setup.exit,
             outbox: Outbox::new(parameters.mean_send, now),
             deliveries: Deliveries::new(),
@@ -270,6 +272,17 @@ impl Remailer {
         self.publisher.hasten(now);
     }
 
+    /// Peers can reach this node: its records may be published. Before that nobody should be told to
+    /// dial it; what cannot be found at its address is not asked for again for minutes.
+    pub fn handle_reachable(&mut self) {
+        self.is_reachable = true;
+    }
+
+    /// Peers cannot reach this node any more: no new record until they can.
+    pub fn handle_unreachable(&mut self) {
+        self.is_reachable = false;
+    }
+
     // Time.
 
     /// When [`Remailer::handle_timeout`] is due.
@@ -279,15 +292,15 @@ impl Remailer {
             [self.mix.poll_timeout(), self.outbox.poll_timeout(), self.deliveries.poll_timeout()];
         // A past epoch's secret is destroyed when its grace is over, whether anything else happens or not.
         let destroy = self.mix.oldest_key().map(|epoch| self.schedule.accepted_until(epoch));
-        let own = [self.publisher.next(), self.next_view, self.next_sync];
-        let own = own.into_iter().chain(destroy);
+        let publish = self.is_reachable.then(|| self.publisher.next());
+        let own = [self.next_view, self.next_sync].into_iter().chain(publish).chain(destroy);
         others.into_iter().flatten().chain(own).min().unwrap_or(self.next_view)
     }
 
     /// Does what has fallen due by `now`.
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.forget_past(now);
-        if self.publisher.next() <= now {
+        if self.is_reachable && self.publisher.next() <= now {
             self.publish(now, rng);
         }
         if self.next_view <= now {

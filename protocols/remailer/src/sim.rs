@@ -95,7 +95,8 @@ impl<R: CryptoRng> Simulation<R> {
                 statements: Vec::new(),
                 first_record_after: Duration::ZERO,
             };
-            let node = Remailer::new(setup, now, &mut simulation.rng);
+            let mut node = Remailer::new(setup, now, &mut simulation.rng);
+            node.handle_reachable();
             simulation.ids.insert(node.node(), index);
             simulation.nodes.push(node);
         }

@@ -191,6 +191,7 @@ fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
         first_record_after: MINUTE,
     };
     let mut node = Remailer::new(setup, start, &mut rng);
+    node.handle_reachable();
     let mut forgotten = Vec::new();
     let mut now = start;
     while now < start.plus(MINUTE * 600) {
@@ -239,6 +240,7 @@ fn a_restored_backup_publishes_above_what_peers_hold() {
         first_record_after: MINUTE,
     };
     let mut node = Remailer::new(setup, start, &mut rng);
+    node.handle_reachable();
     node.handle_timeout(start, &mut rng);
     assert!(std::iter::from_fn(|| node.next_command()).all(|c| !matches!(c, Command::Announce(_))));
     let held = forger.record(41, start, 100);
@@ -375,4 +377,45 @@ fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
     assert_eq!(known.octets()[..], honest[..], "nothing displaced it");
     let renewed = forger.record(6, now.plus(MINUTE * 5), 100);
     assert_eq!(simulation.gossip(0, &renewed), Judgement::Accept);
+}
+
+#[test]
+fn nobody_is_told_of_a_node_that_cannot_be_reached() {
+    use fog_remailer::{Command, Remailer, Setup};
+    let mut rng = ChaCha20Rng::seed_from_u64(12);
+    let parameters = Parameters::main();
+    let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
+    let identity = Identity::generate(&mut rng);
+    let descriptor =
+        record::Descriptor::create(&identity, "n", start, &parameters, &record::Admission::Open);
+    let setup = Setup {
+        identity,
+        descriptor: std::sync::Arc::new(descriptor.unwrap()),
+        exit: None,
+        contact: String::new(),
+        family: Vec::new(),
+        seeds: Vec::new(),
+        statements: Vec::new(),
+        first_record_after: Duration::ZERO,
+    };
+    let mut node = Remailer::new(setup, start, &mut rng);
+    let mut now = start;
+    let mut announced = |node: &mut Remailer, until: Time| {
+        let mut count = 0;
+        while now < until {
+            now = node.poll_timeout().max(now.plus(Duration::from_millis(1))).min(until);
+            node.handle_timeout(now, &mut rng);
+            let commands = std::iter::from_fn(|| node.next_command());
+            count += commands.filter(|c| matches!(c, Command::Announce(_))).count();
+        }
+        count
+    };
+    let hours = |count: u32| start.plus(MINUTE * 60 * count);
+    assert_eq!(announced(&mut node, hours(3)), 0);
+    node.handle_reachable();
+    assert_eq!(announced(&mut node, hours(6)), 4, "one at once and one an hour");
+    node.handle_unreachable();
+    assert_eq!(announced(&mut node, hours(9)), 0);
+    node.handle_reachable();
+    assert!(announced(&mut node, hours(9).plus(MINUTE)) == 1);
 }

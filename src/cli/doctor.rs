@@ -1,0 +1,218 @@
+//! `fog doctor`: what keeps a node from working, and what to do about each.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use keys::{Identity, OnionAddress};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use record::{Admission, Descriptor, Parameters};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::{State, generator, say, say_json};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{self, Answer, Order};
+use crate::failure::{Failure, Kind};
+use crate::net::connect::Connector;
+use crate::net::tor::{Tor, TorSettings};
+use crate::net::{self, Reach};
+use crate::smtp::probe;
+use crate::store::Store;
+
+/// For a service of no importance to be published and dialled.
+const REACH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What was looked at, and what came of it.
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    says: String,
+    remedy: Option<String>,
+}
+
+/// Prints each finding as it is made, or all of them together.
+struct Report {
+    json: bool,
+    findings: Vec<Finding>,
+    first: Option<Failure>,
+}
+
+impl Report {
+    fn note(
+        &mut self,
+        what: &'static str,
+        found: Result<String, Failure>,
+    ) -> Result<bool, Failure> {
+        let finding = match &found {
+            Ok(says) => Finding { what, ok: true, says: says.clone(), remedy: None },
+            Err(failure) => Finding {
+                what,
+                ok: false,
+                says: failure.to_string(),
+                remedy: failure.hint().map(str::to_owned),
+            },
+        };
+        if !self.json {
+            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            say(&format!("{mark}  {what}: {}", finding.says))?;
+            if let Some(remedy) = &finding.remedy {
+                say(&format!("      {remedy}"))?;
+            }
+        }
+        let ok = finding.ok;
+        self.findings.push(finding);
+        if let Err(failure) = found {
+            self.first.get_or_insert(failure);
+        }
+        Ok(ok)
+    }
+}
+
+pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
+    let mut report = Report { json, findings: Vec::new(), first: None };
+    let folder = state.folder();
+    let config = match (state.config_file().exists(), state.config.is_some()) {
+        (false, false) => Config::default_settings(),
+        _ => Config::read(&state.config_file()),
+    };
+    let said = config.as_ref().map(|_| "valid".to_owned());
+    report.note("configuration", said.map_err(Failure::clone))?;
+    report.note("state folder", check_modes(&folder))?;
+
+    if let Ok(Answer::Status(status)) = control::call(&folder, Order::Status).await {
+        report.note("node", Ok(format!("runs as {}", status.onion)))?;
+        if let Some(tor) = &status.tor {
+            report.note("tor", Ok(tor.clone()))?;
+        }
+        for warning in &status.warnings {
+            let failure = Failure::new(Kind::Network, warning);
+            report.note("node", Err(failure))?;
+        }
+        if status.reach.reachable == Some(true) {
+            report.note("onion", Ok("the node reaches itself".to_owned()))?;
+        }
+    } else if let Ok(config) = &config {
+        if folder.join("version").exists() {
+            // Its lock, version and database; it is closed again at once.
+            let opened = Store::open(&folder).map(|_| "opens; no node runs on it".to_owned());
+            report.note("state folder", opened)?;
+        }
+        if config.devnet.is_none() {
+            check_tor(&mut report, &config.tor).await?;
+        }
+    }
+    if let Ok(Config { deliver: Some(target), .. }) = &config {
+        let answered = probe(target, Clock::start()).await.map(|_| format!("{target} answers"));
+        let answered = answered.ok_or_else(|| {
+            Failure::new(Kind::Network, format!("{target} does not answer"))
+                .remedy("start it, or correct exit.deliver")
+        });
+        report.note("next mail server", answered)?;
+    }
+    if json {
+        say_json(&report.findings)?;
+    }
+    match report.first {
+        None => Ok(()),
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Nothing in the state folder may be open to other users.
+fn check_modes(folder: &Path) -> Result<String, Failure> {
+    if !folder.exists() {
+        return Ok("not there yet".to_owned());
+    }
+    let mut left = vec![folder.to_owned()];
+    let mut looked_at = 0;
+    while let Some(path) = left.pop() {
+        let fail = |error: std::io::Error| {
+            Failure::new(Kind::State, format!("{}: {error}", path.display()))
+        };
+        let metadata = fs::symlink_metadata(&path).map_err(fail)?;
+        if metadata.is_symlink() {
+            continue;
+        }
+        looked_at += 1;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            // A folder that is closed closes what is in it; only its own mode counts then.
+            if path == *folder {
+                let cause = format!("{}: open to other users", path.display());
+                return Err(Failure::new(Kind::State, cause)
+                    .remedy(format!("chmod 700 {}", path.display())));
+            }
+            let is_secret = path.ends_with("identity")
+                || path.parent().is_some_and(|parent| parent.ends_with("epochs"));
+            if is_secret {
+                let cause = format!("{}: open to other users", path.display());
+                return Err(Failure::new(Kind::State, cause)
+                    .remedy(format!("chmod 600 {}", path.display())));
+            }
+        }
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path).map_err(fail)? {
+                left.push(entry.map_err(fail)?.path());
+            }
+        }
+    }
+    Ok(format!("closed to other users ({looked_at} files)"))
+}
+
+/// A Tor as the configuration wants it, its clock, and an onion service that is dialled: all with a key of
+/// no importance, in a folder of no importance.
+async fn check_tor(report: &mut Report, settings: &TorSettings) -> Result<(), Failure> {
+    let mut rng = generator()?;
+    let identity = Identity::generate(&mut rng);
+    let folder = tempfile::Builder::new().prefix("fog-doctor-").tempdir();
+    let folder = folder.map_err(|error| Failure::new(Kind::State, error))?;
+    let path = folder.path().join("tor");
+    let clock = Clock::start();
+    let own_rng = StdRng::from_rng(&mut rng);
+    let tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {
+        Ok(tor) => tor,
+        Err(failure) => return report.note("tor", Err(failure)).map(drop),
+    };
+    let name = tor.state().borrow().name.clone();
+    report.note("tor", Ok(format!("{name}; it has circuits, and the clock agrees with it")))?;
+    let reached = dial_oneself(&tor, &identity, clock, StdRng::from_rng(&mut rng)).await;
+    let reached = reached.map(|after| format!("a service dialled itself after {after:.1} s"));
+    report.note("onion", reached)?;
+    tor.stop().await;
+    Ok(())
+}
+
+async fn dial_oneself(
+    tor: &Tor,
+    identity: &Identity,
+    clock: Clock,
+    rng: StdRng,
+) -> Result<f64, Failure> {
+    let parameters = Parameters::main();
+    let fail = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);
+    let descriptor =
+        Descriptor::create(identity, "none", clock.now(), &parameters, &Admission::Open)
+            .map_err(|error| fail(&error))?;
+    OnionAddress::of(identity.node()).map_err(|error| fail(&error))?;
+    let connector = Connector::Tor(tor.connector());
+    let mut net = net::spawn(identity, &descriptor, connector, &[], clock, rng)?;
+    let start = clock.elapsed();
+    let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1));
+    tor.serve(identity, nowhere).await?;
+    let reached = net.reach.wait_for(|reach| matches!(reach, Reach::Reachable { .. }));
+    let reached = timeout(REACH_TIMEOUT, reached).await.is_ok_and(|reached| reached.is_ok());
+    let last = *net.reach.borrow();
+    if reached {
+        return Ok((clock.elapsed() - start).as_secs_f64());
+    }
+    let why = match last {
+        Reach::Unreachable { why, .. } => why.to_string(),
+        Reach::Unknown | Reach::Reachable { .. } => "it is not published".to_owned(),
+    };
+    Err(Failure::new(Kind::Tor, format!("an onion service cannot be reached: {why}"))
+        .remedy("see Tor's log; a network that blocks Tor needs bridges"))
+}

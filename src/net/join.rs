@@ -1,0 +1,176 @@
+//! Joining: a network's descriptor from a node that is known by its address alone.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use keys::{Identity, OnionAddress};
+use libp2p::request_response::{self, OutboundFailure};
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{Config, DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::{PeerId, Swarm};
+use rand::CryptoRng;
+use record::Descriptor;
+use tokio::time::{Instant, timeout_at};
+
+use super::behaviour::{Addresses, DescriptorCodec, descriptor_exchange};
+use super::connect::Connector;
+use super::onion;
+use super::swarm::{dial_failed, transport};
+use super::tor::socks::{Purpose, Retry};
+use crate::failure::{Failure, Kind};
+
+/// A bootstrap that has just been started is found by others after some seconds; one that is not found
+/// in this time is down.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(120);
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// Bootstraps tried.
+const MAX_BOOTSTRAPS: usize = 16;
+
+#[derive(NetworkBehaviour)]
+struct Joining {
+    addresses: Addresses,
+    descriptor: request_response::Behaviour<DescriptorCodec>,
+}
+
+/// Asks the bootstraps, all at once, for their network's descriptor, and takes the first that is given.
+/// The asker has a key of its own for this: it is nobody yet. `wanted` is the id it must have, in hex.
+///
+/// # Errors
+/// [`Kind::Network`] if none answers in two minutes, or another key answers at a bootstrap's address,
+/// or the network is another than the one that is wanted.
+pub async fn fetch_descriptor(
+    connector: Connector,
+    bootstrap: &[OnionAddress],
+    wanted: Option<&str>,
+    rng: &mut impl CryptoRng,
+) -> Result<Descriptor, Failure> {
+    let internal = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);
+    let keypair = onion::keypair(&Identity::generate(rng)).map_err(|error| internal(&error))?;
+    let carrier = transport(&keypair, connector, Purpose::Join);
+    let carrier = carrier.map_err(|error| internal(&error))?;
+    let behaviour = Joining { addresses: Addresses, descriptor: descriptor_exchange() };
+    let peer = keypair.public().to_peer_id();
+    let mut swarm = Swarm::new(carrier, behaviour, peer, Config::with_tokio_executor());
+    let mut asked: Vec<Asked> =
+        bootstrap.iter().take(MAX_BOOTSTRAPS).filter_map(Asked::new).collect();
+
+    let deadline = Instant::now() + JOIN_TIMEOUT;
+    let mut wait = FIRST_WAIT;
+    loop {
+        for asked in asked.iter_mut().filter(|asked| !asked.is_over && !asked.is_under_way) {
+            asked.is_under_way = true;
+            let dial = DialOpts::peer_id(asked.peer).build();
+            // A failure is an event, too.
+            let _ = swarm.dial(dial);
+            swarm.behaviour_mut().descriptor.send_request(&asked.peer, Vec::new());
+        }
+        let again = (Instant::now() + wait).min(deadline);
+        wait = (wait * 2).min(LONGEST_WAIT);
+        while let Ok(event) = timeout_at(again, swarm.select_next_some()).await {
+            if let Some((peer, octets)) = note(event, &mut asked) {
+                match check(&octets, wanted) {
+                    Ok(descriptor) => return Ok(descriptor),
+                    Err(failure) => end(&mut asked, &peer, failure),
+                }
+            }
+        }
+        let none_left = asked.iter().all(|asked| asked.is_over);
+        if none_left || Instant::now() >= deadline {
+            let last = asked.into_iter().find_map(|asked| asked.failure);
+            return Err(last.unwrap_or_else(|| nobody("it does not answer")));
+        }
+    }
+}
+
+struct Asked {
+    onion: OnionAddress,
+    peer: PeerId,
+    is_under_way: bool,
+    /// It will give no other answer.
+    is_over: bool,
+    failure: Option<Failure>,
+}
+
+impl Asked {
+    fn new(onion: &OnionAddress) -> Option<Self> {
+        let peer = onion::peer_id(&onion.node())?;
+        Some(Self { onion: *onion, peer, is_under_way: false, is_over: false, failure: None })
+    }
+}
+
+fn end(asked: &mut [Asked], peer: &PeerId, failure: Failure) {
+    if let Some(asked) = asked.iter_mut().find(|asked| asked.peer == *peer) {
+        asked.is_over = true;
+        asked.failure = Some(failure);
+    }
+}
+
+/// The octets of an answer.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others need nothing done")]
+fn note(event: SwarmEvent<JoiningEvent>, asked: &mut [Asked]) -> Option<(PeerId, Vec<u8>)> {
+    use request_response::{Event, Message};
+    match event {
+        SwarmEvent::Behaviour(JoiningEvent::Descriptor(event)) => match event {
+            Event::Message { peer, message: Message::Response { response, .. }, .. } => {
+                return Some((peer, response));
+            }
+            Event::OutboundFailure { peer, error, .. } => {
+                for asked in asked.iter_mut().filter(|asked| asked.peer == peer) {
+                    asked.is_under_way = false;
+                    if let OutboundFailure::UnsupportedProtocols = error {
+                        asked.failure = Some(nobody("it speaks another version of fog"));
+                    }
+                }
+            }
+            _ => {}
+        },
+        SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+            for asked in asked.iter_mut().filter(|asked| asked.peer == peer) {
+                asked.note_dial(&error);
+            }
+        }
+        _ => {}
+    }
+    None
+}
+
+impl Asked {
+    fn note_dial(&mut self, error: &DialError) {
+        if let DialError::WrongPeerId { .. } = error {
+            self.is_over = true;
+            let cause = format!("another key answers at {}", self.onion);
+            self.failure = Some(
+                Failure::new(Kind::Network, cause)
+                    .remedy("ask its operator where its onion service leads"),
+            );
+            return;
+        }
+        let why = dial_failed(error);
+        self.is_over |= why.is_some_and(|why| why.retry() == Retry::Never);
+        self.failure = Some(match why {
+            Some(why) => nobody(&why.to_string()),
+            None => nobody("nobody answers there as a node does"),
+        });
+    }
+}
+
+fn nobody(why: &str) -> Failure {
+    Failure::new(Kind::Network, format!("no bootstrap answers: {why}"))
+        .remedy("see whether it runs, or name another with --bootstrap")
+}
+
+fn check(octets: &[u8], wanted: Option<&str>) -> Result<Descriptor, Failure> {
+    let descriptor = Descriptor::parse(octets).map_err(|error| {
+        Failure::new(Kind::Network, format!("the bootstrap's network descriptor: {error}"))
+            .remedy("name another with --bootstrap")
+    })?;
+    let id = descriptor.id().to_string();
+    match wanted {
+        Some(wanted) if wanted != id => {
+            Err(Failure::new(Kind::Network, format!("network.id: the bootstrap's network is {id}"))
+                .remedy("correct network.id, or name a bootstrap of the network it names"))
+        }
+        Some(_) | None => Ok(descriptor),
+    }
+}

@@ -1,0 +1,504 @@
+//! A connection to a Tor's control port (Tor control-spec).
+//!
+//! One task reads: replies go to who asked, events to who waits for them. Both are bounded, and so is
+//! every line, before anything is made of it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use data_encoding::HEXUPPER;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rand::CryptoRng;
+use sha2::Sha256;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// For one reply. Tor answers at once, unless the machine is very busy.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_LINE: u64 = 64 * 1024;
+/// Octets of one reply with its data.
+const MAX_REPLY: usize = 1 << 20;
+/// Events that nobody has waited for yet; beyond it the newest are dropped.
+const EVENTS: usize = 256;
+const COOKIE_LEN: usize = 32;
+const NONCE_LEN: usize = 32;
+
+/// Where a control port is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlAddress {
+    /// A loopback port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for ControlAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err("the path of a Unix socket begins with /"),
+            None => match text.parse::<SocketAddr>() {
+                Ok(address) if address.ip().is_loopback() => Ok(Self::Tcp(address)),
+                Ok(_) => Err("a control port on another machine would be given this node's key"),
+                Err(_) => Err("say ADDRESS:PORT or unix:PATH"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for ControlAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Who is believed to be a Tor. It will be given this node's secret key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The operator named it.
+    Named,
+    /// It was found at a usual place: its cookie must belong to this user or to the system, or any local
+    /// user could put a listener there.
+    Found,
+}
+
+/// What went wrong with a control port.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlFailed {
+    /// Nobody listens there, or we may not.
+    #[error("{0}")]
+    Connect(io::Error),
+    /// The cookie that proves who we are cannot be read.
+    #[error("the cookie {}: {error}", path.display())]
+    Cookie {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The cookie is not this Tor's.
+    #[error("the cookie {} is not the one of this Tor", .0.display())]
+    WrongCookie(PathBuf),
+    /// It offers no way to authenticate that we take.
+    #[error("it lets nobody in by cookie")]
+    NoMethod,
+    /// It answered with another code than 2xx.
+    #[error("Tor answers {code} {text}")]
+    Refused {
+        /// The code.
+        code: u16,
+        /// Its words.
+        text: String,
+    },
+    /// It hung up.
+    #[error("Tor hung up")]
+    Closed,
+    /// It did not answer in time.
+    #[error("Tor does not answer")]
+    Silent,
+    /// It said what is no reply.
+    #[error("what answers there is no Tor")]
+    NoTor,
+}
+
+/// A reply: its code, and the text of each line, with its data block below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Three digits; 6xx is an event.
+    pub code: u16,
+    /// At least one.
+    pub lines: Vec<String>,
+}
+
+/// An authenticated connection.
+pub struct Control {
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    replies: mpsc::Receiver<Reply>,
+    events: mpsc::Receiver<Reply>,
+    version: String,
+}
+
+impl Control {
+    /// Connects and authenticates.
+    ///
+    /// # Errors
+    /// [`ControlFailed`].
+    pub async fn open(
+        at: &ControlAddress,
+        trust: Trust,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, ControlFailed> {
+        let connect = async {
+            io::Result::Ok(match at {
+                ControlAddress::Tcp(address) => split(TcpStream::connect(address).await?),
+                ControlAddress::Unix(path) => split(UnixStream::connect(path).await?),
+            })
+        };
+        let (reader, writer) = timeout(REPLY_TIMEOUT, connect)
+            .await
+            .map_err(|_| ControlFailed::Silent)?
+            .map_err(ControlFailed::Connect)?;
+        let (replies_in, replies) = mpsc::channel(1);
+        let (events_in, events) = mpsc::channel(EVENTS);
+        tokio::spawn(read(reader, replies_in, events_in));
+        let mut control = Self { writer, replies, events, version: String::new() };
+        control.authenticate(trust, rng).await?;
+        Ok(control)
+    }
+
+    /// Tor's version, as it says it.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Sends one line and waits for its reply.
+    ///
+    /// # Errors
+    /// [`ControlFailed::Refused`] if its code is not 2xx.
+    pub async fn ask(&mut self, line: &str) -> Result<Reply, ControlFailed> {
+        let line = Zeroizing::new(format!("{line}\r\n"));
+        let asked = async {
+            self.writer.write_all(line.as_bytes()).await.map_err(|_| ControlFailed::Closed)?;
+            self.writer.flush().await.map_err(|_| ControlFailed::Closed)?;
+            self.replies.recv().await.ok_or(ControlFailed::Closed)
+        };
+        let reply = timeout(REPLY_TIMEOUT, asked).await.map_err(|_| ControlFailed::Silent)??;
+        if (200..300).contains(&reply.code) {
+            return Ok(reply);
+        }
+        let text = reply.lines.into_iter().next().unwrap_or_default();
+        Err(ControlFailed::Refused { code: reply.code, text })
+    }
+
+    /// The value of one `GETINFO` key.
+    ///
+    /// # Errors
+    /// As [`Control::ask`]; [`ControlFailed::NoTor`] if the answer is to something else.
+    pub async fn info(&mut self, key: &str) -> Result<String, ControlFailed> {
+        let reply = self.ask(&format!("GETINFO {key}")).await?;
+        let line = reply.lines.into_iter().next().unwrap_or_default();
+        let value = line.strip_prefix(key).and_then(|rest| rest.strip_prefix('='));
+        value.map(str::to_owned).ok_or(ControlFailed::NoTor)
+    }
+
+    /// The values of one option; several if it stands there several times, none if it is not set.
+    ///
+    /// # Errors
+    /// As [`Control::ask`].
+    pub async fn option(&mut self, name: &str) -> Result<Vec<String>, ControlFailed> {
+        let reply = self.ask(&format!("GETCONF {name}")).await?;
+        let values = reply.lines.iter().filter_map(|line| line.split_once('='));
+        Ok(values.map(|(_, value)| value.to_owned()).collect())
+    }
+
+    /// The next event's first line, without its code; none if Tor has hung up. Nothing is lost if this
+    /// is dropped half way.
+    pub async fn event(&mut self) -> Option<String> {
+        self.events.recv().await?.lines.into_iter().next()
+    }
+
+    async fn authenticate(
+        &mut self,
+        trust: Trust,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), ControlFailed> {
+        let offered = match self.ask("PROTOCOLINFO 1").await {
+            Ok(reply) => Offered::parse(&reply),
+            // What is no Tor may say anything, or nothing.
+            Err(ControlFailed::Refused { .. }) => return Err(ControlFailed::NoTor),
+            Err(failed) => return Err(failed),
+        };
+        self.version = offered.version.ok_or(ControlFailed::NoTor)?;
+        match offered.cookie {
+            Some(path) if offered.safe_cookie => self.prove_cookie(&path, trust, rng).await,
+            _ if offered.open && trust == Trust::Named => self.ask("AUTHENTICATE").await.map(drop),
+            _ => Err(ControlFailed::NoMethod),
+        }
+    }
+
+    /// `SAFECOOKIE`: each side proves that it knows the cookie, and nobody says it.
+    async fn prove_cookie(
+        &mut self,
+        path: &Path,
+        trust: Trust,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), ControlFailed> {
+        let fail = |error| ControlFailed::Cookie { path: path.to_owned(), error };
+        let wrong = || ControlFailed::WrongCookie(path.to_owned());
+        let cookie = read_cookie(path, trust).map_err(fail)?;
+        let mut own_nonce = [0; NONCE_LEN];
+        rng.fill_bytes(&mut own_nonce);
+        let challenge = format!("AUTHCHALLENGE SAFECOOKIE {}", HEXUPPER.encode(&own_nonce));
+        let reply = self.ask(&challenge).await?;
+        let line = reply.lines.first().map(String::as_str).unwrap_or_default();
+        let value = |key: &str| {
+            let value = line.split(' ').find_map(|word| word.strip_prefix(key))?;
+            HEXUPPER.decode(value.to_ascii_uppercase().as_bytes()).ok()
+        };
+        let (Some(hash), Some(nonce)) = (value("SERVERHASH="), value("SERVERNONCE=")) else {
+            return Err(ControlFailed::NoTor);
+        };
+        // Labels of control-spec, section 3.24.
+        let server = b"Tor safe cookie authentication server-to-controller hash";
+        let client = b"Tor safe cookie authentication controller-to-server hash";
+        let proof = |label: &[u8]| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(label).map_err(|_| wrong())?;
+            mac.update(cookie.as_slice());
+            mac.update(&own_nonce);
+            mac.update(&nonce);
+            Ok::<_, ControlFailed>(mac)
+        };
+        proof(server)?.verify_slice(&hash).map_err(|_| wrong())?;
+        let own = HEXUPPER.encode(&proof(client)?.finalize().into_bytes());
+        match self.ask(&format!("AUTHENTICATE {own}")).await {
+            Err(ControlFailed::Refused { .. }) => Err(wrong()),
+            other => other.map(drop),
+        }
+    }
+}
+
+fn split<S>(stream: S) -> (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    (Box::new(reader), Box::new(writer))
+}
+
+fn read_cookie(path: &Path, trust: Trust) -> io::Result<Zeroizing<[u8; COOKIE_LEN]>> {
+    /// Below are the system's own users (Debian policy 9.2.2).
+    const FIRST_ORDINARY_USER: u32 = 1000;
+    let mut file = fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() != COOKIE_LEN as u64 {
+        return Err(io::Error::other("not a file of 32 octets"));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if trust == Trust::Found && metadata.uid() != own && metadata.uid() >= FIRST_ORDINARY_USER {
+        return Err(io::Error::other("it belongs to another user"));
+    }
+    let mut cookie = Zeroizing::new([0; COOKIE_LEN]);
+    file.read_exact(cookie.as_mut_slice())?;
+    Ok(cookie)
+}
+
+/// What `PROTOCOLINFO` offers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Offered {
+    version: Option<String>,
+    safe_cookie: bool,
+    open: bool,
+    cookie: Option<PathBuf>,
+}
+
+impl Offered {
+    fn parse(reply: &Reply) -> Self {
+        let mut offered = Self::default();
+        for line in &reply.lines {
+            if let Some(rest) = line.strip_prefix("VERSION Tor=") {
+                offered.version = quoted(rest);
+            }
+            let Some(rest) = line.strip_prefix("AUTH METHODS=") else { continue };
+            let methods = rest.split(' ').next().unwrap_or_default();
+            offered.safe_cookie = methods.split(',').any(|method| method == "SAFECOOKIE");
+            offered.open = methods.split(',').any(|method| method == "NULL");
+            let file = rest.split_once(" COOKIEFILE=").and_then(|(_, file)| quoted(file));
+            offered.cookie = file.map(PathBuf::from);
+        }
+        offered
+    }
+}
+
+/// A QuotedString at the start of a text (control-spec, section 2.1.1).
+fn quoted(text: &str) -> Option<String> {
+    let mut characters = text.strip_prefix('"')?.chars();
+    let mut value = String::new();
+    loop {
+        match characters.next()? {
+            '"' => return Some(value),
+            '\\' => value.push(characters.next()?),
+            other => value.push(other),
+        }
+    }
+}
+
+async fn read(
+    reader: impl AsyncRead + Unpin,
+    replies: mpsc::Sender<Reply>,
+    events: mpsc::Sender<Reply>,
+) {
+    let mut reader = BufReader::new(reader);
+    let mut assembly = Assembly::default();
+    loop {
+        let mut line = Vec::new();
+        // A line of more is cut there, and what follows is no reply.
+        match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+        match assembly.line(&line) {
+            Ok(None) => {}
+            Ok(Some(event)) if event.code >= 600 => {
+                // Whoever waits for one asks again in time.
+                let _ = events.try_send(event);
+            }
+            Ok(Some(reply)) => {
+                if replies.send(reply).await.is_err() {
+                    return;
+                }
+            }
+            Err(Garbled) => return,
+        }
+    }
+}
+
+/// Lines to replies.
+#[derive(Default)]
+struct Assembly {
+    code: u16,
+    lines: VecDeque<String>,
+    octets: usize,
+    in_data: bool,
+}
+
+/// Not the control protocol.
+#[derive(Debug, PartialEq, Eq)]
+struct Garbled;
+
+impl Assembly {
+    fn line(&mut self, octets: &[u8]) -> Result<Option<Reply>, Garbled> {
+        let octets = octets.strip_suffix(b"\n").ok_or(Garbled)?;
+        let octets = octets.strip_suffix(b"\r").unwrap_or(octets);
+        let line = String::from_utf8_lossy(octets);
+        self.octets = self.octets.saturating_add(line.len());
+        if self.octets > MAX_REPLY {
+            return Err(Garbled);
+        }
+        if self.in_data {
+            if line == "." {
+                self.in_data = false;
+            } else if let Some(last) = self.lines.back_mut() {
+                last.push('\n');
+                last.push_str(line.strip_prefix('.').unwrap_or(&line));
+            }
+            return Ok(None);
+        }
+        let (code, rest) = line.split_at_checked(3).ok_or(Garbled)?;
+        let code: u16 = code.parse().map_err(|_| Garbled)?;
+        let is_first = self.lines.is_empty();
+        if !(100..700).contains(&code) || (!is_first && code != self.code) {
+            return Err(Garbled);
+        }
+        self.code = code;
+        let mut rest = rest.chars();
+        let separator = rest.next();
+        self.lines.push_back(rest.as_str().to_owned());
+        match separator {
+            Some('-') => Ok(None),
+            Some('+') => {
+                self.in_data = true;
+                Ok(None)
+            }
+            Some(' ') => {
+                self.octets = 0;
+                Ok(Some(Reply { code, lines: std::mem::take(&mut self.lines).into() }))
+            }
+            _ => Err(Garbled),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn assemble(text: &str) -> Result<Vec<Reply>, Garbled> {
+        let mut assembly = Assembly::default();
+        let mut replies = Vec::new();
+        for line in text.split_inclusive('\n') {
+            replies.extend(assembly.line(line.as_bytes())?);
+        }
+        Ok(replies)
+    }
+
+    #[test]
+    fn replies_of_all_three_shapes_are_read() {
+        let replies = assemble(
+            "250-version=0.4.9.11\r\n250+ns/all=\r\nr a\r\n..dot\r\n.\r\n250 OK\r\n\
+             650 HS_DESC UPLOADED x\r\n552 Unrecognized key\r\n",
+        )
+        .unwrap();
+        assert_eq!(replies[0].lines, ["version=0.4.9.11", "ns/all=\nr a\n.dot", "OK"]);
+        assert_eq!((replies[1].code, replies[2].code), (650, 552));
+        for bad in ["", "250", "25", "abc OK\r\n", "250xOK\r\n", "250-a\r\n550 b\r\n", "250 cut"] {
+            let result = assemble(bad);
+            assert!(result.is_err() || result.unwrap().is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reply_without_end_is_not_kept() {
+        let mut assembly = Assembly::default();
+        let line = format!("250-{}\n", "x".repeat(60_000));
+        let taken = (0..100).take_while(|_| assembly.line(line.as_bytes()).is_ok()).count();
+        assert!(taken * line.len() <= MAX_REPLY);
+    }
+
+    #[test]
+    fn protocolinfo_is_understood() {
+        let reply = Reply {
+            code: 250,
+            lines: vec![
+                "PROTOCOLINFO 1".into(),
+                "AUTH METHODS=COOKIE,SAFECOOKIE COOKIEFILE=\"/a \\\"b\\\\/c\"".into(),
+                "VERSION Tor=\"0.4.9.11\"".into(),
+                "OK".into(),
+            ],
+        };
+        let offered = Offered::parse(&reply);
+        assert_eq!(offered.cookie, Some("/a \"b\\/c".into()));
+        assert!(offered.safe_cookie && !offered.open);
+        assert_eq!(offered.version.as_deref(), Some("0.4.9.11"));
+    }
+
+    #[test]
+    fn only_this_machines_ports_are_control_ports() {
+        assert!("127.0.0.1:9051".parse::<ControlAddress>().is_ok());
+        assert!("unix:/run/tor/control".parse::<ControlAddress>().is_ok());
+        for bad in ["192.168.1.1:9051", "0.0.0.0:9051", "localhost:9051", "unix:x", "9051", ""] {
+            assert!(bad.parse::<ControlAddress>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_read_without_a_panic(octets: Vec<u8>) {
+            let mut assembly = Assembly::default();
+            for line in octets.split_inclusive(|octet| *octet == b'\n') {
+                if assembly.line(line).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Tor: streams out through its SOCKS port, and an onion service for streams in.
+//!
+//! A [`Tor`] keeps one control connection for as long as its node runs. The onion service lives as long
+//! as that connection does; when it breaks, Tor is found or started anew, the service is added again
+//! under the same key, and everybody who waits for it is told.
+//!
+//! Where an operator configures Tor himself ([`Mode::Manual`]) there is no control connection, and the
+//! service's streams come with a line that tells their circuits apart ([`circuits`]).
+
+mod attach;
+mod child;
+pub mod circuits;
+pub mod control;
+mod keeper;
+pub mod private;
+pub mod socks;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use data_encoding::BASE64;
+use keys::{Identity, NodeId, OnionAddress};
+use rand::rngs::StdRng;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use zeroize::Zeroizing;
+
+pub use attach::{Mode, TorSettings};
+use circuits::{Arrived, Incoming};
+use keeper::{Keeper, Request};
+use socks::{DialFailed, Purpose};
+
+use crate::clock::Clock;
+use crate::failure::{Failure, Kind};
+pub use crate::net::onion::SWARM_PORT;
+
+/// The port of SMTP on every node's onion service.
+pub const SMTP_PORT: u16 = 2525;
+/// Tor's usual SOCKS port.
+const USUAL_SOCKS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9050);
+/// Dials under way through one Tor. Each costs it a circuit or two.
+const DIALS_AT_ONCE: usize = 16;
+
+/// How Tor is at present.
+#[derive(Clone, Debug, Default)]
+pub struct TorState {
+    /// The SOCKS port; none while there is no Tor.
+    pub socks: Option<SocketAddr>,
+    /// How often the onion service has been published since the start.
+    pub published: u32,
+    /// What is wrong, for the operator.
+    pub trouble: Option<String>,
+    /// What it is: `tor 0.4.9.11, own`.
+    pub name: String,
+}
+
+/// A Tor in use by one node.
+pub struct Tor {
+    connector: TorConnector,
+    state: watch::Receiver<TorState>,
+    smtp: Option<mpsc::Receiver<Arrived>>,
+    requests: Option<mpsc::Sender<Request>>,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Tor {
+    /// Finds or starts a Tor and waits until it has circuits. `folder` is for one of our own.
+    ///
+    /// # Errors
+    /// [`Kind::Tor`] if there is none, or none that will do; [`Kind::Clock`] if the clock is too wrong
+    /// for it.
+    pub async fn start(
+        settings: TorSettings,
+        folder: PathBuf,
+        node: NodeId,
+        clock: Clock,
+        mut rng: StdRng,
+    ) -> Result<Self, Failure> {
+        let (state_in, state) = watch::channel(TorState::default());
+        let mut connector = TorConnector::new(node, state.clone());
+        if settings.mode == Mode::Manual {
+            let socks = settings.socks.unwrap_or(USUAL_SOCKS);
+            check_socks(socks).await?;
+            state_in.send_replace(TorState {
+                socks: Some(socks),
+                // Its operator's Tor publishes it; whether it does, a dial to oneself will tell.
+                published: 1,
+                trouble: None,
+                name: "configured by its operator".to_owned(),
+            });
+            let sorted = circuits::listen(settings.listen).await?;
+            connector.sorted = Some(Arc::new(Mutex::new(Some(sorted.swarm))));
+            let smtp = Some(sorted.smtp);
+            return Ok(Self { connector, state, smtp, requests: None, task: None });
+        }
+        let attached = attach::attach(&settings, &folder, clock, &mut rng).await?;
+        let (requests, requests_out) = mpsc::channel(1);
+        let keeper = Keeper { settings, folder, clock, rng, state: state_in };
+        let task = tokio::spawn(keeper.run(attached, requests_out));
+        // Nobody dials before the SOCKS port is known.
+        let mut known = state.clone();
+        let _ = known.wait_for(|state| state.socks.is_some()).await;
+        let (requests, task) = (Some(requests), Some(task));
+        Ok(Self { connector, state, smtp: None, requests, task })
+    }
+
+    /// What dials and listens through it.
+    #[must_use]
+    pub fn connector(&self) -> TorConnector {
+        self.connector.clone()
+    }
+
+    /// How it is, and will be.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<TorState> {
+        self.state.clone()
+    }
+
+    /// Streams to the onion's SMTP port, if they do not arrive at the usual listener.
+    pub fn take_smtp(&mut self) -> Option<mpsc::Receiver<Arrived>> {
+        self.smtp.take()
+    }
+
+    /// Publishes the node's onion service: the swarm's port goes to where the connector listens, SMTP's
+    /// to `smtp`. Returns when Tor has taken it; it can be reached some seconds later.
+    ///
+    /// # Errors
+    /// If Tor refuses it, or already serves that address for somebody else.
+    pub async fn serve(&self, identity: &Identity, smtp: SocketAddr) -> Result<(), Failure> {
+        let Some(requests) = &self.requests else { return Ok(()) };
+        let swarm = self
+            .connector
+            .port
+            .get()
+            .copied()
+            .ok_or_else(|| Failure::new(Kind::Internal, "the swarm does not listen yet"))?;
+        let onion = OnionAddress::of(identity.node())
+            .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
+        let service = Service {
+            label: onion.to_string().trim_end_matches(".onion").to_owned(),
+            key: Zeroizing::new(BASE64.encode(identity.onion_key().as_slice())),
+            ports: [
+                (SWARM_PORT, SocketAddr::from((Ipv4Addr::LOCALHOST, swarm))),
+                (SMTP_PORT, smtp),
+            ],
+        };
+        let (answer, answered) = oneshot::channel();
+        let gone = || Failure::new(Kind::Tor, "Tor hung up").remedy("see Tor's log");
+        requests.send((service, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Takes the onion service back, and ends a Tor of our own.
+    pub async fn stop(mut self) {
+        drop(self.requests.take());
+        if let Some(task) = self.task.take() {
+            // It errs only if it has panicked.
+            let _ = task.await;
+        }
+    }
+}
+
+/// A SOCKS port that nobody listens at is a mistake of the configuration, not of the network.
+async fn check_socks(socks: SocketAddr) -> Result<(), Failure> {
+    TcpStream::connect(socks).await.map(drop).map_err(|error| {
+        Failure::new(Kind::Tor, format!("no SOCKS port at {socks}: {error}"))
+            .remedy("start Tor, or correct tor.socks")
+    })
+}
+
+/// An onion service: its address without `.onion`, Tor's form of its key, and where its ports lead.
+struct Service {
+    label: String,
+    key: Zeroizing<String>,
+    ports: [(u16, SocketAddr); 2],
+}
+
+/// Dials onion addresses through one Tor, and listens behind its onion service.
+#[derive(Clone)]
+pub struct TorConnector {
+    node: NodeId,
+    state: watch::Receiver<TorState>,
+    dials: Arc<Semaphore>,
+    turn: Arc<AtomicU32>,
+    port: Arc<OnceLock<u16>>,
+    /// Streams to the swarm that come by a shared listener, until they are listened to.
+    sorted: Option<Arc<Mutex<Option<mpsc::Receiver<Arrived>>>>>,
+}
+
+impl TorConnector {
+    fn new(node: NodeId, state: watch::Receiver<TorState>) -> Self {
+        let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
+        let (turn, port) = (Arc::default(), Arc::default());
+        Self { node, state, dials, turn, port, sorted: None }
+    }
+
+    /// How its Tor is, and will be.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<TorState> {
+        self.state.clone()
+    }
+
+    /// Connects to the swarm of a node.
+    ///
+    /// # Errors
+    /// [`DialFailed`].
+    pub async fn dial(&self, onion: &OnionAddress, purpose: Purpose) -> io::Result<TcpStream> {
+        let Ok(_place) = self.dials.acquire().await else { return Err(DialFailed::NoTor.into()) };
+        let socks = self.state.borrow().socks.ok_or(DialFailed::NoTor)?;
+        let turn = self.turn.load(Ordering::Relaxed);
+        let dialled = socks::connect(socks, &self.node, onion, SWARM_PORT, purpose, turn).await;
+        if matches!(dialled, Err(DialFailed::TimedOut)) {
+            // A circuit that hangs goes on hanging: what is dialled from now on goes by others.
+            let next = turn.wrapping_add(1);
+            let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Ok(dialled?)
+    }
+
+    /// Listens on loopback for the swarm. Once: a second listener would leave the onion service
+    /// pointing at the first.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub fn listen(&self) -> io::Result<Incoming> {
+        let taken = || io::Error::from(io::ErrorKind::AddrInUse);
+        if let Some(sorted) = &self.sorted {
+            let streams = sorted.lock().ok().and_then(|mut streams| streams.take());
+            return streams.map(Incoming::Sorted).ok_or_else(taken);
+        }
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        self.port.set(listener.local_addr()?.port()).map_err(|_| taken())?;
+        Ok(Incoming::Socket(TcpListener::from_std(listener)?))
+    }
+}

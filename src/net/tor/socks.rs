@@ -1,0 +1,322 @@
+//! Streams to onion services through Tor's SOCKS port (RFC 1928, RFC 1929; Tor socks-extensions).
+//!
+//! Each peer and purpose has a user name of its own, so that Tor gives it circuits of its own; after a
+//! dial that led nowhere the password changes, and with it the circuit. Names are made of digits and
+//! letters that are ours: Tor gives a meaning to some, and no foreign text goes into them.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use keys::{NodeId, OnionAddress};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_socks::tcp::Socks5Stream;
+
+/// Tor's own bound is two minutes; most dials that take longer than this never end well, and a new
+/// circuit does better.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// What a stream is for. Streams for different purposes share no circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Links between nodes.
+    Swarm,
+    /// A node that looks whether it can be reached itself.
+    Reach,
+    /// A network's descriptor.
+    Join,
+}
+
+impl Purpose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Swarm => "swarm",
+            Self::Reach => "reach",
+            Self::Join => "join",
+        }
+    }
+}
+
+/// Whether a dial that failed is worth another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// After a while.
+    Later,
+    /// It will fail for ever.
+    Never,
+}
+
+/// Why a dial failed. It names no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialFailed {
+    /// There is no SOCKS port to go through at present.
+    #[error("there is no Tor to go through")]
+    NoTor,
+    /// Tor said so: the code of its reply (RFC 1928, section 6; Tor proposal 304).
+    #[error("Tor refused: {}", meaning(*.0))]
+    Refused(u8),
+    /// The SOCKS port takes no user names, so circuits would be shared between peers.
+    #[error(
+        "the SOCKS port takes no user names: remove PreferSOCKSNoAuth from Tor's configuration"
+    )]
+    NoIsolation,
+    /// Nothing came of it in time.
+    #[error("no answer in {} seconds", CONNECT_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The connection to the SOCKS port broke.
+    #[error("the SOCKS port hung up")]
+    HungUp,
+}
+
+impl DialFailed {
+    /// Whether to dial again.
+    #[must_use]
+    pub const fn retry(self) -> Retry {
+        match self {
+            // 0xF6: not an onion address.
+            Self::Refused(0xF6) => Retry::Never,
+            Self::NoTor | Self::Refused(_) | Self::NoIsolation | Self::TimedOut | Self::HungUp => {
+                Retry::Later
+            }
+        }
+    }
+
+    /// What is behind a failed dial that was made here.
+    #[must_use]
+    pub fn find(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(*found);
+            }
+            // An `io::Error` gives the source of what is in it, not that itself.
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            next = match inner {
+                Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+                None => error.source(),
+            };
+        }
+        None
+    }
+}
+
+impl From<DialFailed> for io::Error {
+    fn from(failed: DialFailed) -> Self {
+        Self::other(failed)
+    }
+}
+
+const fn meaning(code: u8) -> &'static str {
+    match code {
+        0x01 => "the other side closed, or a general failure",
+        0x02 => "not allowed",
+        0x04 => "it cannot be reached",
+        0x05 => "the port is not offered there",
+        0x06 => "it took too long",
+        0xF0 => "no descriptor is found: it is not up, or not yet",
+        0xF1 => "its descriptor is not valid",
+        0xF2 => "the introduction failed",
+        0xF3 => "the rendezvous failed",
+        0xF4 | 0xF5 => "it wants client authorization",
+        0xF6 => "not an onion address",
+        0xF7 => "the introduction took too long",
+        _ => "an unknown code",
+    }
+}
+
+/// Connects to a port of an onion service. `from` and `turn` make the name of the circuit: nodes that
+/// share a Tor share no circuit, nor do two turns.
+///
+/// # Errors
+/// [`DialFailed`]; Tor's code decides whether to try again.
+pub async fn connect(
+    socks: SocketAddr,
+    from: &NodeId,
+    to: &OnionAddress,
+    port: u16,
+    purpose: Purpose,
+    turn: u32,
+) -> Result<TcpStream, DialFailed> {
+    let user = user(purpose, from, &to.node());
+    let password = turn.to_string();
+    let connect = async {
+        let stream = TcpStream::connect(socks).await.map_err(|_| DialFailed::NoTor)?;
+        // Small frames, each of which somebody waits for.
+        stream.set_nodelay(true).map_err(|_| DialFailed::HungUp)?;
+        let mut socket = Recorder { stream, reply: Reply::default() };
+        let onion = to.to_string();
+        let connected = Socks5Stream::connect_with_password_and_socket(
+            &mut socket,
+            (onion.as_str(), port),
+            &user,
+            &password,
+        )
+        .await
+        .map(drop);
+        if socket.reply.get(1) == Some(NO_AUTHENTICATION) {
+            return Err(DialFailed::NoIsolation);
+        }
+        match (connected, socket.reply.get(REPLY_CODE)) {
+            (Ok(()), _) => Ok(socket.stream),
+            (Err(_), Some(code)) if code != 0 => Err(DialFailed::Refused(code)),
+            (Err(_), _) => Err(DialFailed::HungUp),
+        }
+    };
+    timeout(CONNECT_TIMEOUT, connect).await.unwrap_or(Err(DialFailed::TimedOut))
+}
+
+fn user(purpose: Purpose, from: &NodeId, to: &NodeId) -> String {
+    let mut user = format!("fog-{}-", purpose.name());
+    for octet in from.as_bytes().iter().take(8).chain(to.as_bytes()) {
+        // Writing to a string cannot fail.
+        let _ = write!(user, "{octet:02x}");
+    }
+    user
+}
+
+const NO_AUTHENTICATION: u8 = 0;
+/// Method selection (2 octets), answer to the user name (2), then version and reply code.
+const REPLY_CODE: usize = 5;
+
+/// The first octets that the SOCKS port sends. tokio-socks does not know Tor's codes.
+#[derive(Default)]
+struct Reply {
+    octets: [u8; REPLY_CODE + 1],
+    len: usize,
+}
+
+impl Reply {
+    fn record(&mut self, octets: &[u8]) {
+        for octet in octets {
+            if let Some(place) = self.octets.get_mut(self.len) {
+                *place = *octet;
+                self.len += 1;
+            }
+        }
+    }
+
+    fn get(&self, at: usize) -> Option<u8> {
+        self.octets.get(..self.len)?.get(at).copied()
+    }
+}
+
+struct Recorder {
+    stream: TcpStream,
+    reply: Reply,
+}
+
+impl AsyncRead for Recorder {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        let read = into.filled().get(before..).unwrap_or_default();
+        self.reply.record(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Recorder {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keys::Identity;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A SOCKS port that answers one caller with these octets, after method and authentication.
+    async fn answering(method: u8, reply: &'static [u8]) -> (SocketAddr, OnionAddress) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut octets = [0; 512];
+            stream.read_exact(&mut octets[..4]).await.unwrap();
+            stream.write_all(&[5, method]).await.unwrap();
+            if method == 2 {
+                stream.read_exact(&mut octets[..2]).await.unwrap();
+                let name = usize::from(octets[1]);
+                stream.read_exact(&mut octets[..name + 1]).await.unwrap();
+                assert!(octets.starts_with(b"fog-swarm-"));
+                let password = usize::from(octets[name]);
+                stream.read_exact(&mut octets[..password]).await.unwrap();
+                stream.write_all(&[1, 0]).await.unwrap();
+            }
+            stream.read_exact(&mut octets[..5 + 62 + 2]).await.unwrap();
+            stream.write_all(reply).await.unwrap();
+        });
+        (address, OnionAddress::of(Identity::from_seed(&[1; 32]).node()).unwrap())
+    }
+
+    async fn dial(method: u8, reply: &'static [u8]) -> Result<TcpStream, DialFailed> {
+        let (socks, onion) = answering(method, reply).await;
+        connect(socks, &NodeId::from_bytes([2; 32]), &onion, 9999, Purpose::Swarm, 1).await
+    }
+
+    #[tokio::test]
+    async fn the_replys_code_says_what_failed() {
+        assert!(dial(2, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.is_ok());
+        for code in [1, 2, 4, 5, 6, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4, 0xF6, 0xF7, 0x77] {
+            let reply = Box::leak(Box::new([5, code, 0, 1, 0, 0, 0, 0, 0, 0]));
+            let failed = dial(2, reply).await.unwrap_err();
+            assert_eq!(failed, DialFailed::Refused(code));
+            assert_eq!(failed.retry() == Retry::Never, code == 0xF6);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_isolates_nothing_or_hangs_up_is_no_way() {
+        let shared = dial(0, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+        assert_eq!(shared.unwrap_err(), DialFailed::NoIsolation);
+        assert_eq!(dial(2, &[]).await.unwrap_err(), DialFailed::HungUp);
+        assert_eq!(dial(2, &[4, 0, 0]).await.unwrap_err(), DialFailed::HungUp);
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let onion = OnionAddress::of(Identity::from_seed(&[1; 32]).node()).unwrap();
+        let from = NodeId::from_bytes([2; 32]);
+        let failed = connect(closed, &from, &onion, 1, Purpose::Swarm, 0).await;
+        assert_eq!(failed.unwrap_err(), DialFailed::NoTor);
+    }
+
+    #[test]
+    fn every_peer_and_purpose_has_its_own_name() {
+        let (a, b) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let name = user(Purpose::Swarm, &a, &b);
+        assert!(name.len() <= 255 && name.starts_with("fog-swarm-0101"));
+        assert_ne!(name, user(Purpose::Reach, &a, &b));
+        assert_ne!(name, user(Purpose::Swarm, &b, &b));
+        assert_ne!(name, user(Purpose::Swarm, &a, &a));
+    }
+
+    #[test]
+    fn a_failure_is_found_under_what_was_wrapped_around_it() {
+        let error = io::Error::other(io::Error::from(DialFailed::Refused(0xF6)));
+        assert_eq!(DialFailed::find(&error), Some(DialFailed::Refused(0xF6)));
+        assert_eq!(DialFailed::find(&io::Error::other("else")), None);
+    }
+}
