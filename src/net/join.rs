@@ -7,7 +7,7 @@ use keys::{Identity, OnionAddress};
 use libp2p::request_response::{self, OutboundFailure};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Config, DialError, NetworkBehaviour, SwarmEvent};
-use libp2p::{PeerId, Swarm};
+use libp2p::{PeerId, Swarm, ping};
 use rand::CryptoRng;
 use record::Descriptor;
 use tokio::time::{Instant, timeout_at};
@@ -31,6 +31,8 @@ const MAX_BOOTSTRAPS: usize = 16;
 struct Joining {
     addresses: Addresses,
     descriptor: request_response::Behaviour<DescriptorCodec>,
+    /// Nodes hang up on who does not answer pings.
+    ping: ping::Behaviour,
 }
 
 /// Asks the bootstraps, all at once, for their network's descriptor, and takes the first that is given.
@@ -49,7 +51,11 @@ pub async fn fetch_descriptor(
     let keypair = onion::keypair(&Identity::generate(rng)).map_err(|error| internal(&error))?;
     let carrier = transport(&keypair, connector, Purpose::Join);
     let carrier = carrier.map_err(|error| internal(&error))?;
-    let behaviour = Joining { addresses: Addresses, descriptor: descriptor_exchange() };
+    let behaviour = Joining {
+        addresses: Addresses,
+        descriptor: descriptor_exchange(),
+        ping: ping::Behaviour::default(),
+    };
     let peer = keypair.public().to_peer_id();
     let mut swarm = Swarm::new(carrier, behaviour, peer, Config::with_tokio_executor());
     let mut asked: Vec<Asked> =
@@ -67,7 +73,9 @@ pub async fn fetch_descriptor(
         }
         let again = (Instant::now() + wait).min(deadline);
         wait = (wait * 2).min(LONGEST_WAIT);
-        while let Ok(event) = timeout_at(again, swarm.select_next_some()).await {
+        while asked.iter().any(|asked| !asked.is_over)
+            && let Ok(event) = timeout_at(again, swarm.select_next_some()).await
+        {
             if let Some((peer, octets)) = note(event, &mut asked) {
                 match check(&octets, wanted) {
                     Ok(descriptor) => return Ok(descriptor),
@@ -75,8 +83,7 @@ pub async fn fetch_descriptor(
                 }
             }
         }
-        let none_left = asked.iter().all(|asked| asked.is_over);
-        if none_left || Instant::now() >= deadline {
+        if asked.iter().all(|asked| asked.is_over) || Instant::now() >= deadline {
             let last = asked.into_iter().find_map(|asked| asked.failure);
             return Err(last.unwrap_or_else(|| nobody("it does not answer")));
         }

@@ -162,3 +162,22 @@ async fn gossip_reaches_others_only_when_it_was_accepted() {
         _ => panic!("something else than a statement"),
     }
 }
+
+#[tokio::test]
+async fn a_joiner_takes_the_descriptor_from_a_bootstrap_and_no_other_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = start(1, folder.path(), &[]);
+    let mut rng = rand::rngs::StdRng::seed_from_u64(5);
+    let connector = || connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
+    let fetched = timeout(SOON, fetch_descriptor(connector(), &[onion(1)], None, &mut rng)).await;
+    let fetched = fetched.unwrap().unwrap();
+    assert_eq!(fetched.octets(), descriptor().octets());
+    let wanted = "00".repeat(32);
+    let refused = fetch_descriptor(connector(), &[onion(1)], Some(&wanted), &mut rng).await;
+    assert!(refused.unwrap_err().to_string().contains("the bootstrap's network is"));
+    // The folder says that node 3 is where node 1 listens.
+    let port = std::fs::read(folder.path().join(onion(1).to_string())).unwrap();
+    std::fs::write(folder.path().join(onion(3).to_string()), port).unwrap();
+    let refused = fetch_descriptor(connector(), &[onion(3)], None, &mut rng).await;
+    assert!(refused.unwrap_err().to_string().contains("another key answers at"));
+}

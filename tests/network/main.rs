@@ -13,6 +13,7 @@
 
 mod commands;
 mod devnet;
+mod leak;
 mod mail;
 mod node;
 mod operate;

@@ -55,7 +55,7 @@ impl Node {
 
     /// Tries to start it, and returns its exit code and what it complains of.
     pub(crate) fn fails(&self) -> (i32, String) {
-        let output = self.command().output().unwrap();
+        let output = self.command().env("RUST_LOG", "warn").output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(said.lines().count(), 1, "{said}");
         (output.status.code().unwrap(), said)
@@ -98,6 +98,14 @@ impl Node {
             assert_eq!(output.status.code(), Some(6));
         }
         output.status.success()
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     pub(crate) fn signal(&mut self, signal: &str) {

@@ -1,1 +1,524 @@
+//! Nodes that are onion services of a real tor, in a private Tor network.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::devnet::{Devnet, fog, free_ports, maildir, wait_for};
+use crate::node::Node;
+use crate::postfix::Postfix;
+use crate::tor_network::{SHARED, Tor, false_control_port, listening, tors};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A network's descriptor in a folder.
+fn new_network(folder: &Path, speed: u32, nodes: u16) -> String {
+    let file = folder.join("network").to_str().unwrap().to_owned();
+    let mut command = fog();
+    command.args(["network", "new", &file, "--name", "test"]);
+    command.args(["--speed", &speed.to_string(), "--nodes", &nodes.to_string()]);
+    assert!(command.output().unwrap().status.success());
+    file
+}
+
+/// Nodes that are not started yet: the first knows the network, the others know the first.
+fn nodes(folder: &TempDir, speed: u32, count: u16, deliver: &str, tors: &[&Tor]) -> Vec<Node> {
+    let network = new_network(folder.path(), speed, count);
+    let port = free_ports(count);
+    let mut nodes: Vec<Node> = Vec::new();
+    for at in 0..count {
+        let tor = tors[usize::from(at) % tors.len()].options();
+        let mut options: Vec<&str> = tor.iter().map(String::as_str).collect();
+        options.extend(["--deliver", deliver]);
+        let first = nodes.first().map(|first| first.onion.clone());
+        match &first {
+            None => options.extend(["--network", &network]),
+            Some(first) => options.extend(["--bootstrap", first]),
+        }
+        nodes.push(Node::init(&folder.path().join(format!("n{at}")), port + at, &options));
+    }
+    nodes
+}
+
+fn is_reachable(node: &Node) -> bool {
+    node.ask("status")["reach"]["reachable"] == true
+}
+
+fn sees(node: &Node, count: usize) -> bool {
+    let status = node.ask("status");
+    status["view"]["nodes"].as_u64() == Some(count as u64)
+        && status["known"].as_u64() == Some(count as u64)
+}
+
+/// The median and the 95th percentile, in seconds.
+fn summary(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64();
+    format!("median {:.1} s, p95 {:.1} s", at(50), at(95))
+}
+
+/// Sends mails and waits until all have arrived; how long each took.
+fn time_mails(
+    count: usize,
+    arrived: impl Fn() -> Vec<Vec<u8>>,
+    send: impl Fn(usize),
+) -> Vec<Duration> {
+    let mut sent = Vec::new();
+    let mut took = BTreeMap::new();
+    let look = |sent: &[Instant], took: &mut BTreeMap<usize, Duration>| {
+        for mail in arrived() {
+            let text = String::from_utf8_lossy(&mail).into_owned();
+            let subject = text.lines().find_map(|line| line.strip_prefix("Subject: mail "));
+            let number: usize = subject.unwrap().parse().unwrap();
+            took.entry(number).or_insert_with(|| sent[number].elapsed());
+        }
+        (took.len() == count).then_some(())
+    };
+    for number in 0..count {
+        sent.push(Instant::now());
+        send(number);
+        look(&sent, &mut took);
+    }
+    wait_for("every mail", Duration::from_secs(180), || look(&sent, &mut took));
+    took.into_values().collect()
+}
+
+/// As a user submits through Tor, with one of three programs.
+fn submit(tor: &Tor, onion: &str, number: usize) {
+    let subject = format!("mail {number}");
+    let (host, port) = ("127.0.0.1", tor.socks.port().to_string());
+    let message = format!("From: a@a.example\nTo: user@b.example\nSubject: {subject}\n\nbody\n");
+    let mut command = match number % 3 {
+        0 => {
+            let mut command = Command::new("torsocks");
+            command.args(["-P", &port, "swaks", "--server", onion, "--port", "2525"]);
+            command.args(["--helo", "localhost", "--from", "a@a.example", "--to"]);
+            command.args(["user@b.example", "--header", &format!("Subject: {subject}")]);
+            command
+        }
+        1 => {
+            let mut command = Command::new("msmtp");
+            command.args([&format!("--host={onion}"), "--port=2525", "--tls=off"]);
+            command.args([&format!("--proxy-host={host}"), &format!("--proxy-port={port}")]);
+            command.args(["--from=a@a.example", "--domain=localhost", "user@b.example"]);
+            command
+        }
+        _ => {
+            let mut command = Command::new("/usr/bin/python3");
+            let program = "import smtplib, socket, socks, sys\n\
+                 socks.set_default_proxy(socks.SOCKS5, sys.argv[1], int(sys.argv[2]), rdns=True)\n\
+                 socket.socket = socks.socksocket\n\
+                 socket.getaddrinfo = lambda h, p, *a: [(2, 1, 6, '', (h, p))]\n\
+                 smtplib.SMTP(sys.argv[3], 2525, local_hostname='localhost')\
+                 .sendmail('a@a.example', 'user@b.example', sys.stdin.read())\n";
+            command.args(["-c", program, host, &port, onion]);
+            command
+        }
+    };
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    use std::io::Write as _;
+    // swaks makes its message itself.
+    let _ = child.stdin.take().unwrap().write_all(message.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{command:?}: {said}");
+}
+
+#[test]
+fn seven_nodes_join_with_one_address_and_carry_mail_from_onion_to_postfix() {
+    let folder = tempfile::tempdir().unwrap();
+    let postfix = Postfix::start();
+    let own: Vec<_> = tors()[..SHARED].iter().collect();
+    let mut nodes = nodes(&folder, 100, 7, &postfix.target(), &own);
+    let begun = Instant::now();
+    nodes[0].start();
+    wait_for("the first node to be reachable", SOON, || is_reachable(&nodes[0]).then_some(()));
+    println!("over Tor: reachable {:.1?} after the start", begun.elapsed());
+
+    let begun = Instant::now();
+    let mut starting = Vec::new();
+    for mut node in nodes.drain(1..) {
+        starting.push(std::thread::spawn(move || {
+            let begun = Instant::now();
+            node.start();
+            wait_for("all seven to be known", SOON, || sees(&node, 7).then_some(()));
+            (node, begun.elapsed())
+        }));
+    }
+    let mut joined = Vec::new();
+    for node in starting {
+        let (node, after) = node.join().unwrap();
+        nodes.push(node);
+        joined.push(after);
+    }
+    wait_for("all seven to be known by the first", SOON, || sees(&nodes[0], 7).then_some(()));
+    let all = begun.elapsed();
+    assert!(all < Duration::from_secs(30), "{all:?}");
+    println!("over Tor: seven know seven {all:.1?} after six were started; {}", summary(joined));
+
+    let took = time_mails(
+        20,
+        || postfix.mails(),
+        |number| {
+            submit(&tors()[number % SHARED], &nodes[number % 7].onion, number);
+        },
+    );
+    println!("over Tor: 20 of 20 mails at speed 100, {}", summary(took));
+    let memory = nodes.iter().map(Node::memory_kib).max().unwrap();
+    println!("over Tor: a node has at most {} MiB of memory", memory / 1024);
+    drop(nodes);
+    drop(postfix);
+
+    // The same without Tor.
+    let postfix = Postfix::start();
+    let devnet = Devnet::start(100, Some(&postfix.target()));
+    let took = time_mails(
+        20,
+        || postfix.mails(),
+        |number| {
+            let port = devnet.port + u16::try_from(number % 7).unwrap();
+            let mut command = Command::new("swaks");
+            command.args(["--server", &format!("127.0.0.1:{port}"), "--from", "a@a.example"]);
+            command.args([
+                "--to",
+                "user@b.example",
+                "--header",
+                &format!("Subject: mail {number}"),
+            ]);
+            assert!(command.output().unwrap().status.success());
+        },
+    );
+    println!("over loopback: 20 of 20 mails at speed 100, {}", summary(took));
+}
+
+#[test]
+fn without_its_bootstrap_the_network_lives_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mail = folder.path().join("mail");
+    let deliver = format!("maildir:{}", mail.display());
+    let own: Vec<_> = tors()[..SHARED].iter().collect();
+    // Epochs of 20 s: what is dead is out of everybody's routes after a minute or so.
+    let mut nodes = nodes(&folder, 540, 5, &deliver, &own);
+    for node in &mut nodes {
+        node.start();
+        wait_for("it to be reachable", SOON, || is_reachable(node).then_some(()));
+    }
+    wait_for("five nodes", SOON, || nodes.iter().all(|node| sees(node, 5)).then_some(()));
+    nodes[0].signal("-KILL");
+
+    // With nothing but the address of one that lives, and no configuration.
+    let (state, port) = (folder.path().join("n5"), free_ports(1));
+    let tor = own[1].options();
+    let options = [tor[0].as_str(), &tor[1], "--bootstrap", &nodes[3].onion, "--deliver", &deliver];
+    let mut joiner = Node::init(&state, port, &options);
+    let begun = Instant::now();
+    joiner.start();
+    nodes.push(joiner);
+
+    // What the store holds is enough to come back, even if the configuration names only the dead.
+    nodes[2].signal("-TERM");
+    nodes[2].start();
+    let (dead, joined) = (nodes[0].onion.clone(), nodes[5].onion.clone());
+    let knows_who_lives = |node: &Node| {
+        let peers = node.ask("peers").to_string();
+        sees(node, 5) && !peers.contains(&dead) && (node.onion == joined || peers.contains(&joined))
+    };
+    wait_for("the living in everybody's view, the dead in nobody's", SOON * 3, || {
+        nodes[1..].iter().all(knows_who_lives).then_some(())
+    });
+    println!("over Tor: five without the dead bootstrap {:.1?} after its end", begun.elapsed());
+    let took = time_mails(
+        5,
+        || maildir(&mail),
+        |number| {
+            submit(own[0], &nodes[number + 1].onion, number);
+        },
+    );
+    println!("over Tor: 5 of 5 mails without the bootstrap, {}", summary(took));
+}
+
+#[test]
+fn a_tor_that_is_killed_and_comes_back_costs_no_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let mail = folder.path().join("mail");
+    let deliver = format!("maildir:{}", mail.display());
+    let (stable, victim) = (&tors()[0], &tors()[SHARED]);
+    let mut nodes = nodes(&folder, 5, 6, &deliver, &[stable, stable, victim]);
+    for node in &mut nodes {
+        node.start();
+        wait_for("it to be reachable", SOON, || is_reachable(node).then_some(()));
+    }
+    wait_for("six nodes", SOON, || nodes.iter().all(|node| sees(node, 6)).then_some(()));
+    let mails: usize = 12;
+    for number in 0..mails {
+        assert!(nodes[number % 6].send(&format!("mail {number}")));
+    }
+    let processes: Vec<_> = nodes.iter().map(|node| node.child.as_ref().unwrap().id()).collect();
+    std::thread::sleep(Duration::from_secs(15));
+    victim.kill(&victim.process());
+    let behind = [&nodes[2], &nodes[5]];
+    wait_for("both to know that they are cut off", SOON, || {
+        behind.iter().all(|node| !is_reachable(node)).then_some(())
+    });
+    let warnings = behind[0].ask("status")["warnings"].to_string();
+    assert!(warnings.contains("no Tor:"), "{warnings}");
+    std::thread::sleep(Duration::from_secs(10));
+    let begun = Instant::now();
+    victim.restart();
+    wait_for("both to be reachable again", Duration::from_secs(90), || {
+        behind.iter().all(|node| is_reachable(node)).then_some(())
+    });
+    println!("over Tor: reachable {:.1?} after a killed tor was started again", begun.elapsed());
+    wait_for("all links", Duration::from_secs(90), || {
+        nodes.iter().all(|node| node.ask("status")["linked"] == 5).then_some(())
+    });
+    println!("over Tor: all links {:.1?} after a killed tor was started again", begun.elapsed());
+    // At this speed a mail is held for a minute in the mean, and exponentially longer.
+    wait_for("every mail", Duration::from_secs(900), || {
+        (maildir(&mail).len() >= mails).then_some(())
+    });
+    assert_eq!(maildir(&mail).len(), mails, "each once");
+    let now: Vec<_> = nodes.iter().map(|node| node.child.as_ref().unwrap().id()).collect();
+    assert_eq!(now, processes, "no node was restarted");
+}
+
+#[test]
+fn a_tor_of_ones_own_is_started_watched_and_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = new_network(folder.path(), 100, 4);
+    let state = folder.path().join("state");
+    let mut node = Node::init(&state, free_ports(1), &["--network", &network]);
+    fs::create_dir(state.join("tor")).unwrap();
+    fs::write(state.join("tor/torrc.local"), tors()[0].private_options()).unwrap();
+    let config = state.join("fog.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}[tor]\nmode = \"own\"\n")).unwrap();
+    node.start();
+    wait_for("it to be reachable", SOON, || is_reachable(&node).then_some(()));
+    let tor = |node: &Node| node.ask("status")["tor"].as_str().unwrap().to_owned();
+    assert!(tor(&node).ends_with(", own"), "{}", tor(&node));
+
+    let child = own_tor(&node);
+    assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
+    wait_for("it to notice", SOON, || (!is_reachable(&node)).then_some(()));
+    wait_for("it to be reachable again", Duration::from_secs(90), || {
+        is_reachable(&node).then_some(())
+    });
+    let child = own_tor(&node);
+    node.signal("-TERM");
+    assert!(!Path::new("/proc").join(&child).exists(), "its tor ended before it");
+
+    // The owner's end is its end, too, however that comes.
+    node.start();
+    let child = own_tor(&node);
+    node.signal("-KILL");
+    wait_for("the end of its tor", SOON, || {
+        let status = fs::read_to_string(Path::new("/proc").join(&child).join("stat"));
+        status.is_err().then_some(())
+    });
+}
+
+/// The process id of a node's own tor.
+fn own_tor(node: &Node) -> String {
+    let pid = node.child.as_ref().unwrap().id().to_string();
+    wait_for("its tor", SOON, || {
+        let output = Command::new("pgrep").args(["-P", &pid, "-x", "tor"]).output().unwrap();
+        let child = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        (!child.is_empty()).then_some(child)
+    })
+}
+
+#[test]
+fn with_the_control_port_closed_the_service_stands_in_the_torrc() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = new_network(folder.path(), 100, 4);
+    let (state, service) = (folder.path().join("state"), folder.path().join("service"));
+    let port = free_ports(1);
+    let options = ["--network", &network, "--tor-dir", service.to_str().unwrap()];
+    let mut node = Node::init(&state, free_ports(1), &options);
+    let tor = &tors()[SHARED + 1];
+    let config = state.join("fog.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("127.0.0.1:9998", &local(port));
+    fs::write(&config, format!("{text}socks = \"{}\"\n", tor.socks)).unwrap();
+    let hostname = fs::read_to_string(service.join("hostname")).unwrap();
+    assert_eq!(hostname.trim_end(), node.onion);
+    node.start();
+    // What `fog init` says belongs into the torrc.
+    let mut control = tor.connect();
+    control.ask(&format!(
+        "SETCONF HiddenServiceDir=\"{}\" HiddenServicePort=\"9999 {}\" \
+         HiddenServicePort=\"2525 {}\" HiddenServiceExportCircuitID=haproxy \
+         HiddenServicePoWDefensesEnabled=1",
+        service.display(),
+        local(port),
+        local(port)
+    ));
+    wait_for("it to be reachable", Duration::from_secs(120), || is_reachable(&node).then_some(()));
+    // SMTP comes by the same listener.
+    let mut command = Command::new("torsocks");
+    command.args(["-P", &tor.socks.port().to_string(), "swaks", "--server", &node.onion]);
+    command.args(["--port", "2525", "--to", "user@b.example", "--quit-after", "EHLO"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("<-  220 ") && said.contains("250"), "{said}");
+    control.ask("RESETCONF HiddenServiceDir");
+}
+
+fn local(port: u16) -> String {
+    SocketAddr::from(([127, 0, 0, 1], port)).to_string()
+}
+
+#[test]
+fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = new_network(folder.path(), 100, 4);
+    let tor = &tors()[SHARED + 2];
+    let made = tor.options();
+    let options = ["--network", &network, &made[0], &made[1]];
+    let mut node = Node::init(&folder.path().join("n0"), free_ports(1), &options);
+    let config = node.folder.join("fog.toml");
+    let good = fs::read_to_string(&config).unwrap();
+    let fails = |node: &Node, code: i32, parts: &[&str]| {
+        let (exit, said) = node.fails();
+        assert_eq!(exit, code, "{said}");
+        for part in parts {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    };
+    let at = |address: SocketAddr| good.replace(&tor.control.to_string(), &address.to_string());
+
+    let nobody = local(free_ports(1));
+    fs::write(&config, at(nobody.parse().unwrap())).unwrap();
+    fails(&node, 5, &[&nobody, "refused", "start Tor"]);
+    let odd = folder.path().join("odd");
+    fs::write(&odd, [7; 32]).unwrap();
+    fs::write(&config, at(false_control_port("0.4.6.10", &odd))).unwrap();
+    fails(&node, 5, &["too old: 0.4.6.10", "upgrade"]);
+    fs::write(&config, at(mail_server())).unwrap();
+    fails(&node, 5, &["no Tor", "correct tor.control"]);
+    fs::write(&config, &good).unwrap();
+
+    let cookie = tor.folder.join("cookie");
+    let right = fs::read(&cookie).unwrap();
+    fs::write(&cookie, [7; 32]).unwrap();
+    fails(&node, 5, &["is not the one of this Tor", "CookieAuthFile"]);
+    fs::write(&cookie, [7; 31]).unwrap();
+    fails(&node, 5, &["not a file of 32 octets", "debian-tor"]);
+    fs::write(&cookie, &right).unwrap();
+    // The same port without any way in.
+    let process = tor.process();
+    tor.connect().ask("SETCONF CookieAuthentication=0 HashedControlPassword=\"16:872860B76453A77D60CA2BB8C1A7042072093276A3D701AD684053EC4C\"");
+    fails(&node, 5, &["lets nobody in by cookie", "CookieAuthentication 1"]);
+    // As it is in its torrc.
+    tor.kill(&process);
+    tor.restart();
+
+    let library = find_faketime();
+    for (offset, how) in [("+1d", "ahead"), ("-1d", "behind")] {
+        let mut command = node.command();
+        command.env("LD_PRELOAD", &library).env("FAKETIME", offset);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(7), "{said}");
+        assert!(said.contains(how) && said.contains("timedatectl"), "{said}");
+    }
+
+    node.start();
+    fails(&node, 4, &["another node runs on this state folder"]);
+    // The same identity in another folder, at the same Tor.
+    let twin = Node::init(&folder.path().join("n1"), free_ports(1), &options);
+    fs::copy(node.folder.join("identity"), twin.folder.join("identity")).unwrap();
+    fails(&twin, 4, &["the folder of another identity"]);
+    fs::remove_dir_all(twin.folder.join("db")).unwrap();
+    fails(&twin, 5, &["address is taken at this Tor", "same identity"]);
+    wait_for("the first to be reachable", SOON, || is_reachable(&node).then_some(()));
+
+    // Somebody else's swarm behind an address.
+    let process = node.child.as_ref().unwrap().id();
+    let swarm = listening(process).into_iter().find(|port| *port != node.port).unwrap();
+    let mut control = tor.connect();
+    let added = control
+        .ask(&format!("ADD_ONION NEW:ED25519-V3 Flags=DiscardPK Port=9999,{}", local(swarm)));
+    let onion = added[0].strip_prefix("ServiceID=").unwrap().to_owned();
+    let join = |onion: &str| {
+        let state = folder.path().join("joiner");
+        let _ = fs::remove_dir_all(&state);
+        let mut command = fog();
+        command.args(["run", "--as-root", "--bootstrap", onion, "--state-dir"]).arg(&state);
+        let config = folder.path().join("joiner.toml");
+        fs::write(&config, format!("[tor]\ncontrol = \"{}\"\n", tor.control)).unwrap();
+        let output = command.arg("--config").arg(config).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = join(&onion);
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("another key answers at") && said.lines().count() == 1, "{said}");
+    let wrong = format!("{}{}", if onion.starts_with('a') { 'b' } else { 'a' }, &onion[1..]);
+    let (code, said) = join(&wrong);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("checksum"), "{said}");
+    // The node itself was not disturbed.
+    assert!(is_reachable(&node));
+    let doctor = fog().args(["doctor", "--state-dir"]).arg(&node.folder).output().unwrap();
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains("ok    onion: the node reaches itself"), "{said}");
+    node.signal("-TERM");
+    let doctor = fog().args(["doctor", "--state-dir"]).arg(&node.folder).output().unwrap();
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.status.success(), "{said}");
+    assert!(said.contains("ok    onion: a service dialled itself after"), "{said}");
+}
+
+/// A port at which somebody answers who is no Tor.
+fn mail_server() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = listener.accept().unwrap().0;
+        let _ = stream.write_all(b"220 fog\r\n");
+        let _ = stream.read(&mut [0; 64]);
+    });
+    address
+}
+
+fn find_faketime() -> String {
+    let output =
+        Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"]).output();
+    let paths = String::from_utf8(output.unwrap().stdout).unwrap();
+    paths.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn the_devnet_over_tor_is_one_command_and_ends_cleanly() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let (state, port) = (folder.path().join("state"), free_ports(4));
+    let mut command = fog();
+    command.args(["devnet", "--tor", "--nodes", "4", "--tors", "1", "--speed", "540"]);
+    command.args(["--smtp-port", &port.to_string(), "--state-dir"]).arg(&state);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let hint = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with("try: "));
+    let hint = hint.unwrap().replace("you@example.org", "user@b.example");
+    let output = Command::new("sh").args(["-c", hint.strip_prefix("try: ").unwrap()]).output();
+    let said = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(said.contains("250 2.0.0 taken"), "{hint}: {said}");
+    wait_for("the mail", SOON, || (maildir(&state.join("mail")).len() == 1).then_some(()));
+    let pid = child.id().to_string();
+    let tors = || {
+        let output = Command::new("pgrep").args(["-P", &pid, "-x", "tor"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let running = tors();
+    assert_eq!(running.len(), 9, "three authorities, five relays, one client");
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    let lives = |pid: &String| Path::new("/proc").join(pid).exists();
+    assert!(!running.iter().any(lives), "no tor is left");
+}

@@ -24,6 +24,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// Tor publishes a descriptor within seconds of being able to; from then on a dial to oneself tells more.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(120);
+/// After the first directory has it, the others get so long for each further one.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is one.
 /// Beyond them the circuit is closed.
 const MAX_STREAMS: u32 = 64;
@@ -81,16 +83,7 @@ impl Keeper {
 
     /// Until the connection breaks; says why.
     async fn hold(&mut self, control: &mut Control, service: &Service) -> Failure {
-        let uploaded = format!("HS_DESC UPLOADED {} ", service.label);
-        let published = async {
-            while let Some(event) = control.event().await {
-                if event.starts_with(&uploaded) {
-                    return true;
-                }
-            }
-            false
-        };
-        match timeout(PUBLISH_TIMEOUT, published).await {
+        match timeout(PUBLISH_TIMEOUT, published(control, &service.label)).await {
             Ok(false) => return broken(&ControlFailed::Closed),
             // Published, or else a dial to oneself will say what it is.
             Ok(true) | Err(_) => self.state.send_modify(|state| state.published += 1),
@@ -141,6 +134,33 @@ impl Keeper {
             state.trouble = None;
             state.name = name;
         });
+    }
+}
+
+/// Waits until the service's descriptor is at all directories that it was sent to, or at some and the
+/// others take their time: a client that asks one where it is not yet asks elsewhere, but each only once.
+/// False if Tor hung up.
+async fn published(control: &mut Control, label: &str) -> bool {
+    let (mut sent, mut arrived) = (0_u32, 0);
+    loop {
+        let wait = if arrived > 0 { UPLOAD_TIMEOUT } else { PUBLISH_TIMEOUT };
+        let event = match timeout(wait, control.event()).await {
+            Ok(Some(event)) => event,
+            Ok(None) => return false,
+            Err(_) => return true,
+        };
+        let mut words = event.split(' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("HS_DESC"), Some("UPLOAD"), Some(of)) if of == label => sent += 1,
+            (Some("HS_DESC"), Some("UPLOADED"), Some(of)) if of == label => arrived += 1,
+            (Some("HS_DESC"), Some("FAILED"), Some(of)) if of == label => {
+                sent = sent.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if arrived > 0 && arrived >= sent {
+            return true;
+        }
     }
 }
 
