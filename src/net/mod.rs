@@ -14,6 +14,8 @@ mod packets;
 mod reach;
 mod swarm;
 #[cfg(test)]
+mod tap;
+#[cfg(test)]
 mod tests;
 pub mod tor;
 mod transport;

@@ -14,6 +14,8 @@ pub mod control;
 mod keeper;
 pub mod private;
 pub mod socks;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -94,12 +94,7 @@ impl DialFailed {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(*found);
             }
-            // An `io::Error` gives the source of what is in it, not that itself.
-            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            next = match inner {
-                Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
-                None => error.source(),
-            };
+            next = error.source();
         }
         None
     }
@@ -107,9 +102,15 @@ impl DialFailed {
 
 impl From<DialFailed> for io::Error {
     fn from(failed: DialFailed) -> Self {
-        Self::other(failed)
+        Self::other(Carried(failed))
     }
 }
+
+/// Some of what is wrapped around an error, `Either` and `io::Error` among them, gives only the source of
+/// what is in it. So the failure is made a source.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Carried(#[source] DialFailed);
 
 const fn meaning(code: u8) -> &'static str {
     match code {
@@ -315,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_found_under_what_was_wrapped_around_it() {
-        let error = io::Error::other(io::Error::from(DialFailed::Refused(0xF6)));
+        let failed = io::Error::from(DialFailed::Refused(0xF6));
+        let error = io::Error::other(io::Error::other(failed));
         assert_eq!(DialFailed::find(&error), Some(DialFailed::Refused(0xF6)));
         assert_eq!(DialFailed::find(&io::Error::other("else")), None);
     }

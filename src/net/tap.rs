@@ -1,0 +1,204 @@
+//! What a node tells a peer, octet for octet, as the peer sees it once Noise is off.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncWrite, StreamExt as _};
+use keys::{Identity, OnionAddress};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox};
+use libp2p::core::transport::Transport as _;
+use libp2p::request_response::{Event, Message};
+use libp2p::swarm::{Config, SwarmEvent};
+use libp2p::{Multiaddr, Swarm, gossipsub};
+use mail::Mailbox;
+use record::{Admission, Descriptor, Domains, Parameters, Unverified};
+use tokio::time::timeout;
+
+use super::behaviour::{Behaviour, BehaviourEvent, topic};
+use super::connect::{Connector, DevnetFolder};
+use super::tor::socks::Purpose;
+use super::{onion, swarm};
+use crate::clock::Clock;
+use crate::driver::{Carrier, Node, Settings};
+use crate::smtp::Target;
+use crate::store::Store;
+
+type Log = Arc<Mutex<Vec<u8>>>;
+
+struct Tap {
+    inner: StreamMuxerBox,
+    log: Log,
+}
+
+struct TapStream {
+    inner: SubstreamBox,
+    log: Log,
+}
+
+impl Tap {
+    fn wrap(&self, inner: SubstreamBox) -> TapStream {
+        TapStream { inner, log: Arc::clone(&self.log) }
+    }
+}
+
+impl StreamMuxer for Tap {
+    type Substream = TapStream;
+    type Error = io::Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<TapStream>> {
+        let stream = std::task::ready!(Pin::new(&mut self.inner).poll_inbound(cx))?;
+        Poll::Ready(Ok(self.wrap(stream)))
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<TapStream>> {
+        let stream = std::task::ready!(Pin::new(&mut self.inner).poll_outbound(cx))?;
+        Poll::Ready(Ok(self.wrap(stream)))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        Pin::new(&mut self.inner).poll(cx)
+    }
+}
+
+impl AsyncRead for TapStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, into))?;
+        self.log.lock().unwrap().extend_from_slice(&into[..read]);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl AsyncWrite for TapStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+fn contains(octets: &[u8], part: &[u8]) -> bool {
+    octets.windows(part.len()).any(|window| window == part)
+}
+
+#[tokio::test]
+async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
+    let folder = tempfile::tempdir().unwrap();
+    let devnet = DevnetFolder::open(&folder.path().join("devnet")).unwrap();
+    let clock = Clock::start();
+    let maker = Identity::from_seed(&[9; 32]);
+    let parameters = Parameters::scaled(1000, 1);
+    let descriptor =
+        Descriptor::create(&maker, "test", clock.now(), &parameters, &Admission::Open).unwrap();
+    let settings = Settings {
+        store: Store::open(&folder.path().join("state")).unwrap(),
+        descriptor: descriptor.clone(),
+        carrier: Carrier::Devnet(devnet.clone()),
+        bootstrap: Vec::new(),
+        contact: "operator@fog.invalid".to_owned(),
+        family: Vec::new(),
+        smtp: "127.0.0.1:0".parse().unwrap(),
+        deliver: Some(Target::Maildir(folder.path().join("mail"))),
+        domains: Domains::Any,
+        anonymous: Mailbox::parse("a@b.example").unwrap(),
+    };
+    let node = Node::start(settings, clock).await.unwrap();
+    let port = std::fs::read_to_string(folder.path().join("devnet").join(node.onion.to_string()));
+
+    // A peer that listens to everything.
+    let keypair = onion::keypair(&Identity::from_seed(&[2; 32])).unwrap();
+    let log = Log::default();
+    let tapped = Arc::clone(&log);
+    let transport = swarm::transport(&keypair, Connector::Devnet(devnet), Purpose::Swarm).unwrap();
+    let tap = move |(peer, inner), _| {
+        (peer, StreamMuxerBox::new(Tap { inner, log: Arc::clone(&tapped) }))
+    };
+    let transport = libp2p::Transport::map(transport, tap).boxed();
+    let mut behaviour = Behaviour::new(&descriptor.id()).unwrap();
+    behaviour.gossip.subscribe(&topic(&descriptor.id())).unwrap();
+    let peer = keypair.public().to_peer_id();
+    let mut swarm = Swarm::new(transport, behaviour, peer, Config::with_tokio_executor());
+    let target = onion::peer_id(&node.onion.node()).unwrap();
+    swarm.dial(target).unwrap();
+    swarm.behaviour_mut().descriptor.send_request(&target, Vec::new());
+    let mut addresses: Vec<Multiaddr> = Vec::new();
+    let mut pages = Vec::new();
+    let mut heard = false;
+    let listen = async {
+        while pages.is_empty() || !heard {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the others say nothing")]
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { endpoint, .. } => {
+                    addresses.push(endpoint.get_remote_address().clone());
+                }
+                SwarmEvent::NewExternalAddrOfPeer { address, .. } => addresses.push(address),
+                // Its record: now a catch-up has something to hold.
+                SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Message {
+                    ..
+                })) => {
+                    heard = true;
+                    let everything = directory::Request { after: None }.encode().unwrap();
+                    swarm.behaviour_mut().sync.send_request(&target, everything);
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Sync(Event::Message {
+                    message: Message::Response { response, .. },
+                    ..
+                })) => pages.push(response),
+                _ => {}
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), listen).await.unwrap();
+
+    let octets = log.lock().unwrap().clone();
+    for spoken in ["/fog/sync/1", "/fog/network/1", "/meshsub/1", "operator@fog.invalid"] {
+        assert!(contains(&octets, spoken.as_bytes()), "{spoken} is not in what was heard");
+    }
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let (swarm_port, smtp) = (port.unwrap(), node.smtp.port().to_string());
+    for secret in [&hostname, &release, &swarm_port, &smtp, "linux", "Linux", "debian", "127.0.0.1"]
+    {
+        assert!(!contains(&octets, secret.trim().as_bytes()), "{secret} was told");
+    }
+    // Loopback, and every other address of this machine, as multiaddresses write them.
+    let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let words = table.split_whitespace().filter_map(|word| word.parse().ok());
+    for address in words.filter(|address: &std::net::Ipv4Addr| !address.is_unspecified()) {
+        let told = [&[4][..], &address.octets()].concat();
+        assert!(!contains(&octets, &told), "{address} was told");
+    }
+    for address in addresses {
+        let onion = onion::onion_address(&address);
+        assert_eq!(onion, Some(node.onion), "{address}");
+    }
+    let page = directory::Page::decode(&pages[0]).unwrap();
+    for statement in &page.records {
+        let record = Unverified::parse(statement).unwrap();
+        assert!(OnionAddress::of(record.claimed_node()).is_ok());
+    }
+    node.stop().await.unwrap();
+}
