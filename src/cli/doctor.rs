@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::control::{self, Answer, Order};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::Connector;
-use crate::net::tor::{Tor, TorSettings};
+use crate::net::tor::{Mode, Tor, TorSettings};
 use crate::net::{self, Reach};
 use crate::smtp::probe;
 use crate::store::Store;
@@ -103,7 +103,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
             report.note("state folder", opened)?;
         }
         if config.devnet.is_none() {
-            check_tor(&mut report, &config.tor).await?;
+            check_tor(&mut report, &config.tor, &folder).await?;
         }
     }
     if let Ok(Config { deliver: Some(target), .. }) = &config {
@@ -163,14 +163,29 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
     Ok(format!("closed to other users ({looked_at} files)"))
 }
 
-/// A Tor as the configuration wants it, its clock, and an onion service that is dialled: all with a key of
-/// no importance, in a folder of no importance.
-async fn check_tor(report: &mut Report, settings: &TorSettings) -> Result<(), Failure> {
+/// A Tor as the configuration wants it, its clock, and an onion service that is dialled: with a key and a
+/// folder of no importance, but for a service that its operator configures, which has the node's.
+async fn check_tor(
+    report: &mut Report,
+    settings: &TorSettings,
+    state: &Path,
+) -> Result<(), Failure> {
+    let fail = |error| Failure::new(Kind::State, error);
     let mut rng = generator()?;
-    let identity = Identity::generate(&mut rng);
-    let folder = tempfile::Builder::new().prefix("fog-doctor-").tempdir();
-    let folder = folder.map_err(|error| Failure::new(Kind::State, error))?;
+    let identity = match settings.mode {
+        Mode::Manual if state.join("identity").exists() => {
+            Store::open(state)?.identity(&mut rng)?
+        }
+        Mode::Auto | Mode::Running | Mode::Own | Mode::Manual => Identity::generate(&mut rng),
+    };
+    let folder = tempfile::Builder::new().prefix("fog-doctor-").tempdir().map_err(fail)?;
     let path = folder.path().join("tor");
+    let local = state.join("tor/torrc.local");
+    if local.exists() {
+        // Bridges, for example.
+        fs::create_dir(&path).map_err(fail)?;
+        fs::copy(&local, path.join("torrc.local")).map_err(fail)?;
+    }
     let clock = Clock::start();
     let own_rng = StdRng::from_rng(&mut rng);
     let tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {

@@ -177,7 +177,7 @@ fn torrc(folder: &Path) -> String {
     format!(
         "HiddenServiceDir {}\nHiddenServicePort {SWARM_PORT} {TOR_LISTEN}\n\
          HiddenServicePort {SMTP_PORT} {TOR_LISTEN}\nHiddenServiceExportCircuitID haproxy\n\
-         HiddenServicePoWDefensesEnabled 1\n",
+         HiddenServicePoWDefensesEnabled 1  # leave this out before Tor 0.4.8\n",
         folder.display()
     )
 }

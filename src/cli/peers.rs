@@ -27,10 +27,12 @@ fn line(peer: &Peer) -> String {
         _ => "none".to_owned(),
     };
     let linked = if peer.linked { "linked" } else { "not linked" };
+    let score = peer.score.filter(|score| *score < 0.0);
+    let score = score.map_or(String::new(), |score| format!("misbehaves ({score:.1})  "));
     let usable = peer.unusable.as_deref().unwrap_or("usable");
     let contact = if peer.contact.is_empty() { "no contact" } else { &peer.contact };
     format!(
-        "{}  {}  epochs {epochs}  record {} s old  {linked}  {usable}  {contact}",
+        "{}  {}  epochs {epochs}  record {} s old  {linked}  {score}{usable}  {contact}",
         peer.onion,
         peer.roles.join("+"),
         peer.record_age_ms / 1000,

@@ -41,16 +41,37 @@ impl Node {
         command
     }
 
+    /// A node that nobody has prepared: it makes itself from what `fog run` is told.
+    pub(crate) fn join(folder: &Path, bootstrap: &str) -> Self {
+        let folder = folder.to_owned();
+        let mut node = Self { folder, onion: String::new(), port: 2525, child: None };
+        let mut command = node.command();
+        command.args(["--bootstrap", bootstrap]);
+        let line = node.spawn(command);
+        let onion = line.strip_prefix("running: ").and_then(|line| line.split(',').next());
+        node.onion = onion.expect(&line).to_owned();
+        node
+    }
+
     /// Starts it and waits until it says that it runs.
     pub(crate) fn start(&mut self) {
-        let log = fs::File::create(self.folder.join("log")).unwrap();
-        let mut child = self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let line = self.spawn(self.command());
+        let running = format!("running: {}, SMTP on 127.0.0.1:{}\n", self.onion, self.port);
+        let log = fs::read_to_string(self.log()).unwrap();
+        assert_eq!(line, running, "{log}");
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.with_extension("log")
+    }
+
+    fn spawn(&mut self, mut command: Command) -> String {
+        let log = fs::File::create(self.log()).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let log = fs::read_to_string(self.folder.join("log")).unwrap();
-        let running = format!("running: {}, SMTP on 127.0.0.1:{}\n", self.onion, self.port);
-        assert_eq!(line, running, "{log}");
         self.child = Some(child);
+        line
     }
 
     /// Tries to start it, and returns its exit code and what it complains of.

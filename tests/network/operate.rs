@@ -116,7 +116,7 @@ fn five_of_seven_are_killed_and_no_mail_takes_a_shorter_way() {
     );
     let mut traced = false;
     for node in &nodes {
-        let log = fs::read_to_string(node.folder.join("log")).unwrap();
+        let log = fs::read_to_string(node.log()).unwrap();
         traced |= log.contains(" TRACE fog");
         for word in
             ["b.example", "ops@fog", "held by", "after", ".onion", "12D3Koo", &node.onion[..16]]

@@ -211,14 +211,12 @@ fn without_its_bootstrap_the_network_lives_on() {
     wait_for("five nodes", SOON, || nodes.iter().all(|node| sees(node, 5)).then_some(()));
     nodes[0].signal("-KILL");
 
-    // With nothing but the address of one that lives, and no configuration.
-    let (state, port) = (folder.path().join("n5"), free_ports(1));
-    let tor = own[1].options();
-    let options = [tor[0].as_str(), &tor[1], "--bootstrap", &nodes[3].onion, "--deliver", &deliver];
-    let mut joiner = Node::init(&state, port, &options);
+    // With nothing but the address of one that lives: no configuration, and the Tor at the usual port.
+    let usual = &tors()[SHARED + 1];
+    let ports = format!("ControlPort={} ControlPort=127.0.0.1:9051", usual.control);
+    usual.connect().ask(&format!("SETCONF {ports}"));
     let begun = Instant::now();
-    joiner.start();
-    nodes.push(joiner);
+    nodes.push(Node::join(&folder.path().join("n5"), &nodes[3].onion));
 
     // What the store holds is enough to come back, even if the configuration names only the dead.
     nodes[2].signal("-TERM");
@@ -395,10 +393,10 @@ fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
     let nobody = local(free_ports(1));
     fs::write(&config, at(nobody.parse().unwrap())).unwrap();
     fails(&node, 5, &[&nobody, "refused", "start Tor"]);
-    let odd = folder.path().join("odd");
-    fs::write(&odd, [7; 32]).unwrap();
-    fs::write(&config, at(false_control_port("0.4.6.10", &odd))).unwrap();
+    fs::write(&config, at(false_control_port("0.4.6.10", "0"))).unwrap();
     fails(&node, 5, &["too old: 0.4.6.10", "upgrade"]);
+    fs::write(&config, at(false_control_port("0.4.9.11", "1"))).unwrap();
+    fails(&node, 5, &["HiddenServiceSingleHopMode set", "remove it", "not hidden"]);
     fs::write(&config, at(mail_server())).unwrap();
     fails(&node, 5, &["no Tor", "correct tor.control"]);
     fs::write(&config, &good).unwrap();

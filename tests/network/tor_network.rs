@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -148,24 +148,24 @@ pub(crate) fn listening(process: u32) -> Vec<u16> {
     ports
 }
 
-/// A listener that says what a Tor's control port might, to one caller after the other.
-pub(crate) fn false_control_port(version: &'static str, cookie: &Path) -> SocketAddr {
+/// A listener that says what the control port of a Tor might, of this version and with this mode of its
+/// onion services.
+pub(crate) fn false_control_port(version: &'static str, single_hop: &'static str) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let cookie = cookie.display().to_string();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut octets = [0; 512];
             while let Ok(read @ 1..) = stream.read(&mut octets) {
                 let asked = String::from_utf8_lossy(&octets[..read]).into_owned();
-                let answer = if asked.starts_with("PROTOCOLINFO") {
-                    format!(
-                        "250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL,COOKIE COOKIEFILE=\"{cookie}\"\r\n\
+                let answer = match asked.trim_end().split_once(' ') {
+                    Some(("PROTOCOLINFO", _)) => format!(
+                        "250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n\
                          250-VERSION Tor=\"{version}\"\r\n250 OK\r\n"
-                    )
-                } else {
-                    "250 OK\r\n".to_owned()
+                    ),
+                    Some(("GETCONF", option)) => format!("250 {option}={single_hop}\r\n"),
+                    _ => "250 OK\r\n".to_owned(),
                 };
                 if stream.write_all(answer.as_bytes()).is_err() {
                     break;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keys::{Epoch, Hour, NodeId, Time};
-use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 use record::Record;
 
@@ -118,13 +118,16 @@ impl View {
         epochs: &RangeInclusive<Epoch>,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<(), RouteError> {
-        self.candidates(own, epochs, allows).map(|_| ())
+        let (nodes, exits) = self.candidates(own, epochs, allows)?;
+        let has_route =
+            |exit: &&Arc<Record>| strangers(exit, &nodes, Route::MIN - 1).len() == Route::MIN - 1;
+        if exits.iter().any(has_route) { Ok(()) } else { Err(RouteError::TooFewNodes) }
     }
 
-    /// Draws a route for packets that will be under way in `epochs`: the length uniformly from 3 to 6
-    /// (or to as many nodes as there are), the exit uniformly from those that `allows` takes, the
-    /// others uniformly from the rest, none twice, never `own`. Only nodes with a key for each of the
-    /// epochs take part.
+    /// Draws a route for packets that will be under way in `epochs`: the exit uniformly from those that
+    /// `allows` takes, the length uniformly from 3 to 6 (or to as many nodes as there are), the others
+    /// uniformly from the rest, none twice, never `own`, and never two of one family, `own` included.
+    /// Only nodes with a key for each of the epochs take part.
     ///
     /// # Errors
     /// [`RouteError`]; never a shorter route.
@@ -135,14 +138,19 @@ impl View {
         rng: &mut (impl CryptoRng + ?Sized),
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Route, RouteError> {
-        let (mut nodes, exits) = self.candidates(own, epochs, allows)?;
-        let exit = Arc::clone(exits.choose(rng).ok_or(RouteError::NoExit)?);
-        let length = rng.random_range(Route::MIN..=Route::MAX.min(nodes.len()));
-        nodes.retain(|record| record.node() != exit.node());
-        let (relays, _) = nodes.partial_shuffle(rng, length - 1);
-        let mut hops: Vec<_> = relays.iter().map(|record| Arc::clone(record)).collect();
-        hops.push(exit);
-        Ok(Route(hops))
+        let (mut nodes, mut exits) = self.candidates(own, epochs, allows)?;
+        exits.shuffle(rng);
+        nodes.shuffle(rng);
+        for exit in exits {
+            let mut hops = strangers(exit, &nodes, Route::MAX - 1);
+            if hops.len() >= Route::MIN - 1 {
+                let length = rng.random_range(Route::MIN..=hops.len() + 1);
+                hops.truncate(length - 1);
+                hops.push(Arc::clone(exit));
+                return Ok(Route(hops));
+            }
+        }
+        Err(RouteError::TooFewNodes)
     }
 
     #[expect(clippy::type_complexity, reason = "all nodes and the exits among them, used once")]
@@ -156,7 +164,10 @@ impl View {
             (epochs.start().number()..=epochs.end().number())
                 .all(|number| record.key(Epoch::new(number)).is_some())
         };
-        let others = self.records.values().filter(|record| record.node() != *own);
+        let own_record = self.records.get(own);
+        let is_family = |record: &Record| own_record.is_some_and(|own| own.is_family_of(record));
+        let others = self.records.values();
+        let others = others.filter(|record| record.node() != *own && !is_family(record));
         let nodes: Vec<_> = others.filter(|record| has_keys(record)).collect();
         if nodes.len() < Route::MIN {
             return Err(RouteError::TooFewNodes);
@@ -164,6 +175,22 @@ impl View {
         let exits: Vec<_> = nodes.iter().copied().filter(|record| allows(record)).collect();
         if exits.is_empty() { Err(RouteError::NoExit) } else { Ok((nodes, exits)) }
     }
+}
+
+/// The first of these nodes, at most `count`, that are not the exit, nor of one family with it or with each
+/// other.
+fn strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Arc<Record>> {
+    let mut taken: Vec<Arc<Record>> = Vec::with_capacity(Route::MAX);
+    for node in nodes {
+        if taken.len() == count {
+            break;
+        }
+        let is_family = taken.iter().chain([exit]).any(|other| other.is_family_of(node));
+        if node.node() != exit.node() && !is_family {
+            taken.push(Arc::clone(node));
+        }
+    }
+    taken
 }
 
 impl Route {

@@ -31,6 +31,17 @@ fn exit() -> ExitPolicy {
 }
 
 fn record(number: u8, sequence: u64, at: Time, exit: Option<ExitPolicy>) -> Record {
+    record_naming(&[], number, sequence, at, exit)
+}
+
+/// A record that names others as its family.
+fn record_naming(
+    family: &[u8],
+    number: u8,
+    sequence: u64,
+    at: Time,
+    exit: Option<ExitPolicy>,
+) -> Record {
     let first = schedule().epoch_at(at);
     let keys = (0..3)
         .map(|ahead| {
@@ -47,7 +58,7 @@ fn record(number: u8, sequence: u64, at: Time, exit: Option<ExitPolicy>) -> Reco
         keys,
         exit,
         contact: String::new(),
-        family: Vec::new(),
+        family: family.iter().map(|number| identity(*number).node()).collect(),
         traffic: [0; 9],
         digest: [0; 32],
     };
@@ -202,6 +213,63 @@ fn routes_are_distinct_and_end_at_an_exit_that_may_deliver() {
             assert!(!nodes.contains(&own));
             assert_eq!(route.hops().last().unwrap().node(), identity(2).node());
         }
+    }
+}
+
+#[test]
+fn no_route_holds_two_of_one_family() {
+    let mut rng = ChaCha20Rng::seed_from_u64(4);
+    // 1 sends; 2, 3, 4 are one family, 5, 6 another; 7 is in 1's; 8 claims 9, which knows nothing of it.
+    let named: [&[u8]; 10] = [&[7], &[3, 4], &[2, 4], &[2, 3], &[6], &[5], &[1], &[9], &[], &[]];
+    let mut directory = Directory::new(schedule());
+    for (number, family) in (1..).zip(named) {
+        directory.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+    }
+    let view = view(&directory);
+    let own = identity(1).node();
+    let number = |node: NodeId| (1..=10).find(|n| identity(*n).node() == node).unwrap();
+    let (mut seen, mut together) = (BTreeSet::new(), false);
+    for _ in 0..2000 {
+        let route = view.route(&own, &epochs(), &mut rng, |_| true).unwrap();
+        let nodes: BTreeSet<u8> = route.hops().iter().map(|record| number(record.node())).collect();
+        let of = |family: &[u8]| family.iter().filter(|node| nodes.contains(node)).count();
+        assert!(of(&[2, 3, 4]) <= 1 && of(&[5, 6]) <= 1 && of(&[1, 7]) == 0, "{nodes:?}");
+        together |= of(&[8, 9]) == 2;
+        seen.extend(nodes);
+    }
+    assert_eq!(seen, BTreeSet::from([2, 3, 4, 5, 6, 8, 9, 10]));
+    assert!(together, "what one says alone counts for nothing");
+
+    // Four families are three hops for a fifth, and no more.
+    let mut few = Directory::new(schedule());
+    for (number, family) in [(1, &[2][..]), (2, &[1]), (3, &[4]), (4, &[3]), (5, &[]), (6, &[])] {
+        few.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+    }
+    let view = few.first_view(start()).if_sufficient().unwrap();
+    for _ in 0..100 {
+        let route = view.route(&identity(1).node(), &epochs(), &mut rng, |_| true).unwrap();
+        assert_eq!(route.hops().len(), 3);
+    }
+    assert_eq!(view.reaches(&identity(1).node(), &epochs(), |_| true), Ok(()));
+    let but_five = |record: &Record| record.node() != identity(5).node();
+    assert!(view.reaches(&identity(1).node(), &epochs(), but_five).is_ok());
+}
+
+#[test]
+fn a_network_of_one_operator_has_no_route() {
+    let mut directory = Directory::new(schedule());
+    let all = [1, 2, 3, 4, 5, 6];
+    for number in all {
+        let others: Vec<u8> = all.into_iter().filter(|other| *other != number).collect();
+        directory.admit(record_naming(&others, number, 1, start(), Some(exit()))).unwrap();
+    }
+    let view = view(&directory);
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    for sender in [1, 9] {
+        let own = identity(sender).node();
+        let none = Some(RouteError::TooFewNodes);
+        assert_eq!(view.route(&own, &epochs(), &mut rng, |_| true).err(), none);
+        assert_eq!(view.reaches(&own, &epochs(), |_| true).err(), none);
     }
 }
 

@@ -283,6 +283,17 @@ impl Record {
         &self.body.contact
     }
 
+    /// Whether two nodes say of each other that one operator runs both. One that says so alone could
+    /// push another out of routes.
+    #[must_use]
+    pub fn is_family_of(&self, other: &Self) -> bool {
+        self.names(&other.node()) && other.names(&self.node())
+    }
+
+    fn names(&self, node: &NodeId) -> bool {
+        self.body.family.binary_search(node.as_bytes()).is_ok()
+    }
+
     /// What it runs.
     #[must_use]
     pub fn software(&self) -> &str {
