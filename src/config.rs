@@ -39,7 +39,8 @@ const KEYS: [&str; 15] = [
 /// The From of mail whose sender did not ask for another, if nothing else is said.
 const DEFAULT_FROM: &str = "anonymous@fog.invalid";
 const DEFAULT_LISTEN: &str = "127.0.0.1:2525";
-const DEFAULT_TOR_LISTEN: &str = "127.0.0.1:9998";
+/// Where an onion service's streams arrive if Tor's operator configures it.
+pub(crate) const DEFAULT_TOR_LISTEN: &str = "127.0.0.1:9998";
 /// The record's bound.
 const MAX_CONTACT: usize = 128;
 const MAX_FAMILY: usize = 16;

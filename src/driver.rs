@@ -159,66 +159,26 @@ impl Node {
             statements,
         };
         let remailer = Remailer::new(setup, clock.now(), &mut rng);
-        let (opened_in, opened) = mpsc::channel(OPENED);
-        let (keys, keys_out) = watch::channel(EpochKeys::default());
-        let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
-        let (sealed_in, sealed) = mpsc::channel(OPENED);
-        let (progress_in, progress) = watch::channel((0, 0));
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(open_packets(net.packets, keys_out, opened_in));
-        let driver = Driver {
+        Ok(Parts {
             remailer,
             store,
             clock,
             rng,
+            onion,
             network: network.to_string(),
+            smtp,
             target: settings.deliver,
             anonymous: settings.anonymous,
-            net: Net {
-                orders: net.orders,
-                queues: net.queues,
-                links: net.links.clone(),
-                scores: net.scores,
-                reach: net.reach.clone(),
-                tor: tor.as_ref().map(Tor::state),
-            },
-            keys,
-            outcomes: outcomes_in,
-            conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
-            sealed: sealed_in,
-            sealers: Arc::new(Semaphore::new(processors())),
-            progress: progress_in,
-            linked: Links::default(),
             domains: settings.domains,
             offered: probed,
-            next_server_is_down: false,
-            unkept: 0,
-        };
-        let inputs = Inputs {
-            stopped,
-            opened,
-            outcomes,
-            sealed,
-            failures: net.failures,
-            offers,
-            calls,
+            net,
+            tor,
+            socket,
             questions,
-            events: net.events,
-            links: net.links,
-            reach: net.reach,
-        };
-        let swarm = net.task;
-        let task = tokio::spawn(async move {
-            let ended = driver.run(inputs).await;
-            // The driver's ends are closed now; the swarm takes its address back.
-            let _ = swarm.await;
-            if let Some(tor) = tor {
-                tor.stop().await;
-            }
-            drop(socket);
-            ended
-        });
-        Ok(Self { onion, smtp, progress, stop, task })
+            calls,
+            offers,
+        }
+        .drive())
     }
 
     /// Stops it and waits until everything is written.
@@ -237,10 +197,98 @@ impl Node {
     }
 }
 
-/// The node's generator, seeded by the operating system.
-fn generator() -> Result<StdRng, Failure> {
+/// A generator seeded by the operating system.
+pub(crate) fn generator() -> Result<StdRng, Failure> {
     StdRng::try_from_rng(&mut SysRng)
         .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))
+}
+
+/// All that a running node is made of.
+struct Parts {
+    remailer: Remailer,
+    store: Store,
+    clock: Clock,
+    rng: StdRng,
+    onion: OnionAddress,
+    network: String,
+    smtp: SocketAddr,
+    target: Option<Target>,
+    anonymous: Mailbox,
+    domains: Domains,
+    offered: Option<ExitPolicy>,
+    net: net::Handle,
+    tor: Option<Tor>,
+    socket: control::Socket,
+    questions: mpsc::Receiver<Question>,
+    calls: mpsc::Receiver<Call>,
+    offers: mpsc::Receiver<Option<ExitPolicy>>,
+}
+
+impl Parts {
+    /// Sets the loop going.
+    fn drive(self) -> Node {
+        let net = self.net;
+        let (opened_in, opened) = mpsc::channel(OPENED);
+        let (keys, keys_out) = watch::channel(EpochKeys::default());
+        let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
+        let (sealed_in, sealed) = mpsc::channel(OPENED);
+        let (progress_in, progress) = watch::channel((0, 0));
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(open_packets(net.packets, keys_out, opened_in));
+        let driver = Driver {
+            remailer: self.remailer,
+            store: self.store,
+            clock: self.clock,
+            rng: self.rng,
+            network: self.network,
+            target: self.target,
+            anonymous: self.anonymous,
+            net: Net {
+                orders: net.orders,
+                queues: net.queues,
+                links: net.links.clone(),
+                scores: net.scores,
+                reach: net.reach.clone(),
+                tor: self.tor.as_ref().map(Tor::state),
+            },
+            keys,
+            outcomes: outcomes_in,
+            conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
+            sealed: sealed_in,
+            sealers: Arc::new(Semaphore::new(processors())),
+            progress: progress_in,
+            linked: Links::default(),
+            domains: self.domains,
+            offered: self.offered,
+            next_server_is_down: false,
+            unkept: 0,
+        };
+        let inputs = Inputs {
+            stopped,
+            opened,
+            outcomes,
+            sealed,
+            failures: net.failures,
+            offers: self.offers,
+            calls: self.calls,
+            questions: self.questions,
+            events: net.events,
+            links: net.links,
+            reach: net.reach,
+        };
+        let (swarm, tor, socket) = (net.task, self.tor, self.socket);
+        let task = tokio::spawn(async move {
+            let ended = driver.run(inputs).await;
+            // The driver's ends are closed now; the swarm takes its address back.
+            let _ = swarm.await;
+            if let Some(tor) = tor {
+                tor.stop().await;
+            }
+            drop(socket);
+            ended
+        });
+        Node { onion: self.onion, smtp: self.smtp, progress, stop, task }
+    }
 }
 
 /// What came of sealing a message, and who waits to hear.

@@ -73,7 +73,7 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
             if !json {
                 say("starting a private Tor network; this takes half a minute")?;
             }
-            let (folder, mut rng) = (state.join("tor"), generator()?);
+            let (folder, mut rng) = (state.join("tor-network"), generator()?);
             let started = PrivateTor::start(&folder, arguments.tors, &mut rng);
             tokio::select! {
                 started = started => Some(started?),

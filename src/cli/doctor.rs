@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use keys::{Identity, OnionAddress};
+use keys::Identity;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use record::{Admission, Descriptor, Parameters};
@@ -90,8 +90,9 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
             report.note("tor", Ok(tor.clone()))?;
         }
         for warning in &status.warnings {
-            let failure = Failure::new(Kind::Network, warning);
-            report.note("node", Err(failure))?;
+            let is_tor = warning.starts_with(control::NO_TOR);
+            let kind = if is_tor { Kind::Tor } else { Kind::Network };
+            report.note("node", Err(Failure::new(kind, warning)))?;
         }
         if status.reach.reachable == Some(true) {
             report.note("onion", Ok("the node reaches itself".to_owned()))?;
@@ -193,7 +194,13 @@ async fn check_tor(
         Err(failure) => return report.note("tor", Err(failure)).map(drop),
     };
     let name = tor.state().borrow().name.clone();
-    report.note("tor", Ok(format!("{name}; it has circuits, and the clock agrees with it")))?;
+    let says = match settings.mode {
+        Mode::Manual => name,
+        Mode::Auto | Mode::Running | Mode::Own => {
+            format!("{name}; it has circuits, and the clock agrees with it")
+        }
+    };
+    report.note("tor", Ok(says))?;
     let reached = dial_oneself(&tor, &identity, clock, StdRng::from_rng(&mut rng)).await;
     let reached = reached.map(|after| format!("a service dialled itself after {after:.1} s"));
     report.note("onion", reached)?;
@@ -212,7 +219,6 @@ async fn dial_oneself(
     let descriptor =
         Descriptor::create(identity, "none", clock.now(), &parameters, &Admission::Open)
             .map_err(|error| fail(&error))?;
-    OnionAddress::of(identity.node()).map_err(|error| fail(&error))?;
     let connector = Connector::Tor(tor.connector());
     let mut net = net::spawn(identity, &descriptor, connector, &[], clock, rng)?;
     let start = clock.elapsed();

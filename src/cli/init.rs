@@ -12,6 +12,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{State, devnet, generator, network, say, say_json};
+use crate::config::DEFAULT_TOR_LISTEN;
 use crate::failure::{Failure, Kind};
 use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
@@ -54,9 +55,6 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     contact: Option<String>,
 }
-
-/// Where the onion service's streams arrive if Tor's operator configures it.
-const TOR_LISTEN: &str = "127.0.0.1:9998";
 
 #[derive(Serialize)]
 struct Made {
@@ -103,7 +101,7 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     } else if tor_dir.is_some() {
         text.section("tor");
         text.line("mode", "manual");
-        text.line("listen", TOR_LISTEN);
+        text.line("listen", DEFAULT_TOR_LISTEN);
     }
     let network = arguments.network.as_deref().map(network::read).transpose()?;
     // Before anything is made: a mistake here would only show at the first start.
@@ -128,8 +126,10 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         .map_err(|error| Failure::new(Kind::Internal, format!("identity: {error}")))?
         .to_string();
     if let Some(folder) = &tor_dir {
-        write_service(folder, &identity, &onion)
-            .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
+        write_service(folder, &identity, &onion).map_err(|error| {
+            Failure::new(Kind::State, format!("{}: {error}", folder.display()))
+                .remedy("name an empty folder of your own; it is given to Tor afterwards")
+        })?;
     }
     if let Some(folder) = config.parent() {
         fs::create_dir_all(folder)
@@ -175,8 +175,9 @@ fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<
 /// The lines for the torrc. With the circuits' ids exported no caller can take more than a circuit's share.
 fn torrc(folder: &Path) -> String {
     format!(
-        "HiddenServiceDir {}\nHiddenServicePort {SWARM_PORT} {TOR_LISTEN}\n\
-         HiddenServicePort {SMTP_PORT} {TOR_LISTEN}\nHiddenServiceExportCircuitID haproxy\n\
+        "HiddenServiceDir {}\nHiddenServicePort {SWARM_PORT} {DEFAULT_TOR_LISTEN}\n\
+         HiddenServicePort {SMTP_PORT} {DEFAULT_TOR_LISTEN}\nHiddenServiceExportCircuitID haproxy\n\
+         HiddenServiceMaxStreams 64\nHiddenServiceMaxStreamsCloseCircuit 1\n\
          HiddenServicePoWDefensesEnabled 1  # leave this out before Tor 0.4.8\n",
         folder.display()
     )

@@ -15,12 +15,11 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use rand::SeedableRng as _;
-use rand::rngs::{StdRng, SysRng};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit, umask};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::driver::generator;
 use crate::failure::{Failure, Kind};
 
 /// Anonymous mail over Tor, libp2p and Sphinx.
@@ -195,12 +194,6 @@ fn default_state_dir() -> PathBuf {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     state.or_else(home).unwrap_or_else(|| ".".into()).join("fog")
-}
-
-/// A generator seeded by the operating system.
-fn generator() -> Result<StdRng, Failure> {
-    StdRng::try_from_rng(&mut SysRng)
-        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))
 }
 
 /// SIGINT or SIGTERM.

@@ -43,6 +43,8 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
     let mut config = read_config(&state, &arguments.bootstrap)?;
     log::set_level(config.level);
     config.bootstrap.extend(arguments.bootstrap);
+    config.bootstrap.sort();
+    config.bootstrap.dedup();
     let mut interrupted = Interrupted::new()?;
     let started = tokio::select! {
         started = start(&state, config) => started?,

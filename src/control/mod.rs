@@ -26,6 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_PATH: usize = 107;
 const NAME: &str = "control.sock";
 
+/// How the warning begins that there is no Tor.
+pub const NO_TOR: &str = "no Tor";
+
 /// What a caller asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

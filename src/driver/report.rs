@@ -4,7 +4,7 @@ use keys::{Epoch, Time};
 use record::Record;
 
 use super::Driver;
-use crate::control::{Held, Peer, ReachStatus, Status, ViewStatus};
+use crate::control::{Held, NO_TOR, Peer, ReachStatus, Status, ViewStatus};
 use crate::net::Reach;
 
 impl Driver {
@@ -23,7 +23,10 @@ impl Driver {
             epoch_ends_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
             unusable,
             reach: self.reach(),
-            tor: self.net.tor.as_ref().map(|tor| tor.borrow().name.clone()),
+            tor: self.net.tor.as_ref().and_then(|tor| {
+                let tor = tor.borrow();
+                tor.socks.map(|_| tor.name.clone())
+            }),
             known: self.remailer.directory().len(),
             linked: self.linked.len(),
             view: self
@@ -55,7 +58,8 @@ impl Driver {
             warnings.push(format!("{} times the disk failed: see the log", self.unkept));
         }
         if let Some(trouble) = self.net.tor.as_ref().and_then(|tor| tor.borrow().trouble.clone()) {
-            warnings.push(format!("no Tor: {trouble}"));
+            let remedy = trouble.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            warnings.push(format!("{NO_TOR}: {trouble}{remedy}"));
         }
         let reach = self.reach();
         if let Some(why) = &reach.why {

@@ -31,10 +31,12 @@ const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/1");
 
 /// Links: 64 nodes that everybody keeps a link to, in both directions, and room for joiners.
 const MAX_CONNECTIONS: u32 = 256;
-/// Two sides may dial each other at the same time; more than that and one is a leftover.
+/// Two sides may dial each other at the same time.
 /// A peer whose Tor has died comes back while its old links have not been missed yet.
 const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
+/// More than a few circuits of callers can fill who say nothing: see the onion service's stream limit.
+const MAX_PENDING_INCOMING: u32 = 256;
 /// The gossip envelope around a statement: topic and field lengths.
 const GOSSIP_OVERHEAD: usize = 512;
 
@@ -89,7 +91,7 @@ pub(crate) fn descriptor_exchange() -> request_response::Behaviour<DescriptorCod
 
 fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING))
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
         .with_max_established(Some(MAX_CONNECTIONS))
         .with_max_established_incoming(Some(MAX_CONNECTIONS / 4 * 3))

@@ -67,7 +67,7 @@ pub async fn fetch_descriptor(
         for asked in asked.iter_mut().filter(|asked| !asked.is_over && !asked.is_under_way) {
             asked.is_under_way = true;
             let dial = DialOpts::peer_id(asked.peer).build();
-            // A failure is an event, too.
+            // If it is refused at once the request fails, and that is an event.
             let _ = swarm.dial(dial);
             swarm.behaviour_mut().descriptor.send_request(&asked.peer, Vec::new());
         }
@@ -79,7 +79,7 @@ pub async fn fetch_descriptor(
             if let Some((peer, octets)) = note(event, &mut asked) {
                 match check(&octets, wanted) {
                     Ok(descriptor) => return Ok(descriptor),
-                    Err(failure) => end(&mut asked, &peer, failure),
+                    Err(failure) => end(&mut asked, &peer, &failure),
                 }
             }
         }
@@ -106,10 +106,10 @@ impl Asked {
     }
 }
 
-fn end(asked: &mut [Asked], peer: &PeerId, failure: Failure) {
-    if let Some(asked) = asked.iter_mut().find(|asked| asked.peer == *peer) {
+fn end(asked: &mut [Asked], peer: &PeerId, failure: &Failure) {
+    for asked in asked.iter_mut().filter(|asked| asked.peer == *peer) {
         asked.is_over = true;
-        asked.failure = Some(failure);
+        asked.failure = Some(failure.clone());
     }
 }
 

@@ -116,7 +116,11 @@ impl PacketQueues {
             let taken = Arc::clone(room).try_acquire_many_owned(kib);
             taken.map_err(|_| SendFailed::QueueFull)
         };
-        let is_linked = self.links.borrow().contains(&to);
+        // Nobody linked at all: it is our own Tor that is gone, and everybody will be back.
+        let is_linked = {
+            let links = self.links.borrow();
+            links.is_empty() || links.contains(&to)
+        };
         let queued = MAX_QUEUED_KIB.saturating_sub(queue.room.available_permits());
         if !is_linked && queued.saturating_add(packet.octets().len() / 1024) > MAX_UNLINKED_KIB {
             return Err(SendFailed::QueueFull);

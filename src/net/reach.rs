@@ -124,7 +124,7 @@ impl Lookout {
         if tor.borrow_and_update().socks.is_none() {
             self.missed(Unreachable::Dial(DialFailed::NoTor));
         }
-        let published = tor.wait_for(|state| state.socks.is_some() && state.published > 0);
+        let published = tor.wait_for(|state| state.socks.is_some() && state.is_published);
         tokio::select! {
             published = published => published.is_ok(),
             () = self.reach.closed() => false,

@@ -41,7 +41,8 @@ use crate::failure::{Failure, Kind};
 
 /// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each other.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a caller's handshakes: two round trips over two onion circuits.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams on one connection: gossip, packets, pings and catching up need fewer than ten.
 const MAX_STREAMS: usize = 32;
 const EVENTS: usize = 1024;

@@ -247,7 +247,10 @@ impl Store {
 /// If any of the steps fails; the file is as it was then.
 pub fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = match path.parent().ok_or(io::ErrorKind::InvalidInput)? {
+        here if here.as_os_str().is_empty() => Path::new("."),
+        folder => folder,
+    };
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(octets)?;

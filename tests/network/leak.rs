@@ -182,7 +182,8 @@ fn nothing_leaves_the_machine_but_through_tor() {
     };
     wait_for("five mails", Duration::from_secs(60), || (delivered() == 5).then_some(()));
 
-    let mut allowed: BTreeSet<u16> = control_ports(&state.join("tor")).into_iter().collect();
+    let mut allowed: BTreeSet<u16> =
+        control_ports(&state.join("tor-network")).into_iter().collect();
     allowed.insert(socks.parse().unwrap());
     allowed.insert(next_server);
     let text = fs::read_to_string(&trace).unwrap();

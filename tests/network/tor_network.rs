@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -148,11 +149,14 @@ pub(crate) fn listening(process: u32) -> Vec<u16> {
     ports
 }
 
-/// A listener that says what the control port of a Tor might, of this version and with this mode of its
-/// onion services.
-pub(crate) fn false_control_port(version: &'static str, single_hop: &'static str) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+/// A Unix socket that says what the control port of a Tor might, of this version and with this mode of its
+/// onion services; what `tor.control` says then.
+pub(crate) fn false_control_port(
+    path: &Path,
+    version: &'static str,
+    single_hop: &'static str,
+) -> String {
+    let listener = UnixListener::bind(path).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -173,5 +177,5 @@ pub(crate) fn false_control_port(version: &'static str, single_hop: &'static str
             }
         }
     });
-    address
+    format!("unix:{}", path.display())
 }

@@ -52,6 +52,8 @@ pub struct TorSettings {
 
 /// A Tor that is ready to be used.
 pub(super) struct Attached {
+    /// Where it is, if it is not a child of ours.
+    pub(super) at: Option<ControlAddress>,
     pub(super) control: Control,
     pub(super) socks: SocketAddr,
     pub(super) child: Option<TorChild>,
@@ -72,14 +74,14 @@ pub(super) async fn attach(
     clock: Clock,
     rng: &mut StdRng,
 ) -> Result<Attached, Failure> {
-    let (mut control, child) = match (settings.mode, &settings.control) {
+    let (at, mut control, child) = match (settings.mode, &settings.control) {
         (Mode::Own, _) => start(folder, rng).await?,
         (_, Some(at)) => {
             let opened = Control::open(at, Trust::Named, rng).await;
-            (opened.map_err(|failed| explain(at, &failed))?, None)
+            (Some(at.clone()), opened.map_err(|failed| explain(at, &failed))?, None)
         }
         (mode, None) => match find_running(rng).await {
-            Ok(control) => (control, None),
+            Ok((at, control)) => (Some(at), control, None),
             Err(failures) if mode == Mode::Running => return Err(none_running(&failures)),
             Err(failures) if child::find().is_none() => return Err(no_tor(&failures)),
             Err(_) => start(folder, rng).await?,
@@ -93,21 +95,25 @@ pub(super) async fn attach(
         Some(socks) => socks,
         None => socks_port(&mut control).await?,
     };
-    Ok(Attached { control, socks, child })
+    Ok(Attached { at, control, socks, child })
 }
 
-async fn find_running(rng: &mut StdRng) -> Result<Control, Vec<(ControlAddress, ControlFailed)>> {
+type Failures = Vec<(ControlAddress, ControlFailed)>;
+
+async fn find_running(rng: &mut StdRng) -> Result<(ControlAddress, Control), Failures> {
     let mut failures = Vec::new();
     for at in usual_places() {
         match Control::open(&at, Trust::Found, rng).await {
-            Ok(control) => return Ok(control),
+            Ok(control) => return Ok((at, control)),
             Err(failed) => failures.push((at, failed)),
         }
     }
     Err(failures)
 }
 
-async fn start(folder: &Path, rng: &mut StdRng) -> Result<(Control, Option<TorChild>), Failure> {
+type Started = (Option<ControlAddress>, Control, Option<TorChild>);
+
+async fn start(folder: &Path, rng: &mut StdRng) -> Result<Started, Failure> {
     let binary = child::find().ok_or_else(|| no_tor(&[]))?;
     let lines = "ControlPort 127.0.0.1:auto\n\
                  SocksPort 127.0.0.1:auto IsolateSOCKSAuth ExtendedErrors\n";
@@ -117,7 +123,7 @@ async fn start(folder: &Path, rng: &mut StdRng) -> Result<(Control, Option<TorCh
     let mut control = opened.map_err(|failed| explain(&at, &failed))?;
     // From here on it ends when this connection does.
     control.ask("TAKEOWNERSHIP").await.map_err(|failed| explain(&at, &failed))?;
-    Ok((control, Some(child)))
+    Ok((None, control, Some(child)))
 }
 
 fn none_running(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
@@ -142,9 +148,8 @@ fn explain(at: &ControlAddress, failed: &ControlFailed) -> Failure {
     match failed {
         ControlFailed::Connect(_) => failure
             .remedy("start Tor, give it ControlPort or ControlSocket, or correct tor.control"),
-        ControlFailed::Cookie { .. } => {
-            failure.remedy("let this user read it (Debian: join the group debian-tor)")
-        }
+        ControlFailed::Cookie { .. } => failure
+            .remedy("let this user read it, and no others (Debian: join the group debian-tor)"),
         ControlFailed::WrongCookie(_) => failure
             .remedy("restart that Tor; its CookieAuthFile must be its own, or correct tor.control"),
         ControlFailed::NoMethod => failure.remedy("set CookieAuthentication 1 in its torrc"),

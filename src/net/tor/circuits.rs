@@ -21,7 +21,7 @@ use super::SMTP_PORT;
 use crate::failure::{Failure, Kind};
 use crate::net::onion::SWARM_PORT;
 
-/// Streams of one circuit to the swarm: a link, and one that is about to replace it.
+/// Streams of one circuit to the swarm: a link, a catch-up, and those about to replace them.
 const SWARM_PER_CIRCUIT: usize = 4;
 /// And to SMTP: mail programs send in parallel.
 const SMTP_PER_CIRCUIT: usize = 16;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,12 +16,14 @@ use std::time::Duration;
 use data_encoding::HEXUPPER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::CryptoRng;
+use rustix::fs::OFlags;
 use sha2::Sha256;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -69,13 +71,13 @@ impl fmt::Display for ControlAddress {
     }
 }
 
-/// Who is believed to be a Tor. It will be given this node's secret key.
+/// Who is believed to be a Tor. It will be given this node's secret key, and any local user can listen at
+/// a port that is free: so a port has to prove that it knows a cookie which other users cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The operator named it.
+    /// The operator named it: a Unix socket may let everybody in who can open it.
     Named,
-    /// It was found at a usual place: its cookie must belong to this user or to the system, or any local
-    /// user could put a listener there.
+    /// It was found at a usual place.
     Found,
 }
 
@@ -133,6 +135,15 @@ pub struct Control {
     replies: mpsc::Receiver<Reply>,
     events: mpsc::Receiver<Reply>,
     version: String,
+    is_socket: bool,
+    reader: AbortHandle,
+}
+
+impl Drop for Control {
+    /// The connection is closed when both its halves are gone, and Tor forgets what hung on it.
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
 }
 
 impl Control {
@@ -157,8 +168,10 @@ impl Control {
             .map_err(ControlFailed::Connect)?;
         let (replies_in, replies) = mpsc::channel(1);
         let (events_in, events) = mpsc::channel(EVENTS);
-        tokio::spawn(read(reader, replies_in, events_in));
-        let mut control = Self { writer, replies, events, version: String::new() };
+        let reader = tokio::spawn(read(reader, replies_in, events_in)).abort_handle();
+        let is_socket = matches!(at, ControlAddress::Unix(_));
+        let version = String::new();
+        let mut control = Self { writer, replies, events, version, is_socket, reader };
         control.authenticate(trust, rng).await?;
         Ok(control)
     }
@@ -174,9 +187,12 @@ impl Control {
     /// # Errors
     /// [`ControlFailed::Refused`] if its code is not 2xx.
     pub async fn ask(&mut self, line: &str) -> Result<Reply, ControlFailed> {
-        let line = Zeroizing::new(format!("{line}\r\n"));
+        // Made in one piece: a string that grows leaves what it held behind.
+        let mut octets = Zeroizing::new(Vec::with_capacity(line.len() + 2));
+        octets.extend_from_slice(line.as_bytes());
+        octets.extend_from_slice(b"\r\n");
         let asked = async {
-            self.writer.write_all(line.as_bytes()).await.map_err(|_| ControlFailed::Closed)?;
+            self.writer.write_all(&octets).await.map_err(|_| ControlFailed::Closed)?;
             self.writer.flush().await.map_err(|_| ControlFailed::Closed)?;
             self.replies.recv().await.ok_or(ControlFailed::Closed)
         };
@@ -228,8 +244,10 @@ impl Control {
         };
         self.version = offered.version.ok_or(ControlFailed::NoTor)?;
         match offered.cookie {
-            Some(path) if offered.safe_cookie => self.prove_cookie(&path, trust, rng).await,
-            _ if offered.open && trust == Trust::Named => self.ask("AUTHENTICATE").await.map(drop),
+            Some(path) if offered.safe_cookie => self.prove_cookie(&path, rng).await,
+            _ if offered.open && self.is_socket && trust == Trust::Named => {
+                self.ask("AUTHENTICATE").await.map(drop)
+            }
             _ => Err(ControlFailed::NoMethod),
         }
     }
@@ -238,12 +256,11 @@ impl Control {
     async fn prove_cookie(
         &mut self,
         path: &Path,
-        trust: Trust,
         rng: &mut impl CryptoRng,
     ) -> Result<(), ControlFailed> {
         let fail = |error| ControlFailed::Cookie { path: path.to_owned(), error };
         let wrong = || ControlFailed::WrongCookie(path.to_owned());
-        let cookie = read_cookie(path, trust).map_err(fail)?;
+        let cookie = read_cookie(path).map_err(fail)?;
         let mut own_nonce = [0; NONCE_LEN];
         rng.fill_bytes(&mut own_nonce);
         let challenge = format!("AUTHCHALLENGE SAFECOOKIE {}", HEXUPPER.encode(&own_nonce));
@@ -283,16 +300,24 @@ where
     (Box::new(reader), Box::new(writer))
 }
 
-fn read_cookie(path: &Path, trust: Trust) -> io::Result<Zeroizing<[u8; COOKIE_LEN]>> {
+/// Whoever listens names the file, so it may be anything. A cookie is proof only if other users cannot
+/// read it, and if none of them has made it.
+fn read_cookie(path: &Path) -> io::Result<Zeroizing<[u8; COOKIE_LEN]>> {
     /// Below are the system's own users (Debian policy 9.2.2).
     const FIRST_ORDINARY_USER: u32 = 1000;
-    let mut file = fs::File::open(path)?;
+    let mut options = fs::OpenOptions::new();
+    // Opening a pipe would wait for its other end.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut file = options.read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() != COOKIE_LEN as u64 {
         return Err(io::Error::other("not a file of 32 octets"));
     }
+    if metadata.mode() & 0o007 != 0 {
+        return Err(io::Error::other("every user can read it, so it proves nothing"));
+    }
     let own = rustix::process::geteuid().as_raw();
-    if trust == Trust::Found && metadata.uid() != own && metadata.uid() >= FIRST_ORDINARY_USER {
+    if metadata.uid() != own && metadata.uid() >= FIRST_ORDINARY_USER {
         return Err(io::Error::other("it belongs to another user"));
     }
     let mut cookie = Zeroizing::new([0; COOKIE_LEN]);
@@ -429,6 +454,7 @@ impl Assembly {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
 
     use super::*;
 
@@ -488,6 +514,61 @@ mod tests {
         for bad in ["192.168.1.1:9051", "0.0.0.0:9051", "localhost:9051", "unix:x", "9051", ""] {
             assert!(bad.parse::<ControlAddress>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_cookie_that_others_can_read_proves_nothing() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cookie");
+        let refused = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            read_cookie(&path).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        fs::write(&path, [7; 32]).unwrap();
+        assert_eq!(refused(0o600), "");
+        assert_eq!(refused(0o640), "");
+        assert!(refused(0o644).contains("every user"));
+        fs::write(&path, [7; 33]).unwrap();
+        assert!(refused(0o600).contains("32 octets"));
+        if rustix::process::geteuid().is_root() {
+            fs::write(&path, [7; 32]).unwrap();
+            std::os::unix::fs::chown(&path, Some(1234), None).unwrap();
+            assert!(refused(0o600).contains("another user"));
+        }
+        assert!(read_cookie(Path::new("/dev/zero")).is_err());
+    }
+
+    #[tokio::test]
+    async fn dropping_it_closes_the_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let tor = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut octets = [0; 128];
+            for answer in [
+                "250-AUTH METHODS=NULL\r\n250-VERSION Tor=\"0.4.9.11\"\r\n250 OK\r\n",
+                "250 OK\r\n",
+            ] {
+                assert!(stream.read(&mut octets).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            // Events that nobody reads do not keep it open.
+            for _ in 0..1000 {
+                if stream.write_all(b"650 STATUS_CLIENT\r\n").await.is_err() {
+                    return 0;
+                }
+            }
+            stream.read(&mut octets).await.unwrap_or(0)
+        };
+        let mut rng = rand::rngs::StdRng::from_seed([1; 32]);
+        let at = ControlAddress::Unix(path.clone());
+        let open = async { drop(Control::open(&at, Trust::Named, &mut rng).await.unwrap()) };
+        let (read, ()) = tokio::join!(timeout(Duration::from_secs(5), tor), open);
+        assert_eq!(read.unwrap(), 0);
+        let found = Control::open(&at, Trust::Found, &mut rng);
+        assert!(timeout(Duration::from_millis(50), found).await.is_err(), "nobody answers it");
     }
 
     proptest! {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use zeroize::Zeroizing;
 
-use super::attach::{Attached, TorSettings, attach, broken};
+use super::attach::{Attached, Mode, TorSettings, attach, broken};
 use super::control::{Control, ControlFailed};
 use super::{Service, TorState};
 use crate::clock::Clock;
@@ -28,7 +28,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(120);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is one.
 /// Beyond them the circuit is closed.
-const MAX_STREAMS: u32 = 64;
+const MAX_STREAMS: u32 = 16;
 /// control-spec, section 4: "Unspecified Tor error", here always a service that is there already.
 const COLLISION: u16 = 550;
 
@@ -45,48 +45,60 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Until the requests' other end is dropped.
-    pub(super) async fn run(
-        mut self,
-        mut attached: Attached,
-        mut requests: mpsc::Receiver<Request>,
-    ) {
+    pub(super) async fn run(mut self, attached: Attached, mut requests: mpsc::Receiver<Request>) {
         self.up(&attached);
-        // Until there is a service nothing hangs on this connection.
-        let request = requests.recv().await;
-        let Some((service, answer)) = request else { return end(attached).await };
-        let added = add(&mut attached.control, &service, Instant::now()).await;
-        let refused = added.is_err();
-        // Who asked may have gone.
-        let _ = answer.send(added);
-        if refused {
-            return end(attached).await;
-        }
+        self.pin(&attached);
+        let mut attached = attached;
+        let mut service = None;
         loop {
             let why = tokio::select! {
-                why = self.hold(&mut attached.control, &service) => why,
-                _ = requests.recv() => return end(attached).await,
+                why = self.hold(&mut attached.control, service.as_ref()) => why,
+                // A node publishes one service, and asks for no other.
+                request = requests.recv() => match (request, &service) {
+                    (Some(request), None) => match take(&mut attached.control, request).await {
+                        Some(taken) => {
+                            service = Some(taken);
+                            continue;
+                        }
+                        None => return end(attached).await,
+                    },
+                    (Some(_), Some(_)) | (None, _) => return end(attached).await,
+                },
             };
             tracing::warn!(%why, "Tor is gone");
             self.state.send_modify(|state| {
                 state.socks = None;
-                state.trouble = Some(why.to_string());
+                state.is_published = false;
+                state.trouble = Some(why);
             });
-            if let Some(child) = attached.child.take() {
-                child.stop().await;
-            }
+            // Its onion service goes with the connection, and would be in the way of the next.
+            end(attached).await;
             attached = tokio::select! {
-                attached = self.attach_again(&service) => attached,
-                _ = requests.recv() => return,
+                attached = self.attach_again(service.as_ref()) => attached,
+                () = closed(&mut requests), if service.is_some() => return,
             };
         }
     }
 
+    /// The way that was taken first is the only one: another Tor may have other guards, and no bridges.
+    fn pin(&mut self, attached: &Attached) {
+        match &attached.at {
+            Some(at) => self.settings.control = Some(at.clone()),
+            None => self.settings.mode = Mode::Own,
+        }
+    }
+
     /// Until the connection breaks; says why.
-    async fn hold(&mut self, control: &mut Control, service: &Service) -> Failure {
-        match timeout(PUBLISH_TIMEOUT, published(control, &service.label)).await {
-            Ok(false) => return broken(&ControlFailed::Closed),
-            // Published, or else a dial to oneself will say what it is.
-            Ok(true) | Err(_) => self.state.send_modify(|state| state.published += 1),
+    async fn hold(&mut self, control: &mut Control, service: Option<&Service>) -> Failure {
+        if let Some(service) = service {
+            match timeout(PUBLISH_TIMEOUT, published(control, &service.label)).await {
+                Ok(false) => return broken(&ControlFailed::Closed),
+                // Published, or else a dial to oneself will say what it is.
+                Ok(true) | Err(_) => self.state.send_modify(|state| {
+                    state.is_published = true;
+                    state.published += 1;
+                }),
+            }
         }
         loop {
             match timeout(ALIVE_EVERY, control.event()).await {
@@ -101,31 +113,34 @@ impl Keeper {
         }
     }
 
-    async fn attach_again(&mut self, service: &Service) -> Attached {
+    async fn attach_again(&mut self, service: Option<&Service>) -> Attached {
         let mut wait = FIRST_WAIT;
         loop {
             sleep(wait.mul_f64(self.rng.random_range(0.75..1.25))).await;
             wait = (wait * 2).min(LONGEST_WAIT);
-            let attached = attach(&self.settings, &self.folder, self.clock, &mut self.rng).await;
-            let failure = match attached {
-                Ok(mut attached) => {
-                    match add(&mut attached.control, service, Instant::now()).await {
-                        Ok(()) => {
-                            self.up(&attached);
-                            return attached;
-                        }
-                        Err(failure) => {
-                            end(attached).await;
-                            failure
-                        }
-                    }
+            match self.try_again(service).await {
+                Ok(attached) => {
+                    self.up(&attached);
+                    return attached;
                 }
-                Err(failure) => failure,
-            };
-            self.state.send_modify(|state| state.trouble = Some(failure.to_string()));
+                Err(failure) => self.state.send_modify(|state| state.trouble = Some(failure)),
+            }
         }
     }
 
+    async fn try_again(&mut self, service: Option<&Service>) -> Result<Attached, Failure> {
+        let attached = attach(&self.settings, &self.folder, self.clock, &mut self.rng).await;
+        let mut attached = attached?;
+        if let Some(service) = service
+            && let Err(failure) = add(&mut attached.control, service, Instant::now()).await
+        {
+            end(attached).await;
+            return Err(failure);
+        }
+        Ok(attached)
+    }
+
+    /// There is a Tor; the onion service is not found yet.
     fn up(&self, attached: &Attached) {
         let own = if attached.child.is_some() { ", own" } else { "" };
         let name = format!("tor {}{own}", attached.control.version());
@@ -137,14 +152,28 @@ impl Keeper {
     }
 }
 
+/// Adds the service and says so to who asked; none if Tor refuses it.
+async fn take(control: &mut Control, (service, answer): Request) -> Option<Service> {
+    let added = add(control, &service, Instant::now()).await;
+    let taken = added.is_ok().then_some(service);
+    // Who asked may have gone.
+    let _ = answer.send(added);
+    taken
+}
+
+/// When the one service has been asked for, only the end is waited for.
+async fn closed(requests: &mut mpsc::Receiver<Request>) {
+    while requests.recv().await.is_some() {}
+}
+
 /// Waits until the service's descriptor is at all directories that it was sent to, or at some and the
 /// others take their time: a client that asks one where it is not yet asks elsewhere, but each only once.
 /// False if Tor hung up.
 async fn published(control: &mut Control, label: &str) -> bool {
     let (mut sent, mut arrived) = (0_u32, 0);
+    let mut deadline = Instant::now() + PUBLISH_TIMEOUT;
     loop {
-        let wait = if arrived > 0 { UPLOAD_TIMEOUT } else { PUBLISH_TIMEOUT };
-        let event = match timeout(wait, control.event()).await {
+        let event = match timeout_at(deadline, control.event()).await {
             Ok(Some(event)) => event,
             Ok(None) => return false,
             Err(_) => return true,
@@ -152,7 +181,10 @@ async fn published(control: &mut Control, label: &str) -> bool {
         let mut words = event.split(' ');
         match (words.next(), words.next(), words.next()) {
             (Some("HS_DESC"), Some("UPLOAD"), Some(of)) if of == label => sent += 1,
-            (Some("HS_DESC"), Some("UPLOADED"), Some(of)) if of == label => arrived += 1,
+            (Some("HS_DESC"), Some("UPLOADED"), Some(of)) if of == label => {
+                arrived += 1;
+                deadline = Instant::now() + UPLOAD_TIMEOUT;
+            }
             (Some("HS_DESC"), Some("FAILED"), Some(of)) if of == label => {
                 sent = sent.saturating_sub(1);
             }
@@ -165,8 +197,7 @@ async fn published(control: &mut Control, label: &str) -> bool {
 }
 
 /// The onion service goes with its connection.
-async fn end(attached: Attached) {
-    let Attached { control, child, .. } = attached;
+async fn end(Attached { control, child, .. }: Attached) {
     drop(control);
     if let Some(child) = child {
         child.stop().await;

@@ -51,10 +51,12 @@ const DIALS_AT_ONCE: usize = 16;
 pub struct TorState {
     /// The SOCKS port; none while there is no Tor.
     pub socks: Option<SocketAddr>,
-    /// How often the onion service has been published since the start.
+    /// Whether the onion service can be found at present.
+    pub is_published: bool,
+    /// How often it has been published since the start.
     pub published: u32,
     /// What is wrong, for the operator.
-    pub trouble: Option<String>,
+    pub trouble: Option<Failure>,
     /// What it is: `tor 0.4.9.11, own`.
     pub name: String,
 }
@@ -89,6 +91,7 @@ impl Tor {
             state_in.send_replace(TorState {
                 socks: Some(socks),
                 // Its operator's Tor publishes it; whether it does, a dial to oneself will tell.
+                is_published: true,
                 published: 1,
                 trouble: None,
                 name: "configured by its operator".to_owned(),
@@ -210,12 +213,20 @@ impl TorConnector {
     /// # Errors
     /// [`DialFailed`].
     pub async fn dial(&self, onion: &OnionAddress, purpose: Purpose) -> io::Result<TcpStream> {
-        let Ok(_place) = self.dials.acquire().await else { return Err(DialFailed::NoTor.into()) };
+        let _place = match purpose {
+            Purpose::Swarm | Purpose::Join => self.dials.acquire().await.ok(),
+            // It is one, and must not wait for peers that do not answer.
+            Purpose::Reach => None,
+        };
         let socks = self.state.borrow().socks.ok_or(DialFailed::NoTor)?;
-        let turn = self.turn.load(Ordering::Relaxed);
+        let turn = match purpose {
+            Purpose::Swarm | Purpose::Join => self.turn.load(Ordering::Relaxed),
+            // A circuit that is there already would not show that a new caller finds the way.
+            Purpose::Reach => self.turn.fetch_add(1, Ordering::Relaxed),
+        };
         let dialled = socks::connect(socks, &self.node, onion, SWARM_PORT, purpose, turn).await;
-        if matches!(dialled, Err(DialFailed::TimedOut)) {
-            // A circuit that hangs goes on hanging: what is dialled from now on goes by others.
+        if dialled.as_ref().is_err_and(|failed| failed.is_of_circuit()) {
+            // It goes on failing: what is dialled from now on goes by others.
             let next = turn.wrapping_add(1);
             let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
         }

@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -97,14 +99,8 @@ impl PrivateTor {
     /// [`Kind::Tor`] if tor or tor-gencert is missing or the network does not come up.
     pub async fn start(folder: &Path, clients: u16, rng: &mut StdRng) -> Result<Self, Failure> {
         let tor = program("tor")?;
-        // What was left there by one before would have other ports.
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::new(Kind::State, format!("{}: {error}", folder.display())));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let mut ports = free_ports(2 * AUTHORITIES + RELAYS + 2 * clients)?.into_iter();
+        make_folder(folder)?;
+        let mut ports = free_ports(2 * AUTHORITIES + RELAYS + 2 * clients, rng)?.into_iter();
         let mut port = || ports.next().unwrap_or_default();
         let mut authorities = Vec::new();
         for number in 0..AUTHORITIES {
@@ -175,6 +171,27 @@ impl PrivateTor {
     }
 }
 
+/// An empty folder: what was left there by a network before would have other ports. A folder that is not
+/// marked as such a network's is somebody else's, and is not touched.
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::new(Kind::State, format!("{}: {error}", folder.display()))
+    };
+    let marker = folder.join(MARKER);
+    if marker.exists() {
+        fs::remove_dir_all(folder).map_err(|error| fail(&error))?;
+    } else if folder.exists() {
+        return Err(fail(&"not a private Tor network's folder").remedy("use another --state-dir"));
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .and_then(|()| fs::write(&marker, "of fog devnet --tor; removed at its next start\n"))
+        .map_err(|error| fail(&error))
+}
+
+const MARKER: &str = "private-tor-network";
 const AUTO_CONTROL: &str = "ControlPort 127.0.0.1:auto\n";
 
 struct Authority {
@@ -197,9 +214,9 @@ fn loopback(port: u16) -> SocketAddr {
 
 /// Ports on which nobody listens now. Somebody may before they are used; that is a network that does not
 /// come up, and says so.
-fn free_ports(count: u16) -> Result<Vec<u16>, Failure> {
+fn free_ports(count: u16, rng: &mut StdRng) -> Result<Vec<u16>, Failure> {
     let span = LAST_PORT - FIRST_PORT;
-    let offset = u16::try_from(std::process::id() % u32::from(span)).unwrap_or_default();
+    let offset = rng.random_range(0..span);
     let ports = (0..span).map(|step| FIRST_PORT + (offset + step) % span);
     let free = ports.filter(|port| TcpListener::bind(loopback(*port)).is_ok());
     let free: Vec<_> = free.take(count.into()).collect();

@@ -1,7 +1,7 @@
 //! Streams to onion services through Tor's SOCKS port (RFC 1928, RFC 1929; Tor socks-extensions).
 //!
 //! Each peer and purpose has a user name of its own, so that Tor gives it circuits of its own; after a
-//! dial that led nowhere the password changes, and with it the circuit. Names are made of digits and
+//! circuit that led nowhere the password changes, and with it the circuits. Names are made of digits and
 //! letters that are ours: Tor gives a meaning to some, and no foreign text goes into them.
 
 use std::fmt::Write as _;
@@ -84,6 +84,13 @@ impl DialFailed {
                 Retry::Later
             }
         }
+    }
+
+    /// Whether another circuit might do better.
+    #[must_use]
+    pub const fn is_of_circuit(self) -> bool {
+        // Timed out, introduction failed, rendezvous failed, introduction timed out.
+        matches!(self, Self::TimedOut | Self::Refused(0x06 | 0xF2 | 0xF3 | 0xF7))
     }
 
     /// What is behind a failed dial that was made here.

@@ -59,7 +59,7 @@ fn memory_kib() -> u64 {
 async fn through_one_tor() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = StdRng::seed_from_u64(1);
-    let tor = PrivateTor::start(folder.path(), 2, &mut rng).await.unwrap();
+    let tor = PrivateTor::start(&folder.path().join("tor"), 2, &mut rng).await.unwrap();
     forty_honest_peers_through_one_tor_keep_their_scores(&tor.clients()[0]).await;
     dials_of_dead_onions_leave_nothing_behind(&tor.clients()[1], &mut rng).await;
     tor.stop().await;
