@@ -7,6 +7,8 @@
 
 mod behaviour;
 pub mod connect;
+#[cfg(test)]
+mod hostile;
 mod join;
 mod links;
 mod onion;
