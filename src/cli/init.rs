@@ -172,7 +172,7 @@ fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<
     write_whole(&folder.join("hostname"), format!("{onion}\n").as_bytes())
 }
 
-/// The lines for the torrc. With the circuits' ids exported no caller can take more than a circuit's share.
+/// The lines for the torrc. With the circuits' ids exported no circuit can take more than its share.
 fn torrc(folder: &Path) -> String {
     format!(
         "HiddenServiceDir {}\nHiddenServicePort {SWARM_PORT} {DEFAULT_TOR_LISTEN}\n\

@@ -16,7 +16,7 @@ use super::behaviour::{Addresses, DescriptorCodec, descriptor_exchange};
 use super::connect::Connector;
 use super::onion;
 use super::swarm::{dial_failed, transport};
-use super::tor::socks::{Purpose, Retry};
+use super::tor::socks::{DialFailed, Purpose, Retry};
 use crate::failure::{Failure, Kind};
 
 /// A bootstrap that has just been started is found by others after some seconds; one that is not found
@@ -154,6 +154,14 @@ impl Asked {
             return;
         }
         let why = dial_failed(error);
+        if why == Some(DialFailed::NoTor) {
+            self.is_over = true;
+            self.failure = Some(
+                Failure::new(Kind::Tor, "Tor went away while a bootstrap was asked")
+                    .remedy("see Tor's log, and try again"),
+            );
+            return;
+        }
         self.is_over |= why.is_some_and(|why| why.retry() == Retry::Never);
         self.failure = Some(match why {
             Some(why) => nobody(&why.to_string()),

@@ -5,7 +5,7 @@
 //! then the sender keeps the packet and sends it again on the next stream; replay refusal makes copies
 //! harmless. When the receiver's key for it is gone the packet is dropped and reported as expired.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ const MAX_QUEUED_KIB: usize = 16 * 1024;
 const MAX_QUEUED: usize = 1024;
 /// KiB queued for all linked peers together.
 const MAX_QUEUED_KIB_IN_ALL: usize = 256 * 1024;
-/// The same for a peer that is not linked, and for all of those together: identities that nobody answers
+/// The same for a peer that never was linked, and for all of those together: identities that nobody answers
 /// for must not take the room of those that are there.
 const MAX_UNLINKED_KIB: usize = 1024;
 const MAX_UNLINKED_KIB_IN_ALL: usize = 64 * 1024;
@@ -72,6 +72,8 @@ pub struct PacketQueues {
     links: watch::Receiver<Links>,
     room: Arc<Semaphore>,
     room_for_unlinked: Arc<Semaphore>,
+    /// Nodes that have been linked, until they are forgotten: no more than there are records.
+    acquainted: BTreeSet<NodeId>,
 }
 
 struct Queue {
@@ -88,7 +90,8 @@ impl PacketQueues {
     ) -> Self {
         let room_for_unlinked = Arc::new(Semaphore::new(MAX_UNLINKED_KIB_IN_ALL));
         let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
-        Self { control, clock, failures, peers: BTreeMap::new(), links, room, room_for_unlinked }
+        let (peers, acquainted) = (BTreeMap::new(), BTreeSet::new());
+        Self { control, clock, failures, peers, links, room, room_for_unlinked, acquainted }
     }
 
     /// Queues a packet.
@@ -116,11 +119,11 @@ impl PacketQueues {
             let taken = Arc::clone(room).try_acquire_many_owned(kib);
             taken.map_err(|_| SendFailed::QueueFull)
         };
-        // Nobody linked at all: it is our own Tor that is gone, and everybody will be back.
-        let is_linked = {
-            let links = self.links.borrow();
-            links.is_empty() || links.contains(&to)
-        };
+        if self.links.has_changed().unwrap_or(false) {
+            self.acquainted.extend(self.links.borrow_and_update().iter());
+        }
+        // Who was linked will be again, when its Tor or ours is back.
+        let is_linked = self.acquainted.contains(&to);
         let queued = MAX_QUEUED_KIB.saturating_sub(queue.room.available_permits());
         if !is_linked && queued.saturating_add(packet.octets().len() / 1024) > MAX_UNLINKED_KIB {
             return Err(SendFailed::QueueFull);
@@ -134,6 +137,7 @@ impl PacketQueues {
     /// Forgets the queue to a peer that is no longer known; what is under way ends by itself.
     pub fn forget(&mut self, node: &NodeId) {
         self.peers.remove(node);
+        self.acquainted.remove(node);
     }
 }
 

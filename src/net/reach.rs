@@ -30,6 +30,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(45);
 /// For the swarm's word that it came in.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tor publishes within seconds of being able to.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// A node that was reachable is called unreachable after so many failures in a row: one circuit in some
 /// hundreds fails by itself.
 const FAILURES: u32 = 2;
@@ -60,6 +62,9 @@ pub enum Unreachable {
     /// The dial failed.
     #[error("{0}")]
     Dial(DialFailed),
+    /// Tor does not publish the onion service.
+    #[error("Tor has not published the onion service")]
+    NotPublished,
     /// Somebody answered who does not speak as nodes do, or nobody.
     #[error("nobody answers as a node does")]
     NoAnswer,
@@ -124,10 +129,16 @@ impl Lookout {
         if tor.borrow_and_update().socks.is_none() {
             self.missed(Unreachable::Dial(DialFailed::NoTor));
         }
-        let published = tor.wait_for(|state| state.socks.is_some() && state.is_published);
-        tokio::select! {
-            published = published => published.is_ok(),
-            () = self.reach.closed() => false,
+        loop {
+            let published = tor.wait_for(|state| state.socks.is_some() && state.is_published);
+            tokio::select! {
+                published = published => return published.is_ok(),
+                () = self.reach.closed() => return false,
+                () = sleep(PUBLISH_TIMEOUT) => {}
+            }
+            if tor.borrow().socks.is_some() {
+                self.missed(Unreachable::NotPublished);
+            }
         }
     }
 

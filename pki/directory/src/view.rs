@@ -114,26 +114,25 @@ impl View {
     /// As [`View::route`].
     pub fn reaches(
         &self,
-        own: &NodeId,
+        own: &[NodeId],
         epochs: &RangeInclusive<Epoch>,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<(), RouteError> {
         let (nodes, exits) = self.candidates(own, epochs, allows)?;
-        let has_route =
-            |exit: &&Arc<Record>| strangers(exit, &nodes, Route::MIN - 1).len() == Route::MIN - 1;
+        let has_route = |exit: &&Arc<Record>| !strangers(exit, &nodes, Route::MIN - 1).is_empty();
         if exits.iter().any(has_route) { Ok(()) } else { Err(RouteError::TooFewNodes) }
     }
 
     /// Draws a route for packets that will be under way in `epochs`: the exit uniformly from those that
     /// `allows` takes, the length uniformly from 3 to 6 (or to as many nodes as there are), the others
-    /// uniformly from the rest, none twice, never `own`, and never two of one family, `own` included.
-    /// Only nodes with a key for each of the epochs take part.
+    /// uniformly from the rest, none twice, never two of one family, and none of `own`: the sender, and
+    /// the nodes that its operator runs beside it. Only nodes with a key for each of the epochs take part.
     ///
     /// # Errors
     /// [`RouteError`]; never a shorter route.
     pub fn route(
         &self,
-        own: &NodeId,
+        own: &[NodeId],
         epochs: &RangeInclusive<Epoch>,
         rng: &mut (impl CryptoRng + ?Sized),
         allows: impl Fn(&Record) -> bool,
@@ -143,7 +142,7 @@ impl View {
         nodes.shuffle(rng);
         for exit in exits {
             let mut hops = strangers(exit, &nodes, Route::MAX - 1);
-            if hops.len() >= Route::MIN - 1 {
+            if !hops.is_empty() {
                 let length = rng.random_range(Route::MIN..=hops.len() + 1);
                 hops.truncate(length - 1);
                 hops.push(Arc::clone(exit));
@@ -156,7 +155,7 @@ impl View {
     #[expect(clippy::type_complexity, reason = "all nodes and the exits among them, used once")]
     fn candidates(
         &self,
-        own: &NodeId,
+        own: &[NodeId],
         epochs: &RangeInclusive<Epoch>,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<(Vec<&Arc<Record>>, Vec<&Arc<Record>>), RouteError> {
@@ -164,10 +163,7 @@ impl View {
             (epochs.start().number()..=epochs.end().number())
                 .all(|number| record.key(Epoch::new(number)).is_some())
         };
-        let own_record = self.records.get(own);
-        let is_family = |record: &Record| own_record.is_some_and(|own| own.is_family_of(record));
-        let others = self.records.values();
-        let others = others.filter(|record| record.node() != *own && !is_family(record));
+        let others = self.records.values().filter(|record| !own.contains(&record.node()));
         let nodes: Vec<_> = others.filter(|record| has_keys(record)).collect();
         if nodes.len() < Route::MIN {
             return Err(RouteError::TooFewNodes);
@@ -178,19 +174,30 @@ impl View {
 }
 
 /// The first of these nodes, at most `count`, that are not the exit, nor of one family with it or with each
-/// other.
+/// other; none if there are too few for a route.
 fn strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Arc<Record>> {
+    let fits = |node: &Record| node.node() != exit.node() && !exit.is_family_of(node);
     let mut taken: Vec<Arc<Record>> = Vec::with_capacity(Route::MAX);
-    for node in nodes {
+    for node in nodes.iter().filter(|node| fits(node)) {
         if taken.len() == count {
             break;
         }
-        let is_family = taken.iter().chain([exit]).any(|other| other.is_family_of(node));
-        if node.node() != exit.node() && !is_family {
+        if !taken.iter().any(|other| other.is_family_of(node)) {
             taken.push(Arc::clone(node));
         }
     }
-    taken
+    if taken.len() >= Route::MIN - 1 {
+        return taken;
+    }
+    // One that names many who do not name each other stands in its own way. A record names at most 16, so
+    // a pair is found among the first few if there is one.
+    let mut rest = nodes.iter().filter(|node| fits(node));
+    while let Some(first) = rest.next() {
+        if let Some(second) = rest.clone().find(|second| !first.is_family_of(second)) {
+            return vec![Arc::clone(first), Arc::clone(second)];
+        }
+    }
+    Vec::new()
 }
 
 impl Route {

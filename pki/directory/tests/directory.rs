@@ -190,11 +190,11 @@ fn too_few_nodes_make_no_view_and_no_route() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let own = identity(1).node();
     let all = view(&directory(4, 4));
-    assert!(all.route(&own, &epochs(), &mut rng, |_| true).is_ok());
-    let none = all.route(&own, &epochs(), &mut rng, |_| false).err();
+    assert!(all.route(&[own], &epochs(), &mut rng, |_| true).is_ok());
+    let none = all.route(&[own], &epochs(), &mut rng, |_| false).err();
     assert_eq!(none, Some(RouteError::NoExit));
     let far = Epoch::new(165_002)..=Epoch::new(165_003);
-    let keyless = all.route(&own, &far, &mut rng, |_| true).err();
+    let keyless = all.route(&[own], &far, &mut rng, |_| true).err();
     assert_eq!(keyless, Some(RouteError::TooFewNodes));
 }
 
@@ -206,7 +206,7 @@ fn routes_are_distinct_and_end_at_an_exit_that_may_deliver() {
         let own = identity(1).node();
         for _ in 0..300 {
             let route =
-                view.route(&own, &epochs(), &mut rng, |record| record.exit().is_some()).unwrap();
+                view.route(&[own], &epochs(), &mut rng, |record| record.exit().is_some()).unwrap();
             let nodes: BTreeSet<NodeId> = route.hops().iter().map(|record| record.node()).collect();
             assert_eq!(nodes.len(), route.hops().len());
             assert!((Route::MIN..=Route::MAX).contains(&nodes.len()));
@@ -219,14 +219,14 @@ fn routes_are_distinct_and_end_at_an_exit_that_may_deliver() {
 #[test]
 fn no_route_holds_two_of_one_family() {
     let mut rng = ChaCha20Rng::seed_from_u64(4);
-    // 1 sends; 2, 3, 4 are one family, 5, 6 another; 7 is in 1's; 8 claims 9, which knows nothing of it.
+    // 1 sends, and runs 7; 2, 3, 4 are one family, 5, 6 another; 8 claims 9, which knows nothing of it.
     let named: [&[u8]; 10] = [&[7], &[3, 4], &[2, 4], &[2, 3], &[6], &[5], &[1], &[9], &[], &[]];
     let mut directory = Directory::new(schedule());
     for (number, family) in (1..).zip(named) {
         directory.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
     }
     let view = view(&directory);
-    let own = identity(1).node();
+    let own = [identity(1).node(), identity(7).node()];
     let number = |node: NodeId| (1..=10).find(|n| identity(*n).node() == node).unwrap();
     let (mut seen, mut together) = (BTreeSet::new(), false);
     for _ in 0..2000 {
@@ -247,12 +247,31 @@ fn no_route_holds_two_of_one_family() {
     }
     let view = few.first_view(start()).if_sufficient().unwrap();
     for _ in 0..100 {
-        let route = view.route(&identity(1).node(), &epochs(), &mut rng, |_| true).unwrap();
+        let route = view
+            .route(&[identity(1).node(), identity(2).node()], &epochs(), &mut rng, |_| true)
+            .unwrap();
         assert_eq!(route.hops().len(), 3);
     }
-    assert_eq!(view.reaches(&identity(1).node(), &epochs(), |_| true), Ok(()));
+    assert_eq!(
+        view.reaches(&[identity(1).node(), identity(2).node()], &epochs(), |_| true),
+        Ok(())
+    );
     let but_five = |record: &Record| record.node() != identity(5).node();
-    assert!(view.reaches(&identity(1).node(), &epochs(), but_five).is_ok());
+    assert!(view.reaches(&[identity(1).node(), identity(2).node()], &epochs(), but_five).is_ok());
+
+    // 1 and each of 2, 3 are a family, 2 and 3 are not: there is a way, whatever is looked at first.
+    let mut odd = Directory::new(schedule());
+    for (number, family) in [(1, &[2, 3][..]), (2, &[1]), (3, &[1]), (4, &[]), (5, &[])] {
+        odd.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+    }
+    let view = odd.first_view(start()).if_sufficient().unwrap();
+    let own = [identity(5).node()];
+    let only_four = |record: &Record| record.node() == identity(4).node();
+    assert!(view.reaches(&own, &epochs(), only_four).is_ok());
+    for _ in 0..100 {
+        let route = view.route(&own, &epochs(), &mut rng, only_four).unwrap();
+        assert!(route.hops().iter().all(|record| record.node() != identity(1).node()));
+    }
 }
 
 #[test]
@@ -268,8 +287,8 @@ fn a_network_of_one_operator_has_no_route() {
     for sender in [1, 9] {
         let own = identity(sender).node();
         let none = Some(RouteError::TooFewNodes);
-        assert_eq!(view.route(&own, &epochs(), &mut rng, |_| true).err(), none);
-        assert_eq!(view.reaches(&own, &epochs(), |_| true).err(), none);
+        assert_eq!(view.route(&[own], &epochs(), &mut rng, |_| true).err(), none);
+        assert_eq!(view.reaches(&[own], &epochs(), |_| true).err(), none);
     }
 }
 
@@ -283,7 +302,7 @@ fn lengths_and_places_are_uniform() {
     let mut lengths: BTreeMap<usize, f64> = BTreeMap::new();
     let mut places: Vec<BTreeMap<NodeId, f64>> = vec![BTreeMap::new(); 6];
     for _ in 0..200_000 {
-        let route = view.route(&own, &epochs(), &mut rng, |_| true).unwrap();
+        let route = view.route(&[own], &epochs(), &mut rng, |_| true).unwrap();
         *lengths.entry(route.hops().len()).or_default() += 1.0;
         for (place, record) in route.hops().iter().enumerate() {
             *places[place].entry(record.node()).or_default() += 1.0;

@@ -89,6 +89,8 @@ pub struct Remailer {
     mix: Mix,
     publisher: Publisher,
     is_reachable: bool,
+    /// This node and the others that its operator runs: no route of its own goes through them.
+    own: Vec<NodeId>,
     exit: Option<Exit>,
     outbox: Outbox,
     deliveries: Deliveries,
@@ -104,6 +106,7 @@ impl Remailer {
         let times = Times { window: parameters.window, max_delay: parameters.max_delay };
         let network = setup.descriptor.id();
         let node = setup.identity.node();
+        let own = [node].into_iter().chain(setup.family.iter().copied()).collect();
         let publisher = Publisher::new(setup.identity, network, setup.contact, setup.family, now);
         let mut remailer = Self {
             node,
@@ -115,6 +118,7 @@ impl Remailer {
             mix: Mix::new(schedule, times, now, rng),
             publisher,
             is_reachable: false,
+            own,
             exit: setup.exit,
             outbox: Outbox::new(parameters.mean_send, now),
             deliveries: Deliveries::new(),

@@ -148,8 +148,10 @@ fn explain(at: &ControlAddress, failed: &ControlFailed) -> Failure {
     match failed {
         ControlFailed::Connect(_) => failure
             .remedy("start Tor, give it ControlPort or ControlSocket, or correct tor.control"),
-        ControlFailed::Cookie { .. } => failure
-            .remedy("let this user read it, and no others (Debian: join the group debian-tor)"),
+        ControlFailed::Cookie { .. } => failure.remedy(
+            "let this user read it, and no others (Debian: join the group debian-tor), or set \
+             tor.mode = \"own\"",
+        ),
         ControlFailed::WrongCookie(_) => failure
             .remedy("restart that Tor; its CookieAuthFile must be its own, or correct tor.control"),
         ControlFailed::NoMethod => failure.remedy("set CookieAuthentication 1 in its torrc"),

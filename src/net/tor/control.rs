@@ -136,6 +136,8 @@ pub struct Control {
     events: mpsc::Receiver<Reply>,
     version: String,
     is_socket: bool,
+    /// Replies to come; more than one if a question was given up.
+    owed: usize,
     reader: AbortHandle,
 }
 
@@ -171,7 +173,7 @@ impl Control {
         let reader = tokio::spawn(read(reader, replies_in, events_in)).abort_handle();
         let is_socket = matches!(at, ControlAddress::Unix(_));
         let version = String::new();
-        let mut control = Self { writer, replies, events, version, is_socket, reader };
+        let mut control = Self { writer, replies, events, version, is_socket, owed: 0, reader };
         control.authenticate(trust, rng).await?;
         Ok(control)
     }
@@ -191,10 +193,18 @@ impl Control {
         let mut octets = Zeroizing::new(Vec::with_capacity(line.len() + 2));
         octets.extend_from_slice(line.as_bytes());
         octets.extend_from_slice(b"\r\n");
+        // Before it is sent: whoever waits for the reply may be dropped at any point.
+        self.owed += 1;
         let asked = async {
             self.writer.write_all(&octets).await.map_err(|_| ControlFailed::Closed)?;
             self.writer.flush().await.map_err(|_| ControlFailed::Closed)?;
-            self.replies.recv().await.ok_or(ControlFailed::Closed)
+            loop {
+                let reply = self.replies.recv().await.ok_or(ControlFailed::Closed)?;
+                self.owed = self.owed.saturating_sub(1);
+                if self.owed == 0 {
+                    return Ok(reply);
+                }
+            }
         };
         let reply = timeout(REPLY_TIMEOUT, asked).await.map_err(|_| ControlFailed::Silent)??;
         if (200..300).contains(&reply.code) {
@@ -567,8 +577,37 @@ mod tests {
         let open = async { drop(Control::open(&at, Trust::Named, &mut rng).await.unwrap()) };
         let (read, ()) = tokio::join!(timeout(Duration::from_secs(5), tor), open);
         assert_eq!(read.unwrap(), 0);
-        let found = Control::open(&at, Trust::Found, &mut rng);
-        assert!(timeout(Duration::from_millis(50), found).await.is_err(), "nobody answers it");
+    }
+
+    #[tokio::test]
+    async fn an_open_port_is_no_proof() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let socket = tokio::net::UnixListener::bind(&path).unwrap();
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = ControlAddress::Tcp(port.local_addr().unwrap());
+        let offer = b"250-AUTH METHODS=NULL\r\n250-VERSION Tor=\"0.4.9.11\"\r\n250 OK\r\n";
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            loop {
+                let mut stream = BufReader::new(port.accept().await.unwrap().0);
+                stream.read_until(b'\n', &mut Vec::new()).await.unwrap();
+                stream.write_all(offer).await.unwrap();
+                kept.push(stream);
+            }
+        });
+        tokio::spawn(async move {
+            let mut stream = BufReader::new(socket.accept().await.unwrap().0);
+            stream.read_until(b'\n', &mut Vec::new()).await.unwrap();
+            stream.write_all(offer).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut rng = rand::rngs::StdRng::from_seed([1; 32]);
+        let unix = ControlAddress::Unix(path);
+        for (at, trust) in [(&tcp, Trust::Named), (&tcp, Trust::Found), (&unix, Trust::Found)] {
+            let opened = Control::open(at, trust, &mut rng).await;
+            assert!(matches!(opened, Err(ControlFailed::NoMethod)));
+        }
     }
 
     proptest! {

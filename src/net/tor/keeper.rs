@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
 
 use super::attach::{Attached, Mode, TorSettings, attach, broken};
@@ -22,8 +22,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How often Tor is asked whether it still answers.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
-/// Tor publishes a descriptor within seconds of being able to; from then on a dial to oneself tells more.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(120);
 /// After the first directory has it, the others get so long for each further one.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is one.
@@ -73,9 +71,11 @@ impl Keeper {
             });
             // Its onion service goes with the connection, and would be in the way of the next.
             end(attached).await;
+            // Nothing hangs on it yet: who asks for the service is told.
+            let Some(service) = &service else { return };
             attached = tokio::select! {
-                attached = self.attach_again(service.as_ref()) => attached,
-                () = closed(&mut requests), if service.is_some() => return,
+                attached = self.attach_again(service) => attached,
+                () = closed(&mut requests) => return,
             };
         }
     }
@@ -90,30 +90,38 @@ impl Keeper {
 
     /// Until the connection breaks; says why.
     async fn hold(&mut self, control: &mut Control, service: Option<&Service>) -> Failure {
-        if let Some(service) = service {
-            match timeout(PUBLISH_TIMEOUT, published(control, &service.label)).await {
-                Ok(false) => return broken(&ControlFailed::Closed),
-                // Published, or else a dial to oneself will say what it is.
-                Ok(true) | Err(_) => self.state.send_modify(|state| {
-                    state.is_published = true;
-                    state.published += 1;
-                }),
-            }
-        }
+        let mut uploads = service.map(|service| Uploads::of(&service.label));
+        let mut asked = Instant::now();
         loop {
-            match timeout(ALIVE_EVERY, control.event()).await {
-                Ok(Some(_)) => {}
-                Ok(None) => return broken(&ControlFailed::Closed),
-                Err(_) => {
-                    if let Err(failed) = control.info("version").await {
-                        return broken(&failed);
+            let upload = uploads.as_ref().and_then(|uploads| uploads.deadline);
+            let alive = asked + ALIVE_EVERY;
+            let deadline = upload.map_or(alive, |upload| upload.min(alive));
+            match timeout_at(deadline, control.event()).await {
+                Ok(Some(event)) => {
+                    if let Some(uploads) = &mut uploads {
+                        uploads.note(&event);
                     }
                 }
+                Ok(None) => return broken(&ControlFailed::Closed),
+                Err(_) => {}
+            }
+            if uploads.as_ref().is_some_and(Uploads::are_done) {
+                uploads = None;
+                self.state.send_modify(|state| {
+                    state.is_published = true;
+                    state.published += 1;
+                });
+            }
+            if asked.elapsed() >= ALIVE_EVERY {
+                if let Err(failed) = control.info("version").await {
+                    return broken(&failed);
+                }
+                asked = Instant::now();
             }
         }
     }
 
-    async fn attach_again(&mut self, service: Option<&Service>) -> Attached {
+    async fn attach_again(&mut self, service: &Service) -> Attached {
         let mut wait = FIRST_WAIT;
         loop {
             sleep(wait.mul_f64(self.rng.random_range(0.75..1.25))).await;
@@ -128,16 +136,16 @@ impl Keeper {
         }
     }
 
-    async fn try_again(&mut self, service: Option<&Service>) -> Result<Attached, Failure> {
+    async fn try_again(&mut self, service: &Service) -> Result<Attached, Failure> {
         let attached = attach(&self.settings, &self.folder, self.clock, &mut self.rng).await;
         let mut attached = attached?;
-        if let Some(service) = service
-            && let Err(failure) = add(&mut attached.control, service, Instant::now()).await
-        {
-            end(attached).await;
-            return Err(failure);
+        match add(&mut attached.control, service, Instant::now()).await {
+            Ok(()) => Ok(attached),
+            Err(failure) => {
+                end(attached).await;
+                Err(failure)
+            }
         }
-        Ok(attached)
     }
 
     /// There is a Tor; the onion service is not found yet.
@@ -166,33 +174,43 @@ async fn closed(requests: &mut mpsc::Receiver<Request>) {
     while requests.recv().await.is_some() {}
 }
 
-/// Waits until the service's descriptor is at all directories that it was sent to, or at some and the
-/// others take their time: a client that asks one where it is not yet asks elsewhere, but each only once.
-/// False if Tor hung up.
-async fn published(control: &mut Control, label: &str) -> bool {
-    let (mut sent, mut arrived) = (0_u32, 0);
-    let mut deadline = Instant::now() + PUBLISH_TIMEOUT;
-    loop {
-        let event = match timeout_at(deadline, control.event()).await {
-            Ok(Some(event)) => event,
-            Ok(None) => return false,
-            Err(_) => return true,
-        };
+/// The directories that a service's descriptor goes to. A client that asks one where it is not yet asks
+/// elsewhere, but each only once for minutes: so all of them are waited for, though not for long after one
+/// has it.
+struct Uploads {
+    label: String,
+    sent: u32,
+    arrived: u32,
+    /// Of the wait for the others.
+    deadline: Option<Instant>,
+}
+
+impl Uploads {
+    fn of(label: &str) -> Self {
+        Self { label: label.to_owned(), sent: 0, arrived: 0, deadline: None }
+    }
+
+    /// `HS_DESC UPLOADED <label> ...` (control-spec, section 4.1.25).
+    fn note(&mut self, event: &str) {
         let mut words = event.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            (Some("HS_DESC"), Some("UPLOAD"), Some(of)) if of == label => sent += 1,
-            (Some("HS_DESC"), Some("UPLOADED"), Some(of)) if of == label => {
-                arrived += 1;
-                deadline = Instant::now() + UPLOAD_TIMEOUT;
-            }
-            (Some("HS_DESC"), Some("FAILED"), Some(of)) if of == label => {
-                sent = sent.saturating_sub(1);
-            }
-            _ => {}
+        let (kind, what, of) = (words.next(), words.next(), words.next());
+        if kind != Some("HS_DESC") || of != Some(self.label.as_str()) {
+            return;
         }
-        if arrived > 0 && arrived >= sent {
-            return true;
+        match what {
+            Some("UPLOAD") => self.sent += 1,
+            Some("FAILED") => self.sent = self.sent.saturating_sub(1),
+            Some("UPLOADED") => {
+                self.arrived += 1;
+                self.deadline = Some(Instant::now() + UPLOAD_TIMEOUT);
+            }
+            Some(_) | None => {}
         }
+    }
+
+    fn are_done(&self) -> bool {
+        let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        self.arrived > 0 && (self.arrived >= self.sent || is_late)
     }
 }
 

@@ -3,7 +3,7 @@
 //! It has nothing to do with the public network and nothing of it leaves loopback: every socket that goes
 //! out is bound to 127.0.0.1. The options are those of a `TestingTorNetwork` (tor(1)).
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rustix::fs::{FlockOperation, flock};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
@@ -70,6 +71,7 @@ ExitPolicy accept *:*
 pub struct PrivateTor {
     relays: Vec<TorChild>,
     clients: Vec<PrivateClient>,
+    _lock: File,
 }
 
 /// One of its clients: what an operator's Tor is in the public network.
@@ -99,7 +101,7 @@ impl PrivateTor {
     /// [`Kind::Tor`] if tor or tor-gencert is missing or the network does not come up.
     pub async fn start(folder: &Path, clients: u16, rng: &mut StdRng) -> Result<Self, Failure> {
         let tor = program("tor")?;
-        make_folder(folder)?;
+        let lock = make_folder(folder)?;
         let mut ports = free_ports(2 * AUTHORITIES + RELAYS + 2 * clients, rng)?.into_iter();
         let mut port = || ports.next().unwrap_or_default();
         let mut authorities = Vec::new();
@@ -150,7 +152,7 @@ impl PrivateTor {
             let mut control = open(&mut client.child, rng).await?;
             wait_until_ready(&mut control).await?;
         }
-        Ok(Self { relays, clients: started })
+        Ok(Self { relays, clients: started, _lock: lock })
     }
 
     /// Its clients.
@@ -171,24 +173,30 @@ impl PrivateTor {
     }
 }
 
-/// An empty folder: what was left there by a network before would have other ports. A folder that is not
-/// marked as such a network's is somebody else's, and is not touched.
-fn make_folder(folder: &Path) -> Result<(), Failure> {
+/// An empty folder but for its marker, which is locked: what was left there by a network before would have
+/// other ports. A folder that holds anything and is not marked is somebody else's, and is not touched.
+fn make_folder(folder: &Path) -> Result<File, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(Kind::State, format!("{}: {error}", folder.display()))
     };
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder).map_err(|error| fail(&error))?;
     let marker = folder.join(MARKER);
-    if marker.exists() {
-        fs::remove_dir_all(folder).map_err(|error| fail(&error))?;
-    } else if folder.exists() {
+    let entries = || fs::read_dir(folder).map_err(|error| fail(&error));
+    if !marker.exists() && entries()?.next().is_some() {
         return Err(fail(&"not a private Tor network's folder").remedy("use another --state-dir"));
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .and_then(|()| fs::write(&marker, "of fog devnet --tor; removed at its next start\n"))
-        .map_err(|error| fail(&error))
+    let lock = File::create(&marker).map_err(|error| fail(&error))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        fail(&"another devnet runs there").remedy("stop it, or use another --state-dir")
+    })?;
+    for entry in entries()? {
+        let path = entry.map_err(|error| fail(&error))?.path();
+        if path != marker {
+            fs::remove_dir_all(&path).map_err(|error| fail(&error))?;
+        }
+    }
+    Ok(lock)
 }
 
 const MARKER: &str = "private-tor-network";

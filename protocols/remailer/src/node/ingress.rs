@@ -45,7 +45,7 @@ impl Remailer {
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
         let view = self.usable_view(now).ok_or(Refused::TooFewNodes)?;
         let epoch = self.schedule.epoch_at(now);
-        Ok(view.reaches(&self.node, &(epoch..=epoch), |record| record.exit().is_some())?)
+        Ok(view.reaches(&self.own, &(epoch..=epoch), |record| record.exit().is_some())?)
     }
 
     /// Whether mail of so many octets would be taken for this recipient.
@@ -65,7 +65,7 @@ impl Remailer {
         let ask = Ask { domain: recipient.domain().as_str(), size, needs };
         let epoch = self.schedule.epoch_at(now);
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        Ok(view.reaches(&self.node, &(epoch..=epoch), allows)?)
+        Ok(view.reaches(&self.own, &(epoch..=epoch), allows)?)
     }
 
     /// Begins to take a message: scrubbed, cut, a tick and a route for each packet. What is left is
@@ -160,7 +160,7 @@ impl Remailer {
         let octets = fragment.size() + REBUILT_OCTETS;
         let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        view.route(&self.node, &epochs, rng, allows)
+        view.route(&self.own, &epochs, rng, allows)
     }
 
     fn release_all(&mut self, ticks: Vec<(Tick, usize)>) {
