@@ -135,8 +135,8 @@ async fn join(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Desc
         None => {
             tracing::info!("asking a bootstrap for its network");
             let connector = Connector::Tor(tor.connector());
-            let wanted = config.network.as_deref();
-            fetch_descriptor(connector, &config.bootstrap, wanted, &mut rng).await?
+            let check = |descriptor: &Descriptor| check_network(config, descriptor);
+            fetch_descriptor(connector, &config.bootstrap, check, &mut rng).await?
         }
     };
     Ok((tor, descriptor))

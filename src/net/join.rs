@@ -5,7 +5,6 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use keys::{Identity, OnionAddress};
 use libp2p::request_response::{self, OutboundFailure};
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Config, DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{PeerId, Swarm, ping};
 use rand::CryptoRng;
@@ -36,15 +35,15 @@ struct Joining {
 }
 
 /// Asks the bootstraps, all at once, for their network's descriptor, and takes the first that is given.
-/// The asker has a key of its own for this: it is nobody yet. `wanted` is the id it must have, in hex.
+/// The asker has a key of its own for this: it is nobody yet. One that does not pass `check` is not taken.
 ///
 /// # Errors
 /// [`Kind::Network`] if none answers in two minutes, or another key answers at a bootstrap's address,
-/// or the network is another than the one that is wanted.
+/// or why `check` did not let a network pass.
 pub async fn fetch_descriptor(
     connector: Connector,
     bootstrap: &[OnionAddress],
-    wanted: Option<&str>,
+    check: impl Fn(&Descriptor) -> Result<(), Failure>,
     rng: &mut impl CryptoRng,
 ) -> Result<Descriptor, Failure> {
     let internal = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);
@@ -64,26 +63,28 @@ pub async fn fetch_descriptor(
     let deadline = Instant::now() + JOIN_TIMEOUT;
     let mut wait = FIRST_WAIT;
     loop {
-        for asked in asked.iter_mut().filter(|asked| !asked.is_over && !asked.is_under_way) {
-            asked.is_under_way = true;
-            let dial = DialOpts::peer_id(asked.peer).build();
-            // If it is refused at once the request fails, and that is an event.
-            let _ = swarm.dial(dial);
+        for asked in asked.iter_mut().filter(|asked| asked.state == State::Due) {
+            asked.state = State::UnderWay;
+            // It dials, too.
             swarm.behaviour_mut().descriptor.send_request(&asked.peer, Vec::new());
         }
         let again = (Instant::now() + wait).min(deadline);
         wait = (wait * 2).min(LONGEST_WAIT);
-        while asked.iter().any(|asked| !asked.is_over)
+        while asked.iter().any(|asked| asked.state != State::Over)
             && let Ok(event) = timeout_at(again, swarm.select_next_some()).await
         {
             if let Some((peer, octets)) = note(event, &mut asked) {
-                match check(&octets, wanted) {
+                let parsed = parse(&octets).and_then(|descriptor| {
+                    check(&descriptor)?;
+                    Ok(descriptor)
+                });
+                match parsed {
                     Ok(descriptor) => return Ok(descriptor),
                     Err(failure) => end(&mut asked, &peer, &failure),
                 }
             }
         }
-        if asked.iter().all(|asked| asked.is_over) || Instant::now() >= deadline {
+        if asked.iter().all(|asked| asked.state == State::Over) || Instant::now() >= deadline {
             let last = asked.into_iter().find_map(|asked| asked.failure);
             return Err(last.unwrap_or_else(|| nobody("it does not answer")));
         }
@@ -93,22 +94,28 @@ pub async fn fetch_descriptor(
 struct Asked {
     onion: OnionAddress,
     peer: PeerId,
-    is_under_way: bool,
-    /// It will give no other answer.
-    is_over: bool,
+    state: State,
     failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Due,
+    UnderWay,
+    /// It will give no other answer.
+    Over,
 }
 
 impl Asked {
     fn new(onion: &OnionAddress) -> Option<Self> {
         let peer = onion::peer_id(&onion.node())?;
-        Some(Self { onion: *onion, peer, is_under_way: false, is_over: false, failure: None })
+        Some(Self { onion: *onion, peer, state: State::Due, failure: None })
     }
 }
 
 fn end(asked: &mut [Asked], peer: &PeerId, failure: &Failure) {
     for asked in asked.iter_mut().filter(|asked| asked.peer == *peer) {
-        asked.is_over = true;
+        asked.state = State::Over;
         asked.failure = Some(failure.clone());
     }
 }
@@ -123,8 +130,9 @@ fn note(event: SwarmEvent<JoiningEvent>, asked: &mut [Asked]) -> Option<(PeerId,
                 return Some((peer, response));
             }
             Event::OutboundFailure { peer, error, .. } => {
-                for asked in asked.iter_mut().filter(|asked| asked.peer == peer) {
-                    asked.is_under_way = false;
+                let under_way = |asked: &&mut Asked| asked.state == State::UnderWay;
+                for asked in asked.iter_mut().filter(|a| a.peer == peer).filter(under_way) {
+                    asked.state = State::Due;
                     if let OutboundFailure::UnsupportedProtocols = error {
                         asked.failure = Some(nobody("it speaks another version of fog"));
                     }
@@ -145,7 +153,7 @@ fn note(event: SwarmEvent<JoiningEvent>, asked: &mut [Asked]) -> Option<(PeerId,
 impl Asked {
     fn note_dial(&mut self, error: &DialError) {
         if let DialError::WrongPeerId { .. } = error {
-            self.is_over = true;
+            self.state = State::Over;
             let cause = format!("another key answers at {}", self.onion);
             self.failure = Some(
                 Failure::new(Kind::Network, cause)
@@ -155,14 +163,16 @@ impl Asked {
         }
         let why = dial_failed(error);
         if why == Some(DialFailed::NoTor) {
-            self.is_over = true;
+            self.state = State::Over;
             self.failure = Some(
                 Failure::new(Kind::Tor, "Tor went away while a bootstrap was asked")
                     .remedy("see Tor's log, and try again"),
             );
             return;
         }
-        self.is_over |= why.is_some_and(|why| why.retry() == Retry::Never);
+        if why.is_some_and(|why| why.retry() == Retry::Never) {
+            self.state = State::Over;
+        }
         self.failure = Some(match why {
             Some(why) => nobody(&why.to_string()),
             None => nobody("nobody answers there as a node does"),
@@ -175,17 +185,9 @@ fn nobody(why: &str) -> Failure {
         .remedy("see whether it runs, or name another with --bootstrap")
 }
 
-fn check(octets: &[u8], wanted: Option<&str>) -> Result<Descriptor, Failure> {
-    let descriptor = Descriptor::parse(octets).map_err(|error| {
+fn parse(octets: &[u8]) -> Result<Descriptor, Failure> {
+    Descriptor::parse(octets).map_err(|error| {
         Failure::new(Kind::Network, format!("the bootstrap's network descriptor: {error}"))
             .remedy("name another with --bootstrap")
-    })?;
-    let id = descriptor.id().to_string();
-    match wanted {
-        Some(wanted) if wanted != id => {
-            Err(Failure::new(Kind::Network, format!("network.id: the bootstrap's network is {id}"))
-                .remedy("correct network.id, or name a bootstrap of the network it names"))
-        }
-        Some(_) | None => Ok(descriptor),
-    }
+    })
 }

@@ -5,7 +5,7 @@
 //! then the sender keeps the packet and sends it again on the next stream; replay refusal makes copies
 //! harmless. When the receiver's key for it is gone the packet is dropped and reported as expired.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,13 +72,13 @@ pub struct PacketQueues {
     links: watch::Receiver<Links>,
     room: Arc<Semaphore>,
     room_for_unlinked: Arc<Semaphore>,
-    /// Nodes that have been linked, until they are forgotten: no more than there are records.
-    acquainted: BTreeSet<NodeId>,
 }
 
 struct Queue {
     room: Arc<Semaphore>,
     packets: mpsc::Sender<Outgoing>,
+    /// Whether its peer was linked when a packet was sent to it.
+    was_linked: bool,
 }
 
 impl PacketQueues {
@@ -90,8 +90,7 @@ impl PacketQueues {
     ) -> Self {
         let room_for_unlinked = Arc::new(Semaphore::new(MAX_UNLINKED_KIB_IN_ALL));
         let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
-        let (peers, acquainted) = (BTreeMap::new(), BTreeSet::new());
-        Self { control, clock, failures, peers, links, room, room_for_unlinked, acquainted }
+        Self { control, clock, failures, peers: BTreeMap::new(), links, room, room_for_unlinked }
     }
 
     /// Queues a packet.
@@ -112,23 +111,23 @@ impl PacketQueues {
                 kept: VecDeque::new(),
             };
             tokio::spawn(sender.run());
-            Queue { room: Arc::new(Semaphore::new(MAX_QUEUED_KIB)), packets }
+            let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB));
+            Queue { room, packets, was_linked: false }
         });
         let kib = u32::try_from(packet.octets().len().div_ceil(1024)).unwrap_or(u32::MAX);
         let take = |room: &Arc<Semaphore>| {
             let taken = Arc::clone(room).try_acquire_many_owned(kib);
             taken.map_err(|_| SendFailed::QueueFull)
         };
-        if self.links.has_changed().unwrap_or(false) {
-            self.acquainted.extend(self.links.borrow_and_update().iter());
-        }
         // Who was linked will be again, when its Tor or ours is back.
-        let is_linked = self.acquainted.contains(&to);
+        queue.was_linked |= self.links.borrow().contains(&to);
         let queued = MAX_QUEUED_KIB.saturating_sub(queue.room.available_permits());
-        if !is_linked && queued.saturating_add(packet.octets().len() / 1024) > MAX_UNLINKED_KIB {
+        if !queue.was_linked
+            && queued.saturating_add(packet.octets().len() / 1024) > MAX_UNLINKED_KIB
+        {
             return Err(SendFailed::QueueFull);
         }
-        let all = if is_linked { &self.room } else { &self.room_for_unlinked };
+        let all = if queue.was_linked { &self.room } else { &self.room_for_unlinked };
         let _room = [take(all)?, take(&queue.room)?];
         let outgoing = Outgoing { packet, until, _room };
         queue.packets.try_send(outgoing).map_err(|_| SendFailed::QueueFull)
@@ -137,7 +136,6 @@ impl PacketQueues {
     /// Forgets the queue to a peer that is no longer known; what is under way ends by itself.
     pub fn forget(&mut self, node: &NodeId) {
         self.peers.remove(node);
-        self.acquainted.remove(node);
     }
 }
 

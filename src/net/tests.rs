@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::connect::DevnetFolder;
 use super::*;
 use crate::clock::Clock;
+use crate::failure::{Failure, Kind};
 
 fn descriptor() -> record::Descriptor {
     let (maker, start) = (Identity::from_seed(&[9; 32]), keys::Time::from_millis(0));
@@ -136,6 +137,26 @@ async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() 
 }
 
 #[tokio::test]
+async fn a_peer_that_was_linked_keeps_its_room_while_it_is_away() {
+    use sphinx::{Packet, SizeClass};
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = start(1, folder.path(), &[onion(2)]);
+    let mut receiver = start(2, folder.path(), &[]);
+    assert!(linked(&mut sender, 1).await);
+    let later = Clock::start().now().plus(Duration::from_secs(3600));
+    let class = SizeClass::LARGEST;
+    let packet = || Packet::from_octets(vec![0; class.packet_len()]).unwrap();
+    sender.queues.send(onion(2).node(), packet(), later).unwrap();
+    assert!(timeout(SOON, receiver.packets.recv()).await.unwrap().is_some());
+    drop(receiver.orders);
+    receiver.task.await.unwrap();
+    assert!(linked(&mut sender, 0).await);
+    for _ in 0..32 {
+        assert!(sender.queues.send(onion(2).node(), packet(), later).is_ok());
+    }
+}
+
+#[tokio::test]
 async fn gossip_reaches_others_only_when_it_was_accepted() {
     let folder = tempfile::tempdir().unwrap();
     // A line: 1 - 2 - 3.
@@ -169,15 +190,16 @@ async fn a_joiner_takes_the_descriptor_from_a_bootstrap_and_no_other_network() {
     let _first = start(1, folder.path(), &[]);
     let mut rng = rand::rngs::StdRng::seed_from_u64(5);
     let connector = || connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
-    let fetched = timeout(SOON, fetch_descriptor(connector(), &[onion(1)], None, &mut rng)).await;
+    let fetched =
+        timeout(SOON, fetch_descriptor(connector(), &[onion(1)], |_| Ok(()), &mut rng)).await;
     let fetched = fetched.unwrap().unwrap();
     assert_eq!(fetched.octets(), descriptor().octets());
-    let wanted = "00".repeat(32);
-    let refused = fetch_descriptor(connector(), &[onion(1)], Some(&wanted), &mut rng).await;
-    assert!(refused.unwrap_err().to_string().contains("the bootstrap's network is"));
+    let other = |_: &record::Descriptor| Err(Failure::new(Kind::Network, "not this one"));
+    let refused = fetch_descriptor(connector(), &[onion(1)], other, &mut rng).await;
+    assert_eq!(refused.unwrap_err().to_string(), "not this one");
     // The folder says that node 3 is where node 1 listens.
     let port = std::fs::read(folder.path().join(onion(1).to_string())).unwrap();
     std::fs::write(folder.path().join(onion(3).to_string()), port).unwrap();
-    let refused = fetch_descriptor(connector(), &[onion(3)], None, &mut rng).await;
+    let refused = fetch_descriptor(connector(), &[onion(3)], |_| Ok(()), &mut rng).await;
     assert!(refused.unwrap_err().to_string().contains("another key answers at"));
 }

@@ -7,15 +7,13 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use keys::{NodeId, OnionAddress};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
+use tokio_util::io::InspectReader;
 
 /// Tor's own bound is two minutes; most dials that take longer than this never end well, and a new
 /// circuit does better.
@@ -153,25 +151,24 @@ pub async fn connect(
     let user = user(purpose, from, &to.node());
     let password = turn.to_string();
     let connect = async {
-        let stream = TcpStream::connect(socks).await.map_err(|_| DialFailed::NoTor)?;
+        let mut stream = TcpStream::connect(socks).await.map_err(|_| DialFailed::NoTor)?;
         // Small frames, each of which somebody waits for.
         stream.set_nodelay(true).map_err(|_| DialFailed::HungUp)?;
-        let mut socket = Recorder { stream, reply: Reply::default() };
+        // tokio-socks does not know Tor's codes. It reads a reply of at most 262 octets.
+        let mut said = Vec::new();
+        let socket =
+            InspectReader::new(&mut stream, |octets: &[u8]| said.extend_from_slice(octets));
         let onion = to.to_string();
-        let connected = Socks5Stream::connect_with_password_and_socket(
-            &mut socket,
-            (onion.as_str(), port),
-            &user,
-            &password,
-        )
-        .await
-        .map(drop);
-        if socket.reply.get(1) == Some(NO_AUTHENTICATION) {
+        let target = (onion.as_str(), port);
+        let connected =
+            Socks5Stream::connect_with_password_and_socket(socket, target, &user, &password).await;
+        let connected = connected.map(drop);
+        if said.get(1) == Some(&NO_AUTHENTICATION) {
             return Err(DialFailed::NoIsolation);
         }
-        match (connected, socket.reply.get(REPLY_CODE)) {
-            (Ok(()), _) => Ok(socket.stream),
-            (Err(_), Some(code)) if code != 0 => Err(DialFailed::Refused(code)),
+        match (connected, said.get(REPLY_CODE)) {
+            (Ok(()), _) => Ok(stream),
+            (Err(_), Some(code)) if *code != 0 => Err(DialFailed::Refused(*code)),
             (Err(_), _) => Err(DialFailed::HungUp),
         }
     };
@@ -190,65 +187,6 @@ fn user(purpose: Purpose, from: &NodeId, to: &NodeId) -> String {
 const NO_AUTHENTICATION: u8 = 0;
 /// Method selection (2 octets), answer to the user name (2), then version and reply code.
 const REPLY_CODE: usize = 5;
-
-/// The first octets that the SOCKS port sends. tokio-socks does not know Tor's codes.
-#[derive(Default)]
-struct Reply {
-    octets: [u8; REPLY_CODE + 1],
-    len: usize,
-}
-
-impl Reply {
-    fn record(&mut self, octets: &[u8]) {
-        for octet in octets {
-            if let Some(place) = self.octets.get_mut(self.len) {
-                *place = *octet;
-                self.len += 1;
-            }
-        }
-    }
-
-    fn get(&self, at: usize) -> Option<u8> {
-        self.octets.get(..self.len)?.get(at).copied()
-    }
-}
-
-struct Recorder {
-    stream: TcpStream,
-    reply: Reply,
-}
-
-impl AsyncRead for Recorder {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        let read = into.filled().get(before..).unwrap_or_default();
-        self.reply.record(read);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Recorder {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
 
 #[cfg(test)]
 mod tests {
