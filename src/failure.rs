@@ -4,8 +4,10 @@
 use core::fmt;
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
 /// A failure that ends the program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     kind: Kind,
     cause: String,
@@ -13,7 +15,8 @@ pub struct Failure {
 }
 
 /// Its kind, which decides the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// 1: a fault of fog itself.
     Internal,

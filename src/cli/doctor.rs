@@ -43,11 +43,7 @@ struct Report {
 }
 
 impl Report {
-    fn note(
-        &mut self,
-        what: &'static str,
-        found: Result<String, Failure>,
-    ) -> Result<bool, Failure> {
+    fn note(&mut self, what: &'static str, found: Result<String, Failure>) -> Result<(), Failure> {
         let finding = match &found {
             Ok(says) => Finding { what, ok: true, says: says.clone(), remedy: None },
             Err(failure) => Finding {
@@ -64,12 +60,11 @@ impl Report {
                 say(&format!("      {remedy}"))?;
             }
         }
-        let ok = finding.ok;
         self.findings.push(finding);
         if let Err(failure) = found {
             self.first.get_or_insert(failure);
         }
-        Ok(ok)
+        Ok(())
     }
 }
 
@@ -86,13 +81,13 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
 
     if let Ok(Answer::Status(status)) = control::call(&folder, Order::Status).await {
         report.note("node", Ok(format!("runs as {}", status.onion)))?;
-        if let Some(tor) = &status.tor {
-            report.note("tor", Ok(tor.clone()))?;
+        if let Some(failure) = status.tor_failure {
+            report.note("tor", Err(failure))?;
+        } else if let Some(tor) = status.tor {
+            report.note("tor", Ok(tor))?;
         }
         for warning in &status.warnings {
-            let is_tor = warning.starts_with(control::NO_TOR);
-            let kind = if is_tor { Kind::Tor } else { Kind::Network };
-            report.note("node", Err(Failure::new(kind, warning)))?;
+            report.note("node", Err(Failure::new(Kind::Network, warning)))?;
         }
         if status.reach.reachable == Some(true) {
             report.note("onion", Ok("the node reaches itself".to_owned()))?;
@@ -191,7 +186,7 @@ async fn check_tor(
     let own_rng = StdRng::from_rng(&mut rng);
     let tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {
         Ok(tor) => tor,
-        Err(failure) => return report.note("tor", Err(failure)).map(drop),
+        Err(failure) => return report.note("tor", Err(failure)),
     };
     let name = tor.state().borrow().name.clone();
     let says = match settings.mode {

@@ -40,14 +40,14 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
         return Err(Failure::new(Kind::Usage, "a node should not run as root")
             .remedy("run it as a user of its own, or say --as-root"));
     }
-    let mut config = read_config(&state, &arguments.bootstrap)?;
+    let (mut config, store) = read_config(&state, &arguments.bootstrap)?;
     log::set_level(config.level);
     config.bootstrap.extend(arguments.bootstrap);
     config.bootstrap.sort();
     config.bootstrap.dedup();
     let mut interrupted = Interrupted::new()?;
     let started = tokio::select! {
-        started = start(&state, config) => started?,
+        started = start(&state, config, store) => started?,
         () = interrupted.wait() => return Ok(()),
     };
     let (mut node, network) = started;
@@ -64,23 +64,31 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
     node.stop().await
 }
 
-/// Who joins with an address alone needs no file: one is written.
-fn read_config(state: &State, bootstrap: &[OnionAddress]) -> Result<Config, Failure> {
+/// Who joins with an address alone needs no file: one is written into the state folder, which is opened
+/// for that.
+fn read_config(
+    state: &State,
+    bootstrap: &[OnionAddress],
+) -> Result<(Config, Option<Store>), Failure> {
     let file = state.config_file();
     if state.config.is_some() || file.exists() || bootstrap.is_empty() {
-        return Config::read(&file);
+        return Ok((Config::read(&file)?, None));
     }
-    // Makes the folder, and refuses one that is open or in use.
-    drop(Store::open(&state.folder())?);
+    let store = Store::open(&state.folder())?;
     let bootstrap: Vec<_> = bootstrap.iter().map(ToString::to_string).collect();
     let text = format!("[network]\nbootstrap = {}\n", toml::Value::from(bootstrap));
     write_whole(&file, text.as_bytes())
         .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", file.display())))?;
-    Config::read(&file)
+    Ok((Config::read(&file)?, Some(store)))
 }
 
-async fn start(state: &State, config: Config) -> Result<(Node, String), Failure> {
+async fn start(
+    state: &State,
+    config: Config,
+    store: Option<Store>,
+) -> Result<(Node, String), Failure> {
     let clock = Clock::start();
+    let open = || store.map_or_else(|| Store::open(&state.folder()), Ok);
     let (carrier, descriptor, store) = match config.devnet.clone() {
         Some(path) => {
             let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
@@ -89,15 +97,15 @@ async fn start(state: &State, config: Config) -> Result<(Node, String), Failure>
                 Failure::new(Kind::Network, format!("{}: there is no devnet yet", path.display()))
                     .remedy(format!("make one with: fog init --devnet {}", path.display()))
             })?;
-            (Carrier::Devnet(folder), descriptor, Store::open(&state.folder())?)
+            check_network(&config, &descriptor)?;
+            (Carrier::Devnet(folder), descriptor, open()?)
         }
         None => {
-            let store = Store::open(&state.folder())?;
+            let store = open()?;
             let (tor, descriptor) = join(&store, &config, clock).await?;
             (Carrier::Tor(tor), descriptor, store)
         }
     };
-    check_network(&config, &descriptor)?;
     let network = descriptor.id().to_string();
     let settings = Settings {
         store,

@@ -21,8 +21,12 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
 
 fn lines(status: &Status, clock: Clock) -> Vec<String> {
     let seconds = |millis: u64| millis / 1000;
-    let mut lines: Vec<_> =
-        status.warnings.iter().map(|warning| format!("WARNING  {warning}")).collect();
+    let no_tor = status.tor_failure.as_ref().map(|failure| {
+        let remedy = failure.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("WARNING  no Tor: {failure}{remedy}")
+    });
+    let warnings = status.warnings.iter().map(|warning| format!("WARNING  {warning}"));
+    let mut lines: Vec<_> = no_tor.into_iter().chain(warnings).collect();
     let usable = match &status.unusable {
         None => "yes, mail is taken".to_owned(),
         Some(why) => format!("no, {why}"),

@@ -26,9 +26,6 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_PATH: usize = 107;
 const NAME: &str = "control.sock";
 
-/// How the warning begins that there is no Tor.
-pub const NO_TOR: &str = "no Tor";
-
 /// What a caller asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,8 +76,10 @@ pub struct Status {
     pub unusable: Option<String>,
     /// Whether peers can reach it.
     pub reach: ReachStatus,
-    /// Which Tor it uses; none in a devnet without.
+    /// Which Tor it uses; none while there is none, and in a devnet without.
     pub tor: Option<String>,
+    /// Why there is no Tor.
+    pub tor_failure: Option<Failure>,
     /// Nodes known.
     pub known: usize,
     /// Nodes linked.

@@ -4,7 +4,7 @@ use keys::{Epoch, Time};
 use record::Record;
 
 use super::Driver;
-use crate::control::{Held, NO_TOR, Peer, ReachStatus, Status, ViewStatus};
+use crate::control::{Held, Peer, ReachStatus, Status, ViewStatus};
 use crate::net::Reach;
 
 impl Driver {
@@ -27,6 +27,7 @@ impl Driver {
                 let tor = tor.borrow();
                 tor.socks.map(|_| tor.name.clone())
             }),
+            tor_failure: self.net.tor.as_ref().and_then(|tor| tor.borrow().trouble.clone()),
             known: self.remailer.directory().len(),
             linked: self.linked.len(),
             view: self
@@ -56,10 +57,6 @@ impl Driver {
         let mut warnings = Vec::new();
         if self.unkept > 0 {
             warnings.push(format!("{} times the disk failed: see the log", self.unkept));
-        }
-        if let Some(trouble) = self.net.tor.as_ref().and_then(|tor| tor.borrow().trouble.clone()) {
-            let remedy = trouble.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            warnings.push(format!("{NO_TOR}: {trouble}{remedy}"));
         }
         let reach = self.reach();
         if let Some(why) = &reach.why {

@@ -130,7 +130,8 @@ impl Lookout {
             self.missed(Unreachable::Dial(DialFailed::NoTor));
         }
         loop {
-            let published = tor.wait_for(|state| state.socks.is_some() && state.is_published);
+            let published =
+                tor.wait_for(|state| state.socks.is_some() && state.published.is_some());
             tokio::select! {
                 published = published => return published.is_ok(),
                 () = self.reach.closed() => return false,

@@ -195,7 +195,7 @@ pub fn spawn(
         scores: scores_in,
         echoes: echoes_in,
         tor: connector.tor_state(),
-        published: 0,
+        published: None,
         descriptor: descriptor.octets().to_vec(),
         events: events_in,
         announcement: None,
@@ -260,8 +260,8 @@ struct Task {
     /// Where it is said that this node was dialled by itself.
     echoes: mpsc::Sender<()>,
     tor: Option<watch::Receiver<TorState>>,
-    /// How often the onion service had been published when it was last looked.
-    published: u32,
+    /// The last publication of the onion service that was seen.
+    published: Option<u32>,
     /// For who asks.
     descriptor: Vec<u8>,
     events: mpsc::Sender<Event>,
@@ -447,11 +447,11 @@ impl Task {
     /// When the onion service is published again Tor was gone, and is back.
     fn tor_changed(&mut self) {
         let Some(tor) = &mut self.tor else { return };
-        let published = tor.borrow_and_update().published;
-        if published > self.published && self.published > 0 {
+        let Some(published) = tor.borrow_and_update().published else { return };
+        if self.published.is_some_and(|before| before < published) {
             self.wanted.renew(self.clock.elapsed(), &mut self.rng);
         }
-        self.published = published;
+        self.published = Some(published);
     }
 
     fn note_scores(&mut self) {

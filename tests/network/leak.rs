@@ -129,6 +129,31 @@ fn leaks(trace: &str, allowed: &BTreeSet<u16>) -> Vec<String> {
     trace.lines().filter(is_leak).map(str::to_owned).collect()
 }
 
+#[test]
+fn what_is_not_allowed_is_seen_in_a_trace() {
+    let allowed = BTreeSet::from([9050]);
+    let to = |address: &str, port: u16| {
+        format!("{{sa_family=AF_INET, sin_port=htons({port}), sin_addr=inet_addr(\"{address}\")}}")
+    };
+    for (process, call, is_leak) in [
+        ("fog", format!("connect(3, {}, 16) = 0", to("127.0.0.1", 9050)), false),
+        ("fog", format!("connect(3, {} <unfinished ...>", to("127.0.0.1", 80)), true),
+        ("tokio-rt-worker", format!("connect(3, {}, 16) = -1", to("192.0.2.1", 9050)), true),
+        ("tor", format!("connect(3, {}, 16) = 0", to("127.0.0.1", 80)), false),
+        ("tor", format!("connect(3, {}, 16) = 0", to("192.0.2.1", 443)), true),
+        ("fog", format!("bind(3, {}, 16) = 0", to("0.0.0.0", 2525)), true),
+        ("fog", format!("sendto(3, \"x\", 1, 0, {}, 16) = 1", to("127.0.0.1", 53)), true),
+        ("fog", "sendto(3, \"x\", 1, MSG_NOSIGNAL, NULL, 0) = 1".to_owned(), false),
+        ("fog", "socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC, IPPROTO_IP) = 3".to_owned(), true),
+        ("fog", "socket(AF_INET6, SOCK_STREAM, IPPROTO_TCP) = 3".to_owned(), true),
+        ("fog", "socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) = 3".to_owned(), true),
+        ("fog", "socket(AF_UNIX, SOCK_STREAM, 0) = 3".to_owned(), false),
+    ] {
+        let line = format!("77<{process}> {call}");
+        assert_eq!(leaks(&line, &allowed).len(), usize::from(is_leak), "{line}");
+    }
+}
+
 fn control_ports(folder: &Path) -> Vec<u16> {
     let entries =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("control-port"));

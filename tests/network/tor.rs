@@ -268,14 +268,18 @@ fn a_tor_that_is_killed_and_comes_back_costs_no_mail() {
         assert!(nodes[number % 6].send(&format!("mail {number}")));
     }
     let processes: Vec<_> = nodes.iter().map(|node| node.child.as_ref().unwrap().id()).collect();
-    std::thread::sleep(Duration::from_secs(15));
+    let is_in_use = || {
+        let nodes = [&nodes[2], &nodes[5]];
+        nodes.iter().any(|node| node.count("packet received") > 0).then_some(())
+    };
+    wait_for("packets at the nodes behind it", SOON * 4, is_in_use);
     victim.kill(&victim.process());
     let behind = [&nodes[2], &nodes[5]];
     wait_for("both to know that they are cut off", SOON, || {
         behind.iter().all(|node| !is_reachable(node)).then_some(())
     });
-    let warnings = behind[0].ask("status")["warnings"].to_string();
-    assert!(warnings.contains("no Tor:"), "{warnings}");
+    assert_eq!(behind[0].ask("status")["tor_failure"]["kind"], "tor");
+    // How long it is away.
     std::thread::sleep(Duration::from_secs(10));
     let begun = Instant::now();
     victim.restart();
@@ -482,10 +486,40 @@ fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
     let said = String::from_utf8(doctor.stdout).unwrap();
     assert!(said.contains("ok    onion: the node reaches itself"), "{said}");
     node.signal("-TERM");
-    let doctor = fog().args(["doctor", "--state-dir"]).arg(&node.folder).output().unwrap();
-    let said = String::from_utf8(doctor.stdout).unwrap();
-    assert!(doctor.status.success(), "{said}");
+    let doctor = |node: &Node| {
+        let output = fog().args(["doctor", "--state-dir"]).arg(&node.folder).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = doctor(&node);
+    assert_eq!(code, 0, "{said}");
     assert!(said.contains("ok    onion: a service dialled itself after"), "{said}");
+    fs::write(&config, at(&nobody)).unwrap();
+    fs::set_permissions(node.folder.join("identity"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, said) = doctor(&node);
+    assert_eq!(code, 4, "the first failure counts: {said}");
+    assert!(said.contains("FAIL  state folder") && said.contains("      chmod 600"), "{said}");
+    assert!(said.contains("FAIL  tor:") && said.contains("      start Tor"), "{said}");
+}
+
+#[test]
+fn without_any_tor_it_is_said_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = new_network(folder.path(), 100, 4);
+    let node = Node::init(&folder.path().join("n0"), free_ports(1), &["--network", &network]);
+    // Where there is no program of that name, no control socket, and no port to be connected to.
+    let hidden = "mount --bind /dev/null \"$(command -v tor)\" && \
+                  { [ ! -d /run/tor ] || mount -t tmpfs none /run/tor; } && exec \"$@\"";
+    let run = node.command();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "sh", "-c", hidden, "sh"]);
+    command.arg(run.get_program()).args(run.get_args()).env("RUST_LOG", "warn");
+    let output = command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert_eq!(
+        said,
+        "fog: there is no Tor on this machine; install it (Debian: apt install tor)\n"
+    );
 }
 
 /// A port at which somebody answers who is no Tor.

@@ -39,6 +39,8 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
     pub(super) rng: StdRng,
     pub(super) state: watch::Sender<TorState>,
+    /// Of the onion service, so far.
+    pub(super) publications: u32,
 }
 
 impl Keeper {
@@ -66,7 +68,7 @@ impl Keeper {
             tracing::warn!(%why, "Tor is gone");
             self.state.send_modify(|state| {
                 state.socks = None;
-                state.is_published = false;
+                state.published = None;
                 state.trouble = Some(why);
             });
             // Its onion service goes with the connection, and would be in the way of the next.
@@ -107,10 +109,8 @@ impl Keeper {
             }
             if uploads.as_ref().is_some_and(Uploads::are_done) {
                 uploads = None;
-                self.state.send_modify(|state| {
-                    state.is_published = true;
-                    state.published += 1;
-                });
+                self.publications += 1;
+                self.state.send_modify(|state| state.published = Some(self.publications));
             }
             if asked.elapsed() >= ALIVE_EVERY {
                 if let Err(failed) = control.info("version").await {

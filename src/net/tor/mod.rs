@@ -51,10 +51,8 @@ const DIALS_AT_ONCE: usize = 16;
 pub struct TorState {
     /// The SOCKS port; none while there is no Tor.
     pub socks: Option<SocketAddr>,
-    /// Whether the onion service can be found at present.
-    pub is_published: bool,
-    /// How often it has been published since the start.
-    pub published: u32,
+    /// Which publication of the onion service can be found at present, counted from 1; none if none can.
+    pub published: Option<u32>,
     /// What is wrong, for the operator.
     pub trouble: Option<Failure>,
     /// What it is: `tor 0.4.9.11, own`.
@@ -91,8 +89,7 @@ impl Tor {
             state_in.send_replace(TorState {
                 socks: Some(socks),
                 // Its operator's Tor publishes it; whether it does, a dial to oneself will tell.
-                is_published: true,
-                published: 1,
+                published: Some(1),
                 trouble: None,
                 name: "configured by its operator".to_owned(),
             });
@@ -103,7 +100,7 @@ impl Tor {
         }
         let attached = attach::attach(&settings, &folder, clock, &mut rng).await?;
         let (requests, requests_out) = mpsc::channel(1);
-        let keeper = Keeper { settings, folder, clock, rng, state: state_in };
+        let keeper = Keeper { settings, folder, clock, rng, state: state_in, publications: 0 };
         let task = tokio::spawn(keeper.run(attached, requests_out));
         // Nobody dials before the SOCKS port is known.
         let mut known = state.clone();
