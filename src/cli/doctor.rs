@@ -184,7 +184,7 @@ async fn check_tor(
     }
     let clock = Clock::start();
     let own_rng = StdRng::from_rng(&mut rng);
-    let tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {
+    let mut tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {
         Ok(tor) => tor,
         Err(failure) => return report.note("tor", Err(failure)),
     };
@@ -196,7 +196,7 @@ async fn check_tor(
         }
     };
     report.note("tor", Ok(says))?;
-    let reached = dial_oneself(&tor, &identity, clock, StdRng::from_rng(&mut rng)).await;
+    let reached = dial_oneself(&mut tor, &identity, clock, StdRng::from_rng(&mut rng)).await;
     let reached = reached.map(|after| format!("a service dialled itself after {after:.1} s"));
     report.note("onion", reached)?;
     tor.stop().await;
@@ -204,7 +204,7 @@ async fn check_tor(
 }
 
 async fn dial_oneself(
-    tor: &Tor,
+    tor: &mut Tor,
     identity: &Identity,
     clock: Clock,
     rng: StdRng,
@@ -215,7 +215,8 @@ async fn dial_oneself(
         Descriptor::create(identity, "none", clock.now(), &parameters, &Admission::Open)
             .map_err(|error| fail(&error))?;
     let connector = Connector::Tor(tor.connector());
-    let mut net = net::spawn(identity, &descriptor, connector, &[], clock, rng)?;
+    let (incoming, _) = tor.listen().await.map_err(|error| fail(&error))?;
+    let mut net = net::spawn(identity, &descriptor, connector, incoming, &[], clock, rng)?;
     let start = clock.elapsed();
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1));
     tor.serve(identity, nowhere).await?;

@@ -1,7 +1,7 @@
 //! How an onion address becomes a connection: the one thing that differs between networks.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use keys::OnionAddress;
@@ -14,7 +14,7 @@ use super::tor::socks::Purpose;
 use super::tor::{TorConnector, TorState};
 use crate::store::write_whole;
 
-/// Dials and listens for onion addresses.
+/// Dials onion addresses.
 #[derive(Clone)]
 pub enum Connector {
     /// A folder in which every node of a devnet writes the loopback port it listens on, in a file named
@@ -37,23 +37,6 @@ impl Connector {
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
                 stream.set_nodelay(true)?;
                 Ok(stream)
-            }
-        }
-    }
-
-    /// Listens on loopback for what arrives at this address.
-    ///
-    /// # Errors
-    /// If no port can be had or it cannot be made known.
-    pub fn listen(&self, onion: &OnionAddress) -> io::Result<Incoming> {
-        match self {
-            Self::Tor(tor) => tor.listen(),
-            Self::Devnet(folder) => {
-                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                let listener = std::net::TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                folder.enter(onion, listener.local_addr()?.port())?;
-                Ok(Incoming::Socket(TcpListener::from_std(listener)?))
             }
         }
     }
@@ -111,6 +94,16 @@ impl DevnetFolder {
     /// If it cannot be written.
     pub fn found(&self, descriptor: &Descriptor) -> io::Result<()> {
         write_whole(&self.0.join(DESCRIPTOR), descriptor.octets())
+    }
+
+    /// Listens on loopback, and makes known that this address is there.
+    ///
+    /// # Errors
+    /// If no port can be had or it cannot be made known.
+    pub async fn listen(&self, onion: &OnionAddress) -> io::Result<Incoming> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        self.enter(onion, listener.local_addr()?.port())?;
+        Ok(Incoming::Socket(listener))
     }
 
     fn port(&self, onion: &OnionAddress) -> io::Result<u16> {

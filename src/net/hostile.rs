@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 use super::behaviour::{Behaviour, topic};
 use super::connect::{Connector, DevnetFolder};
+use super::tor::socks::Purpose;
+use super::transport::OnionTransport;
 use super::{onion, swarm};
 use crate::clock::Clock;
 use crate::control::{self, Answer, Order, Peer, Status};
@@ -136,7 +138,12 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
     let now = world.clock.now();
     let attacker = Identity::from_seed(&[2; 32]);
     let keypair = onion::keypair(&attacker).unwrap();
-    let mut swarm = swarm::build(&keypair, Connector::Devnet(world.devnet()), &network).unwrap();
+    let mut swarm = swarm::build(
+        &keypair,
+        OnionTransport::dialling(Connector::Devnet(world.devnet()), Purpose::Swarm),
+        &network,
+    )
+    .unwrap();
     swarm.behaviour_mut().gossip.subscribe(&topic(&network)).unwrap();
     swarm.dial(onion::peer_id(&node.onion.node()).unwrap()).unwrap();
 

@@ -16,6 +16,7 @@ use super::connect::Connector;
 use super::onion;
 use super::swarm::{dial_failed, transport};
 use super::tor::socks::{DialFailed, Purpose, Retry};
+use super::transport::OnionTransport;
 use crate::failure::{Failure, Kind};
 
 /// A bootstrap that has just been started is found by others after some seconds; one that is not found
@@ -48,7 +49,7 @@ pub async fn fetch_descriptor(
 ) -> Result<Descriptor, Failure> {
     let internal = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);
     let keypair = onion::keypair(&Identity::generate(rng)).map_err(|error| internal(&error))?;
-    let carrier = transport(&keypair, connector, Purpose::Join);
+    let carrier = transport(&keypair, OnionTransport::dialling(connector, Purpose::Join));
     let carrier = carrier.map_err(|error| internal(&error))?;
     let behaviour = Joining {
         addresses: Addresses,

@@ -20,6 +20,7 @@ use super::onion;
 use super::swarm;
 use super::tor::TorState;
 use super::tor::socks::{DialFailed, Purpose};
+use super::transport::OnionTransport;
 use crate::clock::Clock;
 
 const LOOK_EVERY: Duration = Duration::from_secs(180);
@@ -146,7 +147,8 @@ impl Lookout {
     async fn look(&mut self) -> Result<(), Unreachable> {
         while self.echoes.try_recv().is_ok() {}
         let dial = async {
-            let transport = swarm::transport(&self.keypair, self.connector.clone(), Purpose::Reach);
+            let carrier = OnionTransport::dialling(self.connector.clone(), Purpose::Reach);
+            let transport = swarm::transport(&self.keypair, carrier);
             let mut transport = transport.map_err(io::Error::other)?;
             let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
             let address = onion::multiaddr(&self.own);

@@ -34,6 +34,7 @@ use super::onion;
 use super::packets::{self, PACKETS, PacketQueues, SendFailed};
 use super::reach::{Lookout, Reach, changed};
 use super::tor::TorState;
+use super::tor::circuits::Incoming;
 use super::tor::socks::{DialFailed, Purpose, Retry};
 use super::transport::OnionTransport;
 use crate::clock::Clock;
@@ -133,7 +134,8 @@ pub struct Handle {
     pub task: tokio::task::JoinHandle<()>,
 }
 
-/// Starts the swarm of a node: listens at its address and, if there is one, dials the bootstrap.
+/// Starts the swarm of a node: listens for what arrives at its address and, if there is one, dials the
+/// bootstrap.
 ///
 /// # Errors
 /// If it cannot listen.
@@ -141,6 +143,7 @@ pub fn spawn(
     identity: &Identity,
     descriptor: &Descriptor,
     connector: Connector,
+    incoming: Incoming,
     bootstrap: &[OnionAddress],
     clock: Clock,
     mut rng: StdRng,
@@ -151,7 +154,8 @@ pub fn spawn(
     let keypair = onion::keypair(identity).map_err(|error| fail("identity", &error))?;
     let own = OnionAddress::of(identity.node()).map_err(|error| fail("identity", &error))?;
     let network = descriptor.id();
-    let mut swarm = build(&keypair, connector.clone(), &network)
+    let carrier = OnionTransport::listening(connector.clone(), incoming);
+    let mut swarm = build(&keypair, carrier, &network)
         .map_err(|error| fail("cannot start the swarm", &error))?;
 
     let topic = topic(&network);
@@ -214,10 +218,10 @@ pub fn spawn(
 /// A swarm that speaks what nodes of this network speak, not listening yet.
 pub(crate) fn build(
     keypair: &Keypair,
-    connector: Connector,
+    carrier: OnionTransport,
     network: &NetworkId,
 ) -> Result<Swarm<Behaviour>, String> {
-    let transport = transport(keypair, connector, Purpose::Swarm);
+    let transport = transport(keypair, carrier);
     let transport = transport.map_err(|error| error.to_string())?;
     let config = Config::with_tokio_executor()
         .with_idle_connection_timeout(Duration::from_secs(3600))
@@ -229,21 +233,18 @@ pub(crate) fn build(
 /// Onion addresses, Noise and yamux.
 pub(super) fn transport(
     keypair: &Keypair,
-    connector: Connector,
-    purpose: Purpose,
+    carrier: OnionTransport,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(MAX_STREAMS);
-    let version = match purpose {
+    let version = match carrier.purpose() {
         // Saves a round trip for each negotiation, which through Tor is most of a dial.
         Purpose::Swarm | Purpose::Join => Version::V1Lazy,
         // Nothing is said on this connection, and a lazy negotiation ends with the first word.
         Purpose::Reach => Version::V1,
     };
-    let upgraded = OnionTransport::new(connector, purpose)
-        .upgrade(version)
-        .authenticate(noise::Config::new(keypair)?)
-        .multiplex(yamux);
+    let upgraded =
+        carrier.upgrade(version).authenticate(noise::Config::new(keypair)?).multiplex(yamux);
     let outgoing = TransportTimeout::with_outgoing_timeout(upgraded, DIAL_TIMEOUT);
     Ok(TransportTimeout::with_ingoing_timeout(outgoing, ACCEPT_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))

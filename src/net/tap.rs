@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::behaviour::{Behaviour, BehaviourEvent, topic};
 use super::connect::{Connector, DevnetFolder};
 use super::tor::socks::Purpose;
+use super::transport::OnionTransport;
 use super::{onion, swarm};
 use crate::clock::Clock;
 use crate::driver::{Carrier, Node, Settings};
@@ -132,7 +133,11 @@ async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
     let keypair = onion::keypair(&Identity::from_seed(&[2; 32])).unwrap();
     let log = Log::default();
     let tapped = Arc::clone(&log);
-    let transport = swarm::transport(&keypair, Connector::Devnet(devnet), Purpose::Swarm).unwrap();
+    let transport = swarm::transport(
+        &keypair,
+        OnionTransport::dialling(Connector::Devnet(devnet), Purpose::Swarm),
+    )
+    .unwrap();
     let tap = move |(peer, inner), _| {
         (peer, StreamMuxerBox::new(Tap { inner, log: Arc::clone(&tapped) }))
     };

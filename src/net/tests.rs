@@ -8,6 +8,7 @@ use rand::SeedableRng as _;
 use tokio::time::timeout;
 
 use super::connect::DevnetFolder;
+use super::tor::socks::Purpose;
 use super::*;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
@@ -20,11 +21,14 @@ fn descriptor() -> record::Descriptor {
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn start(seed: u8, folder: &std::path::Path, bootstrap: &[keys::OnionAddress]) -> Handle {
+async fn start(seed: u8, folder: &std::path::Path, bootstrap: &[keys::OnionAddress]) -> Handle {
     let identity = Identity::from_seed(&[seed; 32]);
-    let connector = connect::Connector::Devnet(DevnetFolder::open(folder).unwrap());
+    let folder = DevnetFolder::open(folder).unwrap();
+    let incoming = folder.listen(&onion(seed)).await.unwrap();
+    let connector = connect::Connector::Devnet(folder);
     let rng = rand::rngs::StdRng::seed_from_u64(seed.into());
-    spawn(&identity, &descriptor(), connector, bootstrap, Clock::start(), rng).unwrap()
+    let clock = Clock::start();
+    spawn(&identity, &descriptor(), connector, incoming, bootstrap, clock, rng).unwrap()
 }
 
 fn onion(seed: u8) -> keys::OnionAddress {
@@ -38,8 +42,8 @@ async fn linked(handle: &mut Handle, count: usize) -> bool {
 #[tokio::test]
 async fn a_node_is_linked_by_its_address_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let mut first = start(1, folder.path(), &[]);
-    let mut second = start(2, folder.path(), &[onion(1)]);
+    let mut first = start(1, folder.path(), &[]).await;
+    let mut second = start(2, folder.path(), &[onion(1)]).await;
     assert!(linked(&mut first, 1).await && linked(&mut second, 1).await);
     assert!(first.links.borrow().contains(&onion(2).node()));
 }
@@ -47,7 +51,7 @@ async fn a_node_is_linked_by_its_address_alone() {
 #[tokio::test]
 async fn who_answers_with_another_key_is_not_linked() {
     let folder = tempfile::tempdir().unwrap();
-    let mut impostor = start(1, folder.path(), &[]);
+    let mut impostor = start(1, folder.path(), &[]).await;
     // The folder now says that node 3 is where node 1 listens.
     let port = std::fs::read(folder.path().join(onion(1).to_string())).unwrap();
     std::fs::write(folder.path().join(onion(3).to_string()), port).unwrap();
@@ -55,7 +59,12 @@ async fn who_answers_with_another_key_is_not_linked() {
     let identity = Identity::from_seed(&[2; 32]);
     let keypair = onion::keypair(&identity).unwrap();
     let connector = connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
-    let mut swarm = swarm::build(&keypair, connector, &descriptor().id()).unwrap();
+    let mut swarm = swarm::build(
+        &keypair,
+        transport::OnionTransport::dialling(connector, Purpose::Swarm),
+        &descriptor().id(),
+    )
+    .unwrap();
     let peer = onion::peer_id(&onion(3).node()).unwrap();
     swarm.dial(peer).unwrap();
     let refused = async {
@@ -77,7 +86,7 @@ async fn who_answers_with_another_key_is_not_linked() {
 async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     use sphinx::{Packet, SizeClass};
     let folder = tempfile::tempdir().unwrap();
-    let mut sender = start(1, folder.path(), &[]);
+    let mut sender = start(1, folder.path(), &[]).await;
     let packet =
         |number: u8| Packet::from_octets(vec![number; SizeClass::SMALLEST.packet_len()]).unwrap();
     let later = Clock::start().now().plus(Duration::from_secs(3600));
@@ -85,7 +94,7 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     for number in 0..3 {
         sender.queues.send(onion(2).node(), packet(number), later).unwrap();
     }
-    let mut receiver = start(2, folder.path(), &[]);
+    let mut receiver = start(2, folder.path(), &[]).await;
     for number in 0..3 {
         let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
         assert_eq!(got.octets()[0], number);
@@ -94,7 +103,7 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     drop(receiver.orders);
     receiver.task.await.unwrap();
     sender.queues.send(onion(2).node(), packet(7), later).unwrap();
-    let mut receiver = start(2, folder.path(), &[]);
+    let mut receiver = start(2, folder.path(), &[]).await;
     let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
     assert_eq!(got.octets()[0], 7);
 }
@@ -103,13 +112,13 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
 async fn a_peer_that_comes_back_gets_its_packets_with_the_link() {
     use sphinx::{Packet, SizeClass};
     let folder = tempfile::tempdir().unwrap();
-    let mut sender = start(1, folder.path(), &[]);
+    let mut sender = start(1, folder.path(), &[]).await;
     let packet = Packet::from_octets(vec![5; SizeClass::SMALLEST.packet_len()]).unwrap();
     let later = Clock::start().now().plus(Duration::from_secs(3600));
     sender.queues.send(onion(2).node(), packet, later).unwrap();
     // By now the next attempt is some seconds away.
     tokio::time::sleep(Duration::from_millis(4500)).await;
-    let mut receiver = start(2, folder.path(), &[onion(1)]);
+    let mut receiver = start(2, folder.path(), &[onion(1)]).await;
     assert!(linked(&mut receiver, 1).await);
     let got = timeout(Duration::from_secs(1), receiver.packets.recv()).await.unwrap().unwrap();
     assert_eq!(got.octets()[0], 5);
@@ -119,7 +128,7 @@ async fn a_peer_that_comes_back_gets_its_packets_with_the_link() {
 async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() {
     use sphinx::{Packet, SizeClass};
     let folder = tempfile::tempdir().unwrap();
-    let mut sender = start(1, folder.path(), &[]);
+    let mut sender = start(1, folder.path(), &[]).await;
     let class = SizeClass::LARGEST;
     let packet = || Packet::from_octets(vec![0; class.packet_len()]).unwrap();
     let past = Clock::start().now();
@@ -140,8 +149,8 @@ async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() 
 async fn a_peer_that_was_linked_keeps_its_room_while_it_is_away() {
     use sphinx::{Packet, SizeClass};
     let folder = tempfile::tempdir().unwrap();
-    let mut sender = start(1, folder.path(), &[onion(2)]);
-    let mut receiver = start(2, folder.path(), &[]);
+    let mut sender = start(1, folder.path(), &[onion(2)]).await;
+    let mut receiver = start(2, folder.path(), &[]).await;
     assert!(linked(&mut sender, 1).await);
     let later = Clock::start().now().plus(Duration::from_secs(3600));
     let class = SizeClass::LARGEST;
@@ -160,9 +169,9 @@ async fn a_peer_that_was_linked_keeps_its_room_while_it_is_away() {
 async fn gossip_reaches_others_only_when_it_was_accepted() {
     let folder = tempfile::tempdir().unwrap();
     // A line: 1 - 2 - 3.
-    let first = start(1, folder.path(), &[]);
-    let mut second = start(2, folder.path(), &[onion(1)]);
-    let mut third = start(3, folder.path(), &[onion(2)]);
+    let first = start(1, folder.path(), &[]).await;
+    let mut second = start(2, folder.path(), &[onion(1)]).await;
+    let mut third = start(3, folder.path(), &[onion(2)]).await;
     assert!(linked(&mut second, 2).await && linked(&mut third, 1).await);
     for (statement, judgement) in [
         (&b"rejected"[..], remailer::Judgement::Reject),
@@ -187,7 +196,7 @@ async fn gossip_reaches_others_only_when_it_was_accepted() {
 #[tokio::test]
 async fn a_joiner_takes_the_descriptor_from_a_bootstrap_and_no_other_network() {
     let folder = tempfile::tempdir().unwrap();
-    let _first = start(1, folder.path(), &[]);
+    let _first = start(1, folder.path(), &[]).await;
     let mut rng = rand::rngs::StdRng::seed_from_u64(5);
     let connector = || connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
     let fetched =

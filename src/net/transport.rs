@@ -26,6 +26,8 @@ type Upgrade = Ready<io::Result<Compat<Arrived>>>;
 pub(crate) struct OnionTransport {
     connector: Connector,
     purpose: Purpose,
+    /// Where it listens, until it does.
+    incoming: Option<Incoming>,
     listener: Option<Listener>,
     events: VecDeque<TransportEvent<Upgrade, io::Error>>,
     waker: Option<Waker>,
@@ -39,8 +41,19 @@ struct Listener {
 }
 
 impl OnionTransport {
-    pub(crate) fn new(connector: Connector, purpose: Purpose) -> Self {
-        Self { connector, purpose, listener: None, events: VecDeque::new(), waker: None }
+    /// One that only dials.
+    pub(crate) fn dialling(connector: Connector, purpose: Purpose) -> Self {
+        let events = VecDeque::new();
+        Self { connector, purpose, incoming: None, listener: None, events, waker: None }
+    }
+
+    /// A swarm's, which can listen, once, for what arrives here.
+    pub(crate) fn listening(connector: Connector, incoming: Incoming) -> Self {
+        Self { incoming: Some(incoming), ..Self::dialling(connector, Purpose::Swarm) }
+    }
+
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     fn announce(&mut self, event: TransportEvent<Upgrade, io::Error>) {
@@ -65,7 +78,9 @@ impl Transport for OnionTransport {
         let Some(onion) = onion::onion_address(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let incoming = self.connector.listen(&onion).map_err(TransportError::Other)?;
+        let Some(incoming) = self.incoming.take() else {
+            return Err(TransportError::Other(io::ErrorKind::AddrInUse.into()));
+        };
         self.listener = Some(Listener { id, onion, incoming, pause: None });
         let listen_addr = onion::multiaddr(&onion);
         self.announce(TransportEvent::NewAddress { listener_id: id, listen_addr });

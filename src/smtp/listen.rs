@@ -49,7 +49,7 @@ pub type Submissions = mpsc::Sender<Question>;
 /// If the port cannot be had.
 pub async fn listen(
     address: SocketAddr,
-    from_onion: Option<mpsc::Receiver<Arrived>>,
+    from_onion: Option<Incoming>,
     questions: Submissions,
     clock: Clock,
 ) -> Result<SocketAddr, Failure> {
@@ -60,8 +60,7 @@ pub async fn listen(
     let bound = listener.local_addr().map_err(|error| Failure::new(Kind::Port, error))?;
     // Both have one bound together.
     let places = Arc::new(Semaphore::new(MAX_SESSIONS));
-    if let Some(streams) = from_onion {
-        let incoming = Incoming::Sorted(streams);
+    if let Some(incoming) = from_onion {
         tokio::spawn(accept(incoming, Arc::clone(&places), questions.clone(), clock));
     }
     tokio::spawn(accept(Incoming::Socket(listener), places, questions, clock));

@@ -170,18 +170,13 @@ fn an_altered_payload_dies_at_the_next_hop_and_its_header_counts_as_seen() {
     assert_eq!(count("packet dropped: payload") + simulation.delivered().len() as u64, 1);
 }
 
-#[test]
-fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
-    use fog_remailer::{Command, Remailer, Setup};
-    let mut rng = ChaCha20Rng::seed_from_u64(10);
-    let parameters = Parameters::main();
-    let schedule = parameters.schedule();
-    let start = schedule.start(Epoch::new(165_000)).plus(MINUTE * 20);
-    let maker = Identity::generate(&mut rng);
+/// What a node of its own begins with, in a network of these parameters.
+fn lone(identity: Identity, parameters: &Parameters, start: Time) -> fog_remailer::Setup {
+    let maker = Identity::from_seed(&[77; 32]);
     let descriptor =
-        record::Descriptor::create(&maker, "n", start, &parameters, &record::Admission::Open);
-    let setup = Setup {
-        identity: Identity::generate(&mut rng),
+        record::Descriptor::create(&maker, "n", start, parameters, &record::Admission::Open);
+    fog_remailer::Setup {
+        identity,
         descriptor: std::sync::Arc::new(descriptor.unwrap()),
         exit: None,
         contact: String::new(),
@@ -189,7 +184,17 @@ fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
         seeds: Vec::new(),
         statements: Vec::new(),
         first_record_after: MINUTE,
-    };
+    }
+}
+
+#[test]
+fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
+    use fog_remailer::{Command, Remailer};
+    let mut rng = ChaCha20Rng::seed_from_u64(10);
+    let parameters = Parameters::main();
+    let schedule = parameters.schedule();
+    let start = schedule.start(Epoch::new(165_000)).plus(MINUTE * 20);
+    let setup = lone(Identity::generate(&mut rng), &parameters, start);
     let mut node = Remailer::new(setup, start, &mut rng);
     node.handle_reachable();
     let mut forgotten = Vec::new();
@@ -211,34 +216,20 @@ fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
 
 #[test]
 fn a_restored_backup_publishes_above_what_peers_hold() {
-    use fog_remailer::{Command, Remailer, Setup};
+    use fog_remailer::{Command, Remailer};
     let mut rng = ChaCha20Rng::seed_from_u64(11);
     let parameters = Parameters::main();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
     let identity = Identity::generate(&mut rng);
-    let descriptor =
-        record::Descriptor::create(&identity, "n", start, &parameters, &record::Admission::Open);
-    let descriptor = std::sync::Arc::new(descriptor.unwrap());
-    let forger = Forger {
-        identity: Identity::from_seed(&identity.seed()),
-        network: descriptor.id(),
-        parameters: parameters.clone(),
-    };
+    let mut setup = lone(Identity::from_seed(&identity.seed()), &parameters, start);
+    let forger =
+        Forger { identity, network: setup.descriptor.id(), parameters: parameters.clone() };
     // What it published before, of which its folder knows nothing but the keys.
     let seeds = (0..3).map(|ahead| {
         let seed = MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(100 + u64::from(ahead)));
         (Epoch::new(165_000 + ahead), seed)
     });
-    let setup = Setup {
-        identity,
-        descriptor,
-        exit: None,
-        contact: String::new(),
-        family: Vec::new(),
-        seeds: seeds.collect(),
-        statements: Vec::new(),
-        first_record_after: MINUTE,
-    };
+    setup.seeds = seeds.collect();
     let mut node = Remailer::new(setup, start, &mut rng);
     node.handle_reachable();
     node.handle_timeout(start, &mut rng);
@@ -381,23 +372,12 @@ fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
 
 #[test]
 fn nobody_is_told_of_a_node_that_cannot_be_reached() {
-    use fog_remailer::{Command, Remailer, Setup};
+    use fog_remailer::{Command, Remailer};
     let mut rng = ChaCha20Rng::seed_from_u64(12);
     let parameters = Parameters::main();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
-    let identity = Identity::generate(&mut rng);
-    let descriptor =
-        record::Descriptor::create(&identity, "n", start, &parameters, &record::Admission::Open);
-    let setup = Setup {
-        identity,
-        descriptor: std::sync::Arc::new(descriptor.unwrap()),
-        exit: None,
-        contact: String::new(),
-        family: Vec::new(),
-        seeds: Vec::new(),
-        statements: Vec::new(),
-        first_record_after: Duration::ZERO,
-    };
+    let mut setup = lone(Identity::generate(&mut rng), &parameters, start);
+    setup.first_record_after = Duration::ZERO;
     let mut node = Remailer::new(setup, start, &mut rng);
     let mut now = start;
     let mut announced = |node: &mut Remailer, until: Time| {
@@ -418,4 +398,32 @@ fn nobody_is_told_of_a_node_that_cannot_be_reached() {
     assert_eq!(announced(&mut node, hours(9)), 0);
     node.handle_reachable();
     assert!(announced(&mut node, hours(9).plus(MINUTE)) == 1);
+}
+
+#[test]
+fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
+    use fog_remailer::{Command, Remailer};
+    let parameters = Parameters { first_view: 4, ..Parameters::main() };
+    let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
+    let others = [20, 21, 22].map(|seed| Identity::from_seed(&[seed; 32]));
+    for (family, why) in [(0, Refused::NoExit), (1, Refused::TooFewNodes)] {
+        let mut rng = ChaCha20Rng::seed_from_u64(13);
+        let mut setup = lone(Identity::generate(&mut rng), &parameters, start);
+        setup.first_record_after = Duration::ZERO;
+        setup.family = others.iter().take(family).map(Identity::node).collect();
+        let network = setup.descriptor.id();
+        let mut node = Remailer::new(setup, start, &mut rng);
+        node.handle_reachable();
+        node.handle_timeout(start, &mut rng);
+        for other in &others {
+            let identity = Identity::from_seed(&other.seed());
+            let forger = Forger { identity, network, parameters: parameters.clone() };
+            let record = forger.record(1, start, 200);
+            assert_eq!(node.handle_statement(&record, start), Judgement::Accept);
+        }
+        let commands = std::iter::from_fn(|| node.next_command());
+        assert!(commands.into_iter().any(|c| matches!(c, Command::ViewTaken(_))));
+        // None of them is an exit: with three to choose from that is what is missing.
+        assert_eq!(node.check_routes(start).err(), Some(why));
+    }
 }

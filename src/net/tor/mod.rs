@@ -13,6 +13,7 @@ pub mod circuits;
 pub mod control;
 mod keeper;
 pub mod private;
+mod reply;
 pub mod socks;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,8 @@ mod tests;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 
 use data_encoding::BASE64;
 use keys::{Identity, NodeId, OnionAddress};
@@ -31,7 +32,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 pub use attach::{Mode, TorSettings};
-use circuits::{Arrived, Incoming};
+use circuits::{Incoming, Sorted};
 use keeper::{Keeper, Request};
 use socks::{DialFailed, Purpose};
 
@@ -63,7 +64,8 @@ pub struct TorState {
 pub struct Tor {
     connector: TorConnector,
     state: watch::Receiver<TorState>,
-    smtp: Option<mpsc::Receiver<Arrived>>,
+    sorted: Option<Sorted>,
+    swarm_port: Option<u16>,
     requests: Option<mpsc::Sender<Request>>,
     task: Option<tokio::task::JoinHandle<()>>,
 }
@@ -82,7 +84,7 @@ impl Tor {
         mut rng: StdRng,
     ) -> Result<Self, Failure> {
         let (state_in, state) = watch::channel(TorState::default());
-        let mut connector = TorConnector::new(node, state.clone());
+        let connector = TorConnector::new(node, state.clone());
         if settings.mode == Mode::Manual {
             let socks = settings.socks.unwrap_or(USUAL_SOCKS);
             check_socks(socks).await?;
@@ -94,9 +96,14 @@ impl Tor {
                 name: "configured by its operator".to_owned(),
             });
             let sorted = circuits::listen(settings.listen).await?;
-            connector.sorted = Some(Arc::new(Mutex::new(Some(sorted.swarm))));
-            let smtp = Some(sorted.smtp);
-            return Ok(Self { connector, state, smtp, requests: None, task: None });
+            return Ok(Self {
+                connector,
+                state,
+                sorted: Some(sorted),
+                swarm_port: None,
+                requests: None,
+                task: None,
+            });
         }
         let attached = attach::attach(&settings, &folder, clock, &mut rng).await?;
         let (requests, requests_out) = mpsc::channel(1);
@@ -106,10 +113,10 @@ impl Tor {
         let mut known = state.clone();
         let _ = known.wait_for(|state| state.socks.is_some()).await;
         let (requests, task) = (Some(requests), Some(task));
-        Ok(Self { connector, state, smtp: None, requests, task })
+        Ok(Self { connector, state, sorted: None, swarm_port: None, requests, task })
     }
 
-    /// What dials and listens through it.
+    /// What dials through it.
     #[must_use]
     pub fn connector(&self) -> TorConnector {
         self.connector.clone()
@@ -121,9 +128,17 @@ impl Tor {
         self.state.clone()
     }
 
-    /// Streams to the onion's SMTP port, if they do not arrive at the usual listener.
-    pub fn take_smtp(&mut self) -> Option<mpsc::Receiver<Arrived>> {
-        self.smtp.take()
+    /// Where streams to the swarm arrive; and those to SMTP, if they do not come to the usual listener.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn listen(&mut self) -> io::Result<(Incoming, Option<Incoming>)> {
+        if let Some(Sorted { swarm, smtp }) = self.sorted.take() {
+            return Ok((Incoming::Sorted(swarm), Some(Incoming::Sorted(smtp))));
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        self.swarm_port = Some(listener.local_addr()?.port());
+        Ok((Incoming::Socket(listener), None))
     }
 
     /// Publishes the node's onion service: the swarm's port goes to where the connector listens, SMTP's
@@ -133,12 +148,9 @@ impl Tor {
     /// If Tor refuses it, or already serves that address for somebody else.
     pub async fn serve(&self, identity: &Identity, smtp: SocketAddr) -> Result<(), Failure> {
         let Some(requests) = &self.requests else { return Ok(()) };
-        let swarm = self
-            .connector
-            .port
-            .get()
-            .copied()
-            .ok_or_else(|| Failure::new(Kind::Internal, "the swarm does not listen yet"))?;
+        let swarm = self.swarm_port;
+        let swarm =
+            swarm.ok_or_else(|| Failure::new(Kind::Internal, "the swarm does not listen yet"))?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
         let service = Service {
@@ -180,23 +192,19 @@ struct Service {
     ports: [(u16, SocketAddr); 2],
 }
 
-/// Dials onion addresses through one Tor, and listens behind its onion service.
+/// Dials onion addresses through one Tor.
 #[derive(Clone)]
 pub struct TorConnector {
     node: NodeId,
     state: watch::Receiver<TorState>,
     dials: Arc<Semaphore>,
     turn: Arc<AtomicU32>,
-    port: Arc<OnceLock<u16>>,
-    /// Streams to the swarm that come by a shared listener, until they are listened to.
-    sorted: Option<Arc<Mutex<Option<mpsc::Receiver<Arrived>>>>>,
 }
 
 impl TorConnector {
     fn new(node: NodeId, state: watch::Receiver<TorState>) -> Self {
         let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
-        let (turn, port) = (Arc::default(), Arc::default());
-        Self { node, state, dials, turn, port, sorted: None }
+        Self { node, state, dials, turn: Arc::default() }
     }
 
     /// How its Tor is, and will be.
@@ -228,22 +236,5 @@ impl TorConnector {
             let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
         }
         Ok(dialled?)
-    }
-
-    /// Listens on loopback for the swarm. Once: a second listener would leave the onion service
-    /// pointing at the first.
-    ///
-    /// # Errors
-    /// If no port can be had.
-    pub fn listen(&self) -> io::Result<Incoming> {
-        let taken = || io::Error::from(io::ErrorKind::AddrInUse);
-        if let Some(sorted) = &self.sorted {
-            let streams = sorted.lock().ok().and_then(|mut streams| streams.take());
-            return streams.map(Incoming::Sorted).ok_or_else(taken);
-        }
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        self.port.set(listener.local_addr()?.port()).map_err(|_| taken())?;
-        Ok(Incoming::Socket(TcpListener::from_std(listener)?))
     }
 }

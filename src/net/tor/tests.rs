@@ -18,6 +18,7 @@ use super::control::ControlAddress;
 use super::private::PrivateTor;
 use super::*;
 use crate::net::connect::Connector;
+use crate::net::transport::OnionTransport;
 use crate::net::{self, Event, Handle, Order, Reach, onion, swarm};
 
 const PEERS: u8 = 40;
@@ -42,10 +43,12 @@ async fn attach(seed: u8, client: &private::PrivateClient) -> (Identity, Tor) {
     (identity, tor)
 }
 
-fn start(identity: &Identity, tor: &Tor, bootstrap: &[OnionAddress]) -> Handle {
+async fn start(identity: &Identity, tor: &mut Tor, bootstrap: &[OnionAddress]) -> Handle {
     let connector = Connector::Tor(tor.connector());
     let rng = StdRng::seed_from_u64(7);
-    net::spawn(identity, &descriptor(), connector, bootstrap, Clock::start(), rng).unwrap()
+    let (incoming, _) = tor.listen().await.unwrap();
+    let clock = Clock::start();
+    net::spawn(identity, &descriptor(), connector, incoming, bootstrap, clock, rng).unwrap()
 }
 
 fn memory_kib() -> u64 {
@@ -66,9 +69,9 @@ async fn through_one_tor() {
 }
 
 async fn forty_honest_peers_through_one_tor_keep_their_scores(client: &private::PrivateClient) {
-    let (identity, tor) = attach(200, client).await;
+    let (identity, mut tor) = attach(200, client).await;
     let own = OnionAddress::of(identity.node()).unwrap();
-    let mut target = start(&identity, &tor, &[]);
+    let mut target = start(&identity, &mut tor, &[]).await;
     tor.serve(&identity, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))).await.unwrap();
     let reachable = target.reach.wait_for(|reach| matches!(reach, Reach::Reachable { .. }));
     timeout(Duration::from_secs(60), reachable).await.unwrap().unwrap();
@@ -76,8 +79,8 @@ async fn forty_honest_peers_through_one_tor_keep_their_scores(client: &private::
     let begun = Instant::now();
     let mut peers = Vec::new();
     for seed in 1..=PEERS {
-        let (identity, tor) = attach(seed, client).await;
-        peers.push((start(&identity, &tor, &[own]), tor));
+        let (identity, mut tor) = attach(seed, client).await;
+        peers.push((start(&identity, &mut tor, &[own]).await, tor));
     }
     let all = target.links.wait_for(|links| links.len() == usize::from(PEERS));
     timeout(Duration::from_secs(120), all).await.unwrap().unwrap();
@@ -130,7 +133,12 @@ async fn dial_dead_onions(
 ) {
     const AT_ONCE: usize = 32;
     let keypair = onion::keypair(identity).unwrap();
-    let mut swarm = swarm::build(&keypair, Connector::Tor(connector), &descriptor().id()).unwrap();
+    let mut swarm = swarm::build(
+        &keypair,
+        OnionTransport::dialling(Connector::Tor(connector), Purpose::Swarm),
+        &descriptor().id(),
+    )
+    .unwrap();
     let (mut begun, mut ended, mut early) = (0, 0, 0);
     let start = Instant::now();
     while ended < count {
