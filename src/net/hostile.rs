@@ -8,78 +8,38 @@ use keys::{Identity, MixSecret, MixSeed, NetworkId, Time};
 use libp2p::Swarm;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use record::{Admission, Descriptor, Domains, Draft, Parameters, RecordHash, TRAFFIC_CLASSES};
+use record::{Draft, RecordHash, TRAFFIC_CLASSES};
 use tokio::time::timeout;
 
 use super::behaviour::{Behaviour, topic};
-use super::connect::{Connector, DevnetFolder};
+use super::connect::Connector;
 use super::tor::socks::Purpose;
 use super::transport::OnionTransport;
+use super::world::World;
 use super::{onion, swarm};
-use crate::clock::Clock;
 use crate::control::{self, Answer, Order, Peer, Status};
-use crate::driver::{Carrier, Node, Settings};
-use crate::store::Store;
 
 const SOON: Duration = Duration::from_secs(20);
 const NAME: &str = "the victim's contact";
 
-struct World {
-    folder: tempfile::TempDir,
-    descriptor: Descriptor,
-    clock: Clock,
-}
-
-impl World {
-    fn new() -> Self {
-        let clock = Clock::start();
-        let parameters = Parameters::scaled(10, 0);
-        let maker = Identity::from_seed(&[9; 32]);
-        let descriptor =
-            Descriptor::create(&maker, "test", clock.now(), &parameters, &Admission::Open);
-        Self { folder: tempfile::tempdir().unwrap(), descriptor: descriptor.unwrap(), clock }
-    }
-
-    fn devnet(&self) -> DevnetFolder {
-        DevnetFolder::open(&self.folder.path().join("devnet")).unwrap()
-    }
-
-    async fn node(&self, state: &Path) -> Node {
-        let settings = Settings {
-            store: Store::open(state).unwrap(),
-            descriptor: self.descriptor.clone(),
-            carrier: Carrier::Devnet(self.devnet()),
-            bootstrap: Vec::new(),
-            contact: NAME.to_owned(),
-            family: Vec::new(),
-            smtp: "127.0.0.1:0".parse().unwrap(),
-            deliver: None,
-            domains: Domains::Any,
-            anonymous: mail::Mailbox::parse("a@b.example").unwrap(),
-        };
-        Node::start(settings, self.clock).await.unwrap()
-    }
-
-    fn record(&self, identity: &Identity, at: Time) -> Vec<u8> {
-        let epoch = self.descriptor.parameters().schedule().epoch_at(at);
-        let key = |ahead: u32| {
-            let mut rng =
-                StdRng::seed_from_u64(u64::from(identity.seed()[0]) << 8 | u64::from(ahead));
-            (epoch.plus(ahead), MixSecret::from_seed(&MixSeed::generate(&mut rng)).public().clone())
-        };
-        let draft = Draft {
-            sequence: 1,
-            previous: RecordHash::NONE,
-            published_at: at,
-            keys: (0..3).map(key).collect(),
-            exit: None,
-            contact: NAME.to_owned(),
-            family: Vec::new(),
-            traffic: [0; TRAFFIC_CLASSES],
-            digest: [0; 32],
-        };
-        draft.sign(identity, &self.descriptor.id()).unwrap()
-    }
+fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
+    let epoch = world.descriptor.parameters().schedule().epoch_at(at);
+    let key = |ahead: u32| {
+        let mut rng = StdRng::seed_from_u64(u64::from(identity.seed()[0]) << 8 | u64::from(ahead));
+        (epoch.plus(ahead), MixSecret::from_seed(&MixSeed::generate(&mut rng)).public().clone())
+    };
+    let draft = Draft {
+        sequence: 1,
+        previous: RecordHash::NONE,
+        published_at: at,
+        keys: (0..3).map(key).collect(),
+        exit: None,
+        contact: NAME.to_owned(),
+        family: Vec::new(),
+        traffic: [0; TRAFFIC_CLASSES],
+        digest: [0; 32],
+    };
+    draft.sign(identity, &world.descriptor.id()).unwrap()
 }
 
 async fn status(state: &Path) -> Status {
@@ -132,8 +92,8 @@ async fn publish(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lies_about_nodes_are_refused_and_displace_nothing() {
     let world = World::new();
-    let state = world.folder.path().join("state");
-    let node = world.node(&state).await;
+    let state = world.state();
+    let node = world.node(NAME, None).await;
     let network = world.descriptor.id();
     let now = world.clock.now();
     let attacker = Identity::from_seed(&[2; 32]);
@@ -148,7 +108,7 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
     swarm.dial(onion::peer_id(&node.onion.node()).unwrap()).unwrap();
 
     // What is true is taken: the node's own record, and the attacker's, who may call itself the same.
-    let own = world.record(&attacker, now);
+    let own = record(&world, &attacker, now);
     publish(&mut swarm, &network, own.clone(), &state, "record taken", 1).await;
     let known = peers(&state).await;
     assert_eq!(known.len(), 1);
@@ -160,7 +120,7 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
     stolen[at..at + 32].copy_from_slice(node.onion.node().as_bytes());
     // Tomorrow's, which would be the newest for a day.
     let tomorrow = now.plus(Duration::from_secs(24 * 3600));
-    let future = world.record(&Identity::from_seed(&[3; 32]), tomorrow);
+    let future = record(&world, &Identity::from_seed(&[3; 32]), tomorrow);
     let cut = own[..own.len() / 2].to_vec();
     let lies = [stolen, future, cut, vec![0; 1000], b"null".to_vec(), vec![0xff; 8192]];
     for (times, lie) in (1..).zip(lies) {

@@ -21,6 +21,8 @@ mod tap;
 mod tests;
 pub mod tor;
 mod transport;
+#[cfg(test)]
+mod world;
 
 pub use join::fetch_descriptor;
 pub use packets::{Outgoing, PacketQueues, SendFailed};

@@ -13,19 +13,16 @@ use libp2p::core::transport::Transport as _;
 use libp2p::request_response::{Event, Message};
 use libp2p::swarm::{Config, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, gossipsub};
-use mail::Mailbox;
-use record::{Admission, Descriptor, Domains, Parameters, Unverified};
+use record::Unverified;
 use tokio::time::timeout;
 
 use super::behaviour::{Behaviour, BehaviourEvent, topic};
-use super::connect::{Connector, DevnetFolder};
+use super::connect::Connector;
 use super::tor::socks::Purpose;
 use super::transport::OnionTransport;
+use super::world::World;
 use super::{onion, swarm};
-use crate::clock::Clock;
-use crate::driver::{Carrier, Node, Settings};
 use crate::smtp::Target;
-use crate::store::Store;
 
 type Log = Arc<Mutex<Vec<u8>>>;
 
@@ -107,27 +104,12 @@ fn contains(octets: &[u8], part: &[u8]) -> bool {
 
 #[tokio::test]
 async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
-    let folder = tempfile::tempdir().unwrap();
-    let devnet = DevnetFolder::open(&folder.path().join("devnet")).unwrap();
-    let clock = Clock::start();
-    let maker = Identity::from_seed(&[9; 32]);
-    let parameters = Parameters::scaled(1000, 1);
-    let descriptor =
-        Descriptor::create(&maker, "test", clock.now(), &parameters, &Admission::Open).unwrap();
-    let settings = Settings {
-        store: Store::open(&folder.path().join("state")).unwrap(),
-        descriptor: descriptor.clone(),
-        carrier: Carrier::Devnet(devnet.clone()),
-        bootstrap: Vec::new(),
-        contact: "operator@fog.invalid".to_owned(),
-        family: Vec::new(),
-        smtp: "127.0.0.1:0".parse().unwrap(),
-        deliver: Some(Target::Maildir(folder.path().join("mail"))),
-        domains: Domains::Any,
-        anonymous: Mailbox::parse("a@b.example").unwrap(),
-    };
-    let node = Node::start(settings, clock).await.unwrap();
-    let port = std::fs::read_to_string(folder.path().join("devnet").join(node.onion.to_string()));
+    let world = World::new();
+    let target = Target::Maildir(world.folder.path().join("mail"));
+    let node = world.node("operator@fog.invalid", Some(target)).await;
+    let port = world.folder.path().join("devnet").join(node.onion.to_string());
+    let port = std::fs::read_to_string(port);
+    let (devnet, descriptor) = (world.devnet(), &world.descriptor);
 
     // A peer that listens to everything.
     let keypair = onion::keypair(&Identity::from_seed(&[2; 32])).unwrap();

@@ -20,4 +20,5 @@ mod operate;
 mod postfix;
 mod smtp_input;
 mod tor;
+mod tor_mistakes;
 mod tor_network;

@@ -1,0 +1,54 @@
+//! A devnet folder with one whole node, for tests that meet it as its peers do.
+
+use std::path::PathBuf;
+
+use keys::Identity;
+use record::{Admission, Descriptor, Domains, Parameters};
+
+use super::connect::DevnetFolder;
+use crate::clock::Clock;
+use crate::driver::{Carrier, Node, Settings};
+use crate::smtp::Target;
+use crate::store::Store;
+
+pub(super) struct World {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) descriptor: Descriptor,
+    pub(super) clock: Clock,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let clock = Clock::start();
+        let parameters = Parameters::scaled(10, 0);
+        let maker = Identity::from_seed(&[9; 32]);
+        let descriptor =
+            Descriptor::create(&maker, "test", clock.now(), &parameters, &Admission::Open);
+        Self { folder: tempfile::tempdir().unwrap(), descriptor: descriptor.unwrap(), clock }
+    }
+
+    pub(super) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(super) fn devnet(&self) -> DevnetFolder {
+        DevnetFolder::open(&self.folder.path().join("devnet")).unwrap()
+    }
+
+    /// A node that keeps its state in `state`.
+    pub(super) async fn node(&self, contact: &str, deliver: Option<Target>) -> Node {
+        let settings = Settings {
+            store: Store::open(&self.state()).unwrap(),
+            descriptor: self.descriptor.clone(),
+            carrier: Carrier::Devnet(self.devnet()),
+            bootstrap: Vec::new(),
+            contact: contact.to_owned(),
+            family: Vec::new(),
+            smtp: "127.0.0.1:0".parse().unwrap(),
+            deliver,
+            domains: Domains::Any,
+            anonymous: mail::Mailbox::parse("a@b.example").unwrap(),
+        };
+        Node::start(settings, self.clock).await.unwrap()
+    }
+}
