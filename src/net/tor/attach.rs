@@ -1,5 +1,6 @@
 //! Finding a Tor, and making sure that it will do.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,9 +92,10 @@ pub(super) async fn attach(
     check_hops(&mut control).await?;
     wait_until_ready(&mut control).await?;
     check_clock(&mut control, clock).await?;
-    let socks = match settings.socks {
-        Some(socks) => socks,
-        None => socks_port(&mut control).await?,
+    let socks = match (settings.socks, &child) {
+        (Some(socks), None) => socks,
+        // A child's port is its own, whatever is configured for a running one.
+        (_, _) => socks_port(&mut control).await?,
     };
     Ok(Attached { at, control, socks, child })
 }
@@ -135,7 +137,17 @@ fn none_running(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
 
 fn no_tor(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
     // One that runs and keeps us out is the more useful thing to hear of.
-    let closed = failures.iter().find(|(_, why)| !matches!(why, ControlFailed::Connect(error) if error.kind() != std::io::ErrorKind::PermissionDenied));
+    let keeps_out = |why: &ControlFailed| match why {
+        ControlFailed::Connect(error) => error.kind() == ErrorKind::PermissionDenied,
+        ControlFailed::Cookie { .. }
+        | ControlFailed::WrongCookie(_)
+        | ControlFailed::NoMethod
+        | ControlFailed::Refused { .. }
+        | ControlFailed::Closed
+        | ControlFailed::Silent
+        | ControlFailed::NoTor => true,
+    };
+    let closed = failures.iter().find(|(_, why)| keeps_out(why));
     let cause = match closed {
         Some((at, why)) => format!("the Tor at {at} does not let us in: {why}"),
         None => "there is no Tor on this machine".to_owned(),

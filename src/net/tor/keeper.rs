@@ -45,10 +45,13 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Until the requests' other end is dropped.
-    pub(super) async fn run(mut self, attached: Attached, mut requests: mpsc::Receiver<Request>) {
+    pub(super) async fn run(
+        mut self,
+        mut attached: Attached,
+        mut requests: mpsc::Receiver<Request>,
+    ) {
         self.up(&attached);
         self.pin(&attached);
-        let mut attached = attached;
         let mut service = None;
         loop {
             let why = tokio::select! {
