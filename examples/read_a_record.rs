@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         previous: RecordHash::NONE,
         published_at: now,
         keys,
+        withdrawn: Vec::new(),
         exit: None,
         contact: "operator@example.org".into(),
         family: Vec::new(),

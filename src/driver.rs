@@ -4,14 +4,15 @@
 //!
 //! 1. the order to stop
 //! 2. timers
-//! 3. what came of own work: opened packets, deliveries, sealed messages, failed sends, the next
-//!    server's offers
+//! 3. what came of own work: opened packets, kept replay tags, deliveries, sealed messages, failed
+//!    sends, the next server's offers
 //! 4. the control socket
 //! 5. submissions
-//! 6. the network: whether it reaches this node, links, records, catching up
+//! 6. the network: whether it reaches this node, links, statements, catching up, invites
 //!
 //! After each of them the commands are carried out, and the timer is set anew.
 
+mod directory;
 mod offers;
 mod report;
 mod start;
@@ -20,16 +21,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use directory::Request;
 use keys::{NodeId, OnionAddress, Time};
 use mail::{Delivery, Mailbox};
+use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
 use rand::seq::SliceRandom as _;
-use rand::{RngExt as _, SeedableRng as _};
 use record::{Domains, ExitPolicy};
 use remailer::{
     Command, DeliveryId, DeliveryOutcome, Exit, Refused, Remailer, SealedMessage, Sealing,
-    SealingFailed, SyncStep,
+    SealingFailed,
 };
 use smtp::Answer;
 use sphinx::{EpochKeys, Packet, Peeled, Refusal};
@@ -37,12 +37,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use crate::clock::Clock;
-use crate::control::{self, Answer as Answered, Call};
+use crate::control::Call;
 use crate::failure::{Failure, Kind};
+use crate::invite::{Invite, Invites};
 use crate::net::tor::TorState;
 use crate::net::{self, Event, Links, Order, Reach, Scores};
 use crate::smtp::{Question, Target, deliver};
-use crate::store::Store;
+use crate::store::{Store, TagKeeper, TagOrder};
 pub use start::{Carrier, Node, Settings};
 
 /// Conversations with the next server at once.
@@ -65,6 +66,7 @@ type Sealed = (Result<SealedMessage, SealingFailed>, oneshot::Sender<Answer>);
 struct Inputs {
     stopped: oneshot::Receiver<()>,
     opened: mpsc::Receiver<Result<Peeled, Refusal>>,
+    kept: mpsc::Receiver<(u64, TagsKept)>,
     outcomes: mpsc::Receiver<(DeliveryId, DeliveryOutcome)>,
     sealed: mpsc::Receiver<Sealed>,
     failures: mpsc::Receiver<net::SendFailed>,
@@ -74,6 +76,14 @@ struct Inputs {
     events: mpsc::Receiver<Event>,
     links: watch::Receiver<Links>,
     reach: watch::Receiver<Reach>,
+    chosen: watch::Receiver<Vec<NodeId>>,
+}
+
+/// What came of making replay tags durable.
+#[derive(Clone, Copy)]
+enum TagsKept {
+    Kept,
+    Lost,
 }
 
 struct Net {
@@ -101,6 +111,15 @@ struct Driver {
     sealers: Arc<Semaphore>,
     progress: watch::Sender<(usize, usize)>,
     linked: Links,
+    /// Linked peers that are to be asked for what they have.
+    to_ask: BTreeSet<NodeId>,
+    /// Where replay tags are made durable.
+    tags: mpsc::UnboundedSender<TagOrder>,
+    banned: BTreeSet<NodeId>,
+    invites: Invites,
+    /// The one that this node was given and has not shown yet.
+    invite: Option<Invite>,
+    invite_refused: bool,
     domains: Domains,
     offered: Option<ExitPolicy>,
     next_server_is_down: bool,
@@ -136,6 +155,13 @@ impl Driver {
                 }
                 _ = keys_tick.tick() => self.offer_keys(now()),
                 Some(opened) = inputs.opened.recv() => self.remailer.handle_peeled(opened, now()),
+                Some((batch, kept)) = inputs.kept.recv() => match kept {
+                    TagsKept::Kept => self.remailer.handle_tags_kept(batch),
+                    TagsKept::Lost => {
+                        self.unkept += 1;
+                        self.remailer.handle_tags_lost(batch);
+                    }
+                },
                 Some((id, outcome)) = inputs.outcomes.recv() => {
                     self.remailer.handle_delivery(id, outcome, now());
                 }
@@ -146,14 +172,15 @@ impl Driver {
                 Some(offered) = inputs.offers.recv() => self.offer(offered),
                 Some((order, answer)) = inputs.calls.recv() => {
                     // A caller that has hung up is told nothing.
-                    let _ = answer.send(match order {
-                        control::Order::Status => Answered::Status(Box::new(self.status())),
-                        control::Order::Peers => Answered::Peers(self.peers()),
-                    });
+                    let _ = answer.send(self.order_from_operator(order));
                 }
                 Some(question) = inputs.questions.recv() => self.question(question),
                 Ok(()) = inputs.reach.changed() => self.reach_changed(),
                 Ok(()) = inputs.links.changed() => self.links_changed().await,
+                Ok(()) = inputs.chosen.changed() => {
+                    let chosen = inputs.chosen.borrow_and_update().clone();
+                    self.keep_chosen(&chosen);
+                }
                 Some(event) = inputs.events.recv() => self.net_event(event).await,
             }
         }
@@ -173,15 +200,28 @@ impl Driver {
                 // A key that is announced and then lost with a restart would be replaced by another: an
                 // equivocation. So nothing that follows may be done.
                 Command::KeepSeed(epoch, seed) => self.store.keep_seed(epoch, &seed)?,
-                Command::ForgetSeeds(oldest) => self.must_keep(self.store.forget_seeds(oldest)),
-                Command::KeepRecord(record) => self.must_keep(self.store.keep_record(&record)),
-                Command::ForgetRecord(node) => {
-                    self.must_keep(self.store.forget_record(&node));
+                Command::WithdrawSeed(epoch) => {
+                    self.store.withdraw_seed(epoch)?;
+                    self.keep_tags(TagOrder::Withdraw(epoch));
+                }
+                Command::KeepOwn(octets) => self.store.keep_own(&octets)?,
+                Command::ForgetSeeds(oldest) => {
+                    self.must_keep(self.store.forget_seeds(oldest));
+                    self.keep_tags(TagOrder::Forget(oldest));
+                }
+                Command::KeepTags(tags) => self.keep_tags(TagOrder::Keep(tags)),
+                Command::KeepStatement(name, octets) => {
+                    self.must_keep(self.store.keep_statement(&name, &octets));
+                }
+                Command::ForgetStatements(names) => {
+                    self.must_keep(self.store.forget_statements(&names));
+                }
+                Command::Unlink(node) => {
                     self.net.queues.forget(&node);
                     self.order(Order::Unlink(node)).await;
                 }
                 Command::Link(node) => self.order(Order::Link(node)).await,
-                Command::Sync(request) => self.sync_with_somebody(request).await,
+                Command::AskAround => self.ask_around().await,
                 Command::ViewTaken(view) => {
                     tracing::debug!(nodes = view.len(), "view taken");
                     self.progress.send_modify(|(nodes, _)| *nodes = view.len());
@@ -204,6 +244,11 @@ impl Driver {
             self.unkept += 1;
             tracing::error!(%failure, "cannot be kept");
         }
+    }
+
+    fn keep_tags(&self, order: TagOrder) {
+        // Its thread ends only after this loop. At most one batch is under way, and a few epochs an hour.
+        let _ = self.tags.send(order);
     }
 
     async fn order(&self, order: Order) {
@@ -290,53 +335,34 @@ impl Driver {
 
     // Records.
 
-    async fn net_event(&mut self, event: Event) {
-        let now = self.clock.now();
-        match event {
-            Event::Statement { octets, judged } => {
-                let judgement = self.remailer.handle_statement(&octets, now);
-                self.order(Order::Judge(judged, judgement)).await;
-            }
-            Event::SyncRequest { octets, answer } => {
-                if let Some(page) = self.remailer.handle_sync_request(&octets) {
-                    self.order(Order::Answer(answer, page)).await;
-                }
-            }
-            Event::SyncPage { peer, asked, octets } => {
-                match self.remailer.handle_sync_page(&octets, &asked, now) {
-                    SyncStep::Next(request) => self.order(Order::Sync(peer, request)).await,
-                    SyncStep::Done | SyncStep::Bad => {}
-                }
-            }
-        }
-    }
-
-    /// A peer that has just been linked is asked for what it knows.
-    async fn links_changed(&mut self) {
-        let links = Arc::clone(&self.net.links.borrow());
-        let new: Vec<NodeId> = links.difference(&self.linked).copied().collect();
-        self.linked = Arc::clone(&links);
-        self.progress.send_modify(|(_, linked)| *linked = links.len());
-        for node in new {
-            self.order(Order::Sync(node, Request { after: None })).await;
-        }
-    }
-
     fn reach_changed(&mut self) {
         match *self.net.reach.borrow() {
             Reach::Reachable { .. } => self.remailer.handle_reachable(),
             Reach::Unknown | Reach::Unreachable { .. } => self.remailer.handle_unreachable(),
         }
     }
+}
 
-    async fn sync_with_somebody(&mut self, request: Request) {
-        let links: &BTreeSet<NodeId> = &self.linked;
-        if links.is_empty() {
-            return;
-        }
-        let drawn = self.rng.random_range(0..links.len());
-        if let Some(node) = links.iter().nth(drawn).copied() {
-            self.order(Order::Sync(node, request)).await;
+/// Makes replay tags durable, one order after the other, on a thread of its own.
+fn keep_tags(
+    mut keeper: TagKeeper,
+    mut orders: mpsc::UnboundedReceiver<TagOrder>,
+    kept: &mpsc::Sender<(u64, TagsKept)>,
+) {
+    while let Some(order) = orders.blocking_recv() {
+        let done = match order {
+            TagOrder::Keep(tags) => {
+                let done = keeper.keep(&tags.tags);
+                let came = if done.is_ok() { TagsKept::Kept } else { TagsKept::Lost };
+                // The loop is gone only when the node is.
+                let _ = kept.blocking_send((tags.batch, came));
+                done
+            }
+            TagOrder::Forget(oldest) => keeper.forget(oldest),
+            TagOrder::Withdraw(epoch) => keeper.withdraw(epoch),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "replay tags cannot be kept");
         }
     }
 }
@@ -344,7 +370,7 @@ impl Driver {
 fn answer(answered: Result<[u8; 16], Refused>, to: oneshot::Sender<Answer>) {
     let answer = match answered {
         Ok(name) => Answer::Taken(name),
-        Err(Refused::TooFewNodes) => Answer::TooFewNodes,
+        Err(Refused::TooFewNodes | Refused::ClockApart) => Answer::TooFewNodes,
         Err(Refused::NoExit) => Answer::NoExit,
         Err(Refused::TooBig) => Answer::TooBig,
         Err(Refused::Full) => Answer::Full,

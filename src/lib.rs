@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod driver;
 pub mod failure;
+pub mod invite;
 pub mod net;
 pub mod smtp;
 pub mod store;

@@ -216,7 +216,15 @@ async fn dial_oneself(
             .map_err(|error| fail(&error))?;
     let connector = Connector::Tor(tor.connector());
     let (incoming, _) = tor.listen().await.map_err(|error| fail(&error))?;
-    let mut net = net::spawn(identity, &descriptor, connector, incoming, &[], clock, rng)?;
+    let mut net = net::spawn(
+        identity,
+        &descriptor,
+        connector,
+        incoming,
+        net::Beginning::default(),
+        clock,
+        rng,
+    )?;
     let start = clock.elapsed();
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1));
     tor.serve(identity, nowhere).await?;

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     devnet: Option<PathBuf>,
     /// Begin a network with its descriptor, as `fog network new` wrote it.
-    #[arg(long, value_name = "FILE", conflicts_with = "devnet")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["speed", "nodes"])]
     network: Option<PathBuf>,
     /// The control port of the Tor to use, ADDRESS:PORT or unix:PATH [default: a running one, else one of
     /// the node's own].
@@ -113,6 +113,9 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         Some(path) => {
             let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
             let folder = DevnetFolder::open(path).map_err(fail)?;
+            if let (Some(network), Ok(None)) = (&network, folder.descriptor()) {
+                folder.found(network).map_err(fail)?;
+            }
             Some(devnet::descriptor(&folder, path, arguments.speed, arguments.nodes)?)
         }
     };

@@ -5,6 +5,7 @@ mod doctor;
 mod init;
 mod log;
 mod network;
+mod others;
 mod peers;
 mod run;
 mod send;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use keys::OnionAddress;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit, umask};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,6 +62,49 @@ enum Command {
     Peers {
         #[command(flatten)]
         state: State,
+        /// Say of each whether its directory is the same as this node's.
+        #[arg(long)]
+        views: bool,
+    },
+    /// Vouch for a node: routes may go through it then.
+    Vouch {
+        #[command(flatten)]
+        state: State,
+        /// Its address.
+        onion: OnionAddress,
+    },
+    /// Take a vouch back.
+    Unvouch {
+        #[command(flatten)]
+        state: State,
+        /// Its address.
+        onion: OnionAddress,
+    },
+    /// Print a string with which somebody joins and is vouched for by this node.
+    Invite {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Join a network with an invite, and run a node in it.
+    Join {
+        #[command(flatten)]
+        state: State,
+        #[command(flatten)]
+        arguments: run::Joining,
+    },
+    /// Leave a node out of this node's own routes.
+    Ban {
+        #[command(flatten)]
+        state: State,
+        /// Its address.
+        onion: OnionAddress,
+    },
+    /// Let a banned node in again.
+    Unban {
+        #[command(flatten)]
+        state: State,
+        /// Its address.
+        onion: OnionAddress,
     },
     /// Look for what keeps a node from working, and say what to do.
     Doctor {
@@ -117,7 +162,13 @@ pub fn run() -> Result<(), Failure> {
         Command::Init { state, arguments } => init::run(&state, arguments, json),
         Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
         Command::Status { state } => runtime.block_on(status::run(state, json)),
-        Command::Peers { state } => runtime.block_on(peers::run(state, json)),
+        Command::Peers { state, views } => runtime.block_on(peers::run(state, views, json)),
+        Command::Vouch { state, onion } => runtime.block_on(others::vouch(state, onion, json)),
+        Command::Unvouch { state, onion } => runtime.block_on(others::unvouch(state, onion, json)),
+        Command::Invite { state } => runtime.block_on(others::invite(state, json)),
+        Command::Join { state, arguments } => runtime.block_on(run::join(state, arguments, json)),
+        Command::Ban { state, onion } => runtime.block_on(others::ban(state, onion, json)),
+        Command::Unban { state, onion } => runtime.block_on(others::unban(state, onion, json)),
         Command::Doctor { state } => runtime.block_on(doctor::run(state, json)),
         Command::Network(arguments) => network::run(arguments, json),
         Command::Send(arguments) => runtime.block_on(send::run(arguments, json)),

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use keys::Identity;
+use keys::{Identity, OnionAddress};
 use record::{Admission, Descriptor, MAX_DESCRIPTOR, Parameters};
 use serde::Serialize;
 
 use super::{generator, say, say_json};
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
-use crate::store::write_whole;
+use crate::store::{Store, write_whole};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -33,6 +33,19 @@ enum Order {
         /// With so many nodes it takes its first view, instead of waiting for the hour; for tests.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
+        /// A node with which chains of vouches begin; may be given several times. Without any every node is
+        /// routed through, whoever runs it.
+        #[arg(long, value_name = "ONION")]
+        root: Vec<OnionAddress>,
+        /// The same for the node of a state folder, which gets its address now if it has none.
+        #[arg(long, value_name = "STATE-DIR")]
+        root_of: Vec<PathBuf>,
+        /// Vouches in a chain, at most.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+        depth: u8,
+        /// Nodes that one may vouch for.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+        fan_out: u16,
     },
 }
 
@@ -43,7 +56,7 @@ struct Made {
 }
 
 pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
-    let Order::New { file, name, speed, nodes } = arguments.order;
+    let Order::New { file, name, speed, nodes, root, root_of, depth, fan_out } = arguments.order;
     if file.exists() {
         return Err(Failure::new(Kind::Usage, format!("{} is there already", file.display()))
             .remedy("a network's descriptor is never changed; choose another name"));
@@ -52,8 +65,20 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let maker = Identity::generate(&mut generator()?);
     let parameters = Parameters::scaled(speed, nodes);
     let now = Clock::start().now();
-    let made = Descriptor::create(&maker, &name, now, &parameters, &Admission::Open)
-        .map_err(|error| Failure::new(Kind::Usage, format!("--name: {error}")))?;
+    let mut roots: Vec<_> = root.iter().map(OnionAddress::node).collect();
+    for folder in &root_of {
+        let store = Store::open(folder)?;
+        let identity = store.identity(&mut generator()?)?;
+        store.bind(&identity.node())?;
+        roots.push(identity.node());
+    }
+    roots.sort_unstable();
+    roots.dedup();
+    let is_open = roots.is_empty();
+    let admission =
+        if is_open { Admission::Open } else { Admission::Vouched { roots, depth, fan_out } };
+    let made = Descriptor::create(&maker, &name, now, &parameters, &admission)
+        .map_err(|error| Failure::new(Kind::Usage, format!("--name or --root: {error}")))?;
     write_whole(&file, made.octets())
         .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", file.display())))?;
     let network = made.id().to_string();
@@ -61,6 +86,11 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
         return say_json(&Made { network, file });
     }
     say(&format!("network {network}"))?;
+    if is_open {
+        say(
+            "everybody is routed through in it: one adversary can run most of its nodes. See --root",
+        )?;
+    }
     say(&format!("its first node begins with: fog init --network {}", file.display()))
 }
 

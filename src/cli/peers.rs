@@ -4,7 +4,7 @@ use super::{State, say, say_json};
 use crate::control::{self, Answer, Order, Peer};
 use crate::failure::{Failure, Kind};
 
-pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
+pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Failure> {
     let answer = control::call(&state.folder(), Order::Peers).await?;
     let Answer::Peers(peers) = answer else {
         return Err(Failure::new(Kind::Internal, "the node answered something else"));
@@ -15,10 +15,25 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     if peers.is_empty() {
         return say("no other node is known");
     }
+    if views {
+        return say_views(&peers);
+    }
     for peer in &peers {
         say(&line(peer))?;
     }
     Ok(())
+}
+
+/// Who sees the same directory, in the hour of its newest record.
+fn say_views(peers: &[Peer]) -> Result<(), Failure> {
+    for peer in peers {
+        say(&format!("{}  {}", peer.onion, peer.view))?;
+    }
+    let count = |view: &str| peers.iter().filter(|peer| peer.view == view).count();
+    let (same, other, unknown) = (count("same"), count("other"), count("unknown"));
+    say(&format!(
+        "{same} have the same directory as this node, {other} another, of {unknown} it is not known yet"
+    ))
 }
 
 fn line(peer: &Peer) -> String {

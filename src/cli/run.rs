@@ -12,10 +12,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::{Carrier, Node, Settings};
 use crate::failure::{Failure, Kind};
+use crate::invite::Invite;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::fetch_descriptor;
 use crate::net::tor::Tor;
-use crate::store::{Store, write_whole};
+use crate::store::{List, Store, write_whole};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -26,6 +27,28 @@ pub(super) struct Arguments {
     /// Run as root all the same.
     #[arg(long)]
     as_root: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Joining {
+    /// What `fog invite` printed.
+    invite: String,
+    /// Run as root all the same.
+    #[arg(long)]
+    as_root: bool,
+}
+
+/// `fog join`: as `fog run` with the inviter as bootstrap, and the token is kept until it has been shown.
+pub(super) async fn join(state: State, arguments: Joining, json: bool) -> Result<(), Failure> {
+    let invite: Invite = arguments.invite.parse().map_err(|error| {
+        Failure::new(Kind::Usage, error).remedy("repeat what fog invite printed")
+    })?;
+    let bootstrap = vec![invite.inviter];
+    {
+        let store = Store::open(&state.folder())?;
+        store.keep_list(List::Invite, &[invite])?;
+    }
+    run(state, Arguments { bootstrap, as_root: arguments.as_root }, json).await
 }
 
 #[derive(Serialize)]
@@ -102,7 +125,7 @@ async fn start(
         }
         None => {
             let store = open()?;
-            let (tor, descriptor) = join(&store, &config, clock).await?;
+            let (tor, descriptor) = enter(&store, &config, clock).await?;
             (Carrier::Tor(tor), descriptor, store)
         }
     };
@@ -123,7 +146,7 @@ async fn start(
 }
 
 /// A Tor, and the network's descriptor: the one that was pinned, or that of a bootstrap.
-async fn join(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Descriptor), Failure> {
+async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Descriptor), Failure> {
     let mut rng = generator()?;
     let pinned = store.network()?;
     if pinned.is_none() && config.bootstrap.is_empty() {

@@ -52,6 +52,7 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         format!("epoch    {}, ends in {} s", status.epoch, seconds(status.epoch_ends_in_ms)),
         format!("usable   {usable}"),
         format!("peers    {reach}"),
+        format!("standing {}", status.standing.as_deref().unwrap_or("not in the directory yet")),
         format!("known    {} nodes, {} linked", status.known, status.linked),
         format!("view     {view}"),
         format!(

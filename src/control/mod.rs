@@ -38,13 +38,23 @@ pub struct Request {
 }
 
 /// The orders.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// How the node is.
     Status,
     /// What it knows of the others.
     Peers,
+    /// Vouch for a node.
+    Vouch(String),
+    /// Take a vouch back.
+    Unvouch(String),
+    /// Leave a node out of this node's routes.
+    Ban(String),
+    /// Let it in again.
+    Unban(String),
+    /// Make an invite.
+    Invite,
 }
 
 /// What is answered: one of these, under its name.
@@ -55,6 +65,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// To [`Order::Peers`].
     Peers(Vec<Peer>),
+    /// To an order that was carried out: about which node, or the invite that was made.
+    Done(String),
     /// To what is no request.
     Error(String),
 }
@@ -80,6 +92,8 @@ pub struct Status {
     pub tor: Option<String>,
     /// Why there is no Tor.
     pub tor_failure: Option<Failure>,
+    /// How this node stands in the hour's view; none before it has a record that is settled.
+    pub standing: Option<String>,
     /// Nodes known.
     pub known: usize,
     /// Nodes linked.
@@ -140,6 +154,10 @@ pub struct Peer {
     pub linked: bool,
     /// Its gossip score while linked; below zero it has misbehaved.
     pub score: Option<f64>,
+    /// Whether its directory is the same as this node's: `same`, `other` or `unknown`.
+    pub view: String,
+    /// Who vouches for it.
+    pub vouchers: Vec<String>,
     /// Why no route goes through it; none if routes may.
     pub unusable: Option<String>,
 }
@@ -214,8 +232,8 @@ pub async fn call(folder: &Path, order: Order) -> Result<Answer, Failure> {
     let read = timeout(DEADLINE * 2, stream.read_to_end(&mut answer)).await;
     read.map_err(|error| fail(&error))?.map_err(|error| fail(&error))?;
     match serde_json::from_slice(&answer).map_err(|error| fail(&error))? {
-        Answer::Error(error) => Err(fail(&error)),
-        answer @ (Answer::Status(_) | Answer::Peers(_)) => Ok(answer),
+        Answer::Error(error) => Err(Failure::new(Kind::Usage, error)),
+        answer @ (Answer::Status(_) | Answer::Peers(_) | Answer::Done(_)) => Ok(answer),
     }
 }
 

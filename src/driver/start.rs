@@ -1,5 +1,6 @@
 //! What a node is started with, and how it starts and stops.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,17 +15,18 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::offers::{first_offer, keep_probing};
 use super::{
-    DELIVERIES_AT_ONCE, Driver, Inputs, Net, OPENED, QUESTIONS, generator, open_packets,
+    DELIVERIES_AT_ONCE, Driver, Inputs, Net, OPENED, QUESTIONS, generator, keep_tags, open_packets,
     processors, wait_for_catch_up,
 };
 use crate::clock::Clock;
 use crate::control::{self, Call};
 use crate::failure::{Failure, Kind};
+use crate::invite::{Invite, Invites};
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::tor::Tor;
-use crate::net::{self, Links};
+use crate::net::{self, Beginning, Links};
 use crate::smtp::{Question, Target, listen};
-use crate::store::Store;
+use crate::store::{List, Store};
 
 /// How onion addresses are reached.
 pub enum Carrier {
@@ -108,12 +110,16 @@ impl Node {
         store.pin_network(&settings.descriptor)?;
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = control::listen(store.folder(), calls_in)?;
+        let chosen: Vec<OnionAddress> = store.list(List::Peers)?;
         let net = net::spawn(
             &identity,
             &settings.descriptor,
             connector,
             incoming,
-            &settings.bootstrap,
+            Beginning {
+                bootstrap: settings.bootstrap.clone(),
+                chosen: chosen.iter().map(OnionAddress::node).collect(),
+            },
             clock,
             StdRng::from_rng(&mut rng),
         )?;
@@ -126,6 +132,8 @@ impl Node {
             tokio::spawn(keep_probing(target, clock, offers_in));
         }
         let statements = store.statements();
+        let banned: Vec<OnionAddress> = store.list(List::Banned)?;
+        let banned: BTreeSet<_> = banned.iter().map(OnionAddress::node).collect();
         let hour = settings.descriptor.parameters().schedule().hour();
         let setup = Setup {
             identity,
@@ -133,13 +141,18 @@ impl Node {
             exit,
             contact: settings.contact,
             family: settings.family,
-            seeds: store.seeds()?,
+            epochs: store.epochs()?,
+            own: store.own(),
             first_record_after: wait_for_catch_up(&settings.bootstrap, &statements, hour),
             statements,
+            banned: banned.clone(),
         };
         let remailer = Remailer::new(setup, clock.now(), &mut rng);
         Ok(Parts {
             remailer,
+            banned,
+            invites: Invites::new(store.list(List::Invites)?),
+            invite: store.list(List::Invite)?.pop(),
             store,
             clock,
             rng,
@@ -179,6 +192,9 @@ impl Node {
 /// All that a running node is made of.
 struct Parts {
     remailer: Remailer,
+    banned: BTreeSet<NodeId>,
+    invites: Invites,
+    invite: Option<Invite>,
     store: Store,
     clock: Clock,
     rng: StdRng,
@@ -205,6 +221,10 @@ impl Parts {
         let (keys, keys_out) = watch::channel(EpochKeys::default());
         let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
         let (sealed_in, sealed) = mpsc::channel(OPENED);
+        let (tags, tag_orders) = mpsc::unbounded_channel();
+        let (kept_in, kept) = mpsc::channel(OPENED);
+        let keeper = self.store.tags();
+        let keeping = tokio::task::spawn_blocking(move || keep_tags(keeper, tag_orders, &kept_in));
         let (progress_in, progress) = watch::channel((0, 0));
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(open_packets(net.packets, keys_out, opened_in));
@@ -231,6 +251,12 @@ impl Parts {
             sealers: Arc::new(Semaphore::new(processors())),
             progress: progress_in,
             linked: Links::default(),
+            to_ask: BTreeSet::new(),
+            tags,
+            banned: self.banned,
+            invites: self.invites,
+            invite: self.invite,
+            invite_refused: false,
             domains: self.domains,
             offered: self.offered,
             next_server_is_down: false,
@@ -239,6 +265,7 @@ impl Parts {
         let inputs = Inputs {
             stopped,
             opened,
+            kept,
             outcomes,
             sealed,
             failures: net.failures,
@@ -248,10 +275,13 @@ impl Parts {
             events: net.events,
             links: net.links,
             reach: net.reach,
+            chosen: net.chosen,
         };
         let (swarm, tor, socket) = (net.task, self.tor, self.socket);
         let task = tokio::spawn(async move {
             let ended = driver.run(inputs).await;
+            // Its thread has the database open.
+            let _ = keeping.await;
             // The driver's ends are closed now; the swarm takes its address back.
             let _ = swarm.await;
             if let Some(tor) = tor {

@@ -5,29 +5,32 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use directory::{MAX_PAGE, MAX_REQUEST};
+use std::collections::BTreeSet;
+
+use directory::{MAX_ANSWER, MAX_REQUEST};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use keys::{NetworkId, OnionAddress};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::gossipsub::{
-    self, IdentTopic, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
-    TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
-};
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, StreamProtocol, THandler,
     THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId, ping};
-use record::{MAX_DESCRIPTOR, MAX_STATEMENT};
+use record::MAX_DESCRIPTOR;
 
+use super::gossip::Gossip;
 use super::onion;
+use crate::clock::Clock;
+use crate::invite::TOKEN_LEN;
 
-const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/1");
+const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/2");
 /// Answers an empty request with the network's signed descriptor.
 const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/1");
+/// Takes the token of an invite, and answers [`INVITED`] or nothing of that.
+const INVITE: StreamProtocol = StreamProtocol::new("/fog/invite/1");
 
 /// Links: 64 nodes that everybody keeps a link to, in both directions, and room for joiners.
 const MAX_CONNECTIONS: u32 = 256;
@@ -37,37 +40,44 @@ const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
 /// More than a few circuits of callers can fill who say nothing: see the onion service's stream limit.
 const MAX_PENDING_INCOMING: u32 = 256;
-/// The gossip envelope around a statement: topic and field lengths.
-const GOSSIP_OVERHEAD: usize = 512;
+/// The answer to a token that was good: whoever showed it is vouched for now.
+pub const INVITED: u8 = 1;
 
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // First: what it refuses, no other behaviour hears of.
     limits: connection_limits::Behaviour,
-    addresses: Addresses,
-    pub(crate) gossip:
-        gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>,
+    pub(crate) addresses: Addresses,
+    pub(crate) gossip: Gossip,
     pub(crate) sync: request_response::Behaviour<SyncCodec>,
     pub(crate) descriptor: request_response::Behaviour<DescriptorCodec>,
+    pub(crate) invite: request_response::Behaviour<InviteCodec>,
     ping: ping::Behaviour,
     pub(crate) packets: libp2p_stream::Behaviour,
 }
 
 impl Behaviour {
-    pub(crate) fn new(network: &NetworkId) -> Result<Self, String> {
+    pub(crate) fn new(network: &NetworkId, clock: Clock) -> Result<Self, String> {
         let sync = request_response::Config::default()
             .with_request_timeout(Duration::from_secs(60))
             .with_max_concurrent_streams(4);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),
-            addresses: Addresses,
-            gossip: gossip(network)?,
+            addresses: Addresses::default(),
+            gossip: Gossip::new(network, clock)?,
             sync: request_response::Behaviour::with_codec(
                 Framed,
                 [(SYNC, ProtocolSupport::Full)],
                 sync,
             ),
             descriptor: descriptor_exchange(),
+            invite: request_response::Behaviour::with_codec(
+                Framed,
+                [(INVITE, ProtocolSupport::Full)],
+                request_response::Config::default()
+                    .with_request_timeout(Duration::from_secs(30))
+                    .with_max_concurrent_streams(1),
+            ),
             // A dead tor does not close its streams: only an unanswered ping tells. A round trip over
             // two onion circuits takes a second or two; a frame of 256 KiB before it some more.
             ping: ping::Behaviour::new(
@@ -89,7 +99,7 @@ pub(crate) fn descriptor_exchange() -> request_response::Behaviour<DescriptorCod
     request_response::Behaviour::with_codec(Framed, protocol, config)
 }
 
-fn limits() -> ConnectionLimits {
+pub(super) fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
@@ -98,78 +108,24 @@ fn limits() -> ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }
 
-/// The topic on which a network's statements travel.
-pub(crate) fn topic(network: &NetworkId) -> IdentTopic {
-    IdentTopic::new(format!("fog/1/{network}/statements"))
+/// Gives every dial the one address that its peer id stands for, and refuses peers that have none or were
+/// hung up on.
+#[derive(Default)]
+pub(crate) struct Addresses {
+    /// Who was hung up on, for a while.
+    pub(crate) refused: BTreeSet<PeerId>,
 }
 
-fn gossip(
-    network: &NetworkId,
-) -> Result<gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>, String>
-{
-    // Times are for links through Tor, where the defaults give up too early.
-    let config = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::Anonymous)
-        .validate_messages()
-        .max_transmit_size(MAX_STATEMENT + GOSSIP_OVERHEAD)
-        // Anonymous messages have no author and number: without this they would all have one id.
-        .message_id_fn(|message| {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(message.topic.as_str().as_bytes());
-            hasher.update(&message.data);
-            MessageId::new(hasher.finalize().as_bytes())
-        })
-        .publish_queue_duration(Duration::from_secs(60))
-        .forward_queue_duration(Duration::from_secs(30))
-        .iwant_followup_time(Duration::from_secs(20))
-        .history_length(12)
-        .history_gossip(6)
-        .duplicate_cache_time(Duration::from_secs(600))
-        .build()
-        .map_err(|error| error.to_string())?;
-    let ours = std::iter::once(topic(network).hash()).collect();
-    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter(
-        MessageAuthenticity::Anonymous,
-        config,
-        WhitelistSubscriptionFilter(ours),
-    )?;
-    gossip.with_peer_score(scores(network), PeerScoreThresholds::default())?;
-    Ok(gossip)
-}
-
-/// What peers are judged by: statements that are provably bad, and breaches of the protocol. Never by
-/// where they come from, for all come from one Tor; nor by how quick they are, for that is their Tor's.
-fn scores(network: &NetworkId) -> PeerScoreParams {
-    let topic_params = TopicScoreParams {
-        topic_weight: 1.0,
-        time_in_mesh_weight: 0.01,
-        time_in_mesh_quantum: Duration::from_secs(60),
-        time_in_mesh_cap: 60.0,
-        first_message_deliveries_weight: 0.1,
-        first_message_deliveries_decay: 0.99,
-        first_message_deliveries_cap: 20.0,
-        // Peers on slow circuits deliver late, and a quiet network delivers nothing.
-        mesh_message_deliveries_weight: 0.0,
-        mesh_failure_penalty_weight: 0.0,
-        // Grows with the square: one bad statement costs 1, ten cost 100.
-        invalid_message_deliveries_weight: -1.0,
-        invalid_message_deliveries_decay: 0.995,
-        ..TopicScoreParams::default()
-    };
-    PeerScoreParams {
-        topics: [(topic(network).hash(), topic_params)].into(),
-        ip_colocation_factor_weight: 0.0,
-        slow_peer_weight: 0.0,
-        behaviour_penalty_weight: -1.0,
-        behaviour_penalty_threshold: 6.0,
-        behaviour_penalty_decay: 0.99,
-        decay_interval: Duration::from_secs(10),
-        ..PeerScoreParams::default()
+impl Addresses {
+    fn check(&self, peer: &PeerId) -> Result<(), ConnectionDenied> {
+        let why = match onion::node_id(peer) {
+            None => "not an ed25519 identity",
+            Some(_) if self.refused.contains(peer) => "hung up on a while ago",
+            Some(_) => return Ok(()),
+        };
+        Err(ConnectionDenied::new(io::Error::other(why)))
     }
 }
-
-/// Gives every dial the one address that its peer id stands for, and refuses peers that have none.
-pub(crate) struct Addresses;
 
 impl NetworkBehaviour for Addresses {
     type ConnectionHandler = dummy::ConnectionHandler;
@@ -182,10 +138,8 @@ impl NetworkBehaviour for Addresses {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        match onion::node_id(&peer) {
-            Some(_) => Ok(dummy::ConnectionHandler),
-            None => Err(ConnectionDenied::new(io::Error::other("not an ed25519 identity"))),
-        }
+        self.check(&peer)?;
+        Ok(dummy::ConnectionHandler)
     }
 
     fn handle_pending_outbound_connection(
@@ -203,11 +157,12 @@ impl NetworkBehaviour for Addresses {
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(&peer)?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -232,7 +187,8 @@ impl NetworkBehaviour for Addresses {
 #[derive(Clone, Copy)]
 pub(crate) struct Framed<const REQUEST: usize, const RESPONSE: usize>;
 
-pub(crate) type SyncCodec = Framed<MAX_REQUEST, MAX_PAGE>;
+pub(crate) type SyncCodec = Framed<MAX_REQUEST, MAX_ANSWER>;
+pub(crate) type InviteCodec = Framed<TOKEN_LEN, 1>;
 pub(crate) type DescriptorCodec = Framed<0, MAX_DESCRIPTOR>;
 
 impl<const REQUEST: usize, const RESPONSE: usize> request_response::Codec

@@ -11,8 +11,9 @@ use rand::rngs::StdRng;
 use record::{Draft, RecordHash, TRAFFIC_CLASSES};
 use tokio::time::timeout;
 
-use super::behaviour::{Behaviour, topic};
+use super::behaviour::Behaviour;
 use super::connect::Connector;
+use super::gossip::topic;
 use super::tor::socks::Purpose;
 use super::transport::OnionTransport;
 use super::world::World;
@@ -33,6 +34,7 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
         previous: RecordHash::NONE,
         published_at: at,
         keys: (0..3).map(key).collect(),
+        withdrawn: Vec::new(),
         exit: None,
         contact: NAME.to_owned(),
         family: Vec::new(),
@@ -45,14 +47,14 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
 async fn status(state: &Path) -> Status {
     match control::call(state, Order::Status).await.unwrap() {
         Answer::Status(status) => *status,
-        Answer::Peers(_) | Answer::Error(_) => panic!("no status"),
+        Answer::Peers(_) | Answer::Done(_) | Answer::Error(_) => panic!("no status"),
     }
 }
 
 async fn peers(state: &Path) -> Vec<Peer> {
     match control::call(state, Order::Peers).await.unwrap() {
         Answer::Peers(peers) => peers,
-        Answer::Status(_) | Answer::Error(_) => panic!("no peers"),
+        Answer::Status(_) | Answer::Done(_) | Answer::Error(_) => panic!("no peers"),
     }
 }
 
@@ -73,7 +75,7 @@ async fn publish(
                 _ = swarm.select_next_some() => {}
                 _ = look.tick() => {
                     if let Some(now) = octets.take()
-                        && swarm.behaviour_mut().gossip.publish(topic(network), now.clone()).is_err()
+                        && swarm.behaviour_mut().gossip.inner.publish(topic(network), now.clone()).is_err()
                     {
                         octets = Some(now);
                     }
@@ -102,9 +104,10 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
         &keypair,
         OnionTransport::dialling(Connector::Devnet(world.devnet()), Purpose::Swarm),
         &network,
+        world.clock,
     )
     .unwrap();
-    swarm.behaviour_mut().gossip.subscribe(&topic(&network)).unwrap();
+    swarm.behaviour_mut().gossip.inner.subscribe(&topic(&network)).unwrap();
     swarm.dial(onion::peer_id(&node.onion.node()).unwrap()).unwrap();
 
     // What is true is taken: the node's own record, and the attacker's, who may call itself the same.

@@ -52,7 +52,7 @@ pub async fn fetch_descriptor(
     let carrier = transport(&keypair, OnionTransport::dialling(connector, Purpose::Join));
     let carrier = carrier.map_err(|error| internal(&error))?;
     let behaviour = Joining {
-        addresses: Addresses,
+        addresses: Addresses::default(),
         descriptor: descriptor_exchange(),
         ping: ping::Behaviour::default(),
     };

@@ -7,13 +7,16 @@
 
 mod behaviour;
 pub mod connect;
+mod gossip;
 #[cfg(test)]
 mod hostile;
 mod join;
 mod links;
+mod meters;
 mod onion;
 mod packets;
 mod reach;
+mod statements;
 mod swarm;
 #[cfg(test)]
 mod tap;
@@ -21,10 +24,12 @@ mod tap;
 mod tests;
 pub mod tor;
 mod transport;
+mod waiting;
 #[cfg(test)]
 mod world;
 
+pub use behaviour::INVITED;
 pub use join::fetch_descriptor;
 pub use packets::{Outgoing, PacketQueues, SendFailed};
 pub use reach::{Reach, Unreachable};
-pub use swarm::{Event, Handle, Links, Order, Scores, spawn};
+pub use swarm::{Beginning, Event, Handle, Links, Order, Scores, spawn};

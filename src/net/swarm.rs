@@ -3,18 +3,18 @@
 //! It never waits for the driver: events that find no room are dropped, and what was dropped is asked
 //! for again by the next catch-up. The driver may wait for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use directory::Request;
+use directory::{Answer, Request};
 use futures::StreamExt as _;
 use keys::{Identity, NetworkId, NodeId, OnionAddress};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, Transport as _, TransportError};
 use libp2p::core::upgrade::Version;
-use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
+use libp2p::gossipsub::{self, MessageId};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -22,21 +22,25 @@ use libp2p::swarm::{Config, DialError, ListenError, SwarmEvent};
 use libp2p::{PeerId, Swarm, noise, yamux};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use record::Descriptor;
+use record::{Descriptor, RecordError, Statement};
 use remailer::Judgement;
 use sphinx::Packet;
 use tokio::sync::{mpsc, watch};
 
-use super::behaviour::{Behaviour, BehaviourEvent, topic};
+use super::behaviour::{Behaviour, BehaviourEvent};
 use super::connect::Connector;
+use super::gossip::{WORST_SCORE, topic};
 use super::links::WantedLinks;
+use super::meters::{Blocked, Meters};
 use super::onion;
 use super::packets::{self, PACKETS, PacketQueues, SendFailed};
 use super::reach::{Lookout, Reach, changed};
+use super::statements::{self, Work};
 use super::tor::TorState;
 use super::tor::circuits::Incoming;
 use super::tor::socks::{DialFailed, Purpose, Retry};
 use super::transport::OnionTransport;
+use super::waiting::Waiting;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 
@@ -52,40 +56,61 @@ const ORDERS: usize = 256;
 const SCORES_EVERY: Duration = Duration::from_secs(5);
 /// Who has answered with another key is not asked again before that.
 const WRONG_KEY_WAIT: Duration = Duration::from_secs(3600);
+/// Statements of one's own that wait for somebody to tell: beyond it the oldest goes.
+const MAX_ANNOUNCEMENTS: usize = 64;
+/// Nodes that this one dialled itself and keeps dialling, over restarts too, whoever else dials it: who fills
+/// all its incoming links does not decide what it hears.
+const CHOSEN: usize = 8;
 /// Packets read and not yet opened: at most 64 of 256 KiB.
 const PACKETS_READ: usize = 64;
 
 /// What the driver is told.
 pub enum Event {
-    /// A gossiped statement waits for its judgement.
+    /// A gossiped statement was looked at, and waits for its judgement.
     Statement {
-        /// The statement.
-        octets: Vec<u8>,
+        /// What came of that.
+        checked: Result<Statement, RecordError>,
         /// Where the judgement goes.
         judged: Judged,
     },
-    /// A peer asks for records.
+    /// A peer asks for what it lacks.
     SyncRequest {
         /// What it asks.
         octets: Vec<u8>,
         /// Where the answer goes.
         answer: ResponseChannel<Vec<u8>>,
     },
-    /// A peer answered.
-    SyncPage {
+    /// A peer that was asked has answered.
+    SyncAnswer {
         /// Which.
         peer: NodeId,
-        /// What was asked.
-        asked: Request,
-        /// Its page.
-        octets: Vec<u8>,
+        /// Its answer, looked at.
+        answer: Answer,
+    },
+    /// A peer that was asked does not answer, or with something else.
+    SyncFailed(NodeId),
+    /// A peer shows the token of an invite.
+    InviteShown {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        token: Vec<u8>,
+        /// Where the answer goes.
+        answer: ResponseChannel<Vec<u8>>,
+    },
+    /// A peer that was shown a token says whether it is good.
+    InviteAnswered {
+        /// Who.
+        peer: NodeId,
+        /// Whether it vouches for this node now.
+        answer: Vec<u8>,
     },
 }
 
 /// Names a gossiped message.
 pub struct Judged {
-    id: MessageId,
-    source: PeerId,
+    pub(super) id: MessageId,
+    pub(super) source: PeerId,
 }
 
 /// What the driver wants.
@@ -96,8 +121,12 @@ pub enum Order {
     Judge(Judged, Judgement),
     /// Answer a peer.
     Answer(ResponseChannel<Vec<u8>>, Vec<u8>),
-    /// Ask a peer for records.
+    /// Ask a peer for what it has.
     Sync(NodeId, Request),
+    /// Show a peer the token of an invite.
+    ShowInvite(NodeId, Vec<u8>),
+    /// Hang up on a peer that does not keep to the protocol, and do not let it in for a while.
+    HangUp(NodeId),
     /// Hold a link to a node that has just become known.
     Link(NodeId),
     /// Hold links to these, and to the bootstraps.
@@ -130,12 +159,22 @@ pub struct Handle {
     pub scores: watch::Receiver<Scores>,
     /// Whether peers can reach this node.
     pub reach: watch::Receiver<Reach>,
+    /// The nodes that it chose to link to, for the next start.
+    pub chosen: watch::Receiver<Vec<NodeId>>,
     /// Ends when `orders` is dropped; the address is taken back then.
     pub task: tokio::task::JoinHandle<()>,
 }
 
-/// Starts the swarm of a node: listens for what arrives at its address and, if there is one, dials the
-/// bootstrap.
+/// Whom a node dials first.
+#[derive(Clone, Debug, Default)]
+pub struct Beginning {
+    /// Whom its operator named.
+    pub bootstrap: Vec<OnionAddress>,
+    /// Whom it had chosen when it ran before.
+    pub chosen: Vec<NodeId>,
+}
+
+/// Starts the swarm of a node: listens for what arrives at its address, and dials whom it begins with.
 ///
 /// # Errors
 /// If it cannot listen.
@@ -144,7 +183,7 @@ pub fn spawn(
     descriptor: &Descriptor,
     connector: Connector,
     incoming: Incoming,
-    bootstrap: &[OnionAddress],
+    beginning: Beginning,
     clock: Clock,
     mut rng: StdRng,
 ) -> Result<Handle, Failure> {
@@ -155,11 +194,11 @@ pub fn spawn(
     let own = OnionAddress::of(identity.node()).map_err(|error| fail("identity", &error))?;
     let network = descriptor.id();
     let carrier = OnionTransport::listening(connector.clone(), incoming);
-    let mut swarm = build(&keypair, carrier, &network)
+    let mut swarm = build(&keypair, carrier, &network, clock)
         .map_err(|error| fail("cannot start the swarm", &error))?;
 
     let topic = topic(&network);
-    swarm.behaviour_mut().gossip.subscribe(&topic).map_err(|error| fail("gossip", &error))?;
+    swarm.behaviour_mut().gossip.inner.subscribe(&topic).map_err(|error| fail("gossip", &error))?;
     let mut control = swarm.behaviour().packets.new_control();
     let incoming = control.accept(PACKETS).map_err(|error| fail("packets", &error))?;
     swarm.listen_on(onion::multiaddr(&own)).map_err(|error| fail("cannot listen", &error))?;
@@ -185,11 +224,15 @@ pub fn spawn(
     tokio::spawn(packets::receive(incoming, packets_in));
 
     let mut wanted = WantedLinks::default();
-    let bootstrap = bootstrap.iter().filter(|onion| **onion != own);
+    let bootstrap = beginning.bootstrap.iter().filter(|onion| **onion != own);
     let bootstrap: Vec<_> = bootstrap.map(OnionAddress::node).collect();
-    for node in &bootstrap {
+    let chosen: Vec<_> = beginning.chosen.into_iter().take(CHOSEN).collect();
+    for node in bootstrap.iter().chain(&chosen) {
         wanted.want(*node);
     }
+    let (chosen_in, chosen) = watch::channel(chosen);
+    let (work, work_out) = mpsc::channel(1);
+    tokio::spawn(statements::check(work_out, network, events_in.clone()));
     let task = Task {
         swarm,
         topic,
@@ -202,7 +245,13 @@ pub fn spawn(
         published: None,
         descriptor: descriptor.octets().to_vec(),
         events: events_in,
-        announcement: None,
+        announcements: VecDeque::new(),
+        waiting: Waiting::default(),
+        answers: VecDeque::new(),
+        work,
+        meters: Meters::default(),
+        blocked: Blocked::default(),
+        chosen: chosen_in,
         asked: Vec::new(),
         clock,
         rng,
@@ -212,7 +261,7 @@ pub fn spawn(
         connector.retire(&own);
     });
     let queues = PacketQueues::new(control, clock, failures_in, links.clone());
-    Ok(Handle { events, packets, orders, queues, failures, links, scores, reach, task })
+    Ok(Handle { events, packets, orders, queues, failures, links, scores, reach, chosen, task })
 }
 
 /// A swarm that speaks what nodes of this network speak, not listening yet.
@@ -220,6 +269,7 @@ pub(crate) fn build(
     keypair: &Keypair,
     carrier: OnionTransport,
     network: &NetworkId,
+    clock: Clock,
 ) -> Result<Swarm<Behaviour>, String> {
     let transport = transport(keypair, carrier);
     let transport = transport.map_err(|error| error.to_string())?;
@@ -227,7 +277,7 @@ pub(crate) fn build(
         .with_idle_connection_timeout(Duration::from_secs(3600))
         .with_max_negotiating_inbound_streams(MAX_STREAMS);
     let peer = keypair.public().to_peer_id();
-    Ok(Swarm::new(transport, Behaviour::new(network)?, peer, config))
+    Ok(Swarm::new(transport, Behaviour::new(network, clock)?, peer, config))
 }
 
 /// Onion addresses, Noise and yamux.
@@ -251,9 +301,9 @@ pub(super) fn transport(
         .boxed())
 }
 
-struct Task {
-    swarm: Swarm<Behaviour>,
-    topic: gossipsub::IdentTopic,
+pub(super) struct Task {
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) topic: gossipsub::IdentTopic,
     bootstrap: Vec<NodeId>,
     wanted: WantedLinks,
     links: watch::Sender<Links>,
@@ -265,12 +315,21 @@ struct Task {
     published: Option<u32>,
     /// For who asks.
     descriptor: Vec<u8>,
-    events: mpsc::Sender<Event>,
-    /// A statement that nobody was there to hear yet. A newer one replaces it.
-    announcement: Option<Vec<u8>>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Statements that nobody was there to hear yet.
+    pub(super) announcements: VecDeque<Vec<u8>>,
+    /// Statements that nobody has verified yet.
+    pub(super) waiting: Waiting<Work>,
+    /// Answers that nobody has verified yet: one of each peer that is being asked.
+    pub(super) answers: VecDeque<Work>,
+    work: mpsc::Sender<Work>,
+    pub(super) meters: Meters,
+    blocked: Blocked,
+    /// Nodes that this one dialled, and goes on to.
+    chosen: watch::Sender<Vec<NodeId>>,
     /// Questions under way, one for each peer at most.
-    asked: Vec<(OutboundRequestId, PeerId, Request)>,
-    clock: Clock,
+    pub(super) asked: Vec<(OutboundRequestId, PeerId)>,
+    pub(super) clock: Clock,
     rng: StdRng,
 }
 
@@ -278,12 +337,20 @@ impl Task {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         let mut look = tokio::time::interval(SCORES_EVERY);
+        let work = self.work.clone();
         loop {
+            let has_work = !self.waiting.is_empty() || !self.answers.is_empty();
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order),
                     None => return,
                 },
+                Ok(turn) = work.reserve(), if has_work => {
+                    let next = self.answers.pop_front().or_else(|| self.waiting.pop());
+                    if let Some(work) = next {
+                        turn.send(work);
+                    }
+                }
                 event = self.swarm.select_next_some() => self.swarm_event(event),
                 _ = tick.tick() => self.dial_due(),
                 () = changed(&mut self.tor) => self.tor_changed(),
@@ -292,40 +359,50 @@ impl Task {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    pub(super) fn obey(&mut self, order: Order) {
         match order {
             Order::Announce(octets) => {
-                self.announcement = Some(octets);
+                if self.announcements.len() >= MAX_ANNOUNCEMENTS {
+                    self.announcements.pop_front();
+                }
+                self.announcements.push_back(octets);
                 self.announce();
             }
-            Order::Judge(Judged { id, source }, judgement) => {
-                let acceptance = match judgement {
-                    Judgement::Accept => MessageAcceptance::Accept,
-                    Judgement::Ignore => MessageAcceptance::Ignore,
-                    Judgement::Reject => MessageAcceptance::Reject,
-                };
-                let gossip = &mut self.swarm.behaviour_mut().gossip;
-                gossip.report_message_validation_result(&id, &source, acceptance);
-            }
+            Order::Judge(judged, judgement) => self.judge(&judged, judgement),
             Order::Answer(channel, octets) => {
                 // The peer may have gone in the meantime.
                 let _ = self.swarm.behaviour_mut().sync.send_response(channel, octets);
             }
-            Order::Sync(node, request) => self.ask(&node, request),
+            Order::Sync(node, request) => self.ask(node, &request),
+            Order::ShowInvite(node, token) => {
+                if let Some(peer) = onion::peer_id(&node) {
+                    self.swarm.behaviour_mut().invite.send_request(&peer, token);
+                }
+            }
+            Order::HangUp(node) => {
+                if let Some(peer) = onion::peer_id(&node) {
+                    self.hang_up(peer);
+                }
+            }
             Order::Link(node) => {
                 self.wanted.want(node);
                 self.dial_due();
             }
             Order::Links(nodes) => {
-                let bootstrap = &self.bootstrap;
-                self.wanted.keep_only(|node| nodes.contains(node) || bootstrap.contains(node));
-                for node in self.bootstrap.iter().chain(&nodes) {
+                let (bootstrap, chosen) = (&self.bootstrap, self.chosen.borrow().clone());
+                self.wanted.keep_only(|node| {
+                    nodes.contains(node) || bootstrap.contains(node) || chosen.contains(node)
+                });
+                for node in self.bootstrap.iter().chain(&chosen).chain(&nodes) {
                     self.wanted.want(*node);
                 }
             }
             // A bootstrap is dialled for as long as it is configured: it may come back.
             Order::Unlink(node) if self.bootstrap.contains(&node) => {}
-            Order::Unlink(node) => self.wanted.forget(&node),
+            Order::Unlink(node) => {
+                self.wanted.forget(&node);
+                self.choose(|chosen| chosen.retain(|known| *known != node));
+            }
         }
     }
 
@@ -337,18 +414,28 @@ impl Task {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) if ping.result.is_err() => {
                 self.swarm.close_connection(ping.connection);
             }
-            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 if let Some(node) = onion::node_id(&peer_id) {
+                    if endpoint.is_dialer() {
+                        self.choose(|chosen| {
+                            if chosen.len() < CHOSEN && !chosen.contains(&node) {
+                                chosen.push(node);
+                            }
+                        });
+                    }
                     self.wanted.connected(&node, self.clock.elapsed());
                     self.links.send_if_modified(|links| Arc::make_mut(links).insert(node));
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                self.meters.forget(&peer_id);
                 if let Some(node) = onion::node_id(&peer_id) {
+                    self.forget_waiting(&node);
                     self.links.send_if_modified(|links| Arc::make_mut(links).remove(&node));
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Descriptor(event)) => self.tell_descriptor(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Invite(event)) => self.invite_event(event),
             SwarmEvent::IncomingConnectionError {
                 error: ListenError::LocalPeerId { .. }, ..
             } => {
@@ -362,67 +449,6 @@ impl Task {
                 tracing::warn!(%error, "cannot accept a connection");
             }
             _ => {}
-        }
-    }
-
-    fn gossip_event(&mut self, event: gossipsub::Event) {
-        match event {
-            gossipsub::Event::Message { propagation_source: source, message_id: id, message } => {
-                let judged = Judged { id, source };
-                let statement = Event::Statement { octets: message.data, judged };
-                if let Err(mpsc::error::TrySendError::Full(Event::Statement { judged, .. })) =
-                    self.events.try_send(statement)
-                {
-                    self.obey(Order::Judge(judged, Judgement::Ignore));
-                }
-            }
-            gossipsub::Event::Subscribed { .. } => self.announce(),
-            gossipsub::Event::Unsubscribed { .. }
-            | gossipsub::Event::GossipsubNotSupported { .. }
-            | gossipsub::Event::SlowPeer { .. } => {}
-        }
-    }
-
-    fn announce(&mut self) {
-        let Some(octets) = &self.announcement else { return };
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        match gossip.publish(self.topic.clone(), octets.clone()) {
-            Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => {}
-            Ok(_) | Err(_) => self.announcement = None,
-        }
-    }
-
-    fn ask(&mut self, node: &NodeId, request: Request) {
-        let Some(peer) = onion::peer_id(node) else { return };
-        let is_being_asked = self.asked.iter().any(|(_, asked, _)| *asked == peer);
-        if is_being_asked || !self.swarm.is_connected(&peer) {
-            return;
-        }
-        if let Ok(octets) = request.encode() {
-            let id = self.swarm.behaviour_mut().sync.send_request(&peer, octets);
-            self.asked.push((id, peer, request));
-        }
-    }
-
-    fn sync_event(&mut self, event: request_response::Event<Vec<u8>, Vec<u8>>) {
-        use request_response::{Event as Sync, Message};
-        match event {
-            Sync::Message { message: Message::Request { request, channel, .. }, .. } => {
-                let event = Event::SyncRequest { octets: request, answer: channel };
-                // A peer that gets no answer asks somebody else.
-                let _ = self.events.try_send(event);
-            }
-            Sync::Message { message: Message::Response { request_id, response }, peer, .. } => {
-                if let (Some(asked), Some(peer)) =
-                    (self.answered(request_id), onion::node_id(&peer))
-                {
-                    let _ = self.events.try_send(Event::SyncPage { peer, asked, octets: response });
-                }
-            }
-            Sync::OutboundFailure { request_id, .. } => {
-                self.answered(request_id);
-            }
-            Sync::InboundFailure { .. } | Sync::ResponseSent { .. } => {}
         }
     }
 
@@ -456,15 +482,36 @@ impl Task {
     }
 
     fn note_scores(&mut self) {
-        let gossip = &self.swarm.behaviour().gossip;
-        let links = self.links.borrow();
-        let score = |node: &NodeId| Some((*node, gossip.peer_score(&onion::peer_id(node)?)?));
-        self.scores.send_replace(links.iter().filter_map(score).collect());
+        let links = Links::clone(&self.links.borrow());
+        let scores: Scores = links.iter().map(|node| (*node, self.score(node))).collect();
+        for (node, score) in &scores {
+            if *score < WORST_SCORE
+                && let Some(peer) = onion::peer_id(node)
+            {
+                self.hang_up(peer);
+            }
+        }
+        self.scores.send_replace(scores);
+        let now = self.clock.elapsed();
+        let blocked = &self.blocked;
+        let refused = &mut self.swarm.behaviour_mut().addresses.refused;
+        refused.retain(|peer| blocked.is_blocked(peer, now));
     }
 
-    fn answered(&mut self, id: OutboundRequestId) -> Option<Request> {
-        let at = self.asked.iter().position(|(asked, ..)| *asked == id)?;
-        Some(self.asked.swap_remove(at).2)
+    /// Ends the links to a peer that does not keep to the protocol.
+    pub(super) fn hang_up(&mut self, peer: PeerId) {
+        self.blocked.block(peer, self.clock.elapsed());
+        self.swarm.behaviour_mut().addresses.refused.insert(peer);
+        // It may have gone in the meantime.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+
+    fn choose(&self, change: impl FnOnce(&mut Vec<NodeId>)) {
+        self.chosen.send_if_modified(|chosen| {
+            let before = chosen.len();
+            change(chosen);
+            chosen.len() != before
+        });
     }
 
     fn dial_due(&mut self) {

@@ -28,7 +28,8 @@ async fn start(seed: u8, folder: &std::path::Path, bootstrap: &[keys::OnionAddre
     let connector = connect::Connector::Devnet(folder);
     let rng = rand::rngs::StdRng::seed_from_u64(seed.into());
     let clock = Clock::start();
-    spawn(&identity, &descriptor(), connector, incoming, bootstrap, clock, rng).unwrap()
+    let beginning = Beginning { bootstrap: bootstrap.to_vec(), chosen: Vec::new() };
+    spawn(&identity, &descriptor(), connector, incoming, beginning, clock, rng).unwrap()
 }
 
 fn onion(seed: u8) -> keys::OnionAddress {
@@ -63,6 +64,7 @@ async fn who_answers_with_another_key_is_not_linked() {
         &keypair,
         transport::OnionTransport::dialling(connector, Purpose::Swarm),
         &descriptor().id(),
+        Clock::start(),
     )
     .unwrap();
     let peer = onion::peer_id(&onion(3).node()).unwrap();
@@ -165,6 +167,17 @@ async fn a_peer_that_was_linked_keeps_its_room_while_it_is_away() {
     }
 }
 
+fn word_about(subject: u8) -> Vec<u8> {
+    let draft = record::VouchDraft {
+        word: record::Word::Vouch,
+        subject: onion(subject).node(),
+        since: keys::Time::from_millis(1),
+        issued_at: keys::Time::from_millis(1),
+        expires_at: keys::Time::from_millis(2),
+    };
+    draft.sign(&Identity::from_seed(&[1; 32]), &descriptor().id()).unwrap()
+}
+
 #[tokio::test]
 async fn gossip_reaches_others_only_when_it_was_accepted() {
     let folder = tempfile::tempdir().unwrap();
@@ -173,22 +186,24 @@ async fn gossip_reaches_others_only_when_it_was_accepted() {
     let mut second = start(2, folder.path(), &[onion(1)]).await;
     let mut third = start(3, folder.path(), &[onion(2)]).await;
     assert!(linked(&mut second, 2).await && linked(&mut third, 1).await);
-    for (statement, judgement) in [
-        (&b"rejected"[..], remailer::Judgement::Reject),
-        (b"ignored", remailer::Judgement::Ignore),
-        (b"accepted", remailer::Judgement::Accept),
+    for (subject, judgement) in [
+        (7, remailer::Judgement::Reject),
+        (8, remailer::Judgement::Ignore),
+        (9, remailer::Judgement::Accept),
     ] {
-        first.orders.send(Order::Announce(statement.to_vec())).await.unwrap();
+        first.orders.send(Order::Announce(word_about(subject))).await.unwrap();
         match timeout(SOON, second.events.recv()).await.unwrap() {
-            Some(Event::Statement { octets, judged }) => {
-                assert_eq!(octets, statement);
+            Some(Event::Statement { checked, judged }) => {
+                assert_eq!(checked.unwrap().octets()[..], word_about(subject));
                 second.orders.send(Order::Judge(judged, judgement)).await.unwrap();
             }
             _ => panic!("something else than a statement"),
         }
     }
     match timeout(SOON, third.events.recv()).await.unwrap() {
-        Some(Event::Statement { octets, .. }) => assert_eq!(octets, b"accepted"),
+        Some(Event::Statement { checked, .. }) => {
+            assert_eq!(checked.unwrap().octets()[..], word_about(9));
+        }
         _ => panic!("something else than a statement"),
     }
 }

@@ -5,35 +5,51 @@
 //! lock          held while a node runs
 //! identity      seed of the long-term key, 32 octets
 //! network       the network's signed descriptor
+//! own           the last record that this node published
 //! epochs/<n>    seed of the mix key of epoch n, 96 octets
-//! db/           verified records (sled)
+//! epochs/<n>.mark       how many packets it has opened: see `tags`
+//! epochs/<n>.withdrawn  that it was given up
+//! banned peers  onion addresses, one a line: nodes to avoid, and to dial first
+//! invites       tokens that were handed out; invite: the one that this node was given
+//! db/           verified statements, and replay tags (sled)
 //! control.sock  the control socket
 //! ```
 //!
 //! The folder is 0700 and every file 0600. Secrets are written to a draft, synced, renamed into place,
 //! and the folder synced: a file is there whole or not at all.
 
+mod tags;
+
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use directory::ItemId;
 use keys::{Epoch, Identity, MIX_SEED_LEN, MixSeed, NodeId};
 use rand::CryptoRng;
-use record::{Descriptor, MAX_DESCRIPTOR, Record};
+use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD};
+use remailer::Kept;
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Kind};
+pub use tags::{TagKeeper, TagOrder};
 
-const VERSION: &str = "1\n";
+const VERSION: &str = "2\n";
+/// Without `own`, marks, and statements other than records, which it kept by identity.
+const VERSION_1: &str = "1\n";
 /// sled's own default is a gigabyte.
 const CACHE_OCTETS: u64 = 4 << 20;
 
 /// An open state folder.
 pub struct Store {
     folder: PathBuf,
-    records: sled::Tree,
+    statements: sled::Tree,
     db: sled::Db,
     _lock: File,
 }
@@ -45,7 +61,7 @@ impl Store {
     /// If its path is too long, or it cannot be made or read, is open to other users, in use, or of
     /// another version.
     pub fn open(folder: &Path) -> Result<Self, Failure> {
-        let fail = |what: &Path, error: &dyn std::fmt::Display| {
+        let fail = |what: &Path, error: &dyn fmt::Display| {
             Failure::new(Kind::State, format!("{}: {error}", what.display()))
         };
         crate::control::check_path(folder)?;
@@ -58,14 +74,29 @@ impl Store {
             return Err(fail(folder, &"the state folder is open to other users").remedy(remedy));
         }
         let lock = lock(folder)?;
-        check_version(folder)?;
+        let version = check_version(folder)?;
         let epochs = folder.join("epochs");
         builder.create(&epochs).map_err(|error| fail(&epochs, &error))?;
         let path = folder.join("db");
         let db = sled::Config::new().path(&path).cache_capacity(CACHE_OCTETS).open();
         let db = db.map_err(|error| fail(&path, &error))?;
-        let records = db.open_tree("records").map_err(|error| fail(&path, &error))?;
-        Ok(Self { folder: folder.to_owned(), records, db, _lock: lock })
+        let statements = db.open_tree("statements").map_err(|error| fail(&path, &error))?;
+        let store = Self { folder: folder.to_owned(), statements, db, _lock: lock };
+        if version == VERSION_1 {
+            store.renew().map_err(|error| store.database(&error))?;
+            store.write("version", VERSION.as_bytes())?;
+        }
+        Ok(store)
+    }
+
+    /// What version 1 kept.
+    fn renew(&self) -> sled::Result<()> {
+        for octets in self.db.open_tree("records")?.iter().values() {
+            let octets = octets?;
+            self.statements.insert(ItemId::of(&octets).as_bytes(), octets)?;
+        }
+        self.statements.flush()?;
+        self.db.drop_tree("records").map(drop)
     }
 
     /// The folder.
@@ -135,7 +166,7 @@ impl Store {
     /// If there is one that cannot be read.
     pub fn network(&self) -> Result<Option<Descriptor>, Failure> {
         let path = self.folder.join("network");
-        let fail = |error: &dyn std::fmt::Display| {
+        let fail = |error: &dyn fmt::Display| {
             Failure::new(Kind::State, format!("{}: {error}", path.display()))
         };
         let mut octets = Vec::new();
@@ -150,19 +181,41 @@ impl Store {
         Descriptor::parse(&octets).map(Some).map_err(|error| fail(&error))
     }
 
-    /// The seeds of all mix keys kept here.
+    /// What was kept of each epoch. A key that may have opened packets of which nothing is known any more
+    /// is given up here.
     ///
     /// # Errors
-    /// If the folder or one of its files cannot be read.
-    pub fn seeds(&self) -> Result<Vec<(Epoch, MixSeed)>, Failure> {
-        let mut seeds = Vec::new();
-        for (epoch, path) in self.seed_files()? {
-            let seed = read_exactly::<MIX_SEED_LEN>(&path).map_err(|error| {
-                Failure::new(Kind::State, format!("{}: {error}", path.display()))
-            })?;
-            seeds.push((epoch, MixSeed::from_bytes(&seed)));
+    /// If the folder or one of its files cannot be read, or a key cannot be given up.
+    pub fn epochs(&self) -> Result<Vec<(Epoch, Kept)>, Failure> {
+        let mut epochs = Vec::new();
+        let files = self.epoch_files()?;
+        let withdrawn = |epoch| files.contains(&EpochFile { epoch, kind: WITHDRAWN });
+        for file in &files {
+            let kept = match file.kind {
+                WITHDRAWN => Kept::Withdrawn,
+                SEED if withdrawn(file.epoch) => {
+                    // The node was killed between the two steps.
+                    self.withdraw_seed(file.epoch)?;
+                    continue;
+                }
+                SEED => {
+                    let path = self.epoch_path(file.epoch, SEED);
+                    let seed =
+                        read_exactly::<MIX_SEED_LEN>(&path).map_err(|e| unreadable(&path, &e))?;
+                    match tags::load(&self.db, &self.folder.join(EPOCHS), file.epoch) {
+                        Some(seen) => Kept::Key { seed: MixSeed::from_bytes(&seed), seen },
+                        None => {
+                            tracing::warn!("replay tags were lost: an epoch's key is given up");
+                            self.withdraw_seed(file.epoch)?;
+                            Kept::Withdrawn
+                        }
+                    }
+                }
+                _ => continue,
+            };
+            epochs.push((file.epoch, kept));
         }
-        Ok(seeds)
+        Ok(epochs)
     }
 
     /// Keeps a mix key's seed; when this returns it is on disk.
@@ -170,45 +223,113 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub fn keep_seed(&self, epoch: Epoch, seed: &MixSeed) -> Result<(), Failure> {
-        self.write(&format!("epochs/{}", epoch.number()), seed.as_bytes())
+        self.write(&format!("{EPOCHS}/{}", epoch.number()), seed.as_bytes())
     }
 
-    /// Removes the seeds of all epochs before `oldest`.
+    /// Keeps that an epoch has no key any more, and destroys the one it had.
     ///
     /// # Errors
-    /// If one cannot be removed.
+    /// If either cannot be done.
+    pub fn withdraw_seed(&self, epoch: Epoch) -> Result<(), Failure> {
+        self.write(&format!("{EPOCHS}/{}{WITHDRAWN}", epoch.number()), &[])?;
+        let path = self.epoch_path(epoch, SEED);
+        destroy(&path).map_err(|error| unreadable(&path, &error))
+    }
+
+    /// Removes what is kept of all epochs before `oldest`, but for their tags: [`Store::tags`].
+    ///
+    /// # Errors
+    /// If something cannot be removed.
     pub fn forget_seeds(&self, oldest: Epoch) -> Result<(), Failure> {
-        for (epoch, path) in self.seed_files()? {
-            if epoch < oldest {
-                fs::remove_file(&path).map_err(|error| {
-                    Failure::new(Kind::State, format!("{}: {error}", path.display()))
-                })?;
-            }
+        for file in self.epoch_files()?.into_iter().filter(|file| file.epoch < oldest) {
+            let path = self.epoch_path(file.epoch, file.kind);
+            destroy(&path).map_err(|error| unreadable(&path, &error))?;
         }
         Ok(())
     }
 
-    /// The statements of all records kept here.
+    /// Who keeps the replay tags, on a thread of its own.
     #[must_use]
-    pub fn statements(&self) -> Vec<Vec<u8>> {
-        self.records.iter().values().filter_map(Result::ok).map(|octets| octets.to_vec()).collect()
+    pub fn tags(&self) -> TagKeeper {
+        TagKeeper::new(self.db.clone(), self.folder.join(EPOCHS))
     }
 
-    /// Keeps a node's newest record. A record lost with a crash is fetched from peers again.
+    /// The last record of one's own.
+    #[must_use]
+    pub fn own(&self) -> Option<Vec<u8>> {
+        let mut octets = Vec::new();
+        let file = File::open(self.folder.join("own")).ok()?;
+        let limit = u64::try_from(MAX_RECORD).unwrap_or(u64::MAX);
+        file.take(limit).read_to_end(&mut octets).ok()?;
+        Some(octets)
+    }
+
+    /// Keeps the last record of one's own; when this returns it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_own(&self, octets: &[u8]) -> Result<(), Failure> {
+        self.write("own", octets)
+    }
+
+    /// All statements kept here.
+    #[must_use]
+    pub fn statements(&self) -> Vec<Vec<u8>> {
+        let octets = self.statements.iter().values().filter_map(Result::ok);
+        octets.map(|octets| octets.to_vec()).collect()
+    }
+
+    /// Keeps a statement. One that is lost with a crash is fetched from peers again.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn keep_record(&self, record: &Record) -> Result<(), Failure> {
-        let kept = self.records.insert(record.node().as_bytes(), record.octets().as_ref());
+    pub fn keep_statement(&self, name: &ItemId, octets: &[u8]) -> Result<(), Failure> {
+        let kept = self.statements.insert(name.as_bytes(), octets);
         kept.map(drop).map_err(|error| self.database(&error))
     }
 
-    /// Forgets a node's record.
+    /// Forgets statements.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn forget_record(&self, node: &NodeId) -> Result<(), Failure> {
-        self.records.remove(node.as_bytes()).map(drop).map_err(|error| self.database(&error))
+    pub fn forget_statements(&self, names: &[ItemId]) -> Result<(), Failure> {
+        for name in names {
+            self.statements.remove(name.as_bytes()).map_err(|error| self.database(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The lines of a file that is a list; none if there is no such file.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn list<T: FromStr>(&self, list: List) -> Result<Vec<T>, Failure> {
+        let path = self.folder.join(list.name());
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let lines = text.lines().map(|line| line.parse::<T>().ok());
+                let lines: Option<Vec<T>> = lines.collect();
+                lines.ok_or_else(|| {
+                    unreadable(&path, &"not a list of what it should hold")
+                        .remedy("correct or remove it")
+                })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    }
+
+    /// Writes a list; an empty one is no file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_list<T: fmt::Display>(&self, list: List, lines: &[T]) -> Result<(), Failure> {
+        let path = self.folder.join(list.name());
+        if lines.is_empty() {
+            return destroy(&path).map_err(|error| unreadable(&path, &error));
+        }
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.write(list.name(), text.as_bytes())
     }
 
     /// Writes out what the database still holds in memory.
@@ -222,22 +343,83 @@ impl Store {
         Failure::new(Kind::State, format!("{}/db: {error}", self.folder.display()))
     }
 
-    fn seed_files(&self) -> Result<Vec<(Epoch, PathBuf)>, Failure> {
-        let folder = self.folder.join("epochs");
-        let entries = fs::read_dir(&folder)
-            .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
+    fn epoch_files(&self) -> Result<Vec<EpochFile>, Failure> {
+        let folder = self.folder.join(EPOCHS);
+        let entries = fs::read_dir(&folder).map_err(|error| unreadable(&folder, &error))?;
         let files = entries.filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let number = path.file_name()?.to_str()?.parse().ok()?;
-            Some((Epoch::new(number), path))
+            let name = entry.ok()?.file_name();
+            let name = name.to_str()?;
+            let kinds = [WITHDRAWN, tags::MARK, SEED].into_iter();
+            let (number, kind) =
+                kinds.filter_map(|kind| Some((name.strip_suffix(kind)?, kind))).next()?;
+            Some(EpochFile { epoch: Epoch::new(number.parse().ok()?), kind })
         });
         Ok(files.collect())
+    }
+
+    fn epoch_path(&self, epoch: Epoch, kind: &str) -> PathBuf {
+        self.folder.join(EPOCHS).join(format!("{}{kind}", epoch.number()))
     }
 
     fn write(&self, name: &str, octets: &[u8]) -> Result<(), Failure> {
         let path = self.folder.join(name);
         write_whole(&path, octets)
             .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", path.display())))
+    }
+}
+
+/// The lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Nodes that this node's routes avoid.
+    Banned,
+    /// Nodes that it chose to link to, and dials first.
+    Peers,
+    /// Tokens that it has handed out.
+    Invites,
+    /// The token that it was given, with who gave it.
+    Invite,
+}
+
+impl List {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::Peers => "peers",
+            Self::Invites => "invites",
+            Self::Invite => "invite",
+        }
+    }
+}
+
+const EPOCHS: &str = "epochs";
+/// What the names of the files of an epoch end with.
+const SEED: &str = "";
+const WITHDRAWN: &str = ".withdrawn";
+
+#[derive(PartialEq, Eq)]
+struct EpochFile {
+    epoch: Epoch,
+    kind: &'static str,
+}
+
+fn unreadable(path: &Path, error: &dyn fmt::Display) -> Failure {
+    Failure::new(Kind::State, format!("{}: {error}", path.display()))
+}
+
+/// Overwrites a file, as far as the file system does that in place, and removes it.
+fn destroy(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(4096);
+    file.write_all_at(&vec![0; length], 0)?;
+    file.sync_all()?;
+    fs::remove_file(path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -271,7 +453,7 @@ fn read_exactly<const N: usize>(path: &Path) -> io::Result<Zeroizing<[u8; N]>> {
 
 fn lock(folder: &Path) -> Result<File, Failure> {
     let path = folder.join("lock");
-    let fail = |error: &dyn std::fmt::Display| {
+    let fail = |error: &dyn fmt::Display| {
         Failure::new(Kind::State, format!("{}: {error}", path.display()))
     };
     let mut options = OpenOptions::new();
@@ -285,17 +467,19 @@ fn lock(folder: &Path) -> Result<File, Failure> {
     }
 }
 
-fn check_version(folder: &Path) -> Result<(), Failure> {
+/// The version of a folder that can be used; a new folder gets the present one.
+fn check_version(folder: &Path) -> Result<String, Failure> {
     let path = folder.join("version");
-    let fail = |error: &dyn std::fmt::Display| {
+    let fail = |error: &dyn fmt::Display| {
         Failure::new(Kind::State, format!("{}: {error}", path.display()))
     };
     match fs::read_to_string(&path) {
-        Ok(version) if version == VERSION => Ok(()),
+        Ok(version) if version == VERSION || version == VERSION_1 => Ok(version),
         Ok(_) => Err(fail(&"the state folder is of another version")
             .remedy("use the fog that wrote it, or another --state-dir")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_whole(&path, VERSION.as_bytes()).map_err(|error| fail(&error))
+            write_whole(&path, VERSION.as_bytes()).map_err(|error| fail(&error))?;
+            Ok(VERSION.to_owned())
         }
         Err(error) => Err(fail(&error)),
     }
@@ -305,6 +489,7 @@ fn check_version(folder: &Path) -> Result<(), Failure> {
 mod tests {
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
+    use sphinx::ReplayTag;
 
     use super::*;
 
@@ -327,7 +512,7 @@ mod tests {
         assert_eq!(store.identity(&mut rng).unwrap().node(), node);
         assert!(store.bind(&node).is_ok() && store.bind(&node).is_ok());
         assert!(store.bind(&NodeId::from_bytes([1; 32])).is_err());
-        let mut epochs: Vec<_> = store.seeds().unwrap().iter().map(|(e, _)| e.number()).collect();
+        let mut epochs: Vec<_> = store.epochs().unwrap().iter().map(|(e, _)| e.number()).collect();
         epochs.sort_unstable();
         assert_eq!(epochs, [7, 8]);
         for file in ["identity", "version", "lock", "epochs/7"] {
@@ -337,6 +522,119 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
+    fn tags(epoch: u32, from: u8, to: u8) -> Vec<(Epoch, ReplayTag)> {
+        (from..to).map(|n| (Epoch::new(epoch), ReplayTag::from_bytes([n; 16]))).collect()
+    }
+
+    /// What was kept of the epochs 5 and 6: how many tags, or that the key is gone.
+    fn kept(store: &Store) -> [Option<usize>; 2] {
+        let epochs = store.epochs().unwrap();
+        [5, 6].map(|number| {
+            let found = epochs.iter().find(|(epoch, _)| *epoch == Epoch::new(number));
+            match &found.unwrap().1 {
+                Kept::Key { seen, .. } => Some(seen.len()),
+                Kept::Withdrawn => None,
+            }
+        })
+    }
+
+    #[test]
+    fn a_key_whose_tags_may_be_lost_is_given_up_and_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let mut rng = StdRng::seed_from_u64(1);
+        let seeds = [5, 6].map(|epoch| (epoch, MixSeed::generate(&mut rng)));
+        {
+            let store = Store::open(&path).unwrap();
+            for (epoch, seed) in &seeds {
+                store.keep_seed(Epoch::new(*epoch), seed).unwrap();
+            }
+            let mut keeper = store.tags();
+            keeper.keep(&tags(5, 0, 10)).unwrap();
+            keeper.keep(&[tags(5, 8, 20), tags(6, 0, 3)].concat()).unwrap();
+        }
+        {
+            let store = Store::open(&path).unwrap();
+            assert_eq!(kept(&store), [Some(20), Some(3)]);
+            // As after a power failure: the mark is there, a tag is not.
+            let tree = store.db.open_tree("tags-5").unwrap();
+            tree.remove([7; 16]).unwrap();
+            // And here the mark was cut.
+            fs::write(path.join("epochs/6.mark"), [0; 9]).unwrap();
+            assert_eq!(kept(&store), [None, None]);
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(kept(&store), [None, None]);
+        assert!(!path.join("epochs/5").exists(), "the seed is destroyed");
+        for (_, seed) in &seeds {
+            assert!(!found_in(&path, seed.as_bytes()));
+        }
+        store.tags().forget(Epoch::new(7)).unwrap();
+        store.forget_seeds(Epoch::new(7)).unwrap();
+        assert!(store.epochs().unwrap().is_empty());
+        assert_eq!(fs::read_dir(path.join("epochs")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn killed_between_the_tags_and_their_mark_nothing_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let mut rng = StdRng::seed_from_u64(1);
+        let store = Store::open(&path).unwrap();
+        for epoch in [5, 6] {
+            store.keep_seed(Epoch::new(epoch), &MixSeed::generate(&mut rng)).unwrap();
+        }
+        store.tags().keep(&tags(5, 0, 10)).unwrap();
+        let mark = fs::read(path.join("epochs/5.mark")).unwrap();
+        store.tags().keep(&tags(5, 10, 30)).unwrap();
+        fs::write(path.join("epochs/5.mark"), mark).unwrap();
+        // A mark that was made and not written yet.
+        fs::write(path.join("epochs/6.mark"), []).unwrap();
+        assert_eq!(kept(&store), [Some(30), Some(0)]);
+        // Between the two steps of giving a key up.
+        fs::write(path.join("epochs/5.withdrawn"), []).unwrap();
+        assert_eq!(kept(&store), [None, Some(0)]);
+        assert!(!path.join("epochs/5").exists());
+    }
+
+    fn found_in(folder: &Path, octets: &[u8]) -> bool {
+        fs::read_dir(folder).unwrap().any(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                return found_in(&path, octets);
+            }
+            fs::read(path).unwrap().windows(octets.len()).any(|window| window == octets)
+        })
+    }
+
+    #[test]
+    fn what_the_first_layout_kept_is_there_and_lists_are_what_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        {
+            let store = Store::open(&path).unwrap();
+            let old = store.db.open_tree("records").unwrap();
+            old.insert([1; 32], &b"a record"[..]).unwrap();
+            fs::write(path.join("version"), VERSION_1).unwrap();
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.statements(), [b"a record".to_vec()]);
+        assert_eq!(fs::read_to_string(path.join("version")).unwrap(), VERSION);
+        store.forget_statements(&[ItemId::of(b"a record")]).unwrap();
+        assert!(store.statements().is_empty());
+        assert!(store.own().is_none());
+        store.keep_own(b"own").unwrap();
+        assert_eq!(store.own().unwrap(), b"own");
+
+        assert!(store.list::<u32>(List::Peers).unwrap().is_empty());
+        store.keep_list(List::Peers, &[3, 5]).unwrap();
+        assert_eq!(store.list::<u32>(List::Peers).unwrap(), [3, 5]);
+        fs::write(path.join("peers"), "3\nx\n").unwrap();
+        assert!(store.list::<u32>(List::Peers).is_err());
+        store.keep_list::<u32>(List::Peers, &[]).unwrap();
+        assert!(!path.join("peers").exists());
+    }
+
     #[test]
     fn a_folder_that_is_open_damaged_or_newer_is_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -344,7 +642,7 @@ mod tests {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(open(folder.path()).unwrap_err().contains("other users"));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        fs::write(folder.path().join("version"), "2\n").unwrap();
+        fs::write(folder.path().join("version"), "3\n").unwrap();
         assert!(open(folder.path()).unwrap_err().contains("another version"));
         fs::write(folder.path().join("version"), VERSION).unwrap();
         fs::write(folder.path().join("identity"), [0; 31]).unwrap();

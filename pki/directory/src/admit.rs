@@ -1,32 +1,96 @@
-//! What becomes of a verified record, beside the ones already known.
+//! What becomes of a verified statement, beside the ones already known.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use record::{Record, RecordHash, Unverified};
+use record::{Admission, Proof, Record, RecordHash, Vouch};
+
+use crate::trust::Words;
 
 /// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
-/// new one. 10,000 identities with 4 records of 5 KB are 200 MB.
+/// new one. 10,000 identities with 2 records of 10 KB (octets, and keys taken apart) are 200 MB.
 const MAX_IDENTITIES: usize = 10_000;
+/// Of those that nobody vouches for, in a network where that matters: the others keep their room.
+const MAX_STRANGERS: usize = 2_000;
+/// Identities never heard of that gossip may bring in one network hour: 20 MB. What is turned away comes
+/// with a later record, or with a catch-up.
+const MAX_NEWCOMERS_AN_HOUR: usize = 2_000;
 /// Records held for one identity: the one that the present hour's view needs, the newest, and between
 /// them what may become the next hour's.
 const MAX_RECORDS: usize = 4;
 
-/// How far apart the records of one identity must be dated: a twelfth of an hour. Closer ones are not
-/// taken in, so that nobody makes others verify, keep and pass on without end.
+/// How far apart the records of one identity must be dated, and the words of one identity about another: a
+/// twelfth of an hour. Closer ones are not taken in, so that nobody makes others verify, keep and pass on
+/// without end.
 #[must_use]
 pub fn spacing(schedule: &Schedule) -> Duration {
     schedule.hour() / 12
 }
 
-/// Every verified record that has not lapsed.
+/// Names a statement among those held: the first 16 octets of its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ItemId([u8; Self::LEN]);
+
+impl ItemId {
+    /// Octets.
+    pub const LEN: usize = 16;
+
+    /// Takes 16 octets.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 octets.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+
+    /// The name of a statement's octets.
+    #[must_use]
+    pub fn of(octets: &[u8]) -> Self {
+        Self::cut(blake3::hash(octets).as_bytes())
+    }
+
+    fn named(hash: RecordHash) -> Self {
+        Self::cut(hash.as_bytes())
+    }
+
+    fn cut(hash: &[u8; 32]) -> Self {
+        hash.first_chunk().map_or(Self([0; Self::LEN]), |first| Self(*first))
+    }
+}
+
+/// Every verified statement that still matters.
 pub struct Directory {
-    schedule: Schedule,
-    /// By when records for the present hour's view were published.
-    settled: Time,
-    entries: BTreeMap<NodeId, Entry>,
+    pub(crate) schedule: Schedule,
+    /// By when statements for the present hour's view were published.
+    pub(crate) settled: Time,
+    pub(crate) entries: BTreeMap<NodeId, Entry>,
+    pub(crate) words: Words,
+    /// Everything held, as reconciliation compares it.
+    pub(crate) items: BTreeMap<ItemId, Item>,
+    /// Names of what was held, until somebody asks for them.
+    forgotten: Vec<ItemId>,
+    newcomers: usize,
+}
+
+pub(crate) struct Item {
+    pub(crate) octets: Arc<[u8]>,
+    /// Gossip has passed it on, or need not any more.
+    is_passed_on: bool,
+}
+
+/// How a statement came. What gossip brings has to be news; a catch-up also fills gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// By gossip.
+    ByGossip,
+    /// By reconciliation, or from the disk.
+    ByCatchUp,
 }
 
 /// A record that was taken in.
@@ -38,127 +102,212 @@ pub enum Admitted {
     Renewal,
 }
 
-/// Why a verified record is not taken in, and not passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+/// Why a verified statement is not taken in, and not passed on.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Unwanted {
     /// It is known already.
     #[error("known")]
     Known,
-    /// A record with a higher sequence number is known.
+    /// A later one is known.
     #[error("older")]
     Older,
     /// Dated before the newest one known, or too soon after it.
     #[error("too soon")]
     TooSoon,
-    /// Another record with the same sequence number is known.
-    #[error("second of its number")]
-    SecondOfNumber,
-    /// Another mix key is known for one of its epochs.
-    #[error("second key for one epoch")]
-    SecondKey,
+    /// It cannot stand beside one that is known.
+    #[error("its author broke its word")]
+    Broken(Arc<Proof>),
     /// The directory is full of others.
     #[error("full")]
     Full,
+    /// Too many new identities in this hour.
+    #[error("too many newcomers")]
+    Crowded,
+    /// A word of somebody that nobody vouches for, or a proof against somebody that nobody knows.
+    #[error("of no consequence")]
+    Idle,
 }
 
-struct Entry {
-    /// The newest record passed on in gossip.
-    passed_on: Option<RecordHash>,
+#[derive(Default)]
+pub(crate) struct Entry {
     /// Ascending by sequence number.
-    records: Vec<Arc<Record>>,
-    /// BLAKE3 of the mix key of every epoch that may still matter, whichever record held it.
-    keys: BTreeMap<Epoch, [u8; 32]>,
+    pub(crate) records: Vec<Arc<Record>>,
+    /// The newest record that holds the key of each epoch that may still matter.
+    keys: BTreeMap<Epoch, Arc<Record>>,
+    pub(crate) proof: Option<Arc<Proof>>,
 }
 
 impl Directory {
-    /// An empty directory.
+    /// An empty directory of a network.
     #[must_use]
-    pub fn new(schedule: Schedule) -> Self {
-        Self { schedule, settled: Time::default(), entries: BTreeMap::new() }
+    pub fn new(schedule: Schedule, admission: &Admission) -> Self {
+        Self {
+            schedule,
+            settled: Time::default(),
+            entries: BTreeMap::new(),
+            words: Words::new(admission),
+            items: BTreeMap::new(),
+            forgotten: Vec::new(),
+            newcomers: 0,
+        }
     }
 
     /// Takes in a record, or says why not. Nothing known is ever displaced by something older.
     ///
     /// # Errors
-    /// [`Unwanted`].
-    pub fn admit(&mut self, record: Record) -> Result<(Admitted, Arc<Record>), Unwanted> {
+    /// [`Unwanted`]; with [`Unwanted::Broken`] there is a proof for [`Directory::convict`].
+    pub fn admit(
+        &mut self,
+        record: Record,
+        brought: Brought,
+    ) -> Result<(Admitted, Arc<Record>), Unwanted> {
         let node = record.node();
-        if !self.entries.contains_key(&node) && self.entries.len() >= MAX_IDENTITIES {
-            return Err(Unwanted::Full);
-        }
-        let record = Arc::new(record);
-        match self.entries.get_mut(&node) {
-            None => {
-                let mut entry =
-                    Entry { passed_on: None, records: Vec::new(), keys: BTreeMap::new() };
-                entry.insert(&record, self.settled);
-                self.entries.insert(node, entry);
-                Ok((Admitted::Newcomer, record))
-            }
+        let admitted = match self.entries.get(&node) {
             Some(entry) => {
-                entry.check(&record, spacing(&self.schedule))?;
-                entry.insert(&record, self.settled);
-                Ok((Admitted::Renewal, record))
+                entry.check(&record, brought, self.settled, spacing(&self.schedule))?;
+                if entry.records.is_empty() { Admitted::Newcomer } else { Admitted::Renewal }
+            }
+            None => {
+                self.check_room(&node, brought)?;
+                self.newcomers += usize::from(brought == Brought::ByGossip);
+                Admitted::Newcomer
+            }
+        };
+        let record = Arc::new(record);
+        self.hold(record.hash(), record.octets());
+        let entry = self.entries.entry(node).or_default();
+        let gone = entry.insert(&record, self.settled);
+        let newest = entry.records.last().map(|newest| newest.hash());
+        for older in &entry.records {
+            // Gossip is for news.
+            if Some(older.hash()) != newest
+                && let Some(item) = self.items.get_mut(&ItemId::named(older.hash()))
+            {
+                item.is_passed_on = true;
             }
         }
+        self.release(gone.iter().map(|record| record.hash()));
+        Ok((admitted, record))
     }
 
-    /// Says by when records for the present hour's view were published: those stay, however often
-    /// their authors renew them, and are served to who joins in the middle of the hour.
-    pub fn turn_hour(&mut self, settled: Time) {
-        self.settled = settled;
-    }
-
-    /// Takes in a record that a catch-up brought: as [`Directory::admit`] does, and also one that is
-    /// older than the newest known but is what the present hour's view needs.
+    /// Takes in a node's word about another.
     ///
     /// # Errors
     /// [`Unwanted`].
-    pub fn admit_synced(&mut self, record: Record) -> Result<(Admitted, Arc<Record>), Unwanted> {
-        let settled = self.settled;
-        let spacing = spacing(&self.schedule);
-        match self.entries.get_mut(&record.node()) {
-            Some(entry) if entry.misses(&record, settled, spacing) => {
-                let record = Arc::new(record);
-                entry.insert(&record, settled);
-                Ok((Admitted::Renewal, record))
+    pub fn note_word(&mut self, vouch: Vouch) -> Result<Arc<Vouch>, Unwanted> {
+        let vouch = Arc::new(vouch);
+        let gone = self.words.insert(&vouch, spacing(&self.schedule), self.settled)?;
+        self.release(gone.iter().map(|word| word.hash()));
+        self.hold(vouch.hash(), vouch.octets());
+        Ok(vouch)
+    }
+
+    /// Takes in a proof. Its identity is routed through no more until the epochs that it concerns are
+    /// past and, where vouches count, somebody vouches for it with a later date. One proof for each
+    /// identity is kept: the one that concerns the latest epoch.
+    ///
+    /// # Errors
+    /// [`Unwanted`].
+    pub fn convict(&mut self, proof: Arc<Proof>) -> Result<(), Unwanted> {
+        let node = proof.node();
+        match self.entries.get(&node) {
+            None if !self.words.is_known(&node) => return Err(Unwanted::Idle),
+            None => self.check_room(&node, Brought::ByCatchUp)?,
+            Some(entry) => match &entry.proof {
+                Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
+                Some(known) if known.last_epoch() >= proof.last_epoch() => {
+                    return Err(Unwanted::Older);
+                }
+                Some(_) | None => {}
+            },
+        }
+        self.hold(proof.hash(), proof.octets());
+        let before = self.entries.entry(node).or_default().proof.replace(proof);
+        self.release(before.iter().map(|proof| proof.hash()));
+        Ok(())
+    }
+
+    fn hold(&mut self, hash: RecordHash, octets: &Arc<[u8]>) {
+        let item = Item { octets: Arc::clone(octets), is_passed_on: false };
+        self.items.insert(ItemId::named(hash), item);
+    }
+
+    fn release(&mut self, hashes: impl Iterator<Item = RecordHash>) {
+        for hash in hashes {
+            let name = ItemId::named(hash);
+            if self.items.remove(&name).is_some() {
+                self.forgotten.push(name);
             }
-            _ => self.admit(record),
         }
     }
 
-    /// Whether these octets are the newest record of somebody and not passed on yet; from then on they
-    /// are.
+    /// The names of statements that were held and are not any more, each once.
+    pub fn take_forgotten(&mut self) -> Vec<ItemId> {
+        core::mem::take(&mut self.forgotten)
+    }
+
+    fn check_room(&self, node: &NodeId, brought: Brought) -> Result<(), Unwanted> {
+        if self.entries.len() >= MAX_IDENTITIES {
+            return Err(Unwanted::Full);
+        }
+        let is_stranger = |node: &NodeId| !self.words.is_known(node);
+        if self.words.matter() && is_stranger(node) && self.entries.len() >= MAX_STRANGERS {
+            let strangers = self.entries.keys().filter(|node| is_stranger(node)).count();
+            if strangers >= MAX_STRANGERS {
+                return Err(Unwanted::Full);
+            }
+        }
+        if brought == Brought::ByGossip && self.newcomers >= MAX_NEWCOMERS_AN_HOUR {
+            return Err(Unwanted::Crowded);
+        }
+        Ok(())
+    }
+
+    /// Says by when statements for the present hour's view were published. Of each identity the newest
+    /// of those stays, however often it is renewed, and what came before that goes.
+    pub fn turn_hour(&mut self, settled: Time) {
+        self.settled = settled;
+        self.newcomers = 0;
+        let mut gone = self.words.prune(settled);
+        for entry in self.entries.values_mut() {
+            gone.extend(entry.prune(settled).iter().map(|record| record.hash()));
+        }
+        self.release(gone.into_iter());
+    }
+
+    /// Whether these octets are held, news, and not passed on by gossip yet; from then on they are.
     pub fn pass_on(&mut self, octets: &[u8]) -> bool {
-        let Ok(claimed) = Unverified::parse(octets) else { return false };
-        let Some(entry) = self.entries.get_mut(&claimed.claimed_node()) else { return false };
-        let Some(newest) = entry.records.last() else { return false };
-        let is_news = newest.octets().as_ref() == octets && entry.passed_on != Some(newest.hash());
-        if is_news {
-            entry.passed_on = Some(newest.hash());
-        }
-        is_news
+        let Some(item) = self.items.get_mut(&ItemId::of(octets)) else { return false };
+        !core::mem::replace(&mut item.is_passed_on, true)
     }
 
-    /// Forgets records whose every epoch is past, and returns the identities that are gone.
+    /// Forgets what lies in the past, and returns the identities that are gone.
     pub fn expire(&mut self, now: Time) -> Vec<NodeId> {
         let oldest = self.schedule.oldest_held(now);
+        let mut hashes = self.words.expire(now);
         let mut gone = Vec::new();
         self.entries.retain(|node, entry| {
-            entry.records.retain(|record| record.epochs().last() >= Some(oldest));
+            let lapsed = |record: &Arc<Record>| record.epochs().last() < Some(oldest);
+            hashes.extend(entry.records.extract_if(.., |record| lapsed(record)).map(|r| r.hash()));
             entry.keys.retain(|epoch, _| *epoch >= oldest);
-            if entry.records.is_empty() {
+            let is_over = |proof: &mut Arc<Proof>| {
+                proof.last_epoch() < oldest && !self.words.awaits(node, proof.dated())
+            };
+            hashes.extend(entry.proof.take_if(is_over).map(|proof| proof.hash()));
+            let stays = !entry.records.is_empty() || entry.proof.is_some();
+            if !stays {
                 gone.push(*node);
             }
-            !entry.records.is_empty()
+            stays
         });
+        self.release(hashes.into_iter());
         gone
     }
 
     /// Whether a live record of this node is known.
     #[must_use]
     pub fn knows(&self, node: &NodeId) -> bool {
-        self.entries.contains_key(node)
+        self.newest(node).is_some()
     }
 
     /// The newest record of a node.
@@ -167,33 +316,44 @@ impl Directory {
         self.entries.get(node)?.records.last()
     }
 
+    /// The proof against a node, as long as it counts at `at`.
+    #[must_use]
+    pub fn conviction(&self, node: &NodeId, at: Time) -> Option<&Arc<Proof>> {
+        let proof = self.entries.get(node)?.proof.as_ref()?;
+        let is_past = proof.last_epoch() < self.schedule.epoch_at(at);
+        let is_over = is_past && !self.words.awaits(node, proof.dated());
+        (!is_over).then_some(proof)
+    }
+
     /// The newest record of every node, by identity.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.entries.values().filter_map(|entry| entry.records.last())
     }
 
-    /// For every node after this one, by identity: its newest settled record, and after
-    /// it its newest, if that is another.
-    pub(crate) fn after(
-        &self,
-        node: Option<NodeId>,
-    ) -> impl Iterator<Item = (NodeId, Vec<&Arc<Record>>)> {
-        use core::ops::Bound::{Excluded, Unbounded};
-        let from = node.map_or(Unbounded, Excluded);
-        self.entries.range((from, Unbounded)).map(move |(node, entry)| {
-            let is_settled = |record: &&Arc<Record>| record.published_at() <= self.settled;
-            let old = entry.records.iter().rev().find(is_settled);
-            let newest = entry.records.last();
-            let newest = newest.filter(|new| old.is_none_or(|old| old.hash() != new.hash()));
-            (*node, old.into_iter().chain(newest).collect())
-        })
-    }
-
     /// For every node its newest record published by `deadline`.
     pub(crate) fn published_by(&self, deadline: Time) -> impl Iterator<Item = &Arc<Record>> {
-        self.entries.values().filter_map(move |entry| {
-            entry.records.iter().rev().find(|record| record.published_at() <= deadline)
-        })
+        self.entries.values().filter_map(move |entry| entry.settled(deadline))
+    }
+
+    /// The octets of everything held, for the disk.
+    pub fn statements(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.items.values().map(|item| &item.octets)
+    }
+
+    /// The vouches of one node that hold, the newest for each subject.
+    pub fn vouches_by(&self, voucher: &NodeId) -> impl Iterator<Item = &Arc<Vouch>> {
+        self.words.by_newest(voucher)
+    }
+
+    /// Whether a node's word about others counts at present.
+    #[must_use]
+    pub fn may_vouch(&self, node: &NodeId) -> bool {
+        self.words.may_vouch(node)
+    }
+
+    /// Who vouches for a node at present.
+    pub fn vouchers_of(&self, subject: &NodeId) -> impl Iterator<Item = NodeId> {
+        self.words.about(subject).map(|vouch| vouch.voucher())
     }
 
     /// How many identities are known.
@@ -208,17 +368,6 @@ impl Directory {
         self.entries.is_empty()
     }
 
-    /// What a record says of its author's directory, 32 octets: BLAKE3 over the hashes of the newest
-    /// records, in the order of identities.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for record in self.iter() {
-            hasher.update(record.hash().as_bytes());
-        }
-        *hasher.finalize().as_bytes()
-    }
-
     /// When epochs and hours begin.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {
@@ -227,70 +376,67 @@ impl Directory {
 }
 
 impl Entry {
-    fn check(&self, record: &Record, spacing: Duration) -> Result<(), Unwanted> {
+    fn check(
+        &self,
+        record: &Record,
+        brought: Brought,
+        settled: Time,
+        spacing: Duration,
+    ) -> Result<(), Unwanted> {
         if self.records.iter().any(|known| known.hash() == record.hash()) {
             return Err(Unwanted::Known);
         }
-        if self.records.iter().any(|known| known.sequence() == record.sequence()) {
-            return Err(Unwanted::SecondOfNumber);
+        // Before the order: two keys for one epoch are two whatever their records' numbers.
+        let known = self.records.iter().chain(self.keys.values());
+        if let Some(proof) = known.into_iter().find_map(|known| Proof::of(known, record)) {
+            return Err(Unwanted::Broken(Arc::new(proof)));
         }
-        // Before the order: a second key is one whatever its record's number.
-        let differs = |(epoch, hash): &(Epoch, [u8; 32])| {
-            self.keys.get(epoch).is_some_and(|known| known != hash)
-        };
-        if key_hashes(record).any(|key| differs(&key)) {
-            return Err(Unwanted::SecondKey);
-        }
-        if self.records.last().is_some_and(|newest| record.sequence() < newest.sequence()) {
+        let is_later = |known: &&Arc<Record>| known.sequence() > record.sequence();
+        let is_settled = record.published_at() <= settled;
+        // What a catch-up may bring late: what this hour's view or the next needs.
+        let fills_a_gap = !is_settled
+            || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
+        if self.records.iter().any(|known| is_later(&known))
+            && (brought == Brought::ByGossip || !fills_a_gap)
+        {
             return Err(Unwanted::Older);
         }
-        let newest = self.records.last().map(|newest| newest.published_at());
-        if newest.is_some_and(|newest| record.published_at() < newest.plus(spacing)) {
-            return Err(Unwanted::TooSoon);
-        }
-        Ok(())
-    }
-
-    /// Whether an older record is what the view needs and is not here: settled, newer than every other
-    /// settled one, and at odds with nothing known.
-    fn misses(&self, record: &Record, settled: Time, spacing: Duration) -> bool {
-        let is_settled = record.published_at() <= settled;
-        let apart = |known: &Arc<Record>| {
+        let is_apart = |known: &Arc<Record>| {
             let (first, second) = if known.sequence() < record.sequence() {
                 (known.published_at(), record.published_at())
             } else {
                 (record.published_at(), known.published_at())
             };
-            known.sequence() != record.sequence() && second >= first.plus(spacing)
+            second >= first.plus(spacing)
         };
-        let newer = |known: &Arc<Record>| {
-            known.sequence() > record.sequence() && known.published_at() <= settled
-        };
-        let same_keys = |(epoch, hash): (Epoch, [u8; 32])| {
-            self.keys.get(&epoch).is_none_or(|known| *known == hash)
-        };
-        is_settled
-            && self.records.last().is_some_and(|last| record.sequence() < last.sequence())
-            && self.records.iter().all(apart)
-            && !self.records.iter().any(newer)
-            && key_hashes(record).all(same_keys)
+        if self.records.iter().all(is_apart) { Ok(()) } else { Err(Unwanted::TooSoon) }
     }
 
     /// In its place by number. What is too much goes, oldest first, but never the newest settled one.
-    fn insert(&mut self, record: &Arc<Record>, settled: Time) {
-        self.keys.extend(key_hashes(record));
+    fn insert(&mut self, record: &Arc<Record>, settled: Time) -> Vec<Arc<Record>> {
+        for epoch in record.epochs() {
+            let holder = self.keys.entry(epoch).or_insert_with(|| Arc::clone(record));
+            if holder.sequence() < record.sequence() {
+                *holder = Arc::clone(record);
+            }
+        }
         let at = self.records.partition_point(|known| known.sequence() < record.sequence());
         self.records.insert(at, Arc::clone(record));
+        let mut gone = Vec::new();
         if self.records.len() > MAX_RECORDS {
             let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
-            self.records.remove(usize::from(needed == Some(0)));
+            gone.push(self.records.remove(usize::from(needed == Some(0))));
         }
+        gone
     }
-}
 
-fn key_hashes(record: &Record) -> impl Iterator<Item = (Epoch, [u8; 32])> + '_ {
-    record.epochs().filter_map(|epoch| {
-        let key = record.key(epoch)?;
-        Some((epoch, *blake3::hash(&key.to_bytes()).as_bytes()))
-    })
+    /// What came before the newest settled record.
+    fn prune(&mut self, settled: Time) -> Vec<Arc<Record>> {
+        let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
+        self.records.drain(..needed.unwrap_or(0)).collect()
+    }
+
+    pub(crate) fn settled(&self, deadline: Time) -> Option<&Arc<Record>> {
+        self.records.iter().rev().find(|record| record.published_at() <= deadline)
+    }
 }

@@ -1,19 +1,27 @@
-//! All verified records, what they say for one hour, and the choice of a route from that.
+//! All verified statements, what they say for one hour, and the choice of a route from that.
 //!
 //! ```text
-//! Record -> admit -> Directory -> partial_view(hour) -> PartialView -> if_sufficient -> View -> route
+//! Record -> admit ---.
+//! Vouch  -> note_word -> Directory -> partial_view(hour) -> PartialView -> if_sufficient -> View -> route
+//! Proof  -> convict -'
 //! ```
 //!
-//! A [`Directory`] changes with every record heard. A [`View`] does not change: it is a function of the
-//! records and an hour, the same for everybody who has the same records, and routes come from it alone.
+//! A [`Directory`] changes with every statement heard. A [`View`] does not change: it is a function of the
+//! statements and an hour, the same for everybody who has the same ones, and routes come from it alone.
 //! [`View::route`] is the only maker of a [`Route`].
 //!
 //! This crate talks to nobody: the octets of reconciliation are made and read here, and sent elsewhere.
 
 mod admit;
+mod clocks;
 mod sync;
+mod trust;
 mod view;
 
-pub use admit::{Admitted, Directory, Unwanted, spacing};
-pub use sync::{MAX_PAGE, MAX_REQUEST, Page, Request};
-pub use view::{PartialView, Route, RouteError, View};
+pub use admit::{Admitted, Brought, Directory, ItemId, Unwanted, spacing};
+pub use clocks::{Clocks, MAX_APART};
+pub use sync::{
+    Answer, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Rest, Step, Summary, Told,
+};
+pub use trust::{EXIT_PROBATION, RELAY_PROBATION};
+pub use view::{PartialView, Route, RouteError, Standing, View};

@@ -2,26 +2,60 @@
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keys::{Epoch, Hour, NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
-use record::Record;
+use record::{Breach, Record};
 
 use crate::admit::Directory;
+use crate::trust::{EXIT_PROBATION, RELAY_PROBATION};
 
-/// The records of one hour, however few.
+/// The usable nodes of one hour, however few.
 pub struct PartialView {
     taken: Time,
-    records: BTreeMap<NodeId, Arc<Record>>,
+    seats: BTreeMap<NodeId, Seat>,
 }
 
-/// The records of one hour, enough to route through. Held behind an `Arc` and replaced whole.
+/// The usable nodes of one hour, enough to route through. Held behind an `Arc` and replaced whole.
 pub struct View {
     taken: Time,
-    records: BTreeMap<NodeId, Arc<Record>>,
+    seats: BTreeMap<NodeId, Seat>,
+}
+
+/// A node's place in a view.
+#[derive(Clone)]
+struct Seat {
+    record: Arc<Record>,
+    /// Whether routes may end there, if its record says that it delivers.
+    use_as: Use,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Relay,
+    Exit,
+}
+
+/// How a node stands in an hour: whether its view holds it, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Routes go through it.
+    Routable,
+    /// They do, and end there from this time on only.
+    NotYetExit(Time),
+    /// It has no record that is old enough for this hour.
+    Unsettled,
+    /// It has none that holds a key for this time.
+    NoKey,
+    /// Nobody vouches for it.
+    NotVouched,
+    /// It is vouched for, and relays from this time on.
+    Probation(Time),
+    /// It broke its word.
+    Convicted(Breach),
 }
 
 /// Distinct nodes to send through, first to last; the last one is an exit that delivers what was asked.
@@ -40,27 +74,100 @@ pub enum RouteError {
 
 impl Directory {
     /// The view of an hour: for each identity the newest record published at least `settle` before the
-    /// hour began, if it has a key for that time.
+    /// hour began, if it has a key for that time, if there is no proof against it, and, where vouches
+    /// count, if words as old as that reach it and its probation is over.
     #[must_use]
     pub fn partial_view(&self, hour: Hour, settle: Duration) -> PartialView {
-        let taken = self.schedule().hour_start(hour);
-        self.view_of(self.published_by(taken.minus(settle)), taken)
+        let taken = self.schedule.hour_start(hour);
+        let deadline = taken.minus(settle);
+        self.view_of(self.published_by(deadline), deadline, taken)
     }
 
     /// The first view of a network that has just been started, taken at `now` from all that is known.
     #[must_use]
     pub fn first_view(&self, now: Time) -> PartialView {
-        self.view_of(self.iter(), now)
+        self.view_of(self.iter(), now, now)
     }
 
     fn view_of<'a>(
         &self,
         records: impl Iterator<Item = &'a Arc<Record>>,
+        deadline: Time,
         taken: Time,
     ) -> PartialView {
-        let epoch = self.schedule().epoch_at(taken);
-        let usable = records.filter(|record| record.key(epoch).is_some());
-        PartialView { taken, records: usable.map(|r| (r.node(), Arc::clone(r))).collect() }
+        let standings = self.words.standings(deadline, taken);
+        let seats = records.filter_map(|record| {
+            let use_as = match self.stands(record, standings.as_ref(), taken) {
+                Standing::Routable => Use::Exit,
+                Standing::NotYetExit(_) => Use::Relay,
+                Standing::Unsettled
+                | Standing::NoKey
+                | Standing::NotVouched
+                | Standing::Probation(_)
+                | Standing::Convicted(_) => return None,
+            };
+            Some((record.node(), Seat { record: Arc::clone(record), use_as }))
+        });
+        PartialView { taken, seats: seats.collect() }
+    }
+
+    fn stands(
+        &self,
+        record: &Record,
+        standings: Option<&BTreeMap<NodeId, crate::trust::Standing>>,
+        taken: Time,
+    ) -> Standing {
+        let node = record.node();
+        if let Some(proof) = self.conviction(&node, taken) {
+            return Standing::Convicted(proof.breach());
+        }
+        if record.key(self.schedule.epoch_at(taken)).is_none() {
+            return Standing::NoKey;
+        }
+        let Some(standings) = standings else { return Standing::Routable };
+        let Some(standing) = standings.get(&node) else { return Standing::NotVouched };
+        let relays = standing.over(RELAY_PROBATION, &self.schedule);
+        let exits = standing.over(EXIT_PROBATION, &self.schedule);
+        match () {
+            () if relays > taken => Standing::Probation(relays),
+            () if exits > taken && record.exit().is_some() => Standing::NotYetExit(exits),
+            () => Standing::Routable,
+        }
+    }
+
+    /// How every node stands in the view of an hour.
+    #[must_use]
+    pub fn standings(&self, hour: Hour, settle: Duration) -> BTreeMap<NodeId, Standing> {
+        let taken = self.schedule.hour_start(hour);
+        let deadline = taken.minus(settle);
+        let standings = self.words.standings(deadline, taken);
+        let stands = |(node, entry): (&NodeId, &crate::admit::Entry)| {
+            let settled = entry.settled(deadline);
+            let unsettled = || match self.conviction(node, taken) {
+                Some(proof) => Standing::Convicted(proof.breach()),
+                None => Standing::Unsettled,
+            };
+            let standing = settled
+                .map_or_else(unsettled, |record| self.stands(record, standings.as_ref(), taken));
+            (*node, standing)
+        };
+        self.entries.iter().map(stands).collect()
+    }
+
+    /// The hash of an hour's set, 32 octets, which a record says of its author's directory: BLAKE3 over
+    /// the hashes of the settled records with a key for that hour and no proof against them, in the order
+    /// of identities. Whom anybody vouches for makes no difference.
+    #[must_use]
+    pub fn set_hash(&self, hour: Hour, settle: Duration) -> [u8; 32] {
+        let taken = self.schedule.hour_start(hour);
+        let epoch = self.schedule.epoch_at(taken);
+        let mut hasher = blake3::Hasher::new();
+        for record in self.published_by(taken.minus(settle)) {
+            if record.key(epoch).is_some() && self.conviction(&record.node(), taken).is_none() {
+                hasher.update(record.hash().as_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
     }
 }
 
@@ -70,8 +177,8 @@ impl PartialView {
     /// # Errors
     /// [`RouteError::TooFewNodes`].
     pub fn if_sufficient(self) -> Result<View, RouteError> {
-        if self.records.len() > Route::MIN {
-            Ok(View { taken: self.taken, records: self.records })
+        if self.seats.len() > Route::MIN {
+            Ok(View { taken: self.taken, seats: self.seats })
         } else {
             Err(RouteError::TooFewNodes)
         }
@@ -79,6 +186,12 @@ impl PartialView {
 }
 
 impl View {
+    /// Whether it has enough nodes for a route; less after some were left out.
+    #[must_use]
+    pub fn is_sufficient(&self) -> bool {
+        self.seats.len() > Route::MIN
+    }
+
     /// The instant it speaks of.
     #[must_use]
     pub fn taken(&self) -> Time {
@@ -88,24 +201,31 @@ impl View {
     /// How many nodes are in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.seats.len()
     }
 
     /// Never: a view has enough nodes for a route.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.seats.is_empty()
     }
 
     /// The record of a node in this view.
     #[must_use]
     pub fn get(&self, node: &NodeId) -> Option<&Arc<Record>> {
-        self.records.get(node)
+        self.seats.get(node).map(|seat| &seat.record)
+    }
+
+    /// The same view without these nodes: what has become known of them cannot wait for the hour.
+    #[must_use]
+    pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
+        let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
+        Self { taken: self.taken, seats: seats.map(|(node, seat)| (*node, seat.clone())).collect() }
     }
 
     /// All records, by identity.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Record>> {
-        self.records.values()
+        self.seats.values().map(|seat| &seat.record)
     }
 
     /// Whether [`View::route`] would find a route.
@@ -163,12 +283,15 @@ impl View {
             (epochs.start().number()..=epochs.end().number())
                 .all(|number| record.key(Epoch::new(number)).is_some())
         };
-        let others = self.records.values().filter(|record| !own.contains(&record.node()));
-        let nodes: Vec<_> = others.filter(|record| has_keys(record)).collect();
-        if nodes.len() < Route::MIN {
+        let others = self.seats.iter().filter(|(node, _)| !own.contains(node));
+        let usable: Vec<_> =
+            others.map(|(_, seat)| seat).filter(|seat| has_keys(&seat.record)).collect();
+        if usable.len() < Route::MIN {
             return Err(RouteError::TooFewNodes);
         }
-        let exits: Vec<_> = nodes.iter().copied().filter(|record| allows(record)).collect();
+        let nodes = usable.iter().map(|seat| &seat.record).collect();
+        let exits = usable.into_iter().filter(|seat| seat.use_as == Use::Exit);
+        let exits: Vec<_> = exits.map(|seat| &seat.record).filter(|exit| allows(exit)).collect();
         if exits.is_empty() { Err(RouteError::NoExit) } else { Ok((nodes, exits)) }
     }
 }

@@ -1,110 +1,42 @@
-//! Views, routes and catching up over directories of real records.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+//! Views and routes over directories of real records.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fog_directory::{Admitted, Directory, Page, Request, Route, RouteError, Unwanted, View};
-use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
-use proptest::prelude::*;
+use common::{
+    MINUTE, directory, empty, epochs, exit, identity, read, record, record_naming, schedule, start,
+};
+use fog_directory::{Admitted, Brought, Directory, Route, RouteError, Unwanted, View};
+use keys::{Epoch, NodeId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Capabilities, Domains, Draft, ExitPolicy, Record, RecordHash, Unverified};
-
-const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
-const MINUTE: Duration = Duration::from_secs(60);
-
-fn schedule() -> Schedule {
-    Schedule::new(MINUTE * 180, MINUTE * 30, MINUTE * 10)
-}
-
-fn start() -> Time {
-    schedule().start(Epoch::new(165_000))
-}
-
-fn identity(number: u8) -> Identity {
-    Identity::from_seed(&[number; 32])
-}
-
-fn exit() -> ExitPolicy {
-    ExitPolicy { domains: Domains::Any, max_message: 1000, offers: Capabilities::NONE }
-}
-
-fn record(number: u8, sequence: u64, at: Time, exit: Option<ExitPolicy>) -> Record {
-    record_naming(&[], number, sequence, at, exit)
-}
-
-/// A record that names others as its family.
-fn record_naming(
-    family: &[u8],
-    number: u8,
-    sequence: u64,
-    at: Time,
-    exit: Option<ExitPolicy>,
-) -> Record {
-    let first = schedule().epoch_at(at);
-    let keys = (0..3)
-        .map(|ahead| {
-            let epoch = first.plus(ahead);
-            let seed = u64::from(number) << 32 | u64::from(epoch.number());
-            let seed = MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(seed));
-            (epoch, MixSecret::from_seed(&seed).public().clone())
-        })
-        .collect();
-    let draft = Draft {
-        sequence,
-        previous: RecordHash::NONE,
-        published_at: at,
-        keys,
-        exit,
-        contact: String::new(),
-        family: family.iter().map(|number| identity(*number).node()).collect(),
-        traffic: [0; 9],
-        digest: [0; 32],
-    };
-    let octets = draft.sign(&identity(number), &NETWORK).unwrap();
-    read(&octets, at)
-}
-
-fn read(octets: &[u8], at: Time) -> Record {
-    let signed = Unverified::parse(octets).unwrap().check_signature(&NETWORK).unwrap();
-    signed.timely(at, &schedule()).unwrap()
-}
-
-/// Nodes 1 to `count`; those up to `exits` are exits.
-fn directory(count: u8, exits: u8) -> Directory {
-    let mut directory = Directory::new(schedule());
-    for number in 1..=count {
-        let exit = (number <= exits).then(exit);
-        directory.admit(record(number, 1, start(), exit)).unwrap();
-    }
-    directory
-}
+use record::{Breach, Record, RecordHash};
 
 fn view(directory: &Directory) -> View {
     directory.first_view(start()).if_sufficient().unwrap()
 }
 
-fn epochs() -> std::ops::RangeInclusive<Epoch> {
-    Epoch::new(165_000)..=Epoch::new(165_001)
-}
-
 #[test]
 fn nothing_known_is_displaced() {
     let mut directory = directory(2, 0);
-    let again =
-        |directory: &mut Directory, record| directory.admit(record).map(|(how, _)| how).err();
-    assert_eq!(again(&mut directory, record(1, 1, start(), None)), Some(Unwanted::Known));
+    let again = |directory: &mut Directory, record| {
+        directory.admit(record, Brought::ByGossip).err().map(|why| why.to_string())
+    };
+    let because = |why: Unwanted| Some(why.to_string());
+    assert_eq!(again(&mut directory, record(1, 1, start(), None)), because(Unwanted::Known));
     let later = start().plus(MINUTE * 5);
     let soon = later.minus(Duration::from_millis(1));
-    assert_eq!(again(&mut directory, record(1, 5, soon, None)), Some(Unwanted::TooSoon));
+    assert_eq!(again(&mut directory, record(1, 5, soon, None)), because(Unwanted::TooSoon));
     let before = start().minus(MINUTE);
-    assert_eq!(again(&mut directory, record(1, 5, before, None)), Some(Unwanted::TooSoon));
-    let (how, _) = directory.admit(record(1, 5, later, None)).unwrap();
+    assert_eq!(again(&mut directory, record(1, 5, before, None)), because(Unwanted::TooSoon));
+    let (how, _) = directory.admit(record(1, 5, later, None), Brought::ByGossip).unwrap();
     assert_eq!(how, Admitted::Renewal);
-    assert_eq!(again(&mut directory, record(1, 4, later, None)), Some(Unwanted::Older));
-    let second = record(1, 5, later, Some(exit()));
-    assert_eq!(again(&mut directory, second), Some(Unwanted::SecondOfNumber));
+    assert_eq!(again(&mut directory, record(1, 4, later, None)), because(Unwanted::Older));
+    let second = directory.admit(record(1, 5, later, Some(exit())), Brought::ByGossip);
+    assert!(matches!(second, Err(Unwanted::Broken(proof)) if proof.breach() == Breach::OneNumber));
     assert_eq!(directory.newest(&identity(1).node()).unwrap().sequence(), 5);
     assert_eq!(directory.len(), 2);
 }
@@ -117,7 +49,7 @@ fn a_record_is_passed_on_once_whether_gossip_or_a_catch_up_brought_it() {
     assert!(!directory.pass_on(&newest));
     let stranger = record(2, 1, start(), None);
     assert!(!directory.pass_on(stranger.octets()));
-    directory.admit(record(1, 2, start().plus(MINUTE * 5), None)).unwrap();
+    directory.admit(record(1, 2, start().plus(MINUTE * 5), None), Brought::ByGossip).unwrap();
     assert!(!directory.pass_on(&newest), "it is not the newest any more");
     assert!(!directory.pass_on(b"\x01garbage"));
 }
@@ -128,26 +60,29 @@ fn the_record_of_the_view_outlives_any_number_of_renewals_and_can_be_fetched() {
     directory.turn_hour(start().plus(MINUTE));
     for number in 2..14 {
         let at = start().plus(MINUTE * 5 * (u32::try_from(number).unwrap() - 1));
-        directory.admit(record(1, number, at, None)).unwrap();
+        directory.admit(record(1, number, at, None), Brought::ByGossip).unwrap();
     }
-    let request = Request { after: None };
     let sequences = |directory: &Directory| -> Vec<u64> {
-        let page = directory.page(&request);
         let at = start().plus(MINUTE * 70);
-        page.records.iter().map(|octets| read(octets, at).sequence()).collect()
+        let mut held: Vec<_> =
+            directory.statements().map(|octets| read(octets, at).sequence()).collect();
+        held.sort_unstable();
+        held
     };
-    assert_eq!(sequences(&directory), [1, 13]);
-    // An older one is no news, a settled one that is missing is.
-    let mut late = Directory::new(schedule());
+    assert_eq!(sequences(&directory), [1, 11, 12, 13]);
+    // What is older is no news; what a view needs and is missing may come late.
+    let mut late = empty();
     late.turn_hour(start().plus(MINUTE));
-    late.admit(record(1, 13, start().plus(MINUTE * 60), None)).unwrap();
-    let admit =
-        |directory: &mut Directory, record| directory.admit_synced(record).map(|_| ()).err();
-    let unsettled = record(1, 7, start().plus(MINUTE * 30), None);
-    assert_eq!(admit(&mut late, unsettled), Some(Unwanted::Older));
-    assert_eq!(admit(&mut late, record(1, 1, start(), None)), None);
-    assert_eq!(sequences(&late), [1, 13]);
+    late.admit(record(1, 13, start().plus(MINUTE * 60), None), Brought::ByGossip).unwrap();
+    let mut admit = |record, brought| late.admit(record, brought).is_ok();
+    assert!(!admit(record(1, 1, start(), None), Brought::ByGossip));
+    assert!(admit(record(1, 1, start(), None), Brought::ByCatchUp));
+    assert!(!admit(record(1, 0, start().minus(MINUTE * 5), None), Brought::ByCatchUp));
+    assert!(admit(record(1, 7, start().plus(MINUTE * 30), None), Brought::ByCatchUp));
+    assert_eq!(sequences(&late), [1, 7, 13]);
     assert_eq!(late.newest(&identity(1).node()).unwrap().sequence(), 13);
+    late.turn_hour(start().plus(MINUTE * 50));
+    assert_eq!(sequences(&late), [7, 13]);
 }
 
 #[test]
@@ -155,7 +90,7 @@ fn records_lapse_with_their_last_key() {
     let mut directory = directory(2, 0);
     let end = schedule().end(Epoch::new(165_002));
     assert!(directory.expire(end.plus(MINUTE * 29)).is_empty());
-    directory.admit(record(1, 2, end, None)).unwrap();
+    directory.admit(record(1, 2, end, None), Brought::ByGossip).unwrap();
     assert_eq!(directory.expire(end.plus(MINUTE * 30)), [identity(2).node()]);
     assert_eq!(directory.len(), 1);
 }
@@ -164,20 +99,22 @@ fn records_lapse_with_their_last_key() {
 fn a_view_is_the_same_for_everybody_whatever_they_heard_last() {
     let hour = schedule().hour_at(start().plus(MINUTE * 60));
     let mut first = directory(6, 6);
-    let mut second = Directory::new(schedule());
+    let mut second = empty();
     for number in (1..=6).rev() {
-        second.admit(record(number, 1, start(), Some(exit()))).unwrap();
+        second.admit(record(number, 1, start(), Some(exit())), Brought::ByGossip).unwrap();
     }
     // One heard something in the last ten minutes that the other did not.
-    first.admit(record(3, 2, start().plus(MINUTE * 51), None)).unwrap();
-    first.admit(record(9, 1, start().plus(MINUTE * 55), None)).unwrap();
+    first.admit(record(3, 2, start().plus(MINUTE * 51), None), Brought::ByGossip).unwrap();
+    first.admit(record(9, 1, start().plus(MINUTE * 55), None), Brought::ByGossip).unwrap();
     let hashes = |directory: &Directory| -> Vec<RecordHash> {
         let view = directory.partial_view(hour, MINUTE * 10).if_sufficient().unwrap();
         view.iter().map(|record| record.hash()).collect()
     };
     assert_eq!(hashes(&first), hashes(&second));
     assert_eq!(hashes(&first).len(), 6);
-    assert_ne!(first.digest(), second.digest());
+    let settle = MINUTE * 10;
+    assert_eq!(first.set_hash(hour, settle), second.set_hash(hour, settle));
+    assert_ne!(first.set_hash(hour, MINUTE), second.set_hash(hour, MINUTE));
 }
 
 #[test]
@@ -221,9 +158,11 @@ fn no_route_holds_two_of_one_family() {
     let mut rng = ChaCha20Rng::seed_from_u64(4);
     // 1 sends, and runs 7; 2, 3, 4 are one family, 5, 6 another; 8 claims 9, which knows nothing of it.
     let named: [&[u8]; 10] = [&[7], &[3, 4], &[2, 4], &[2, 3], &[6], &[5], &[1], &[9], &[], &[]];
-    let mut directory = Directory::new(schedule());
+    let mut directory = empty();
     for (number, family) in (1..).zip(named) {
-        directory.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+        directory
+            .admit(record_naming(family, number, 1, start(), Some(exit())), Brought::ByGossip)
+            .unwrap();
     }
     let view = view(&directory);
     let own = [identity(1).node(), identity(7).node()];
@@ -241,9 +180,10 @@ fn no_route_holds_two_of_one_family() {
     assert!(together, "what one says alone counts for nothing");
 
     // Four families are three hops for a fifth, and no more.
-    let mut few = Directory::new(schedule());
+    let mut few = empty();
     for (number, family) in [(1, &[2][..]), (2, &[1]), (3, &[4]), (4, &[3]), (5, &[]), (6, &[])] {
-        few.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+        few.admit(record_naming(family, number, 1, start(), Some(exit())), Brought::ByGossip)
+            .unwrap();
     }
     let view = few.first_view(start()).if_sufficient().unwrap();
     for _ in 0..100 {
@@ -260,9 +200,10 @@ fn no_route_holds_two_of_one_family() {
     assert!(view.reaches(&[identity(1).node(), identity(2).node()], &epochs(), but_five).is_ok());
 
     // 1 and each of 2, 3 are a family, 2 and 3 are not: there is a way, whatever is looked at first.
-    let mut odd = Directory::new(schedule());
+    let mut odd = empty();
     for (number, family) in [(1, &[2, 3][..]), (2, &[1]), (3, &[1]), (4, &[]), (5, &[])] {
-        odd.admit(record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+        odd.admit(record_naming(family, number, 1, start(), Some(exit())), Brought::ByGossip)
+            .unwrap();
     }
     let view = odd.first_view(start()).if_sufficient().unwrap();
     let own = [identity(5).node()];
@@ -276,11 +217,13 @@ fn no_route_holds_two_of_one_family() {
 
 #[test]
 fn a_network_of_one_operator_has_no_route() {
-    let mut directory = Directory::new(schedule());
+    let mut directory = empty();
     let all = [1, 2, 3, 4, 5, 6];
     for number in all {
         let others: Vec<u8> = all.into_iter().filter(|other| *other != number).collect();
-        directory.admit(record_naming(&others, number, 1, start(), Some(exit()))).unwrap();
+        directory
+            .admit(record_naming(&others, number, 1, start(), Some(exit())), Brought::ByGossip)
+            .unwrap();
     }
     let view = view(&directory);
     let mut rng = ChaCha20Rng::seed_from_u64(5);
@@ -318,70 +261,5 @@ fn lengths_and_places_are_uniform() {
     for place in places {
         assert_eq!(place.len(), 12);
         assert!(chi_square(&mut place.values().copied()) < 31.3);
-    }
-}
-
-#[test]
-fn a_joiner_gets_every_record_page_by_page() {
-    let mut all = Directory::new(schedule());
-    for number in 1..=90 {
-        all.admit(record(number, 1, start(), None)).unwrap();
-    }
-    let mut joiner = Directory::new(schedule());
-    for directory in [&mut all, &mut joiner] {
-        directory.turn_hour(start().plus(MINUTE * 10));
-    }
-    all.admit(record(40, 2, start().plus(MINUTE * 20), None)).unwrap();
-    // The joiner has heard the renewal before it gets the page.
-    joiner.admit(record(40, 2, start().plus(MINUTE * 20), None)).unwrap();
-    let mut request = Request { after: None };
-    let mut pages = 0;
-    loop {
-        let asked = Request::decode(&request.encode().unwrap()).unwrap();
-        let page = Page::decode(&all.page(&asked).encode().unwrap()).unwrap();
-        pages += 1;
-        for octets in &page.records {
-            let record = read(octets, start().plus(MINUTE * 20));
-            let is_known = record.node() == identity(40).node() && record.sequence() == 2;
-            assert!(joiner.admit_synced(record).is_ok() || is_known);
-        }
-        let Some(next) = page.next else { break };
-        request = Request { after: Some(next) };
-    }
-    assert_eq!(joiner.len(), 90);
-    // The one that was renewed since then comes with both its records.
-    let hour = schedule().hour_at(start().plus(MINUTE * 60));
-    let views = [&all, &joiner].map(|directory| {
-        let view = directory.partial_view(hour, MINUTE * 50).if_sufficient().unwrap();
-        view.iter().map(|record| record.hash()).collect::<Vec<_>>()
-    });
-    assert_eq!(views[0], views[1]);
-    assert_eq!(views[0].len(), 90);
-    assert_eq!(joiner.digest(), all.digest());
-    assert!(pages > 1);
-}
-
-proptest! {
-    #[test]
-    fn any_octets_are_decoded_without_harm(octets: Vec<u8>) {
-        let _ = Request::decode(&octets);
-        let _ = Page::decode(&octets);
-    }
-
-    #[test]
-    fn pages_have_one_encoding(
-        records in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..10),
-        next: Option<[u8; 32]>,
-        at: prop::sample::Index,
-    ) {
-        let page = Page { records, next: next.map(NodeId::from_bytes) };
-        let octets = page.clone().encode().unwrap();
-        prop_assert_eq!(Page::decode(&octets).unwrap(), page.clone());
-        let mut altered = octets.clone();
-        let at = at.index(altered.len());
-        altered[at] = altered[at].wrapping_add(1);
-        if let Ok(other) = Page::decode(&altered) {
-            prop_assert_ne!(other, page);
-        }
     }
 }

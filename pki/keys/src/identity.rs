@@ -121,6 +121,10 @@ pub enum Purpose {
     Descriptor,
     /// A node's record.
     Record,
+    /// One node's word for another.
+    Vouch,
+    /// That word, taken back.
+    Revocation,
 }
 
 impl Purpose {
@@ -128,6 +132,8 @@ impl Purpose {
         match self {
             Self::Descriptor => "descriptor",
             Self::Record => "record",
+            Self::Vouch => "vouch",
+            Self::Revocation => "revocation",
         }
     }
 }

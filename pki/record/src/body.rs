@@ -7,7 +7,7 @@ use keys::{
 
 use crate::canonical::{self, CodecError};
 use crate::policy::ExitPolicy;
-use crate::statement::{RECORD_TAG, RecordHash};
+use crate::record::{RECORD_TAG, RecordHash};
 
 /// Octets of a record with its signature, at most.
 pub const MAX_RECORD: usize = 8192;
@@ -33,6 +33,8 @@ pub struct Draft {
     pub published_at: Time,
     /// Mix keys in ascending order of epoch, from the epoch of `published_at` on.
     pub keys: Vec<(Epoch, MixPublic)>,
+    /// Epochs whose key is given up, ascending, at most [`MAX_KEYS`]; none of them in `keys`.
+    pub withdrawn: Vec<Epoch>,
     /// What it delivers, if it is an exit.
     pub exit: Option<ExitPolicy>,
     /// How to reach the operator, at most 128 octets without control characters; may be empty.
@@ -66,7 +68,7 @@ impl Draft {
                 .iter()
                 .map(|(epoch, key)| EpochKey { epoch: epoch.number(), key: key.to_bytes() })
                 .collect(),
-            withdrawn: Vec::new(),
+            withdrawn: self.withdrawn.iter().map(|epoch| epoch.number()).collect(),
             exit: self.exit,
             family,
             contact: self.contact,
@@ -111,7 +113,7 @@ pub(crate) struct Body {
     pub(crate) published_at: u64,
     pub(crate) keys: Vec<EpochKey>,
     /// Epochs whose key its owner gave up; ascending.
-    withdrawn: Vec<u32>,
+    pub(crate) withdrawn: Vec<u32>,
     pub(crate) exit: Option<ExitPolicy>,
     /// Identities under the same operator; ascending.
     pub(crate) family: Vec<[u8; 32]>,

@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 use keys::{Identity, NetworkId, NodeId, Purpose, Schedule, Signature, Time};
 
 use crate::canonical;
-use crate::statement::RecordError;
+use crate::record::RecordError;
 
 /// Octets of a descriptor with its signature, at most.
 pub const MAX_DESCRIPTOR: usize = 4096;

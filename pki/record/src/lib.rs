@@ -1,8 +1,10 @@
-//! Signed statements: a node's record of itself, and the descriptor of a network. Octets in, verified
-//! facts out.
+//! Signed statements: a node's record of itself, its word for another, the proof that it broke its own,
+//! and the descriptor of a network. Octets in, verified facts out.
 //!
 //! ```text
-//! octets -> Unverified -> check_signature -> Signed -> timely(now) -> Record
+//! octets -> Statement::check -> Record(Signed)     -> timely(now) -> Record
+//!                               Vouch(SignedVouch) -> timely(now) -> Vouch
+//!                               Proof
 //! ```
 //!
 //! Each arrow consumes what it starts from, so nothing later in the node can hold a record that was
@@ -16,9 +18,15 @@ mod body;
 pub mod canonical;
 mod descriptor;
 mod policy;
+mod proof;
+mod record;
 mod statement;
+mod vouch;
 
 pub use body::{Draft, Extension, MAX_KEYS, MAX_RECORD, TRAFFIC_CLASSES};
 pub use descriptor::{Admission, Descriptor, MAX_DESCRIPTOR, Parameters};
 pub use policy::{Ask, Capabilities, Domains, ExitPolicy};
-pub use statement::{MAX_STATEMENT, Record, RecordError, RecordHash, Signed, Unverified};
+pub use proof::{Breach, Proof};
+pub use record::{Record, RecordError, RecordHash, Signed, Unverified};
+pub use statement::{MAX_STATEMENT, Statement};
+pub use vouch::{SignedVouch, VOUCH_EPOCHS, Vouch, VouchDraft, Word};

@@ -1,11 +1,11 @@
 //! What becomes of records that are honest, forged, altered, foreign, early, late or oversize.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
 use fog_record::{
-    Capabilities, Domains, Draft, ExitPolicy, MAX_RECORD, Record, RecordError, RecordHash,
-    Unverified,
+    Breach, Capabilities, Domains, Draft, ExitPolicy, MAX_RECORD, MAX_STATEMENT, Proof, Record,
+    RecordError, RecordHash, Statement, Unverified, VOUCH_EPOCHS, Vouch, VouchDraft, Word,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
 use proptest::prelude::*;
@@ -40,6 +40,7 @@ fn draft(published_at: Time, epochs: std::ops::RangeInclusive<u32>) -> Draft {
         previous: RecordHash::from_bytes([2; 32]),
         published_at,
         keys,
+        withdrawn: Vec::new(),
         exit: Some(ExitPolicy {
             domains: Domains::Only(vec!["example.org".into()]),
             max_message: 240_000,
@@ -115,8 +116,8 @@ fn unsigned_foreign_cut_and_padded_records_are_refused() {
     assert!(read(&[&octets[..], &[0]].concat(), now()).is_err());
     let oversize = vec![1; MAX_RECORD + 1];
     assert_eq!(read(&oversize, now()).unwrap_err(), RecordError::TooLong);
-    for tag in 2..=4 {
-        assert_eq!(read(&[tag, 0, 0], now()).unwrap_err(), RecordError::Unknown);
+    for tag in [0, 2, 3, 4, 5, 0xff] {
+        assert_eq!(read(&[tag, 0, 0], now()).unwrap_err(), RecordError::Malformed);
     }
 }
 
@@ -141,7 +142,139 @@ fn records_are_believed_in_their_time_only() {
     assert_eq!(read(&eternal, now()).unwrap_err(), RecordError::Future);
 }
 
+fn vouch_draft(word: Word) -> VouchDraft {
+    let minute = Duration::from_secs(60);
+    VouchDraft {
+        word,
+        subject: Identity::from_seed(&[2; 32]).node(),
+        since: now().minus(minute * 60),
+        issued_at: now(),
+        expires_at: now().plus(minute * 180 * VOUCH_EPOCHS),
+    }
+}
+
+fn read_vouch(octets: &[u8], at: Time) -> Result<Vouch, RecordError> {
+    match Statement::check(octets, &NETWORK)? {
+        Statement::Vouch(vouch) => vouch.timely(at, &schedule()),
+        Statement::Record(_) | Statement::Proof(_) => panic!("not a vouch"),
+    }
+}
+
+#[test]
+fn a_word_about_another_holds_for_its_time_and_the_later_one_counts() {
+    let minute = Duration::from_secs(60);
+    let sign = |draft: &VouchDraft| draft.sign(&identity(), &NETWORK).unwrap();
+    let draft = vouch_draft(Word::Vouch);
+    let octets = sign(&draft);
+    let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    assert_eq!(hex, include_str!("vectors/vouch-1.hex").trim());
+    let vouch = read_vouch(&octets, now()).unwrap();
+    assert_eq!((vouch.voucher(), vouch.subject()), (identity().node(), draft.subject));
+    assert_eq!((vouch.since(), vouch.issued_at()), (draft.since, now()));
+
+    assert_eq!(read_vouch(&octets, now().minus(minute * 11)).unwrap_err(), RecordError::Future);
+    assert_eq!(read_vouch(&octets, draft.expires_at).unwrap_err(), RecordError::Stale);
+    let longer = VouchDraft { expires_at: draft.expires_at.plus(minute), ..draft };
+    assert_eq!(read_vouch(&sign(&longer), now()).unwrap_err(), RecordError::Malformed);
+    for wrong in [
+        VouchDraft { since: now().plus(minute), ..draft },
+        VouchDraft { expires_at: now(), ..draft },
+        VouchDraft { subject: identity().node(), ..draft },
+    ] {
+        assert_eq!(read_vouch(&sign(&wrong), now()).unwrap_err(), RecordError::Malformed);
+    }
+
+    let revocation = read_vouch(&sign(&vouch_draft(Word::Revocation)), now()).unwrap();
+    assert!(revocation.supersedes(&vouch) && !vouch.supersedes(&revocation));
+    let again = VouchDraft { issued_at: now().plus(minute), ..draft };
+    assert!(read_vouch(&sign(&again), now()).unwrap().supersedes(&revocation));
+
+    // A vouch is no revocation, whatever its first octet says.
+    let mut turned = octets.clone();
+    turned[0] = 3;
+    assert_eq!(read_vouch(&turned, now()).unwrap_err(), RecordError::BadSignature);
+    for at in 0..octets.len() {
+        let mut altered = octets.clone();
+        altered[at] ^= 1;
+        assert!(Statement::check(&altered, &NETWORK).is_err(), "octet {at}");
+    }
+}
+
+/// A record of the same identity that differs as `change` says.
+fn another(change: impl Fn(&mut Draft)) -> Record {
+    let mut draft = draft(now(), 0..=2);
+    change(&mut draft);
+    read(&draft.sign(&identity(), &NETWORK).unwrap(), now()).unwrap()
+}
+
+#[test]
+fn two_records_of_which_there_may_be_one_are_a_proof_and_others_are_not() {
+    let first = another(|_| {});
+    let other_key = Identity::from_seed(&[9; 32]).seed();
+    let other_key =
+        MixSecret::from_seed(&MixSeed::generate(&mut ChaCha20Rng::from_seed(*other_key)));
+    let number = another(|draft| draft.contact.clear());
+    let fork = another(|draft| draft.sequence = 8);
+    let keys = another(|draft| {
+        draft.sequence = 9;
+        draft.previous = RecordHash::from_bytes([5; 32]);
+        draft.keys[1].1 = other_key.public().clone();
+    });
+    for (second, breach) in
+        [(&number, Breach::OneNumber), (&fork, Breach::Fork), (&keys, Breach::TwoKeys)]
+    {
+        let proof = Proof::of(&first, second).unwrap();
+        assert_eq!(proof.breach(), breach);
+        assert_eq!(proof.octets(), Proof::of(second, &first).unwrap().octets(), "one encoding");
+        assert!(proof.octets().len() <= MAX_STATEMENT);
+        let Ok(Statement::Proof(read)) = Statement::check(proof.octets(), &NETWORK) else {
+            panic!("{breach:?}")
+        };
+        assert_eq!(
+            (read.node(), read.breach(), read.hash()),
+            (identity().node(), breach, proof.hash())
+        );
+        assert_eq!(read.last_epoch(), Epoch::new(165_002));
+        assert!(read.timely(now(), &schedule()).is_ok());
+        let early = now().minus(Duration::from_secs(3600));
+        assert_eq!(read.timely(early, &schedule()), Err(RecordError::Future));
+        for at in (0..proof.octets().len()).step_by(7) {
+            let mut altered = proof.octets().to_vec();
+            altered[at] ^= 1;
+            assert!(Statement::check(&altered, &NETWORK).is_err(), "octet {at}");
+        }
+    }
+    let next = another(|draft| {
+        draft.sequence = 8;
+        draft.previous = first.hash();
+    });
+    let withdrawn = another(|draft| {
+        draft.sequence = 8;
+        draft.previous = first.hash();
+        draft.withdrawn = vec![draft.keys.remove(0).0];
+    });
+    assert!(
+        withdrawn.withdraws(Epoch::new(165_000)) && withdrawn.key(Epoch::new(165_000)).is_none()
+    );
+    let beginnings: [Record; 2] = [7, 8].map(|sequence| {
+        another(|draft| (draft.sequence, draft.previous) = (sequence, RecordHash::NONE))
+    });
+    let theirs = draft(now(), 0..=1).sign(&Identity::from_seed(&[2; 32]), &NETWORK).unwrap();
+    let theirs = read(&theirs, now()).unwrap();
+    for second in [&first, &next, &withdrawn, &theirs] {
+        assert!(Proof::of(&first, second).is_none());
+    }
+    assert!(Proof::of(&beginnings[0], &beginnings[1]).is_none());
+}
+
 proptest! {
+    #[test]
+    fn any_octets_are_no_statement_and_do_no_harm(
+        tag in 0u8..6, octets in proptest::collection::vec(any::<u8>(), 0..600)
+    ) {
+        prop_assert!(Statement::check(&[&[tag], &octets[..]].concat(), &NETWORK).is_err());
+    }
+
     #[test]
     fn any_octets_are_read_without_harm(octets in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = read(&octets, now());

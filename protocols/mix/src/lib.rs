@@ -1,8 +1,9 @@
 //! What a node does to passing packets: refuse replays, hold, shuffle, release.
 //!
 //! [`Mix`] takes what [`sphinx::peel`] opened. A replay is refused by the [`slot`](Mix::insert_key)
-//! of the key that opened the packet; what is not refused waits out the delay that its sender sealed in
-//! it, is collected with what falls due in the same window, shuffled, and released one by one in the
+//! of the key that opened the packet. What is not refused stays until its replay tag is durable
+//! ([`Mix::next_tags`], [`Mix::handle_kept`]): a node that was killed must not take the packet again. Then it
+//! waits out the delay that its sender sealed in it, is collected with what falls due in the same window, shuffled, and released one by one in the
 //! window that follows. Time and randomness are passed in, so hours of it run in a test at once.
 //!
 //! It does not know what packets carry, where they go, or who sent them.
@@ -11,11 +12,12 @@ mod pool;
 mod slot;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
 use rand::CryptoRng;
-use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal};
+use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal, ReplayTag};
 
 use pool::Pool;
 use slot::{Seen, Slots};
@@ -77,9 +79,20 @@ pub enum Dropped {
     /// More octets held than the pool may.
     #[error("pool full")]
     PoolFull,
+    /// Its replay tag could not be kept: after a restart it would be taken again.
+    #[error("tag not kept")]
+    NotKept,
     /// What stood behind its MAC was wrong.
     #[error("{0}")]
     Refused(Refusal),
+}
+
+/// Replay tags that are to be made durable, together.
+pub struct Tags {
+    /// For [`Mix::handle_kept`].
+    pub batch: u64,
+    /// The tags, with the epochs of the keys that opened their packets.
+    pub tags: Vec<(Epoch, ReplayTag)>,
 }
 
 /// Keys with their replay filters, and the packets held.
@@ -87,19 +100,37 @@ pub struct Mix {
     schedule: Schedule,
     times: Times,
     slots: Slots,
+    /// Tags that nobody has begun to keep, and the packets that wait for them.
+    fresh: Batch,
+    /// What is being kept, by its number; one at a time.
+    keeping: Option<(u64, Batch)>,
+    batches: u64,
     pool: Pool,
+}
+
+#[derive(Default)]
+struct Batch {
+    tags: Vec<(Epoch, ReplayTag)>,
+    packets: Vec<(Release, Time)>,
+    octets: usize,
 }
 
 impl Mix {
     /// A mix whose windows have a phase of their own, drawn here.
     pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
         let pool = Pool::new(times.window, now, rng);
-        Self { schedule, times, slots: Slots::default(), pool }
+        let (slots, fresh) = (Slots::default(), Batch::default());
+        Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool }
     }
 
     /// Opens a slot: a key, and the filter of what it has opened.
-    pub fn insert_key(&mut self, key: Arc<EpochKey>) {
-        self.slots.insert(key);
+    pub fn insert_key(&mut self, key: Arc<EpochKey>, seen: BTreeSet<ReplayTag>) {
+        self.slots.insert(key, seen);
+    }
+
+    /// Destroys the slot of an epoch: what it has opened may have been forgotten.
+    pub fn withdraw(&mut self, epoch: Epoch) {
+        self.slots.remove(epoch);
     }
 
     /// Destroys every slot before this epoch, key and filter together; returns their epochs. The key
@@ -146,6 +177,7 @@ impl Mix {
             Seen::NoSlot => return Err(Dropped::Epoch),
             Seen::Full => return Err(Dropped::SlotFull),
         }
+        self.fresh.tags.push((peeled.epoch, peeled.tag));
         let (delay, release) = match peeled.outcome.map_err(Dropped::Refused)? {
             Layer::Forward { to, .. } if !known(&to) => return Err(Dropped::UnknownHop),
             Layer::Forward { to, delay, packet } => (delay, Release::Forward { to, packet }),
@@ -154,7 +186,38 @@ impl Mix {
         if delay > self.times.max_delay {
             return Err(Dropped::Delay);
         }
-        self.pool.hold(release, now.plus(delay))
+        let unkept = self.fresh.octets + self.keeping.as_ref().map_or(0, |(_, batch)| batch.octets);
+        self.pool.check_room(unkept.saturating_add(release.octets()))?;
+        self.fresh.octets = self.fresh.octets.saturating_add(release.octets());
+        self.fresh.packets.push((release, now.plus(delay)));
+        Ok(())
+    }
+
+    /// The tags to make durable next, if there are any and none are being kept.
+    pub fn next_tags(&mut self) -> Option<Tags> {
+        if self.keeping.is_some() || self.fresh.tags.is_empty() {
+            return None;
+        }
+        let mut batch = core::mem::take(&mut self.fresh);
+        self.batches = self.batches.wrapping_add(1);
+        let tags = Tags { batch: self.batches, tags: core::mem::take(&mut batch.tags) };
+        self.keeping = Some((self.batches, batch));
+        Some(tags)
+    }
+
+    /// These tags are durable: their packets go on.
+    pub fn handle_kept(&mut self, batch: u64) {
+        let Some((_, kept)) = self.keeping.take_if(|(number, _)| *number == batch) else { return };
+        for (release, due) in kept.packets {
+            // Room was kept for it.
+            let _ = self.pool.hold(release, due);
+        }
+    }
+
+    /// These tags could not be made durable. Returns how many packets are dropped for that.
+    pub fn handle_keep_failed(&mut self, batch: u64) -> usize {
+        let failed = self.keeping.take_if(|(number, _)| *number == batch);
+        failed.map_or(0, |(_, batch)| batch.packets.len())
     }
 
     /// When [`Mix::handle_timeout`] is due; none while nothing is held.
@@ -176,6 +239,7 @@ impl Mix {
     /// Packets held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.pool.len()
+        let keeping = self.keeping.as_ref().map_or(0, |(_, batch)| batch.packets.len());
+        self.pool.len() + self.fresh.packets.len() + keeping
     }
 }

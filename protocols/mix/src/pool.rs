@@ -34,12 +34,18 @@ impl Pool {
         Self { window, phase, octets: 0, serial: 0, waiting, leaving }
     }
 
-    pub(crate) fn hold(&mut self, release: Release, due: Time) -> Result<(), Dropped> {
-        let octets = self.octets + release.octets();
-        if octets > MAX_OCTETS {
-            return Err(Dropped::PoolFull);
+    /// Whether so many octets fit in.
+    pub(crate) fn check_room(&self, octets: usize) -> Result<(), Dropped> {
+        if self.octets.saturating_add(octets) > MAX_OCTETS {
+            Err(Dropped::PoolFull)
+        } else {
+            Ok(())
         }
-        self.octets = octets;
+    }
+
+    pub(crate) fn hold(&mut self, release: Release, due: Time) -> Result<(), Dropped> {
+        self.check_room(release.octets())?;
+        self.octets += release.octets();
         self.serial += 1;
         self.waiting.insert((due, self.serial), release);
         Ok(())

@@ -30,9 +30,12 @@ pub(crate) enum Seen {
 
 impl Slots {
     /// A slot that is there already keeps its key and its filter.
-    pub(crate) fn insert(&mut self, key: Arc<EpochKey>) {
-        let slot = || Slot { key: Arc::clone(&key), seen: BTreeSet::new() };
-        self.0.entry(key.epoch()).or_insert_with(slot);
+    pub(crate) fn insert(&mut self, key: Arc<EpochKey>, seen: BTreeSet<ReplayTag>) {
+        self.0.entry(key.epoch()).or_insert(Slot { key, seen });
+    }
+
+    pub(crate) fn remove(&mut self, epoch: Epoch) {
+        self.0.remove(&epoch);
     }
 
     pub(crate) fn forget_before(&mut self, oldest: Epoch) -> Vec<Epoch> {

@@ -19,6 +19,7 @@ pub mod sim;
 pub use counts::Counts;
 pub use exit::{DeliveryId, DeliveryOutcome, Exit};
 pub use node::{
-    Command, Judgement, Refused, Remailer, SealedMessage, Sealing, SealingFailed, Setup, SyncStep,
+    Agreement, Alarm, Command, Judgement, Kept, Refused, Remailer, SealedMessage, Sealing,
+    SealingFailed, Setup,
 };
 pub use seal::{Content, SealError, Sealed};

@@ -1,29 +1,34 @@
 //! The node: inputs, commands, and the order of things at a timeout.
 
+mod catching_up;
 mod ingress;
+mod outlook;
 mod records;
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use directory::{Directory, Request, View};
+use directory::{Brought, Clocks, Directory, ItemId, Reconciliation, View};
 use keys::{Epoch, Identity, MixSeed, NodeId, OnionAddress, Schedule, Time};
 use mail::{Delivery, Fragment, Needs};
-use mix::{Mix, Release, Times};
+use mix::{Mix, Release, Tags, Times};
 use rand::{CryptoRng, RngExt as _};
-use record::{Descriptor, Parameters, Record};
-use sphinx::{EpochKeys, Kind, Packet, Payload, Peeled, Refusal};
+use record::{Descriptor, Parameters, Statement};
+use sphinx::{EpochKeys, Kind, Packet, Payload, Peeled, Refusal, ReplayTag};
 
 use crate::counts::Counts;
 use crate::exit::{Deliveries, DeliveryId, DeliveryOutcome, Exit};
 use crate::outbox::Outbox;
 use crate::publish::Publisher;
 use crate::seal::Sealed;
+use catching_up::First;
 use ingress::ask;
 pub use ingress::{Refused, SealedMessage, Sealing, SealingFailed};
-use records::Brought;
-pub use records::{Judgement, SyncStep};
+use outlook::Outlook;
+pub use outlook::{Agreement, Alarm};
+pub use records::Judgement;
+use records::Rejected;
 
 /// What a node begins with.
 pub struct Setup {
@@ -37,13 +42,29 @@ pub struct Setup {
     pub contact: String,
     /// Other nodes of the same operator.
     pub family: Vec<NodeId>,
-    /// Mix keys made before.
-    pub seeds: Vec<(Epoch, MixSeed)>,
+    /// What became of the mix keys made before.
+    pub epochs: Vec<(Epoch, Kept)>,
     /// Statements known before; checked again.
     pub statements: Vec<Vec<u8>>,
-    /// How long to wait with the first record for a catch-up, which may bring a newer one of one's own
-    /// than this node knows.
+    /// The last record of its own that it published or was about to.
+    pub own: Option<Vec<u8>>,
+    /// How long a node that has never published waits with its first record for a catch-up.
     pub first_record_after: Duration,
+    /// Nodes that its own routes avoid.
+    pub banned: BTreeSet<NodeId>,
+}
+
+/// What was kept of an epoch.
+pub enum Kept {
+    /// Its key, and the replay tags of all that it has opened.
+    Key {
+        /// What the key is made from.
+        seed: MixSeed,
+        /// The tags.
+        seen: BTreeSet<ReplayTag>,
+    },
+    /// That its key was given up. There is never another.
+    Withdrawn,
 }
 
 /// What is to be done.
@@ -63,16 +84,25 @@ pub enum Command {
     Deliver(DeliveryId, Delivery),
     /// Keep this key's seed before anything that follows is done.
     KeepSeed(Epoch, MixSeed),
-    /// Destroy the seeds of epochs before this one.
+    /// Destroy this epoch's seed and tags, and keep that it has no key, before anything that follows is
+    /// done.
+    WithdrawSeed(Epoch),
+    /// Destroy the seeds and tags of epochs before this one.
     ForgetSeeds(Epoch),
-    /// Keep the newest record of a node.
-    KeepRecord(Arc<Record>),
-    /// Forget the record of a node.
-    ForgetRecord(NodeId),
+    /// Make these replay tags durable; [`Remailer::handle_tags_kept`].
+    KeepTags(Tags),
+    /// Keep this record as the last one of this node's own before anything that follows is done.
+    KeepOwn(Vec<u8>),
+    /// Keep a statement under its name.
+    KeepStatement(ItemId, Arc<[u8]>),
+    /// Forget statements.
+    ForgetStatements(Vec<ItemId>),
+    /// Nothing is known of this node any more.
+    Unlink(NodeId),
     /// Hold a link to this node: its record has just become known.
     Link(NodeId),
-    /// Ask a peer for its records.
-    Sync(Request),
+    /// Ask some peers for what they have: [`Remailer::begin_sync`].
+    AskAround,
     /// The view of a new hour.
     ViewTaken(Arc<View>),
 }
@@ -84,8 +114,17 @@ pub struct Remailer {
     schedule: Schedule,
     directory: Directory,
     view: Option<Arc<View>>,
+    outlook: Outlook,
     next_view: Time,
     next_sync: Time,
+    reconciliation: Reconciliation,
+    /// What the first record waits for.
+    first: First,
+    clocks: Clocks,
+    /// Since when the peers' clocks have been too far from ours.
+    apart_since: Option<Time>,
+    has_rival: bool,
+    banned: BTreeSet<NodeId>,
     mix: Mix,
     publisher: Publisher,
     is_reachable: bool,
@@ -111,8 +150,15 @@ impl Remailer {
         let mut remailer = Self {
             node,
             schedule,
-            directory: Directory::new(schedule),
+            directory: Directory::new(schedule, setup.descriptor.admission()),
             view: None,
+            outlook: Outlook::default(),
+            reconciliation: Reconciliation::default(),
+            first: First::Anybody,
+            clocks: Clocks::default(),
+            apart_since: None,
+            has_rival: false,
+            banned: setup.banned,
             next_view: schedule.hour_end(schedule.hour_at(now)),
             next_sync: now.plus(schedule.hour() / 4),
             mix: Mix::new(schedule, times, now, rng),
@@ -127,22 +173,43 @@ impl Remailer {
             descriptor: setup.descriptor,
         };
         remailer.turn_hour(now);
-        remailer.restore(setup.seeds, &setup.statements, now);
         remailer.publisher.not_before(now.plus(setup.first_record_after));
+        remailer.restore_keys(setup.epochs, now);
+        remailer.restore(setup.own, setup.statements, now);
         remailer
     }
 
-    fn restore(&mut self, seeds: Vec<(Epoch, MixSeed)>, statements: &[Vec<u8>], now: Time) {
+    fn restore_keys(&mut self, epochs: Vec<(Epoch, Kept)>, now: Time) {
         let oldest = self.schedule.oldest_held(now);
-        for (epoch, seed) in seeds {
-            if epoch >= oldest {
-                self.mix.insert_key(self.publisher.make_key(epoch, &seed));
+        for (epoch, kept) in epochs {
+            match kept {
+                Kept::Key { seed, seen } if epoch >= oldest => {
+                    self.mix.insert_key(self.publisher.make_key(epoch, &seed), seen);
+                }
+                Kept::Withdrawn if epoch >= oldest => self.publisher.withdraw(epoch),
+                Kept::Key { .. } | Kept::Withdrawn => {}
             }
         }
         self.commands.push_back(Command::ForgetSeeds(oldest));
-        for octets in statements {
-            // Records that have lapsed since are no news.
-            let _ = self.admit(octets, now, Brought::ByGossip);
+    }
+
+    fn restore(&mut self, own: Option<Vec<u8>>, mut statements: Vec<Vec<u8>>, now: Time) {
+        let network = self.descriptor.id();
+        if let Some(Ok(Statement::Record(own))) = own.map(|own| Statement::check(&own, &network)) {
+            self.publisher.note_published(&own, now, &self.schedule);
+            self.publisher.begin_again();
+            self.wait_for_witnesses(now);
+        }
+        // Records first; words hang on each other, and are tried again while that helps.
+        statements.sort_by_key(|octets| octets.first().copied());
+        let mut before = usize::MAX;
+        while !statements.is_empty() && statements.len() < before {
+            before = statements.len();
+            statements.retain(|octets| {
+                let Ok(statement) = Statement::check(octets, &network) else { return false };
+                let taken = self.take(statement, now, Brought::ByCatchUp);
+                matches!(taken, Err(Rejected::Unwanted(directory::Unwanted::Idle)))
+            });
         }
     }
 
@@ -154,7 +221,13 @@ impl Remailer {
         self.node
     }
 
-    /// All verified records.
+    /// Its network.
+    #[must_use]
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// All verified statements.
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.directory
@@ -184,6 +257,12 @@ impl Remailer {
         (self.mix.held(), self.outbox.len(), self.deliveries.len())
     }
 
+    /// The oldest epoch whose key is not destroyed yet.
+    #[must_use]
+    pub fn oldest_key(&self) -> Option<Epoch> {
+        self.mix.oldest_key()
+    }
+
     /// The keys that packets are opened with at `now`, for [`sphinx::peel`].
     #[must_use]
     pub fn epoch_keys(&self, now: Time) -> EpochKeys {
@@ -204,6 +283,18 @@ impl Remailer {
         };
         if let Err(why) = held {
             self.counts.add(&format!("packet dropped: {why}"));
+        }
+    }
+
+    /// Replay tags are durable: their packets go on.
+    pub fn handle_tags_kept(&mut self, batch: u64) {
+        self.mix.handle_kept(batch);
+    }
+
+    /// Replay tags could not be made durable: their packets go no further.
+    pub fn handle_tags_lost(&mut self, batch: u64) {
+        for _ in 0..self.mix.handle_keep_failed(batch) {
+            self.counts.add(&format!("packet dropped: {}", mix::Dropped::NotKept));
         }
     }
 
@@ -296,23 +387,25 @@ impl Remailer {
             [self.mix.poll_timeout(), self.outbox.poll_timeout(), self.deliveries.poll_timeout()];
         // A past epoch's secret is destroyed when its grace is over, whether anything else happens or not.
         let destroy = self.mix.oldest_key().map(|epoch| self.schedule.accepted_until(epoch));
-        let publish = self.is_reachable.then(|| self.publisher.next());
+        let destroy = destroy.max(self.keys_stay_until());
+        let publish = self.may_publish().then(|| self.publisher.next());
         let own = [self.next_view, self.next_sync].into_iter().chain(publish).chain(destroy);
         others.into_iter().flatten().chain(own).min().unwrap_or(self.next_view)
     }
 
     /// Does what has fallen due by `now`.
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        self.note_clocks(now);
         self.forget_past(now);
-        if self.is_reachable && self.publisher.next() <= now {
+        if self.may_publish() && self.publisher.next() <= now {
             self.publish(now, rng);
         }
         if self.next_view <= now {
             self.take_view(now);
         }
         if self.next_sync <= now {
-            self.next_sync = now.plus(self.schedule.hour().mul_f64(rng.random_range(0.1..0.3)));
-            self.commands.push_back(Command::Sync(Request { after: None }));
+            self.next_sync = now.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.15)));
+            self.ask_around();
         }
         self.mix.handle_timeout(now, rng);
         while let Some(release) = self.mix.next_release(now) {
@@ -329,17 +422,29 @@ impl Remailer {
 
     /// The next thing to do, in the order in which it must be done.
     pub fn next_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        let tags = || self.mix.next_tags().map(Command::KeepTags);
+        self.commands.pop_front().or_else(tags)
+    }
+
+    /// What nobody can reach is not to be found, a clock that nobody shares dates nothing, and of two
+    /// nodes with one identity one has to be silent.
+    fn may_publish(&self) -> bool {
+        self.is_reachable && self.apart_since.is_none() && !self.has_rival
     }
 
     fn forget_past(&mut self, now: Time) {
+        if self.keys_stay_until().is_some_and(|until| now < until) {
+            return;
+        }
         let oldest = self.schedule.oldest_held(now);
         if !self.mix.forget_before(oldest).is_empty() {
             self.commands.push_back(Command::ForgetSeeds(oldest));
         }
+        self.publisher.forget_before(oldest);
         for node in self.directory.expire(now) {
-            self.commands.push_back(Command::ForgetRecord(node));
+            self.commands.push_back(Command::Unlink(node));
         }
+        self.forget();
     }
 
     fn parameters(&self) -> &Parameters {

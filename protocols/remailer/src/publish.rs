@@ -1,16 +1,23 @@
-//! A node's own keys and records: when they are made, and what they say.
+//! A node's own keys and statements: when they are made, and what they say.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand::{CryptoRng, RngExt as _};
-use record::{Draft, RecordHash, Signed, TRAFFIC_CLASSES};
+use record::{Draft, RecordHash, Signed, TRAFFIC_CLASSES, VouchDraft, Word};
 use sphinx::EpochKey;
 
 use crate::exit::Exit;
 
-/// The author of this node's records.
+/// How far the numbers of records jump when a node starts again: whatever it published and has forgotten
+/// since, and whatever a copy of it published, is below.
+const JUMP: u64 = 1 << 20;
+/// For how many epochs this node's word about another holds: 30 days. It is renewed at half of that.
+const VOUCH_LIFE: u32 = 240;
+
+/// The author of this node's statements.
 pub(crate) struct Publisher {
     identity: Identity,
     network: NetworkId,
@@ -22,6 +29,19 @@ pub(crate) struct Publisher {
     /// Before this, peers do not take another.
     spaced: Time,
     has_published: bool,
+    /// Epochs whose key was given up; there is never another one.
+    withdrawn: BTreeSet<Epoch>,
+}
+
+/// What a record of one's own tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// Nothing new.
+    Known,
+    /// It was published after what this node remembers: it was restored from a backup, or copied.
+    Forgotten,
+    /// It was published while this node was publishing: another runs with the same identity.
+    Rival,
 }
 
 impl Publisher {
@@ -43,18 +63,21 @@ impl Publisher {
             next: now,
             spaced: now,
             has_published: false,
+            withdrawn: BTreeSet::new(),
         }
     }
 
     /// Goes on after a record of one's own, wherever it came from: above its number, and not sooner
     /// than peers take the next. A date ahead of the clock is a clock that was once wrong.
-    pub(crate) fn resume(&mut self, own: &Signed, now: Time, schedule: &Schedule) {
-        if own.sequence() > self.sequence {
-            self.sequence = own.sequence();
-            self.previous = own.hash();
-            self.spaced = own.published_at().min(now).plus(directory::spacing(schedule));
-            self.next = self.next.max(self.spaced);
+    pub(crate) fn resume(&mut self, own: &Signed, now: Time, schedule: &Schedule) -> Own {
+        if own.sequence() <= self.sequence {
+            return Own::Known;
         }
+        self.sequence = own.sequence();
+        self.previous = own.hash();
+        self.spaced = own.published_at().min(now).plus(directory::spacing(schedule));
+        self.next = self.next.max(self.spaced);
+        if self.has_published { Own::Rival } else { Own::Forgotten }
     }
 
     pub(crate) fn not_before(&mut self, earliest: Time) {
@@ -66,6 +89,11 @@ impl Publisher {
         if !self.has_published {
             self.next = self.spaced.max(now);
         }
+    }
+
+    /// What was published before this start is the past: the next number is far above it.
+    pub(crate) fn begin_again(&mut self) {
+        self.has_published = false;
     }
 
     pub(crate) fn next(&self) -> Time {
@@ -84,6 +112,18 @@ impl Publisher {
         Arc::new(EpochKey::new(self.identity.node(), epoch, MixSecret::from_seed(seed)))
     }
 
+    pub(crate) fn withdraw(&mut self, epoch: Epoch) {
+        self.withdrawn.insert(epoch);
+    }
+
+    pub(crate) fn has_withdrawn(&self, epoch: Epoch) -> bool {
+        self.withdrawn.contains(&epoch)
+    }
+
+    pub(crate) fn forget_before(&mut self, oldest: Epoch) {
+        self.withdrawn.retain(|epoch| *epoch >= oldest);
+    }
+
     /// The next record's octets, and when to publish again: once an hour, at a random time in its
     /// first two thirds, so that the record has settled before the next hour's view is taken.
     pub(crate) fn publish(
@@ -95,14 +135,16 @@ impl Publisher {
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Option<Vec<u8>> {
-        self.has_published = true;
         let hour_end = schedule.hour_end(schedule.hour_at(now));
         self.next = hour_end.plus(schedule.hour().mul_f64(rng.random_range(0.05..0.65)));
+        let step = if self.has_published || self.sequence == 0 { 1 } else { JUMP };
+        let withdrawn = Self::epochs(schedule, now).filter(|epoch| self.has_withdrawn(*epoch));
         let draft = Draft {
-            sequence: self.sequence.checked_add(1)?,
+            sequence: self.sequence.checked_add(step)?,
             previous: self.previous,
             published_at: now,
             keys,
+            withdrawn: withdrawn.collect(),
             exit: exit.map(|exit| exit.policy.clone()),
             contact: self.contact.clone(),
             family: self.family.clone(),
@@ -112,9 +154,36 @@ impl Publisher {
         draft.sign(&self.identity, &self.network).ok()
     }
 
+    /// The record that was signed last is kept and goes out; the next follows it.
+    pub(crate) fn note_published(&mut self, own: &Signed, now: Time, schedule: &Schedule) {
+        self.has_published = false;
+        self.resume(own, now, schedule);
+        self.has_published = true;
+    }
+
     /// Publishes within a moment, because what the record says has changed.
     pub(crate) fn hasten(&mut self, now: Time) {
         let soon = now.plus(Duration::from_millis(500)).max(self.spaced);
         self.next = self.next.min(soon);
+    }
+
+    /// This node's word about another; a vouch that goes on has a `since` of before.
+    pub(crate) fn say(
+        &self,
+        word: Word,
+        subject: NodeId,
+        since: Option<Time>,
+        schedule: &Schedule,
+        now: Time,
+    ) -> Option<Vec<u8>> {
+        let life = (schedule.hour() * 3).saturating_mul(VOUCH_LIFE);
+        let draft = VouchDraft {
+            word,
+            subject,
+            since: since.unwrap_or(now),
+            issued_at: now,
+            expires_at: now.plus(life),
+        };
+        draft.sign(&self.identity, &self.network).ok()
     }
 }

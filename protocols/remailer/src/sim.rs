@@ -8,10 +8,12 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keys::{Identity, NodeId, Time};
+use keys::{Identity, NetworkId, NodeId, Time};
 use mail::{Delivery, Mailbox, Submission};
 use rand::{CryptoRng, RngExt as _};
-use record::{Admission, Capabilities, Descriptor, Domains, ExitPolicy, Parameters, RecordError};
+use record::{
+    Admission, Capabilities, Descriptor, Domains, ExitPolicy, Parameters, RecordError, Statement,
+};
 use sphinx::Packet;
 
 use crate::exit::{DeliveryOutcome, Exit};
@@ -19,6 +21,7 @@ use crate::node::{Command, Judgement, Refused, Remailer, Setup};
 
 /// A network in virtual time.
 pub struct Simulation<R> {
+    network: NetworkId,
     now: Time,
     rng: R,
     nodes: Vec<Remailer>,
@@ -74,6 +77,7 @@ impl<R: CryptoRng> Simulation<R> {
             Descriptor::create(&maker, "simulation", now, parameters, &Admission::Open)?;
         let descriptor = Arc::new(descriptor);
         let mut simulation = Self {
+            network: descriptor.id(),
             now,
             rng,
             nodes: Vec::new(),
@@ -91,8 +95,10 @@ impl<R: CryptoRng> Simulation<R> {
                 exit: exit(),
                 contact: String::new(),
                 family: Vec::new(),
-                seeds: Vec::new(),
+                epochs: Vec::new(),
                 statements: Vec::new(),
+                own: None,
+                banned: Default::default(),
                 first_record_after: Duration::ZERO,
             };
             let mut node = Remailer::new(setup, now, &mut simulation.rng);
@@ -151,8 +157,16 @@ impl<R: CryptoRng> Simulation<R> {
 
     /// Offers a statement to a node and returns what it makes of it.
     pub fn gossip(&mut self, to: usize, octets: &[u8]) -> Judgement {
+        let checked = Statement::check(octets, &self.network);
         let node = self.nodes.get_mut(to);
-        node.map_or(Judgement::Ignore, |node| node.handle_statement(octets, self.now))
+        node.map_or(Judgement::Ignore, |node| node.handle_statement(checked, self.now))
+    }
+
+    /// A node passes a statement on to all others, as gossip does with what was accepted.
+    pub fn pass_on(&mut self, from: usize, octets: &[u8]) {
+        for to in (0..self.nodes.len()).filter(|to| *to != from) {
+            self.later(Event::Statement { to, octets: octets.to_vec() });
+        }
     }
 
     /// Lets so much time pass.
@@ -210,11 +224,7 @@ impl<R: CryptoRng> Simulation<R> {
                     self.last = Some((to, octets.clone()));
                     self.later(Event::Packet { to, octets });
                 }
-                Command::Announce(octets) => {
-                    for to in (0..self.nodes.len()).filter(|to| *to != index) {
-                        self.later(Event::Statement { to, octets: octets.clone() });
-                    }
-                }
+                Command::Announce(octets) => self.pass_on(index, &octets),
                 Command::Deliver(id, delivery) => {
                     let taken = delivery.recipients.len();
                     self.delivered.push(Delivered { at: self.now, exit: index, delivery });
@@ -223,13 +233,21 @@ impl<R: CryptoRng> Simulation<R> {
                         node.handle_delivery(id, outcome, self.now);
                     }
                 }
-                // Nothing is kept, and everybody is linked.
+                Command::KeepTags(tags) => {
+                    if let Some(node) = self.nodes.get_mut(index) {
+                        node.handle_tags_kept(tags.batch);
+                    }
+                }
+                // Nothing else is kept, and everybody is linked.
                 Command::KeepSeed(..)
+                | Command::WithdrawSeed(_)
                 | Command::ForgetSeeds(_)
-                | Command::KeepRecord(_)
-                | Command::ForgetRecord(_)
+                | Command::KeepOwn(_)
+                | Command::KeepStatement(..)
+                | Command::ForgetStatements(_)
+                | Command::Unlink(_)
                 | Command::Link(_)
-                | Command::Sync(_)
+                | Command::AskAround
                 | Command::ViewTaken(_) => {}
             }
         }

@@ -27,6 +27,12 @@ impl ReplayTag {
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
+
+    /// Takes 16 octets from where they were kept.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
 }
 
 /// A node's secret for one epoch, with what the key derivation needs beside it.

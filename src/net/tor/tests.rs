@@ -48,7 +48,11 @@ async fn start(identity: &Identity, tor: &mut Tor, bootstrap: &[OnionAddress]) -
     let rng = StdRng::seed_from_u64(7);
     let (incoming, _) = tor.listen().await.unwrap();
     let clock = Clock::start();
-    net::spawn(identity, &descriptor(), connector, incoming, bootstrap, clock, rng).unwrap()
+    {
+        let beginning = net::Beginning { bootstrap: bootstrap.to_vec(), chosen: Vec::new() };
+        net::spawn(identity, &descriptor(), connector, incoming, beginning, clock, rng)
+    }
+    .unwrap()
 }
 
 fn memory_kib() -> u64 {
@@ -137,6 +141,7 @@ async fn dial_dead_onions(
         &keypair,
         OnionTransport::dialling(Connector::Tor(connector), Purpose::Swarm),
         &descriptor().id(),
+        Clock::start(),
     )
     .unwrap();
     let (mut begun, mut ended, mut early) = (0, 0, 0);

@@ -26,6 +26,9 @@ pub enum Refused {
     /// No exit delivers that.
     #[error("no exit")]
     NoExit,
+    /// This node's clock is not the network's.
+    #[error("the clock is wrong")]
+    ClockApart,
     /// More than the largest packet holds.
     #[error("too big")]
     TooBig,
@@ -43,7 +46,7 @@ impl Remailer {
     /// # Errors
     /// [`Refused::TooFewNodes`] or [`Refused::NoExit`].
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
-        let view = self.usable_view(now).ok_or(Refused::TooFewNodes)?;
+        let view = self.sending_view(now)?;
         let epoch = self.schedule.epoch_at(now);
         Ok(view.reaches(&self.own, &(epoch..=epoch), |record| record.exit().is_some())?)
     }
@@ -58,7 +61,7 @@ impl Remailer {
         size: Option<u64>,
         now: Time,
     ) -> Result<(), Refused> {
-        let view = self.usable_view(now).ok_or(Refused::TooFewNodes)?;
+        let view = self.sending_view(now)?;
         let needs =
             if recipient.is_international() { Capabilities::SMTP_UTF8 } else { Capabilities::NONE };
         let size = size.map_or(0, |size| u32::try_from(size).unwrap_or(u32::MAX));
@@ -125,7 +128,7 @@ impl Remailer {
         rng: &mut impl CryptoRng,
     ) -> Result<(), Refused> {
         let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
-        let view = Arc::clone(self.usable_view(now).ok_or(Refused::TooFewNodes)?);
+        let view = Arc::clone(self.sending_view(now)?);
         let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
         let mut message_id = [0; 16];
         rng.fill_bytes(&mut message_id);
@@ -147,6 +150,14 @@ impl Remailer {
             }
         }
         Ok(())
+    }
+
+    fn sending_view(&self, now: Time) -> Result<&Arc<View>, Refused> {
+        // Epochs are counted by the clock: packets for the wrong ones would be lost.
+        if self.clock_apart(now).is_some() {
+            return Err(Refused::ClockApart);
+        }
+        self.usable_view(now).ok_or(Refused::TooFewNodes)
     }
 
     fn route(
@@ -172,7 +183,11 @@ impl Remailer {
     fn count_refused(&mut self, why: Refused) -> Refused {
         match why {
             Refused::Unfit(_) => self.counts.add("message refused: unfit"),
-            Refused::TooFewNodes | Refused::NoExit | Refused::TooBig | Refused::Full => {
+            Refused::TooFewNodes
+            | Refused::NoExit
+            | Refused::ClockApart
+            | Refused::TooBig
+            | Refused::Full => {
                 self.counts.add(&format!("message refused: {why}"));
             }
         }

@@ -1,0 +1,244 @@
+//! Who vouches for whom, and whom that makes routable.
+//!
+//! In an open network nobody has to. In a vouched one chains of words begin at the descriptor's roots, are
+//! as long as it allows, and each node in them speaks for as many others as it allows. How long a node has
+//! been vouched for is its probation: a node cannot prove its own age, so an open network has none.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keys::{NodeId, Schedule, Time};
+use record::{Admission, RecordHash, Vouch, Word};
+
+use crate::admit::Unwanted;
+
+/// Epochs for which a node is vouched for before it relays: a quarter of a day.
+pub const RELAY_PROBATION: u32 = 2;
+/// Epochs for which a node is vouched for before it is used as an exit: a day.
+pub const EXIT_PROBATION: u32 = 8;
+
+/// Words about one subject by one voucher: the one that the present view needs, and newer ones.
+const MAX_WORDS: usize = 3;
+/// Subjects of one voucher that words are kept about, in units of those that count: some are revoked.
+const SUBJECTS: usize = 2;
+/// Words kept, at most: 20,000 of 400 octets are 8 MB.
+const MAX_PAIRS: usize = 20_000;
+
+/// How a node stands in a vouched network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Since when it has been vouched for; roots always were.
+    since: Time,
+    depth: u8,
+}
+
+impl Standing {
+    /// When a probation of so many epochs is over.
+    pub(crate) fn over(&self, epochs: u32, schedule: &Schedule) -> Time {
+        if self.depth == 0 { Time::default() } else { self.since.plus(probation(epochs, schedule)) }
+    }
+}
+
+fn probation(epochs: u32, schedule: &Schedule) -> Duration {
+    (schedule.hour() * 3).saturating_mul(epochs)
+}
+
+pub(crate) struct Words {
+    rule: Option<Rule>,
+    /// By voucher and subject; ascending by date.
+    pairs: BTreeMap<(NodeId, NodeId), Vec<Arc<Vouch>>>,
+    /// Whom chains of the newest words reach, whatever their dates.
+    known: BTreeMap<NodeId, Standing>,
+}
+
+struct Rule {
+    roots: Vec<NodeId>,
+    depth: u8,
+    fan_out: usize,
+}
+
+impl Words {
+    pub(crate) fn new(admission: &Admission) -> Self {
+        let rule = match admission {
+            Admission::Open => None,
+            Admission::Vouched { roots, depth, fan_out } => {
+                Some(Rule { roots: roots.clone(), depth: *depth, fan_out: usize::from(*fan_out) })
+            }
+        };
+        let mut words = Self { rule, pairs: BTreeMap::new(), known: BTreeMap::new() };
+        words.note_known();
+        words
+    }
+
+    /// Whether vouches decide anything here.
+    pub(crate) fn matter(&self) -> bool {
+        self.rule.is_some()
+    }
+
+    /// Whether a chain of the newest words reaches this node.
+    pub(crate) fn is_known(&self, node: &NodeId) -> bool {
+        self.known.contains_key(node)
+    }
+
+    /// Whether this node's word counts: a chain reaches it that may be longer.
+    pub(crate) fn may_vouch(&self, node: &NodeId) -> bool {
+        let known = self.known.get(node).zip(self.rule.as_ref());
+        known.is_some_and(|(standing, rule)| standing.depth < rule.depth)
+    }
+
+    /// Takes in a word, and returns the hashes of those that it makes superfluous.
+    pub(crate) fn insert(
+        &mut self,
+        vouch: &Arc<Vouch>,
+        spacing: Duration,
+        settled: Time,
+    ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
+        let rule = self.rule.as_ref().ok_or(Unwanted::Idle)?;
+        let (voucher, pair) = (vouch.voucher(), (vouch.voucher(), vouch.subject()));
+        let depth = match self.known.get(&voucher) {
+            Some(standing) if standing.depth < rule.depth => standing.depth.saturating_add(1),
+            Some(_) | None => return Err(Unwanted::Idle),
+        };
+        let fan_out = rule.fan_out;
+        let words = self.pairs.get(&pair);
+        let mut last = words.into_iter().flatten();
+        if last.any(|known| known.hash() == vouch.hash()) {
+            return Err(Unwanted::Known);
+        }
+        match words.and_then(|words| words.last()) {
+            Some(last) if !vouch.supersedes(last) => return Err(Unwanted::Older),
+            // A revocation does not wait.
+            Some(last)
+                if vouch.word() == Word::Vouch
+                    && vouch.issued_at() < last.issued_at().plus(spacing) =>
+            {
+                return Err(Unwanted::TooSoon);
+            }
+            Some(_) => {}
+            None => {
+                let room = fan_out.saturating_mul(SUBJECTS);
+                if self.by(&voucher).count() >= room || self.pairs.len() >= MAX_PAIRS {
+                    return Err(Unwanted::Full);
+                }
+            }
+        }
+        let words = self.pairs.entry(pair).or_default();
+        words.push(Arc::clone(vouch));
+        let mut gone = Vec::new();
+        if words.len() > MAX_WORDS {
+            let needed = words.iter().rposition(|word| word.issued_at() <= settled);
+            gone.push(words.remove(usize::from(needed == Some(0))));
+        }
+        if vouch.word() == Word::Vouch && self.by_newest(&voucher).count() <= fan_out {
+            let standing = Standing { since: vouch.since(), depth };
+            let known = self.known.entry(vouch.subject()).or_insert(standing);
+            known.depth = known.depth.min(depth);
+        } else {
+            self.note_known();
+        }
+        Ok(gone)
+    }
+
+    /// The words before the newest settled one of each pair go.
+    pub(crate) fn prune(&mut self, settled: Time) -> Vec<RecordHash> {
+        let mut gone = Vec::new();
+        for words in self.pairs.values_mut() {
+            let needed = words.iter().rposition(|word| word.issued_at() <= settled);
+            gone.extend(words.drain(..needed.unwrap_or(0)).map(|word| word.hash()));
+        }
+        gone
+    }
+
+    pub(crate) fn expire(&mut self, now: Time) -> Vec<RecordHash> {
+        let mut gone = Vec::new();
+        self.pairs.retain(|_, words| {
+            gone.extend(
+                words.extract_if(.., |word| word.expires_at() <= now).map(|word| word.hash()),
+            );
+            !words.is_empty()
+        });
+        if !gone.is_empty() {
+            self.note_known();
+        }
+        gone
+    }
+
+    /// Whether a node needs a vouch of a later date than this: it has earlier ones only.
+    pub(crate) fn awaits(&self, node: &NodeId, dated: Time) -> bool {
+        let mut vouches = self.about(node).peekable();
+        vouches.peek().is_some() && vouches.all(|vouch| vouch.issued_at() <= dated)
+    }
+
+    /// Whom chains of words said by `deadline` and holding at `taken` reach; none in an open network.
+    pub(crate) fn standings(
+        &self,
+        deadline: Time,
+        taken: Time,
+    ) -> Option<BTreeMap<NodeId, Standing>> {
+        let holds = |words: &[Arc<Vouch>]| {
+            let word = words.iter().rev().find(|word| word.issued_at() <= deadline)?;
+            (word.word() == Word::Vouch && word.expires_at() > taken).then(|| Arc::clone(word))
+        };
+        self.rule.as_ref().map(|rule| self.reach(rule, holds))
+    }
+
+    fn note_known(&mut self) {
+        let Some(rule) = &self.rule else { return };
+        let newest = |words: &[Arc<Vouch>]| {
+            words.last().filter(|word| word.word() == Word::Vouch).map(Arc::clone)
+        };
+        self.known = self.reach(rule, newest);
+    }
+
+    /// Level by level from the roots. Of each voucher the subjects count that it has vouched for
+    /// longest, as many as the network allows: who vouches for more cannot choose which.
+    fn reach(
+        &self,
+        rule: &Rule,
+        holds: impl Fn(&[Arc<Vouch>]) -> Option<Arc<Vouch>>,
+    ) -> BTreeMap<NodeId, Standing> {
+        let mut by_voucher: BTreeMap<NodeId, Vec<(Time, NodeId)>> = BTreeMap::new();
+        for ((voucher, subject), words) in &self.pairs {
+            if let Some(vouch) = holds(words) {
+                by_voucher.entry(*voucher).or_default().push((vouch.since(), *subject));
+            }
+        }
+        let root = Standing { since: Time::default(), depth: 0 };
+        let mut reached: BTreeMap<_, _> = rule.roots.iter().map(|node| (*node, root)).collect();
+        let mut level = rule.roots.clone();
+        for depth in 1..=rule.depth {
+            let mut next: BTreeMap<NodeId, Time> = BTreeMap::new();
+            for voucher in &level {
+                let Some(mut subjects) = by_voucher.remove(voucher) else { continue };
+                subjects.sort_unstable();
+                for (since, subject) in subjects.into_iter().take(rule.fan_out) {
+                    let earliest = next.entry(subject).or_insert(since);
+                    *earliest = since.min(*earliest);
+                }
+            }
+            next.retain(|subject, _| !reached.contains_key(subject));
+            level = next.keys().copied().collect();
+            reached.extend(next.into_iter().map(|(node, since)| (node, Standing { since, depth })));
+        }
+        reached
+    }
+
+    /// The newest words of one voucher that are vouches, for who renews its own.
+    pub(crate) fn by_newest(&self, voucher: &NodeId) -> impl Iterator<Item = &Arc<Vouch>> {
+        self.by(voucher).filter_map(|words| words.last()).filter(|w| w.word() == Word::Vouch)
+    }
+
+    fn by(&self, voucher: &NodeId) -> impl Iterator<Item = &Vec<Arc<Vouch>>> {
+        let first = (*voucher, NodeId::from_bytes([0; 32]));
+        let last = (*voucher, NodeId::from_bytes([0xff; 32]));
+        self.pairs.range(first..=last).map(|(_, words)| words)
+    }
+
+    /// The newest words about one subject that are vouches.
+    pub(crate) fn about(&self, subject: &NodeId) -> impl Iterator<Item = &Arc<Vouch>> {
+        let subject = *subject;
+        let about = self.pairs.iter().filter(move |((_, whom), _)| *whom == subject);
+        about.filter_map(|(_, words)| words.last()).filter(|word| word.word() == Word::Vouch)
+    }
+}

@@ -1,0 +1,219 @@
+//! Who is routed through: vouches, probation, proofs.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::{
+    MINUTE, directory, epochs, exit, identity, record, schedule, start, vouch, vouched, word,
+};
+use fog_directory::{
+    Brought, Directory, EXIT_PROBATION, RELAY_PROBATION, RouteError, Standing, Unwanted,
+};
+use keys::Time;
+use proptest::prelude::*;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use record::{Breach, Proof, Word};
+
+/// Nodes 1 to 8 of a vouched network, published now; all are exits.
+fn nodes(at: Time) -> Directory {
+    let mut directory = Directory::new(schedule(), &vouched());
+    publish(&mut directory, at);
+    directory
+}
+
+fn publish(directory: &mut Directory, at: Time) {
+    for number in 1..=8 {
+        let sequence = at.as_millis();
+        directory.admit(record(number, sequence, at, Some(exit())), Brought::ByGossip).unwrap();
+    }
+}
+
+/// The numbers of the nodes in the view of the hour of `at`, ten minutes after everything was said.
+fn viewed(directory: &Directory, at: Time) -> Vec<u8> {
+    let stands = directory.standings(schedule().hour_at(at), MINUTE * 10);
+    let is_in = |number: &u8| {
+        let standing = stands.get(&identity(*number).node());
+        matches!(standing, Some(Standing::Routable | Standing::NotYetExit(_)))
+    };
+    (1..=8).filter(is_in).collect()
+}
+
+fn epoch_times(count: u32) -> std::time::Duration {
+    MINUTE * 180 * count
+}
+
+#[test]
+fn chains_reach_as_far_and_as_wide_as_the_network_allows_after_a_probation() {
+    let mut directory = nodes(start());
+    // 1 -> 2, 3, 4; 2 -> 5; 5 -> 6; 7 -> 8: too wide, right, too long, from nowhere.
+    for (voucher, subject, minute) in [(1, 2, 0), (1, 3, 1), (1, 4, 2), (2, 5, 0)] {
+        directory.note_word(vouch(voucher, subject, start().plus(MINUTE * minute))).unwrap();
+    }
+    for (voucher, subject) in [(5, 6), (7, 8), (4, 8)] {
+        let refused = directory.note_word(vouch(voucher, subject, start()));
+        assert!(matches!(refused, Err(Unwanted::Idle)), "{voucher} {subject}");
+    }
+    let hour = start().plus(MINUTE * 60);
+    assert_eq!(viewed(&directory, hour), [1], "all others are on probation");
+    let over = start().plus(epoch_times(RELAY_PROBATION)).plus(MINUTE * 60);
+    directory.turn_hour(over.minus(MINUTE * 70));
+    publish(&mut directory, over.minus(MINUTE * 50));
+    assert_eq!(viewed(&directory, over), [1, 2, 3, 5]);
+    let view = directory.partial_view(schedule().hour_at(over), MINUTE * 10);
+    let view = view.if_sufficient().map(|view| view.len());
+    assert_eq!(view, Ok(4));
+
+    // Relays, and the root alone as an exit until a day has passed.
+    let view = directory.partial_view(schedule().hour_at(over), MINUTE * 10);
+    let view = view.if_sufficient().unwrap();
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let epoch = schedule().epoch_at(over);
+    let mut route = |own: u8| {
+        let own = [identity(own).node()];
+        view.route(&own, &(epoch..=epoch), &mut rng, |record| record.exit().is_some())
+    };
+    assert_eq!(route(1).err(), Some(RouteError::NoExit));
+    assert_eq!(route(2).unwrap().hops().last().unwrap().node(), identity(1).node());
+    let stands = directory.standings(schedule().hour_at(over), MINUTE * 10);
+    let exits_at = start().plus(epoch_times(EXIT_PROBATION));
+    assert_eq!(stands[&identity(2).node()], Standing::NotYetExit(exits_at));
+    assert_eq!(stands[&identity(6).node()], Standing::NotVouched);
+}
+
+#[test]
+fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
+    let mut directory = nodes(start());
+    let probation = epoch_times(RELAY_PROBATION);
+    let since = start().minus(probation);
+    for (voucher, subject) in [(1, 2), (2, 5)] {
+        directory.note_word(word(Word::Vouch, voucher, subject, since, start())).unwrap();
+    }
+    let hour = start().plus(MINUTE * 60);
+    assert_eq!(viewed(&directory, hour), [1, 2, 5]);
+    let at = start().plus(MINUTE * 55);
+    directory.note_word(word(Word::Revocation, 1, 2, at, at)).unwrap();
+    assert_eq!(viewed(&directory, hour), [1, 2, 5], "it is not ten minutes old on the hour");
+    publish(&mut directory, start().plus(MINUTE * 65));
+    assert_eq!(viewed(&directory, start().plus(MINUTE * 120)), [1]);
+    let renewed = word(Word::Vouch, 2, 5, since, start().plus(MINUTE * 100));
+    assert!(matches!(directory.note_word(renewed), Err(Unwanted::Idle)));
+    let old = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 5));
+    assert!(matches!(directory.note_word(old), Err(Unwanted::Older)));
+    let again = start().plus(MINUTE * 60);
+    directory.note_word(word(Word::Vouch, 1, 2, again, again)).unwrap();
+
+    let mut directory = nodes(start());
+    directory.note_word(word(Word::Vouch, 1, 2, since, start())).unwrap();
+    let end = start().plus(MINUTE * 180 * 240);
+    directory.turn_hour(end.minus(MINUTE * 130));
+    publish(&mut directory, end.minus(MINUTE * 120));
+    assert_eq!(viewed(&directory, end.minus(MINUTE * 60)), [1, 2]);
+    assert_eq!(viewed(&directory, end), [1]);
+    assert!(directory.vouches_by(&identity(1).node()).count() == 1);
+    directory.expire(end);
+    assert_eq!(directory.vouches_by(&identity(1).node()).count(), 0);
+}
+
+#[test]
+fn one_voucher_fills_no_directory() {
+    let mut directory = nodes(start());
+    let mut taken = 0;
+    for subject in 2..=60 {
+        taken += u32::from(directory.note_word(vouch(1, subject, start())).is_ok());
+    }
+    assert_eq!(taken, 4, "twice as many as count");
+    let soon = word(Word::Vouch, 1, 2, start(), start().plus(MINUTE));
+    assert!(matches!(directory.note_word(soon), Err(Unwanted::TooSoon)));
+}
+
+#[test]
+fn who_broke_its_word_is_left_out_until_its_epochs_are_past_and_it_is_vouched_for_again() {
+    let mut directory = nodes(start());
+    let since = start().minus(epoch_times(RELAY_PROBATION));
+    directory.note_word(word(Word::Vouch, 1, 2, since, start())).unwrap();
+    let hour = start().plus(MINUTE * 60);
+    assert_eq!(viewed(&directory, hour), [1, 2]);
+    let proof = {
+        let known = directory.newest(&identity(2).node()).unwrap();
+        Arc::new(Proof::of(known, &record(2, start().as_millis(), start(), None)).unwrap())
+    };
+    directory.convict(Arc::clone(&proof)).unwrap();
+    assert!(matches!(directory.convict(Arc::clone(&proof)), Err(Unwanted::Known)));
+    assert_eq!(viewed(&directory, hour), [1]);
+    let stands = directory.standings(schedule().hour_at(hour), MINUTE * 10);
+    assert_eq!(stands[&identity(2).node()], Standing::Convicted(Breach::OneNumber));
+
+    // The epochs are past; its vouch is as old as its deed.
+    let later = start().plus(epoch_times(4));
+    directory.expire(later);
+    directory.turn_hour(later.minus(MINUTE * 70));
+    publish(&mut directory, later.minus(MINUTE * 50));
+    assert_eq!(viewed(&directory, later), [1]);
+    let at = later.minus(MINUTE * 40);
+    directory.note_word(word(Word::Vouch, 1, 2, since, at)).unwrap();
+    assert_eq!(viewed(&directory, later), [1, 2]);
+    directory.expire(later);
+    assert!(directory.conviction(&identity(2).node(), start()).is_none(), "it is forgotten");
+}
+
+#[test]
+fn in_an_open_network_a_proof_counts_for_its_epochs() {
+    let mut open = directory(6, 6);
+    let proof = {
+        let known = open.newest(&identity(2).node()).unwrap();
+        Arc::new(Proof::of(known, &record(2, 1, start().plus(MINUTE), None)).unwrap())
+    };
+    let stranger = Proof::of(&record(9, 1, start(), None), &record(9, 1, start(), Some(exit())));
+    assert!(matches!(open.convict(Arc::new(stranger.unwrap())), Err(Unwanted::Idle)));
+    let view = open.first_view(start()).if_sufficient().unwrap();
+    open.convict(Arc::clone(&proof)).unwrap();
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let without = view.without(&BTreeSet::from([identity(2).node()]));
+    for _ in 0..200 {
+        let route = without.route(&[identity(1).node()], &epochs(), &mut rng, |_| true).unwrap();
+        assert!(route.hops().iter().all(|hop| hop.node() != identity(2).node()));
+    }
+    let past = schedule().accepted_until(proof.last_epoch());
+    assert!(open.conviction(&identity(2).node(), past.minus(MINUTE * 31)).is_some());
+    open.expire(past);
+    assert!(open.conviction(&identity(2).node(), start()).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// The same statements make the same view, whatever order they come in.
+    #[test]
+    fn the_order_of_arrival_makes_no_difference(
+        words in proptest::collection::vec((1u8..7, 1u8..7, 0u32..5, any::<bool>()), 0..14),
+        seed: u64,
+    ) {
+        let since = start().minus(epoch_times(RELAY_PROBATION));
+        let statements: Vec<_> = words.into_iter().filter(|(a, b, ..)| a != b).collect();
+        let fill = |order: &[(u8, u8, u32, bool)]| {
+            let mut directory = nodes(start());
+            // Reconciliation brings again what came before its voucher was known.
+            for _ in 0..4 {
+                for (voucher, subject, at, revoked) in order {
+                    let kind = if *revoked { Word::Revocation } else { Word::Vouch };
+                    let at = start().plus(MINUTE * 5 * *at);
+                    let since = if *revoked { at } else { since };
+                    let _ = directory.note_word(word(kind, *voucher, *subject, since, at));
+                }
+            }
+            viewed(&directory, start().plus(MINUTE * 60))
+        };
+        let mut shuffled = statements.clone();
+        shuffled.shuffle(&mut ChaCha20Rng::seed_from_u64(seed));
+        let (first, second) = (fill(&statements), fill(&shuffled));
+        // What a full voucher may say more depends on what it said first; nobody else's word does.
+        let of = |voucher: u8| statements.iter().filter(|(who, ..)| *who == voucher).count();
+        if (1..7).all(|voucher| of(voucher) <= 2) {
+            prop_assert_eq!(first, second);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The proof that an identity said two things of which it may say one: two of its own records.
+//!
+//! It needs no signature of its own: anybody can make it who has both, and nobody can make it otherwise.
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+use keys::{Epoch, NetworkId, NodeId, Schedule, Time};
+
+use crate::body::MAX_RECORD;
+use crate::canonical;
+use crate::record::{Record, RecordError, RecordHash, Unverified};
+use crate::statement::MAX_STATEMENT;
+
+pub(crate) const PROOF_TAG: u8 = 4;
+const VERSION: u16 = 1;
+const MAX_BODY: usize = MAX_STATEMENT - 1;
+
+/// A record holds keys up to three epochs ahead, and may be dated a little into the next.
+const MAX_EPOCHS_AHEAD: u32 = 4;
+
+// Version, two lengths, two records.
+const _: () = assert!(2 + 2 * 8 + 2 * MAX_RECORD <= MAX_BODY);
+
+/// What was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// Two records with one sequence number.
+    OneNumber,
+    /// Two records that follow the same one.
+    Fork,
+    /// Two mix keys for one epoch.
+    TwoKeys,
+}
+
+impl Breach {
+    /// What two different records of one identity break, if anything.
+    #[must_use]
+    pub fn between(first: &Record, second: &Record) -> Option<Self> {
+        if first.node() != second.node() || first.hash() == second.hash() {
+            return None;
+        }
+        if first.sequence() == second.sequence() {
+            return Some(Self::OneNumber);
+        }
+        let differs = |(epoch, key)| second.key(epoch).is_some_and(|other| other != key);
+        if first.keys().any(differs) {
+            return Some(Self::TwoKeys);
+        }
+        // A first record follows none, and a node that has lost everything begins again.
+        let follows = first.previous();
+        (follows != RecordHash::NONE && follows == second.previous()).then_some(Self::Fork)
+    }
+}
+
+/// A verified proof.
+#[derive(Debug)]
+pub struct Proof {
+    octets: Arc<[u8]>,
+    hash: RecordHash,
+    node: NodeId,
+    breach: Breach,
+    last_epoch: Epoch,
+    dated: Time,
+}
+
+impl Proof {
+    /// The proof that two records make, if they do.
+    #[must_use]
+    pub fn of(first: &Record, second: &Record) -> Option<Self> {
+        let breach = Breach::between(first, second)?;
+        let (first, second) =
+            if first.hash() < second.hash() { (first, second) } else { (second, first) };
+        let body = Body {
+            version: VERSION,
+            first: first.octets().to_vec(),
+            second: second.octets().to_vec(),
+        };
+        let mut octets = vec![PROOF_TAG];
+        octets.extend(canonical::encode::<MAX_BODY>(&body).ok()?);
+        Some(Self::new(octets.into(), breach, first, second))
+    }
+
+    pub(crate) fn check(octets: &[u8], network: &NetworkId) -> Result<Self, RecordError> {
+        let (_, body) = octets.split_first().ok_or(RecordError::Malformed)?;
+        let body: Body = canonical::decode::<_, MAX_BODY>(body)?;
+        if body.version != VERSION {
+            return Err(RecordError::Unknown);
+        }
+        let (first, second) = (Unverified::parse(&body.first)?, Unverified::parse(&body.second)?);
+        let (first, second) = (first.check_signature(network)?, second.check_signature(network)?);
+        let (first, second) = (first.peek(), second.peek());
+        // One order, or a proof would have two encodings.
+        if first.hash() >= second.hash() {
+            return Err(RecordError::NotCanonical);
+        }
+        let breach = Breach::between(first, second).ok_or(RecordError::Malformed)?;
+        Ok(Self::new(octets.into(), breach, first, second))
+    }
+
+    /// Checks that its records are not dated ahead: a proof of the far future would be kept until then.
+    ///
+    /// # Errors
+    /// `Future`.
+    pub fn timely(&self, now: Time, schedule: &Schedule) -> Result<(), RecordError> {
+        let last = schedule.epoch_at(now).plus(MAX_EPOCHS_AHEAD);
+        if !schedule.may_be_dated(self.dated, now) || self.last_epoch > last {
+            return Err(RecordError::Future);
+        }
+        Ok(())
+    }
+
+    fn new(octets: Arc<[u8]>, breach: Breach, first: &Record, second: &Record) -> Self {
+        let hash = RecordHash::of(&octets);
+        let last = |record: &Record| record.epochs().last().unwrap_or(Epoch::new(0));
+        Self {
+            octets,
+            hash,
+            node: first.node(),
+            breach,
+            last_epoch: last(first).max(last(second)),
+            dated: first.published_at().max(second.published_at()),
+        }
+    }
+
+    /// The statement's octets.
+    #[must_use]
+    pub fn octets(&self) -> &Arc<[u8]> {
+        &self.octets
+    }
+
+    /// BLAKE3 of the octets.
+    #[must_use]
+    pub fn hash(&self) -> RecordHash {
+        self.hash
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What was broken.
+    #[must_use]
+    pub fn breach(&self) -> Breach {
+        self.breach
+    }
+
+    /// The last epoch that it concerns.
+    #[must_use]
+    pub fn last_epoch(&self) -> Epoch {
+        self.last_epoch
+    }
+
+    /// The date of its later record: who vouches for the identity after that knew.
+    #[must_use]
+    pub fn dated(&self) -> Time {
+        self.dated
+    }
+}
+
+#[derive(Encode, Decode)]
+struct Body {
+    version: u16,
+    first: Vec<u8>,
+    second: Vec<u8>,
+}

@@ -1,0 +1,250 @@
+//! What this node makes of its directory: the view of the hour, whether others see the same, and whether
+//! its clock is theirs.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use directory::{Standing, View};
+use keys::{Hour, NodeId, Time};
+
+use super::{Command, Remailer};
+
+/// A view that no later hour replaced serves so many hours.
+const VIEW_HOURS: u32 = 2;
+/// Hours whose set hashes are remembered.
+const HASHES: usize = 4;
+/// Hours in a row in which more than a third of the others see another directory.
+const LASTING: u32 = 2;
+/// Hours for which a sudden halving is shown.
+const HALVED_FOR: u32 = 3;
+/// Epochs after which a node whose clock nobody shares destroys its keys all the same: 6 hours.
+const APART_FOR: u32 = 2;
+
+/// What this node's operator has to know, and to do something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// The median of the peers' clocks is ahead by so many milliseconds.
+    ClockApart(i64),
+    /// Another node publishes with this identity.
+    Rival,
+    /// There is a proof that this node broke its word.
+    Convicted,
+    /// For hours, so many of the others have had another directory, and so many the same.
+    AnotherView {
+        /// How many differ.
+        other: usize,
+        /// How many agree.
+        same: usize,
+    },
+    /// From one hour to the next the view lost half of its nodes or more.
+    Halved {
+        /// Nodes before.
+        before: usize,
+        /// Nodes after.
+        after: usize,
+    },
+}
+
+/// Whether another node's directory is the same as this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// In the hour that its record speaks of.
+    Same,
+    /// Not then.
+    Other,
+    /// It speaks of an hour that this node does not remember.
+    Unknown,
+}
+
+/// What is remembered from hour to hour.
+#[derive(Default)]
+pub(super) struct Outlook {
+    /// The hashes of this node's own sets.
+    hashes: Vec<(Hour, [u8; 32])>,
+    differing: u32,
+    last: (usize, usize),
+    halved: Option<(Time, usize, usize)>,
+}
+
+impl Remailer {
+    pub(super) fn take_first_view(&mut self, now: Time) {
+        let enough = usize::from(self.parameters().first_view);
+        if self.view.is_none()
+            && enough > 0
+            && self.directory.len() >= enough
+            && let Ok(view) = self.directory.first_view(now).if_sufficient()
+        {
+            self.set_view(&view, now);
+        }
+    }
+
+    pub(super) fn take_view(&mut self, now: Time) {
+        let hour = self.schedule.hour_at(now);
+        let last =
+            self.schedule.hour_at(self.schedule.hour_start(hour).minus(Duration::from_millis(1)));
+        self.outlook.remember(last, self.directory.set_hash(last, self.parameters().settle));
+        self.compare(last);
+        self.next_view = self.schedule.hour_end(hour);
+        self.turn_hour(now);
+        let before = self.view.as_ref().map_or(0, |view| view.len());
+        let partial = self.directory.partial_view(hour, self.parameters().settle);
+        match partial.if_sufficient() {
+            Ok(view) => {
+                if view.len() * 2 <= before {
+                    self.outlook.halved = Some((now, before, view.len()));
+                }
+                self.set_view(&view, now);
+            }
+            Err(_) => {
+                if self.usable_view(now).is_none() {
+                    self.view = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn turn_hour(&mut self, now: Time) {
+        let start = self.schedule.hour_start(self.schedule.hour_at(now));
+        self.directory.turn_hour(start.minus(self.parameters().settle));
+        self.reconciliation.turn_hour();
+        self.forget();
+    }
+
+    fn set_view(&mut self, view: &View, now: Time) {
+        let view = Arc::new(view.without(&self.unusable(view, now)));
+        self.view = Some(Arc::clone(&view));
+        self.commands.push_back(Command::ViewTaken(view));
+    }
+
+    /// What has become known since the hour and cannot wait for the next: proofs, and keys given up.
+    pub(super) fn leave_out(&mut self, now: Time) {
+        if let Some(view) = self.view.clone()
+            && !self.unusable(&view, now).is_empty()
+        {
+            self.set_view(&view, now);
+        }
+    }
+
+    fn unusable(&self, view: &View, now: Time) -> BTreeSet<NodeId> {
+        let epoch = self.schedule.epoch_at(now);
+        let is_unusable = |node: &NodeId| {
+            self.banned.contains(node)
+                || self.directory.conviction(node, now).is_some()
+                || self.directory.newest(node).is_some_and(|newest| newest.withdraws(epoch))
+        };
+        view.iter().map(|record| record.node()).filter(is_unusable).collect()
+    }
+
+    pub(super) fn usable_view(&self, now: Time) -> Option<&Arc<View>> {
+        let oldest = now.minus(self.schedule.hour() * VIEW_HOURS + Duration::from_secs(1));
+        self.view.as_ref().filter(|view| view.taken() >= oldest && view.is_sufficient())
+    }
+
+    /// This node's routes go through these no more. Who can watch it submit can tell it from others by
+    /// that.
+    pub fn ban(&mut self, banned: BTreeSet<NodeId>, now: Time) {
+        self.banned = banned;
+        self.leave_out(now);
+    }
+
+    /// How every known node stands in the present hour.
+    #[must_use]
+    pub fn standings(&self, now: Time) -> std::collections::BTreeMap<NodeId, Standing> {
+        self.directory.standings(self.schedule.hour_at(now), self.parameters().settle)
+    }
+
+    // Whether others see the same.
+
+    /// The hash of the present hour's set.
+    #[must_use]
+    pub fn set_hash(&self, now: Time) -> [u8; 32] {
+        self.directory.set_hash(self.schedule.hour_at(now), self.parameters().settle)
+    }
+
+    /// Whether a node had the same directory as this one, in the hour of its newest record.
+    #[must_use]
+    pub fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
+        let Some(record) = self.directory.newest(node) else { return Agreement::Unknown };
+        let hour = self.schedule.hour_at(record.published_at());
+        let own = if hour == self.schedule.hour_at(now) {
+            Some(self.set_hash(now))
+        } else {
+            self.outlook.hash(hour)
+        };
+        match own {
+            None => Agreement::Unknown,
+            Some(own) if own == *record.digest() => Agreement::Same,
+            Some(_) => Agreement::Other,
+        }
+    }
+
+    /// Compares an hour's set with what the others' records of that hour said of theirs.
+    fn compare(&mut self, hour: Hour) {
+        let Some(own) = self.outlook.hash(hour) else { return };
+        let of_hour = self.directory.iter().filter(|record| {
+            record.node() != self.node && self.schedule.hour_at(record.published_at()) == hour
+        });
+        let (same, other): (Vec<_>, Vec<_>) = of_hour.partition(|record| *record.digest() == own);
+        let (same, other) = (same.len(), other.len());
+        self.outlook.last = (same, other);
+        let differs = other * 2 > same;
+        self.outlook.differing = if differs { self.outlook.differing.saturating_add(1) } else { 0 };
+    }
+
+    /// What the operator has to know.
+    #[must_use]
+    pub fn alarms(&self, now: Time) -> Vec<Alarm> {
+        let mut alarms = Vec::new();
+        alarms.extend(self.clock_apart(now).map(Alarm::ClockApart));
+        if self.has_rival {
+            alarms.push(Alarm::Rival);
+        }
+        if self.directory.conviction(&self.node, now).is_some() {
+            alarms.push(Alarm::Convicted);
+        }
+        if self.outlook.differing >= LASTING {
+            let (same, other) = self.outlook.last;
+            alarms.push(Alarm::AnotherView { other, same });
+        }
+        if let Some((at, before, after)) = self.outlook.halved
+            && now.since(at) < self.schedule.hour() * HALVED_FOR
+        {
+            alarms.push(Alarm::Halved { before, after });
+        }
+        alarms
+    }
+
+    // The clock.
+
+    /// By how many milliseconds the peers' clocks are ahead, if that is too much.
+    #[must_use]
+    pub fn clock_apart(&self, now: Time) -> Option<i64> {
+        self.clocks.apart(&self.schedule, now)
+    }
+
+    pub(super) fn note_clocks(&mut self, now: Time) {
+        self.apart_since = match (self.clock_apart(now), self.apart_since) {
+            (None, _) => None,
+            (Some(_), since) => since.or(Some(now)),
+        };
+    }
+
+    /// Until when no key is destroyed, because this node's clock may be the one that is wrong.
+    pub(super) fn keys_stay_until(&self) -> Option<Time> {
+        self.apart_since.map(|since| since.plus(self.schedule.hour() * 3 * APART_FOR))
+    }
+}
+
+impl Outlook {
+    fn remember(&mut self, hour: Hour, hash: [u8; 32]) {
+        self.hashes.retain(|(known, _)| *known != hour);
+        self.hashes.push((hour, hash));
+        let surplus = self.hashes.len().saturating_sub(HASHES);
+        self.hashes.drain(..surplus);
+    }
+
+    fn hash(&self, hour: Hour) -> Option<[u8; 32]> {
+        self.hashes.iter().find(|(known, _)| *known == hour).map(|(_, hash)| *hash)
+    }
+}

@@ -1,0 +1,380 @@
+//! One node and what its peers say of it, of others, and of the time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use directory::{Answer, Directory, Standing, Step};
+use fog_remailer::{Agreement, Alarm, Command, Judgement, Kept, Refused, Remailer, Setup};
+use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, Time};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use record::{Admission, Descriptor, Draft, Parameters, Record, RecordHash, Statement, Unverified};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct World {
+    parameters: Parameters,
+    descriptor: Arc<Descriptor>,
+    start: Time,
+    rng: ChaCha20Rng,
+}
+
+fn world(admission: &Admission) -> World {
+    let parameters = Parameters { first_view: 4, ..Parameters::main() };
+    let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 40);
+    let maker = Identity::from_seed(&[77; 32]);
+    let descriptor = Descriptor::create(&maker, "n", start, &parameters, admission).unwrap();
+    let rng = ChaCha20Rng::seed_from_u64(1);
+    World { parameters, descriptor: Arc::new(descriptor), start, rng }
+}
+
+fn identity(number: u8) -> Identity {
+    Identity::from_seed(&[number; 32])
+}
+
+fn seed(number: u8, epoch: Epoch) -> MixSeed {
+    let seed = u64::from(number) << 32 | u64::from(epoch.number());
+    MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(seed))
+}
+
+impl World {
+    fn setup(&self, number: u8) -> Setup {
+        Setup {
+            identity: identity(number),
+            descriptor: Arc::clone(&self.descriptor),
+            exit: None,
+            contact: String::new(),
+            family: Vec::new(),
+            epochs: Vec::new(),
+            statements: Vec::new(),
+            own: None,
+            first_record_after: MINUTE,
+            banned: BTreeSet::new(),
+        }
+    }
+
+    fn node(&mut self, setup: Setup) -> Remailer {
+        let mut node = Remailer::new(setup, self.start, &mut self.rng);
+        node.handle_reachable();
+        node
+    }
+
+    /// A record as `number` publishes it, changed as `change` says.
+    fn record(&self, number: u8, at: Time, change: impl Fn(&mut Draft)) -> Vec<u8> {
+        let first = self.parameters.schedule().epoch_at(at);
+        let key = |ahead| {
+            let epoch = first.plus(ahead);
+            (epoch, MixSecret::from_seed(&seed(number, epoch)).public().clone())
+        };
+        let mut draft = Draft {
+            sequence: 41,
+            previous: RecordHash::NONE,
+            published_at: at,
+            keys: (0..3).map(key).collect(),
+            withdrawn: Vec::new(),
+            exit: None,
+            contact: String::new(),
+            family: Vec::new(),
+            traffic: [0; 9],
+            digest: [0; 32],
+        };
+        change(&mut draft);
+        draft.sign(&identity(number), &self.descriptor.id()).unwrap()
+    }
+
+    fn check(&self, octets: &[u8]) -> Result<Statement, record::RecordError> {
+        Statement::check(octets, &self.descriptor.id())
+    }
+
+    fn read(&self, octets: &[u8], now: Time) -> Record {
+        let signed = Unverified::parse(octets).unwrap().check_signature(&self.descriptor.id());
+        signed.unwrap().timely(now, &self.parameters.schedule()).unwrap()
+    }
+
+    fn hear(&self, node: &mut Remailer, octets: &[u8], now: Time) -> Judgement {
+        node.handle_statement(self.check(octets), now)
+    }
+
+    /// The node asks a peer that holds these statements and whose clock is `ahead` by so many seconds.
+    fn sync(&self, node: &mut Remailer, peer: u8, held: &[Vec<u8>], ahead: i64, now: Time) {
+        let mut holder = Directory::new(self.parameters.schedule(), self.descriptor.admission());
+        for octets in held {
+            let _ = holder.admit(self.read(octets, now), directory::Brought::ByCatchUp);
+        }
+        let theirs = Time::from_millis(now.as_millis().saturating_add_signed(ahead * 1000));
+        let peer = NodeId::from_bytes([peer; 32]);
+        let mut request = node.begin_sync(peer, now).unwrap();
+        loop {
+            let octets = holder.answer(&request.encode().unwrap(), theirs, || [0; 32]).unwrap();
+            let answer = Answer::check(&octets, &self.descriptor.id()).unwrap();
+            match node.handle_sync_answer(peer, answer, now) {
+                Step::Ask(next) => request = next,
+                Step::Done(_) => return,
+                Step::Bad => panic!("an honest peer"),
+            }
+        }
+    }
+
+    /// What the node publishes until `end`, with the time of each.
+    fn published(&mut self, node: &mut Remailer, from: Time, end: Time) -> Vec<(Time, Record)> {
+        let mut published = Vec::new();
+        let mut now = from;
+        loop {
+            node.handle_timeout(now, &mut self.rng);
+            while let Some(command) = node.next_command() {
+                if let Command::Announce(octets) = command
+                    && let Ok(Statement::Record(_)) = self.check(&octets)
+                {
+                    published.push((now, self.read(&octets, now)));
+                }
+            }
+            let next = node.poll_timeout().max(now.plus(Duration::from_millis(1)));
+            if next > end {
+                return published;
+            }
+            now = next;
+        }
+    }
+
+    fn kept(&self, number: u8, epochs: u32) -> Vec<(Epoch, Kept)> {
+        let first = self.parameters.schedule().epoch_at(self.start);
+        let keep = |ahead| {
+            let epoch = first.plus(ahead);
+            (epoch, Kept::Key { seed: seed(number, epoch), seen: BTreeSet::new() })
+        };
+        (0..epochs).map(keep).collect()
+    }
+}
+
+#[test]
+fn a_restored_backup_publishes_far_above_what_peers_hold_and_gives_up_what_it_may_have_opened() {
+    let mut world = world(&Admission::Open);
+    let (start, now) = (world.start, world.start.plus(MINUTE));
+    // Its folder ends with record 41 and two keys; its peers hold record 50, with a third key.
+    let old = world.record(1, start.minus(MINUTE * 30), |draft| drop(draft.keys.pop()));
+    let newer = world.record(1, start.minus(MINUTE * 10), |draft| draft.sequence = 50);
+    let setup = Setup { epochs: world.kept(1, 2), own: Some(old), ..world.setup(1) };
+    let mut node = world.node(setup);
+    assert!(world.published(&mut node, start, now).is_empty());
+    for peer in 11..=13 {
+        world.sync(&mut node, peer, std::slice::from_ref(&newer), 0, now);
+    }
+    let published = world.published(&mut node, now, start.plus(MINUTE * 60));
+    let (at, first) = &published[0];
+    assert!(*at < start.plus(MINUTE * 3), "three peers have said what they know");
+    assert_eq!(first.sequence(), 50 + (1 << 20));
+    assert_eq!(first.previous(), world.read(&newer, now).hash());
+    let epoch = world.parameters.schedule().epoch_at(now);
+    let stated: Vec<_> = first.epochs().collect();
+    // The present one may have opened packets; the third key is another's.
+    assert_eq!(stated, [epoch.plus(1)]);
+    assert!(first.withdraws(epoch) && first.withdraws(epoch.plus(2)));
+    assert!(node.alarms(now).is_empty());
+    assert!(node.epoch_keys(now).epochs().next().is_none(), "it opens nothing in this epoch");
+    assert_eq!(node.counts().get("own record refused: its author broke its word"), 0);
+}
+
+#[test]
+fn a_node_with_a_past_waits_for_three_peers_or_ten_minutes() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let own = world.record(1, start.minus(MINUTE * 30), |_| {});
+    let others: Vec<_> =
+        (2..=5).map(|n| world.record(n, start.minus(MINUTE * 30), |_| {})).collect();
+    let setup = || Setup {
+        epochs: world.kept(1, 3),
+        own: Some(own.clone()),
+        statements: others.clone(),
+        ..world.setup(1)
+    };
+    let (alone, asking) = (setup(), setup());
+    let mut node = world.node(alone);
+    let published = world.published(&mut node, start, start.plus(MINUTE * 15));
+    assert_eq!(published[0].0, start.plus(MINUTE * 10));
+    assert_eq!(published[0].1.sequence(), 41 + (1 << 20));
+    assert_eq!(published[0].1.epochs().count(), 3, "nothing was lost, nothing is given up");
+
+    let mut node = world.node(asking);
+    world.sync(&mut node, 11, &others, 0, start);
+    world.sync(&mut node, 11, &others, 0, start);
+    world.sync(&mut node, 12, &others, 0, start);
+    assert!(node.wants_witnesses(), "two peers, whatever one says twice");
+    world.sync(&mut node, 13, &others, 0, start);
+    assert!(!node.wants_witnesses());
+    assert_eq!(world.published(&mut node, start, start.plus(MINUTE)).len(), 1);
+}
+
+#[test]
+fn of_two_nodes_with_one_identity_the_one_that_runs_falls_silent_and_says_so() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
+    let mut node = world.node(setup);
+    let published = world.published(&mut node, start, start.plus(MINUTE * 10));
+    let (_, first) = &published[0];
+    let copy = world.record(1, start.plus(MINUTE * 10), |draft| {
+        draft.sequence = first.sequence() + 100;
+        draft.previous = first.hash();
+        draft.keys = first.keys().map(|(epoch, key)| (epoch, key.clone())).collect();
+    });
+    let now = start.plus(MINUTE * 10);
+    assert_eq!(world.hear(&mut node, &copy, now), Judgement::Accept);
+    assert_eq!(node.alarms(now), [Alarm::Rival]);
+    assert!(world.published(&mut node, now, start.plus(MINUTE * 200)).is_empty());
+}
+
+#[test]
+fn keys_whose_tags_may_be_lost_are_given_up_and_never_made_again() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let own = world.record(1, start.minus(MINUTE * 30), |_| {});
+    let mut epochs = world.kept(1, 3);
+    epochs[0].1 = Kept::Withdrawn;
+    let setup = Setup { epochs, own: Some(own), ..world.setup(1) };
+    let mut node = world.node(setup);
+    for record in world.published(&mut node, start, start.plus(MINUTE * 100)) {
+        let epoch = world.parameters.schedule().epoch_at(start);
+        assert!(record.1.withdraws(epoch) && record.1.key(epoch).is_none());
+        assert!(record.1.key(epoch.plus(1)).is_some());
+    }
+    let later = start.plus(MINUTE * 180);
+    let last = world.published(&mut node, start.plus(MINUTE * 100), later).pop().unwrap().1;
+    assert!(last.key(world.parameters.schedule().epoch_at(later)).is_some());
+}
+
+#[test]
+fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_key() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
+    let mut node = world.node(setup);
+    for number in 2..=6 {
+        let record = world.record(number, start.minus(MINUTE * 30), |_| {});
+        assert_eq!(world.hear(&mut node, &record, start), Judgement::Accept);
+    }
+    assert_eq!(world.published(&mut node, start, start.plus(MINUTE)).len(), 1);
+    assert_ne!(node.check_routes(start), Err(Refused::ClockApart));
+    for (peer, ahead) in [(11, 6 * 60), (12, 6 * 60), (13, 0)] {
+        world.sync(&mut node, peer, &[], ahead, start);
+    }
+    assert_eq!(node.check_routes(start), Err(Refused::ClockApart));
+    assert_eq!(node.alarms(start), [Alarm::ClockApart(360_000)]);
+    let epoch = world.parameters.schedule().epoch_at(start);
+    let mut now = start;
+    while now < start.plus(MINUTE * 350) {
+        for peer in 11..=13 {
+            world.sync(&mut node, peer, &[], 6 * 60, now);
+        }
+        let next = now.plus(MINUTE * 10);
+        assert!(world.published(&mut node, now, next).is_empty());
+        now = next;
+        assert_eq!(node.oldest_key(), Some(epoch), "no key is destroyed");
+    }
+    for peer in 11..=13 {
+        world.sync(&mut node, peer, &[], 6 * 60, now);
+    }
+    world.published(&mut node, now, now.plus(MINUTE * 15));
+    assert!(node.oldest_key() > Some(epoch), "six hours are enough");
+    for peer in 11..=13 {
+        world.sync(&mut node, peer, &[], 4 * 60, now);
+    }
+    assert_ne!(node.check_routes(now), Err(Refused::ClockApart));
+    assert!(node.alarms(now).is_empty());
+    assert!(!world.published(&mut node, now, now.plus(MINUTE * 70)).is_empty());
+}
+
+#[test]
+fn a_node_vouches_renews_and_takes_back() {
+    let root = identity(1).node();
+    let mut world = world(&Admission::Vouched { roots: vec![root], depth: 1, fan_out: 2 });
+    let start = world.start;
+    let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
+    let mut node = world.node(setup);
+    let friend = identity(2).node();
+    let words = |node: &mut Remailer| {
+        std::iter::from_fn(|| node.next_command())
+            .filter_map(|command| match command {
+                Command::Announce(octets) => Some(octets),
+                _ => None,
+            })
+            .filter(|octets| matches!(world.check(octets), Ok(Statement::Vouch(_))))
+            .collect::<Vec<_>>()
+    };
+    assert!(node.unvouch(friend, start).is_err());
+    node.vouch(friend, start).unwrap();
+    assert_eq!(words(&mut node).len(), 1);
+    let record = world.record(2, start, |_| {});
+    world.hear(&mut node, &record, start);
+    let soon = start.plus(MINUTE * 60);
+    assert!(matches!(node.standings(soon)[&friend], Standing::Probation(_)));
+    let days = start.plus(MINUTE * 60 * 24 * 16);
+    node.handle_timeout(days, &mut ChaCha20Rng::seed_from_u64(3));
+    assert_eq!(words(&mut node).len(), 1, "at half of its thirty days");
+    node.unvouch(friend, days.plus(MINUTE)).unwrap();
+    assert_eq!(words(&mut node).len(), 1);
+
+    let mut stranger = world.setup(3);
+    stranger.first_record_after = Duration::ZERO;
+    let mut stranger = world.node(stranger);
+    assert!(stranger.vouch(friend, start).is_err(), "its word counts for nothing");
+}
+
+#[test]
+fn views_that_differ_for_two_hours_and_halve_are_alarms() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let schedule = world.parameters.schedule();
+    let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
+    let mut node = world.node(setup);
+    let mut now = start;
+    let mut alarms = Vec::new();
+    for hour in 0..5u32 {
+        // In every hour after the first: 2 and 3 see what this node sees, 4 to 8 something else.
+        let own = node.set_hash(now);
+        for number in 2..=8 {
+            let record = world.record(number, now, |draft| {
+                draft.sequence = u64::from(hour) + 1;
+                draft.digest = if number <= 3 || hour == 0 { own } else { [9; 32] };
+            });
+            world.hear(&mut node, &record, now);
+        }
+        if hour == 2 {
+            let agreement = |number| node.agreement(&identity(number).node(), now);
+            assert_eq!((agreement(2), agreement(4)), (Agreement::Same, Agreement::Other));
+            assert_eq!(agreement(9), Agreement::Unknown);
+        }
+        let next = schedule.hour_end(schedule.hour_at(now)).plus(MINUTE * 10);
+        world.published(&mut node, now, next);
+        now = next;
+        alarms.push(node.alarms(now));
+    }
+    assert!(alarms[0].is_empty() && alarms[1].is_empty(), "{alarms:?}");
+    assert_eq!(alarms[2], [Alarm::AnotherView { other: 5, same: 2 }]);
+
+    // Four go on; when the keys of the others have run out, half of the view is gone.
+    let mut halved = None;
+    for hour in 0..14 {
+        let own = node.set_hash(now);
+        for number in 2..=4 {
+            let record = world.record(number, now, |draft| {
+                (draft.sequence, draft.digest) = (100 + hour, own);
+            });
+            world.hear(&mut node, &record, now);
+        }
+        let next = schedule.hour_end(schedule.hour_at(now)).plus(MINUTE * 10);
+        world.published(&mut node, now, next);
+        now = next;
+        let alarm = node.alarms(now).into_iter().find(|a| matches!(a, Alarm::Halved { .. }));
+        halved = halved.or(alarm);
+    }
+    assert_eq!(halved, Some(Alarm::Halved { before: 8, after: 4 }));
+    assert!(node.alarms(now).is_empty(), "it has been said for three hours");
+}

@@ -1,0 +1,228 @@
+//! The gossip topic: gossipsub for links through Tor, and a meter on what each peer makes it do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use keys::NetworkId;
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::gossipsub::{
+    self, IdentTopic, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
+    TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
+};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use record::MAX_STATEMENT;
+
+use super::meters::{Allowance, Bucket};
+use crate::clock::Clock;
+
+/// The gossip envelope around a statement: topic and field lengths.
+pub(super) const OVERHEAD: usize = 512;
+/// Below this score a peer is not listened to, and is hung up on: nine bad statements in a row.
+pub(super) const WORST_SCORE: f64 = -80.0;
+
+type Inner = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
+
+/// Gossipsub, whose peers may make it do so much at once and so much a second: messages, subscriptions and
+/// control actions together. A statement makes some three of them.
+pub(crate) struct Gossip {
+    pub(crate) inner: Inner,
+    clock: Clock,
+    meters: BTreeMap<PeerId, (Bucket, u32)>,
+    floods: VecDeque<PeerId>,
+}
+
+const ACTIONS: f64 = 8192.0;
+const ACTIONS_A_SECOND: f64 = 128.0;
+/// Beyond that they are dropped, and after so many their peer is hung up on.
+const SURPLUS: u32 = 1024;
+
+/// What comes of gossip.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// A peer said something.
+    Gossip(gossipsub::Event),
+    /// A peer says too much.
+    TooMuch(PeerId),
+}
+
+/// The topic on which a network's statements travel.
+pub(crate) fn topic(network: &NetworkId) -> IdentTopic {
+    IdentTopic::new(format!("fog/1/{network}/statements"))
+}
+
+impl Gossip {
+    pub(crate) fn new(network: &NetworkId, clock: Clock) -> Result<Self, String> {
+        let ours = std::iter::once(topic(network).hash()).collect();
+        let mut inner = Inner::new_with_subscription_filter(
+            MessageAuthenticity::Anonymous,
+            config()?,
+            WhitelistSubscriptionFilter(ours),
+        )?;
+        inner.with_peer_score(scores(network), thresholds())?;
+        Ok(Self { inner, clock, meters: BTreeMap::new(), floods: VecDeque::new() })
+    }
+
+    fn allow(&mut self, peer: PeerId, actions: usize) -> Allowance {
+        let now = self.clock.elapsed();
+        let full = || (Bucket::full(ACTIONS, now), 0);
+        let (bucket, surplus) = self.meters.entry(peer).or_insert_with(full);
+        for _ in 0..actions {
+            if !bucket.take(now, ACTIONS_A_SECOND, ACTIONS) {
+                *surplus = surplus.saturating_add(1);
+                if *surplus > SURPLUS {
+                    return Allowance::Broken;
+                }
+            }
+        }
+        if *surplus > 0 && bucket.is_empty() { Allowance::Denied } else { Allowance::Granted }
+    }
+}
+
+pub(super) fn config() -> Result<gossipsub::Config, String> {
+    // Times are for links through Tor, where the defaults give up too early.
+    gossipsub::ConfigBuilder::default()
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .max_transmit_size(MAX_STATEMENT + OVERHEAD)
+        // Anonymous messages have no author and number: without this they would all have one id.
+        .message_id_fn(|message| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(message.topic.as_str().as_bytes());
+            hasher.update(&message.data);
+            MessageId::new(hasher.finalize().as_bytes())
+        })
+        .publish_queue_duration(Duration::from_secs(60))
+        .forward_queue_duration(Duration::from_secs(30))
+        .iwant_followup_time(Duration::from_secs(20))
+        .history_length(12)
+        .history_gossip(6)
+        .duplicate_cache_time(Duration::from_secs(600))
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+pub(super) fn thresholds() -> PeerScoreThresholds {
+    PeerScoreThresholds { graylist_threshold: WORST_SCORE, ..PeerScoreThresholds::default() }
+}
+
+/// What peers are judged by: statements that are provably bad, and breaches of the protocol. Never by
+/// where they come from, for all come from one Tor; nor by how quick they are, for that is their Tor's.
+pub(super) fn scores(network: &NetworkId) -> PeerScoreParams {
+    let topic_params = TopicScoreParams {
+        topic_weight: 1.0,
+        time_in_mesh_weight: 0.01,
+        time_in_mesh_quantum: Duration::from_secs(60),
+        time_in_mesh_cap: 60.0,
+        first_message_deliveries_weight: 0.1,
+        first_message_deliveries_decay: 0.99,
+        first_message_deliveries_cap: 20.0,
+        // Peers on slow circuits deliver late, and a quiet network delivers nothing.
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        // Grows with the square: one bad statement costs 1, ten cost 100.
+        invalid_message_deliveries_weight: -1.0,
+        invalid_message_deliveries_decay: 0.995,
+        ..TopicScoreParams::default()
+    };
+    PeerScoreParams {
+        topics: [(topic(network).hash(), topic_params)].into(),
+        ip_colocation_factor_weight: 0.0,
+        slow_peer_weight: 0.0,
+        behaviour_penalty_weight: -1.0,
+        behaviour_penalty_threshold: 6.0,
+        behaviour_penalty_decay: 0.99,
+        decay_interval: Duration::from_secs(10),
+        ..PeerScoreParams::default()
+    }
+}
+
+impl NetworkBehaviour for Gossip {
+    type ConnectionHandler = <Inner as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = Said;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner.handle_pending_inbound_connection(id, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(id, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(closed) = &event
+            && closed.remaining_established == 0
+        {
+            self.meters.remove(&closed.peer_id);
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        type Heard = THandlerOutEvent<Inner>;
+        if let Heard::Message { rpc, invalid_messages } = &event {
+            let said = rpc.messages.len() + invalid_messages.len();
+            let actions = 1 + said + rpc.subscriptions.len() + rpc.control_msgs.len();
+            match self.allow(peer, actions) {
+                Allowance::Granted => {}
+                Allowance::Denied => return,
+                Allowance::Broken => {
+                    if !self.floods.contains(&peer) {
+                        self.floods.push_back(peer);
+                    }
+                    return;
+                }
+            }
+        }
+        self.inner.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Said, THandlerInEvent<Self>>> {
+        if let Some(peer) = self.floods.pop_front() {
+            return Poll::Ready(ToSwarm::GenerateEvent(Said::TooMuch(peer)));
+        }
+        self.inner.poll(cx).map(|event| event.map_out(Said::Gossip))
+    }
+}

@@ -1,0 +1,160 @@
+//! Replay tags on disk, and the mark that says whether they are all there.
+//!
+//! The tags of an epoch are a tree of the database, which survives a killed process, but whose flush is no
+//! fsync: after a power failure or on a restored copy the last of them can be missing without an error. So
+//! beside each epoch's seed lies a mark, written and synced after the tags it counts: their number (8 octets,
+//! big-endian) and the first 8 octets of its BLAKE3. A tree with fewer tags than its mark says has lost
+//! some, and the key is given up; one with more was killed between the two, and those packets never left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use keys::Epoch;
+use mix::Tags;
+use sphinx::ReplayTag;
+
+pub(super) const MARK: &str = ".mark";
+const MARK_LEN: usize = 16;
+const TREE: &str = "tags-";
+
+/// What is asked of a [`TagKeeper`].
+pub enum TagOrder {
+    /// Make these durable.
+    Keep(Tags),
+    /// Forget those of epochs before this one.
+    Forget(Epoch),
+    /// Forget those of this epoch.
+    Withdraw(Epoch),
+}
+
+/// Writes tags and marks. It blocks: some milliseconds for each batch.
+pub struct TagKeeper {
+    db: sled::Db,
+    folder: PathBuf,
+    open: BTreeMap<Epoch, Kept>,
+}
+
+struct Kept {
+    tree: sled::Tree,
+    mark: File,
+    count: u64,
+}
+
+impl TagKeeper {
+    pub(super) fn new(db: sled::Db, folder: PathBuf) -> Self {
+        Self { db, folder, open: BTreeMap::new() }
+    }
+
+    /// Makes tags durable.
+    ///
+    /// # Errors
+    /// If the disk fails; their packets must not leave then.
+    pub fn keep(&mut self, tags: &[(Epoch, ReplayTag)]) -> io::Result<()> {
+        let mut epochs = BTreeSet::new();
+        for (epoch, tag) in tags {
+            let kept = self.kept(*epoch)?;
+            if kept.tree.insert(tag.as_bytes(), &[])?.is_none() {
+                kept.count += 1;
+            }
+            epochs.insert(*epoch);
+        }
+        self.db.flush()?;
+        for epoch in epochs {
+            let kept = self.kept(epoch)?;
+            kept.mark.write_all_at(&mark(kept.count), 0)?;
+            kept.mark.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the tags of all epochs before `oldest`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn forget(&mut self, oldest: Epoch) -> io::Result<()> {
+        self.open = self.open.split_off(&oldest);
+        for name in self.db.tree_names() {
+            if epoch_of(&name).is_some_and(|epoch| epoch < oldest) {
+                self.db.drop_tree(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the tags of one epoch.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn withdraw(&mut self, epoch: Epoch) -> io::Result<()> {
+        self.open.remove(&epoch);
+        self.db.drop_tree(tree(epoch))?;
+        Ok(())
+    }
+
+    fn kept(&mut self, epoch: Epoch) -> io::Result<&mut Kept> {
+        use std::collections::btree_map::Entry;
+        match self.open.entry(epoch) {
+            Entry::Occupied(kept) => Ok(kept.into_mut()),
+            Entry::Vacant(place) => {
+                let path = self.folder.join(format!("{}{MARK}", epoch.number()));
+                let mut options = OpenOptions::new();
+                let options = options.write(true).create(true).truncate(false).mode(0o600);
+                let mark = options.open(path)?;
+                File::open(&self.folder)?.sync_all()?;
+                let tree = self.db.open_tree(tree(epoch))?;
+                let count = u64::try_from(tree.len()).unwrap_or(u64::MAX);
+                Ok(place.insert(Kept { tree, mark, count }))
+            }
+        }
+    }
+}
+
+/// The tags of an epoch; none if some may be missing.
+pub(super) fn load(db: &sled::Db, folder: &Path, epoch: Epoch) -> Option<BTreeSet<ReplayTag>> {
+    let octets = match std::fs::read(folder.join(format!("{}{MARK}", epoch.number()))) {
+        Ok(octets) => octets,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(_) => return None,
+    };
+    // An empty one was made and never written: nothing had been kept.
+    let marked = match <[u8; MARK_LEN]>::try_from(octets.as_slice()) {
+        Err(_) if octets.is_empty() => 0,
+        Err(_) => return None,
+        Ok(octets) => {
+            let [count, _] = octets.as_chunks().0 else { return None };
+            let count = u64::from_be_bytes(*count);
+            if mark(count) != octets {
+                return None;
+            }
+            count
+        }
+    };
+    let mut seen = BTreeSet::new();
+    for tag in db.open_tree(tree(epoch)).ok()?.iter().keys() {
+        seen.insert(ReplayTag::from_bytes(tag.ok()?.as_ref().try_into().ok()?));
+    }
+    let count = u64::try_from(seen.len()).unwrap_or(u64::MAX);
+    (count >= marked).then_some(seen)
+}
+
+fn mark(count: u64) -> [u8; MARK_LEN] {
+    let count = count.to_be_bytes();
+    let mut mark = [0; MARK_LEN];
+    let check = blake3::hash(&count);
+    for (to, from) in mark.iter_mut().zip(count.iter().chain(check.as_bytes())) {
+        *to = *from;
+    }
+    mark
+}
+
+fn tree(epoch: Epoch) -> String {
+    format!("{TREE}{}", epoch.number())
+}
+
+fn epoch_of(name: &[u8]) -> Option<Epoch> {
+    let number = std::str::from_utf8(name).ok()?.strip_prefix(TREE)?;
+    number.parse().ok().map(Epoch::new)
+}
