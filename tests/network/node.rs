@@ -76,7 +76,10 @@ impl Node {
 
     /// Tries to start it, and returns its exit code and what it complains of.
     pub(crate) fn fails(&self) -> (i32, String) {
-        let output = self.command().env("RUST_LOG", "warn").output().unwrap();
+        let mut command = Command::new("timeout");
+        let fog = self.command();
+        command.arg("60").arg(fog.get_program()).args(fog.get_args());
+        let output = command.env("RUST_LOG", "warn").output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(said.lines().count(), 1, "{said}");
         (output.status.code().unwrap(), said)

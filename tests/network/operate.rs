@@ -245,7 +245,7 @@ fn mistakes_of_an_operator_are_named_before_anything_is_changed() {
     fails(4, &["identity", "backup"]);
     fs::write(node.folder.join("identity"), identity).unwrap();
 
-    fs::write(node.folder.join("version"), "2\n").unwrap();
+    fs::write(node.folder.join("version"), "3\n").unwrap();
     fails(4, &["version", "another version", "--state-dir"]);
     fs::write(node.folder.join("version"), "1\n").unwrap();
 
