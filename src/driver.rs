@@ -23,8 +23,6 @@ use std::time::Duration;
 
 use keys::{NodeId, OnionAddress, Time};
 use mail::{Delivery, Mailbox};
-use rand::SeedableRng as _;
-use rand::rngs::{StdRng, SysRng};
 use rand::seq::SliceRandom as _;
 use record::{Domains, ExitPolicy};
 use remailer::{
@@ -38,7 +36,8 @@ use tokio::time::sleep_until;
 
 use crate::clock::Clock;
 use crate::control::Call;
-use crate::failure::{Failure, Kind};
+use crate::entropy::Generator;
+use crate::failure::Failure;
 use crate::invite::{Invite, Invites};
 use crate::net::tor::TorState;
 use crate::net::{self, Event, Links, Order, Reach, Scores};
@@ -53,12 +52,6 @@ const OPENED: usize = 64;
 const QUESTIONS: usize = 64;
 /// How often the accepted keys are compared with the clock.
 const KEYS_TICK: Duration = Duration::from_millis(250);
-
-/// A generator seeded by the operating system.
-pub(crate) fn generator() -> Result<StdRng, Failure> {
-    StdRng::try_from_rng(&mut SysRng)
-        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))
-}
 
 /// What came of sealing a message, and who waits to hear.
 type Sealed = (Result<SealedMessage, SealingFailed>, oneshot::Sender<Answer>);
@@ -99,7 +92,7 @@ struct Driver {
     remailer: Remailer,
     store: Store,
     clock: Clock,
-    rng: StdRng,
+    rng: Generator,
     network: String,
     target: Option<Target>,
     anonymous: Mailbox,
@@ -297,7 +290,7 @@ impl Driver {
     /// SMTP sessions, each of which has one message under way.
     fn seal(&mut self, sealing: Sealing, to: oneshot::Sender<Answer>) {
         let (turns, sealed) = (Arc::clone(&self.sealers), self.sealed.clone());
-        let mut rng = StdRng::from_rng(&mut self.rng);
+        let mut rng = self.rng;
         tokio::spawn(async move {
             let Ok(turn) = turns.acquire_owned().await else { return };
             let work = tokio::task::spawn_blocking(move || sealing.run(&mut rng));
@@ -312,7 +305,7 @@ impl Driver {
     fn deliver(&mut self, id: DeliveryId, delivery: Delivery) {
         let Some(target) = self.target.clone() else { return };
         let (outcomes, conversations) = (self.outcomes.clone(), Arc::clone(&self.conversations));
-        let (clock, rng) = (self.clock, StdRng::from_rng(&mut self.rng));
+        let (clock, rng) = (self.clock, self.rng);
         tokio::spawn(async move {
             let _turn = conversations.acquire_owned().await;
             let outcome = deliver(&target, delivery, clock, rng).await;

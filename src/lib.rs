@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod driver;
+pub mod entropy;
 pub mod failure;
 pub mod invite;
 pub mod net;

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use keys::Identity;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use record::{Admission, Descriptor, Parameters};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -16,6 +14,7 @@ use super::{State, generator, say, say_json};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Answer, Order};
+use crate::entropy::Generator;
 use crate::failure::{Failure, Kind};
 use crate::net::connect::Connector;
 use crate::net::tor::{Mode, Tor, TorSettings};
@@ -183,7 +182,7 @@ async fn check_tor(
         fs::copy(&local, path.join("torrc.local")).map_err(fail)?;
     }
     let clock = Clock::start();
-    let own_rng = StdRng::from_rng(&mut rng);
+    let own_rng = rng;
     let mut tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {
         Ok(tor) => tor,
         Err(failure) => return report.note("tor", Err(failure)),
@@ -196,7 +195,7 @@ async fn check_tor(
         }
     };
     report.note("tor", Ok(says))?;
-    let reached = dial_oneself(&mut tor, &identity, clock, StdRng::from_rng(&mut rng)).await;
+    let reached = dial_oneself(&mut tor, &identity, clock, rng).await;
     let reached = reached.map(|after| format!("a service dialled itself after {after:.1} s"));
     report.note("onion", reached)?;
     tor.stop().await;
@@ -207,7 +206,7 @@ async fn dial_oneself(
     tor: &mut Tor,
     identity: &Identity,
     clock: Clock,
-    rng: StdRng,
+    rng: Generator,
 ) -> Result<f64, Failure> {
     let parameters = Parameters::main();
     let fail = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);

@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit, umask};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::driver::generator;
+use crate::entropy::generator;
 use crate::failure::{Failure, Kind};
 
 /// Anonymous mail over Tor, libp2p and Sphinx.

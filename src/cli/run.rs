@@ -2,8 +2,6 @@
 
 use clap::Args;
 use keys::OnionAddress;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use record::Descriptor;
 use serde::Serialize;
 
@@ -159,7 +157,7 @@ async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Des
     let identity = store.identity(&mut rng)?;
     store.bind(&identity.node())?;
     let folder = store.folder().join("tor");
-    let own_rng = StdRng::from_rng(&mut rng);
+    let own_rng = rng;
     let tor = Tor::start(config.tor.clone(), folder, identity.node(), clock, own_rng).await?;
     let descriptor = match pinned {
         Some(pinned) => pinned,

@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use keys::{NodeId, OnionAddress};
 use mail::Mailbox;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use record::{Descriptor, Domains, ExitPolicy};
 use remailer::{Remailer, Setup};
 use sphinx::EpochKeys;
@@ -15,11 +13,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::offers::{first_offer, keep_probing};
 use super::{
-    DELIVERIES_AT_ONCE, Driver, Inputs, Net, OPENED, QUESTIONS, generator, keep_tags, open_packets,
+    DELIVERIES_AT_ONCE, Driver, Inputs, Net, OPENED, QUESTIONS, keep_tags, open_packets,
     processors, wait_for_catch_up,
 };
 use crate::clock::Clock;
 use crate::control::{self, Call};
+use crate::entropy::{Generator, generator};
 use crate::failure::{Failure, Kind};
 use crate::invite::{Invite, Invites};
 use crate::net::connect::{Connector, DevnetFolder};
@@ -121,7 +120,7 @@ impl Node {
                 chosen: chosen.iter().map(OnionAddress::node).collect(),
             },
             clock,
-            StdRng::from_rng(&mut rng),
+            rng,
         )?;
         if let Some(tor) = &tor {
             tor.serve(&identity, smtp).await?;
@@ -197,7 +196,7 @@ struct Parts {
     invite: Option<Invite>,
     store: Store,
     clock: Clock,
-    rng: StdRng,
+    rng: Generator,
     onion: OnionAddress,
     network: String,
     smtp: SocketAddr,

@@ -11,7 +11,6 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::{DialOpts, PortUse, Transport as _};
 use libp2p::identity::Keypair;
 use rand::RngExt as _;
-use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +21,7 @@ use super::tor::TorState;
 use super::tor::socks::{DialFailed, Purpose};
 use super::transport::OnionTransport;
 use crate::clock::Clock;
+use crate::entropy::Generator;
 
 const LOOK_EVERY: Duration = Duration::from_secs(180);
 /// After the first failure; twice as long after each further one.
@@ -85,7 +85,7 @@ pub(super) struct Lookout {
     /// The swarm's word that it was dialled by itself.
     pub(super) echoes: mpsc::Receiver<()>,
     pub(super) clock: Clock,
-    pub(super) rng: StdRng,
+    pub(super) rng: Generator,
     pub(super) reach: watch::Sender<Reach>,
 }
 

@@ -20,8 +20,6 @@ use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{Config, DialError, ListenError, SwarmEvent};
 use libp2p::{PeerId, Swarm, noise, yamux};
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use record::{Descriptor, RecordError, Statement};
 use remailer::Judgement;
 use sphinx::Packet;
@@ -42,6 +40,7 @@ use super::tor::socks::{DialFailed, Purpose, Retry};
 use super::transport::OnionTransport;
 use super::waiting::Waiting;
 use crate::clock::Clock;
+use crate::entropy::Generator;
 use crate::failure::{Failure, Kind};
 
 /// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each other.
@@ -185,7 +184,7 @@ pub fn spawn(
     incoming: Incoming,
     beginning: Beginning,
     clock: Clock,
-    mut rng: StdRng,
+    rng: Generator,
 ) -> Result<Handle, Failure> {
     let fail = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Kind::Network, format!("{what}: {error}"))
@@ -211,15 +210,8 @@ pub fn spawn(
     let (scores_in, scores) = watch::channel(Scores::new());
     let (reach_in, reach) = watch::channel(Reach::default());
     let (echoes_in, echoes) = mpsc::channel(1);
-    let lookout = Lookout {
-        keypair,
-        own,
-        connector: connector.clone(),
-        echoes,
-        clock,
-        rng: StdRng::from_rng(&mut rng),
-        reach: reach_in,
-    };
+    let lookout =
+        Lookout { keypair, own, connector: connector.clone(), echoes, clock, rng, reach: reach_in };
     tokio::spawn(lookout.run());
     tokio::spawn(packets::receive(incoming, packets_in));
 
@@ -330,7 +322,7 @@ pub(super) struct Task {
     /// Questions under way, one for each peer at most.
     pub(super) asked: Vec<(OutboundRequestId, PeerId)>,
     pub(super) clock: Clock,
-    rng: StdRng,
+    rng: Generator,
 }
 
 impl Task {

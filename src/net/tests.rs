@@ -26,7 +26,7 @@ async fn start(seed: u8, folder: &std::path::Path, bootstrap: &[keys::OnionAddre
     let folder = DevnetFolder::open(folder).unwrap();
     let incoming = folder.listen(&onion(seed)).await.unwrap();
     let connector = connect::Connector::Devnet(folder);
-    let rng = rand::rngs::StdRng::seed_from_u64(seed.into());
+    let rng = crate::entropy::generator().unwrap();
     let clock = Clock::start();
     let beginning = Beginning { bootstrap: bootstrap.to_vec(), chosen: Vec::new() };
     spawn(&identity, &descriptor(), connector, incoming, beginning, clock, rng).unwrap()

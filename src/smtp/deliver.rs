@@ -9,7 +9,6 @@ use std::str::FromStr;
 
 use mail::{Delivery, Needs};
 use rand::Rng as _;
-use rand::rngs::StdRng;
 use record::{Capabilities, Domains, ExitPolicy};
 use remailer::DeliveryOutcome;
 use smtp::{Client, Offers, Outcome, Port};
@@ -18,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 use crate::clock::Clock;
+use crate::entropy::Generator;
 
 /// What EHLO says, the same for every exit.
 const EHLO_NAME: &str = "fog.invalid";
@@ -146,7 +146,7 @@ pub async fn deliver(
     target: &Target,
     delivery: Delivery,
     clock: Clock,
-    rng: StdRng,
+    rng: Generator,
 ) -> DeliveryOutcome {
     match target {
         Target::Maildir(folder) => {
@@ -226,7 +226,7 @@ fn into_maildir(
     folder: &Path,
     mut delivery: Delivery,
     clock: Clock,
-    mut rng: StdRng,
+    mut rng: Generator,
 ) -> DeliveryOutcome {
     let mut taken = 0;
     let message = delivery.message.clone();

@@ -18,6 +18,7 @@ mod mail;
 mod node;
 mod operate;
 mod postfix;
+mod rotation;
 mod smtp_input;
 mod tor;
 mod tor_mistakes;

@@ -14,7 +14,7 @@ use crate::devnet::{fog, free_ports, maildir, wait_for};
 use crate::node::Node;
 
 /// Nodes on one devnet folder, with one bootstrap; all exits into one Maildir.
-fn network(folder: &TempDir, count: u16, speed: &str) -> Vec<Node> {
+pub(crate) fn network(folder: &TempDir, count: u16, speed: &str) -> Vec<Node> {
     let path = folder.path();
     let (devnet, mail) = (path.join("devnet"), path.join("mail"));
     let port = free_ports(count);
@@ -33,7 +33,7 @@ fn network(folder: &TempDir, count: u16, speed: &str) -> Vec<Node> {
     nodes
 }
 
-fn all_usable(nodes: &[Node]) {
+pub(crate) fn all_usable(nodes: &[Node]) {
     wait_for("a view at every node", Duration::from_secs(30), || {
         let count = nodes.len() as u64;
         let sees = |node: &Node| node.ask("status")["view"]["nodes"].as_u64() == Some(count);

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keys::Time;
-use rand::rngs::StdRng;
 use time::{Date, Month, PrimitiveDateTime};
 use tokio::time::{Instant, timeout};
 
 use super::child::{self, TorChild};
 use super::control::{Control, ControlAddress, ControlFailed, Trust};
 use crate::clock::Clock;
+use crate::entropy::Generator;
 use crate::failure::{Failure, Kind};
 
 /// The oldest that has layered guards for onion services (vanguards-lite), 0.4.7.
@@ -73,7 +73,7 @@ pub(super) async fn attach(
     settings: &TorSettings,
     folder: &Path,
     clock: Clock,
-    rng: &mut StdRng,
+    rng: &mut Generator,
 ) -> Result<Attached, Failure> {
     let (at, mut control, child) = match (settings.mode, &settings.control) {
         (Mode::Own, _) => start(folder, rng).await?,
@@ -102,7 +102,7 @@ pub(super) async fn attach(
 
 type Failures = Vec<(ControlAddress, ControlFailed)>;
 
-async fn find_running(rng: &mut StdRng) -> Result<(ControlAddress, Control), Failures> {
+async fn find_running(rng: &mut Generator) -> Result<(ControlAddress, Control), Failures> {
     let mut failures = Vec::new();
     for at in usual_places() {
         match Control::open(&at, Trust::Found, rng).await {
@@ -115,7 +115,7 @@ async fn find_running(rng: &mut StdRng) -> Result<(ControlAddress, Control), Fai
 
 type Started = (Option<ControlAddress>, Control, Option<TorChild>);
 
-async fn start(folder: &Path, rng: &mut StdRng) -> Result<Started, Failure> {
+async fn start(folder: &Path, rng: &mut Generator) -> Result<Started, Failure> {
     let binary = child::find().ok_or_else(|| no_tor(&[]))?;
     let lines = "ControlPort 127.0.0.1:auto\n\
                  SocksPort 127.0.0.1:auto IsolateSOCKSAuth ExtendedErrors\n";

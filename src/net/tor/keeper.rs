@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use zeroize::Zeroizing;
@@ -14,6 +13,7 @@ use super::attach::{Attached, Mode, TorSettings, attach, broken};
 use super::control::{Control, ControlFailed};
 use super::{Service, TorState};
 use crate::clock::Clock;
+use crate::entropy::Generator;
 use crate::failure::{Failure, Kind};
 
 /// A killed node's control connection may outlive it for a moment, and its onion service with it.
@@ -37,7 +37,7 @@ pub(super) struct Keeper {
     pub(super) settings: TorSettings,
     pub(super) folder: PathBuf,
     pub(super) clock: Clock,
-    pub(super) rng: StdRng,
+    pub(super) rng: Generator,
     pub(super) state: watch::Sender<TorState>,
     /// Of the onion service, so far.
     pub(super) publications: u32,

@@ -24,9 +24,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::entropy::Generator;
 use data_encoding::BASE64;
 use keys::{Identity, NodeId, OnionAddress};
-use rand::rngs::StdRng;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
@@ -81,7 +81,7 @@ impl Tor {
         folder: PathBuf,
         node: NodeId,
         clock: Clock,
-        mut rng: StdRng,
+        mut rng: Generator,
     ) -> Result<Self, Failure> {
         let (state_in, state) = watch::channel(TorState::default());
         let connector = TorConnector::new(node, state.clone());

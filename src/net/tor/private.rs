@@ -11,7 +11,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use rand::rngs::StdRng;
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -20,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::attach::{broken, wait_until_ready};
 use super::child::{TorChild, find_program, quoted};
 use super::control::{Control, ControlAddress, Trust};
+use crate::entropy::Generator;
 use crate::failure::{Failure, Kind};
 
 /// Votes need a majority of three to survive one that is late.
@@ -99,7 +99,7 @@ impl PrivateTor {
     ///
     /// # Errors
     /// [`Kind::Tor`] if tor or tor-gencert is missing or the network does not come up.
-    pub async fn start(folder: &Path, clients: u16, rng: &mut StdRng) -> Result<Self, Failure> {
+    pub async fn start(folder: &Path, clients: u16, rng: &mut Generator) -> Result<Self, Failure> {
         let tor = program("tor")?;
         let lock = make_folder(folder)?;
         let mut ports = free_ports(2 * AUTHORITIES + RELAYS + 2 * clients, rng)?.into_iter();
@@ -222,7 +222,7 @@ fn loopback(port: u16) -> SocketAddr {
 
 /// Ports on which nobody listens now. Somebody may before they are used; that is a network that does not
 /// come up, and says so.
-fn free_ports(count: u16, rng: &mut StdRng) -> Result<Vec<u16>, Failure> {
+fn free_ports(count: u16, rng: &mut Generator) -> Result<Vec<u16>, Failure> {
     let span = LAST_PORT - FIRST_PORT;
     let offset = rng.random_range(0..span);
     let ports = (0..span).map(|step| FIRST_PORT + (offset + step) % span);
@@ -319,12 +319,12 @@ async fn fingerprint(tor: &Path, authority: &Authority) -> Result<String, Failur
     if fingerprint.len() == 40 { Ok(fingerprint) } else { Err(fail(&"tor prints no fingerprint")) }
 }
 
-async fn open(child: &mut TorChild, rng: &mut StdRng) -> Result<Control, Failure> {
+async fn open(child: &mut TorChild, rng: &mut Generator) -> Result<Control, Failure> {
     let at: ControlAddress = child.control().await?;
     Control::open(&at, Trust::Named, rng).await.map_err(|failed| broken(&failed))
 }
 
-async fn wait_for_consensus(authority: &mut TorChild, rng: &mut StdRng) -> Result<(), Failure> {
+async fn wait_for_consensus(authority: &mut TorChild, rng: &mut Generator) -> Result<(), Failure> {
     let mut control = open(authority, rng).await?;
     let everybody = usize::from(AUTHORITIES + RELAYS);
     let complete = async {

@@ -37,7 +37,7 @@ async fn attach(seed: u8, client: &private::PrivateClient) -> (Identity, Tor) {
         socks: None,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
-    let rng = StdRng::seed_from_u64(seed.into());
+    let rng = crate::entropy::generator().unwrap();
     let folder = client.folder.join("unused");
     let tor = Tor::start(settings, folder, identity.node(), Clock::start(), rng).await.unwrap();
     (identity, tor)
@@ -45,7 +45,7 @@ async fn attach(seed: u8, client: &private::PrivateClient) -> (Identity, Tor) {
 
 async fn start(identity: &Identity, tor: &mut Tor, bootstrap: &[OnionAddress]) -> Handle {
     let connector = Connector::Tor(tor.connector());
-    let rng = StdRng::seed_from_u64(7);
+    let rng = crate::entropy::generator().unwrap();
     let (incoming, _) = tor.listen().await.unwrap();
     let clock = Clock::start();
     {
@@ -66,7 +66,10 @@ fn memory_kib() -> u64 {
 async fn through_one_tor() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = StdRng::seed_from_u64(1);
-    let tor = PrivateTor::start(&folder.path().join("tor"), 2, &mut rng).await.unwrap();
+    let tor =
+        PrivateTor::start(&folder.path().join("tor"), 2, &mut crate::entropy::generator().unwrap())
+            .await
+            .unwrap();
     forty_honest_peers_through_one_tor_keep_their_scores(&tor.clients()[0]).await;
     dials_of_dead_onions_leave_nothing_behind(&tor.clients()[1], &mut rng).await;
     tor.stop().await;

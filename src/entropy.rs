@@ -1,0 +1,23 @@
+//! The one source of randomness.
+
+use rand::TryRng as _;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+
+use crate::failure::{Failure, Kind};
+
+/// The operating system's generator, asked anew each time. It holds nothing: a generator with a buffer would
+/// leave in memory, wherever it was moved, the octets of which keys are made. It fails only on a
+/// system that has not gathered enough since it was started, which is tried first.
+pub type Generator = UnwrapErr<SysRng>;
+
+/// The generator, if the system has one.
+///
+/// # Errors
+/// If it has none.
+pub fn generator() -> Result<Generator, Failure> {
+    SysRng
+        .try_next_u64()
+        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))?;
+    Ok(UnwrapErr(SysRng))
+}
