@@ -44,14 +44,14 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
     draft.sign(identity, &world.descriptor.id()).unwrap()
 }
 
-async fn status(state: &Path) -> Status {
+pub(super) async fn status(state: &Path) -> Status {
     match control::call(state, Order::Status).await.unwrap() {
         Answer::Status(status) => *status,
         Answer::Peers(_) | Answer::Done(_) | Answer::Error(_) => panic!("no status"),
     }
 }
 
-async fn peers(state: &Path) -> Vec<Peer> {
+pub(super) async fn peers(state: &Path) -> Vec<Peer> {
     match control::call(state, Order::Peers).await.unwrap() {
         Answer::Peers(peers) => peers,
         Answer::Status(_) | Answer::Done(_) | Answer::Error(_) => panic!("no peers"),

@@ -7,6 +7,8 @@
 
 mod behaviour;
 pub mod connect;
+#[cfg(test)]
+mod floods;
 mod gossip;
 #[cfg(test)]
 mod hostile;
@@ -15,6 +17,8 @@ mod links;
 mod meters;
 mod onion;
 mod packets;
+#[cfg(test)]
+mod raw;
 mod reach;
 mod statements;
 mod swarm;

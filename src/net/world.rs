@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use keys::Identity;
+use keys::{Identity, OnionAddress};
 use record::{Admission, Descriptor, Domains, Parameters};
 
 use super::connect::DevnetFolder;
@@ -37,11 +37,26 @@ impl World {
 
     /// A node that keeps its state in `state`.
     pub(super) async fn node(&self, contact: &str, deliver: Option<Target>) -> Node {
+        self.start("state", contact, deliver, &[]).await
+    }
+
+    /// Another one, that begins with these.
+    pub(super) async fn node_at(&self, name: &str, bootstrap: &[OnionAddress]) -> Node {
+        self.start(name, "", None, bootstrap).await
+    }
+
+    async fn start(
+        &self,
+        name: &str,
+        contact: &str,
+        deliver: Option<Target>,
+        bootstrap: &[OnionAddress],
+    ) -> Node {
         let settings = Settings {
-            store: Store::open(&self.state()).unwrap(),
+            store: Store::open(&self.folder.path().join(name)).unwrap(),
             descriptor: self.descriptor.clone(),
             carrier: Carrier::Devnet(self.devnet()),
-            bootstrap: Vec::new(),
+            bootstrap: bootstrap.to_vec(),
             contact: contact.to_owned(),
             family: Vec::new(),
             smtp: "127.0.0.1:0".parse().unwrap(),
