@@ -255,3 +255,35 @@ async fn write_message<T: AsyncWrite + Unpin>(io: &mut T, octets: &[u8]) -> io::
     io.write_all(octets).await?;
     io.flush().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_limited_in_every_way_there_is() {
+        // They have no getters.
+        let built = format!("{:?}", limits());
+        for limit in [
+            "max_pending_incoming: Some(256)",
+            "max_pending_outgoing: Some(64)",
+            "max_established_incoming: Some(192)",
+            "max_established_total: Some(256)",
+            "max_established_per_peer: Some(4)",
+        ] {
+            assert!(built.contains(limit), "{limit}: {built}");
+        }
+        assert!(crate::net::swarm::MAX_STREAMS <= 32);
+    }
+
+    #[tokio::test]
+    async fn a_message_over_its_length_is_not_even_read() {
+        for (announced, max) in [(u32::MAX, 4096), (4097, 4096), (1, 0)] {
+            let mut octets = announced.to_be_bytes().to_vec();
+            octets.resize(8192, 0);
+            let mut io = futures::io::Cursor::new(octets);
+            assert!(read_message(&mut io, max).await.is_err());
+            assert_eq!(io.position(), 4);
+        }
+    }
+}

@@ -26,23 +26,24 @@ fn memory_mib() -> u64 {
 }
 
 /// One mix key for all: what it costs to make them is not what is tried.
-struct Mint {
+pub(super) struct Mint {
     network: keys::NetworkId,
     epoch: Epoch,
     now: Time,
     key: MixPublic,
+    pub(super) keys: u32,
 }
 
 impl Mint {
-    fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World) -> Self {
         let now = world.clock.now();
         let epoch = world.descriptor.parameters().schedule().epoch_at(now);
         let seed = MixSeed::generate(&mut StdRng::seed_from_u64(1));
         let key = MixSecret::from_seed(&seed).public().clone();
-        Self { network: world.descriptor.id(), epoch, now, key }
+        Self { network: world.descriptor.id(), epoch, now, key, keys: 1 }
     }
 
-    fn record(&self, identity: &Identity, sequence: u64) -> Vec<u8> {
+    pub(super) fn record(&self, identity: &Identity, sequence: u64) -> Vec<u8> {
         self.draft(sequence, self.epoch, self.now).sign(identity, &self.network).unwrap()
     }
 
@@ -51,7 +52,7 @@ impl Mint {
             sequence,
             previous: RecordHash::NONE,
             published_at,
-            keys: vec![(epoch, self.key.clone())],
+            keys: (0..self.keys).map(|ahead| (epoch.plus(ahead), self.key.clone())).collect(),
             withdrawn: Vec::new(),
             exit: None,
             contact: String::new(),

@@ -226,3 +226,41 @@ impl NetworkBehaviour for Gossip {
         self.inner.poll(cx).map(|event| event.map_out(Said::Gossip))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_configuration_is_the_one_for_links_through_tor() {
+        let config = config().unwrap();
+        assert!(matches!(config.validation_mode(), ValidationMode::Anonymous));
+        assert!(config.validate_messages() && !config.support_floodsub() && !config.do_px());
+        assert_eq!(config.max_transmit_size(), MAX_STATEMENT + OVERHEAD);
+        let seconds = Duration::from_secs;
+        assert_eq!(config.publish_queue_duration(), seconds(60));
+        assert_eq!(config.forward_queue_duration(), seconds(30));
+        assert_eq!(config.iwant_followup_time(), seconds(20));
+        assert_eq!((config.history_length(), config.history_gossip()), (12, 6));
+        assert_eq!(config.duplicate_cache_time(), seconds(600));
+        assert!(config.max_ihave_messages_heartbeat() <= 10);
+        assert!(config.max_control_messages_sent() <= 5000);
+
+        let network = NetworkId::from_bytes([1; 32]);
+        let scores = scores(&network);
+        assert!(scores.validate().is_ok() && thresholds().validate().is_ok());
+        // Everybody comes from 127.0.0.1, and is as quick as its circuit.
+        assert_eq!((scores.ip_colocation_factor_weight, scores.slow_peer_weight), (0.0, 0.0));
+        assert!(scores.behaviour_penalty_weight < 0.0);
+        let [topic] = scores.topics.values().collect::<Vec<_>>()[..] else { panic!("one topic") };
+        assert_eq!(topic.mesh_message_deliveries_weight, 0.0);
+        assert_eq!(topic.mesh_failure_penalty_weight, 0.0);
+        assert_eq!(topic.time_in_mesh_quantum, seconds(60));
+        // Nine bad statements in a row end a link, eight do not, whatever good was done before.
+        let best = topic.time_in_mesh_weight * topic.time_in_mesh_cap
+            + topic.first_message_deliveries_weight * topic.first_message_deliveries_cap;
+        let after = |bad: f64| best + topic.invalid_message_deliveries_weight * bad * bad;
+        assert!(after(8.0) > WORST_SCORE && after(10.0) < WORST_SCORE, "{best}");
+        assert_eq!(thresholds().graylist_threshold, WORST_SCORE);
+    }
+}

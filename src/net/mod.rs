@@ -8,6 +8,8 @@
 mod behaviour;
 pub mod connect;
 #[cfg(test)]
+mod equivocation;
+#[cfg(test)]
 mod floods;
 mod gossip;
 #[cfg(test)]
@@ -20,6 +22,8 @@ mod packets;
 #[cfg(test)]
 mod raw;
 mod reach;
+#[cfg(test)]
+mod scale;
 mod statements;
 mod swarm;
 #[cfg(test)]

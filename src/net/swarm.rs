@@ -48,7 +48,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
 /// For a caller's handshakes: two round trips over two onion circuits.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams on one connection: gossip, packets, pings and catching up need fewer than ten.
-const MAX_STREAMS: usize = 32;
+pub(super) const MAX_STREAMS: usize = 32;
 const EVENTS: usize = 1024;
 const ORDERS: usize = 256;
 /// How often the peers' scores are looked at.

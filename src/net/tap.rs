@@ -25,21 +25,22 @@ use super::world::World;
 use super::{onion, swarm};
 use crate::smtp::Target;
 
-type Log = Arc<Mutex<Vec<u8>>>;
+/// Hears all octets that come over a link.
+pub(super) type Ear = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
-struct Tap {
-    inner: StreamMuxerBox,
-    log: Log,
+pub(super) struct Tap {
+    pub(super) inner: StreamMuxerBox,
+    pub(super) ear: Ear,
 }
 
-struct TapStream {
+pub(super) struct TapStream {
     inner: SubstreamBox,
-    log: Log,
+    ear: Ear,
 }
 
 impl Tap {
     fn wrap(&self, inner: SubstreamBox) -> TapStream {
-        TapStream { inner, log: Arc::clone(&self.log) }
+        TapStream { inner, ear: Arc::clone(&self.ear) }
     }
 }
 
@@ -76,7 +77,7 @@ impl AsyncRead for TapStream {
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, into))?;
-        self.log.lock().unwrap().extend_from_slice(&into[..read]);
+        (self.ear)(&into[..read]);
         Poll::Ready(Ok(read))
     }
 }
@@ -114,16 +115,16 @@ async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
 
     // A peer that listens to everything.
     let keypair = onion::keypair(&Identity::from_seed(&[2; 32])).unwrap();
-    let log = Log::default();
+    let log = Arc::new(Mutex::new(Vec::new()));
     let tapped = Arc::clone(&log);
+    let ear: Ear = Arc::new(move |octets| tapped.lock().unwrap().extend_from_slice(octets));
     let transport = swarm::transport(
         &keypair,
         OnionTransport::dialling(Connector::Devnet(devnet), Purpose::Swarm),
     )
     .unwrap();
-    let tap = move |(peer, inner), _| {
-        (peer, StreamMuxerBox::new(Tap { inner, log: Arc::clone(&tapped) }))
-    };
+    let tap =
+        move |(peer, inner), _| (peer, StreamMuxerBox::new(Tap { inner, ear: Arc::clone(&ear) }));
     let transport = libp2p::Transport::map(transport, tap).boxed();
     let mut behaviour = Behaviour::new(&descriptor.id(), world.clock).unwrap();
     behaviour.gossip.inner.subscribe(&topic(&descriptor.id())).unwrap();

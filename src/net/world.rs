@@ -37,12 +37,22 @@ impl World {
 
     /// A node that keeps its state in `state`.
     pub(super) async fn node(&self, contact: &str, deliver: Option<Target>) -> Node {
-        self.start("state", contact, deliver, &[]).await
+        self.start("state", contact, deliver, &[], self.devnet()).await
     }
 
     /// Another one, that begins with these.
     pub(super) async fn node_at(&self, name: &str, bootstrap: &[OnionAddress]) -> Node {
-        self.start(name, "", None, bootstrap).await
+        self.start(name, "", None, bootstrap, self.devnet()).await
+    }
+
+    /// Another one, to which this folder says where the others are.
+    pub(super) async fn node_in(
+        &self,
+        devnet: DevnetFolder,
+        name: &str,
+        bootstrap: &[OnionAddress],
+    ) -> Node {
+        self.start(name, "", None, bootstrap, devnet).await
     }
 
     async fn start(
@@ -51,11 +61,12 @@ impl World {
         contact: &str,
         deliver: Option<Target>,
         bootstrap: &[OnionAddress],
+        devnet: DevnetFolder,
     ) -> Node {
         let settings = Settings {
             store: Store::open(&self.folder.path().join(name)).unwrap(),
             descriptor: self.descriptor.clone(),
-            carrier: Carrier::Devnet(self.devnet()),
+            carrier: Carrier::Devnet(devnet),
             bootstrap: bootstrap.to_vec(),
             contact: contact.to_owned(),
             family: Vec::new(),
