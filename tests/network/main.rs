@@ -11,6 +11,7 @@
     reason = "tests"
 )]
 
+mod admission;
 mod commands;
 mod devnet;
 mod leak;

@@ -55,7 +55,15 @@ impl Node {
 
     /// Starts it and waits until it says that it runs.
     pub(crate) fn start(&mut self) {
-        let line = self.spawn(self.command());
+        self.start_with(&["run"]);
+    }
+
+    /// The same with another command than `run`.
+    pub(crate) fn start_with(&mut self, order: &[&str]) {
+        let mut command = fog();
+        command.args(order).args(["--as-root", "--state-dir"]).arg(&self.folder);
+        command.env("RUST_LOG", "trace");
+        let line = self.spawn(command);
         let running = format!("running: {}, SMTP on 127.0.0.1:{}\n", self.onion, self.port);
         let log = fs::read_to_string(self.log()).unwrap();
         assert_eq!(line, running, "{log}");

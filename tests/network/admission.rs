@@ -1,0 +1,150 @@
+//! A network in which routes go through vouched nodes alone, as its operators order it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::devnet::{fog, free_ports, wait_for};
+use crate::node::Node;
+
+/// Four roots, and two who know nobody yet; all on one devnet folder.
+fn network(folder: &TempDir) -> Vec<Node> {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mut make = fog();
+    make.args(["network", "new", &path("net"), "--name", "vouched", "--speed", "540"]);
+    make.args(["--nodes", "4", "--depth", "2", "--fan-out", "2"]);
+    for root in 0..4 {
+        make.args(["--root-of", &path(&format!("n{root}"))]);
+    }
+    let output = make.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let port = free_ports(6);
+    let (devnet, deliver) = (path("devnet"), format!("maildir:{}", path("mail")));
+    let mut nodes: Vec<Node> = Vec::new();
+    for at in 0..6 {
+        let network = path("net");
+        let mut options = vec!["--devnet", &devnet, "--deliver", &deliver];
+        if at < 4 {
+            options.extend(["--network", &network]);
+        }
+        let bootstrap = nodes.first().map(|first| first.onion.clone());
+        if let Some(bootstrap) = &bootstrap {
+            options.extend(["--bootstrap", bootstrap]);
+        }
+        nodes.push(Node::init(&folder.path().join(format!("n{at}")), port + at, &options));
+    }
+    nodes
+}
+
+fn order(node: &Node, arguments: &[&str]) -> (bool, String) {
+    let output = fog().args(arguments).arg("--state-dir").arg(&node.folder).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// What a node shows of another.
+fn seen(by: &Node, node: &Node) -> Value {
+    let peers = by.ask("peers");
+    let found = peers.as_array().unwrap().iter().find(|peer| peer["onion"] == node.onion.as_str());
+    found.cloned().unwrap_or(Value::Null)
+}
+
+fn standing(node: &Node) -> String {
+    node.ask("status")["standing"].as_str().unwrap_or_default().to_owned()
+}
+
+fn wait_standing(node: &Node, what: &str) {
+    // Two epochs of probation, and an hour to settle in.
+    wait_for(what, Duration::from_secs(90), || standing(node).contains(what).then_some(()));
+}
+
+#[test]
+fn vouches_invites_and_bans_decide_who_is_routed_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = network(&folder);
+    for node in &mut nodes[..5] {
+        node.start();
+    }
+    let (roots, strangers) = nodes.split_at_mut(4);
+    let (friend, invited) = strangers.split_at_mut(1);
+    let (friend, invited) = (&mut friend[0], &mut invited[0]);
+
+    // A stranger gossips and submits mail; no route goes through it, and it sees why.
+    wait_standing(friend, "nobody vouches for it");
+    let limit = Duration::from_secs(30);
+    wait_for("a view of the roots", limit, || {
+        (friend.ask("status")["view"]["nodes"] == 4).then_some(())
+    });
+    assert!(friend.send("from a stranger"));
+    let warnings = friend.ask("status")["warnings"].to_string();
+    assert!(warnings.contains("nobody vouches for this node"), "{warnings}");
+    assert_eq!(seen(&roots[1], friend)["unusable"], "nobody vouches for it");
+    let (done, said) = order(friend, &["vouch", &roots[0].onion]);
+    assert!(!done && said.contains("word counts for nothing"), "{said}");
+
+    // One is vouched for by an order, one by an invite.
+    let (done, said) = order(&roots[0], &["vouch", &friend.onion]);
+    assert!(done && said.contains("probation"), "{said}");
+    let (done, invite) = order(&roots[1], &["invite"]);
+    assert!(done, "{invite}");
+    let token = invite.lines().next().unwrap();
+    assert!(token.starts_with(&roots[1].onion) && token.len() == 95, "{token}");
+    invited.start_with(&["join", token]);
+    wait_standing(friend, "on probation for another");
+    wait_standing(invited, "on probation for another");
+    assert_eq!(seen(&roots[2], invited)["vouchers"], serde_json::json!([roots[1].onion]));
+    assert!(!invited.folder.join("invite").exists(), "it is good once");
+    let again = token.to_owned();
+    let mut late = Node::init(
+        &folder.path().join("late"),
+        free_ports(1),
+        &["--devnet", folder.path().join("devnet").to_str().unwrap()],
+    );
+    late.start_with(&["join", &again]);
+    wait_for("the refusal", limit, || {
+        let warnings = late.ask("status")["warnings"].to_string();
+        warnings.contains("the invite was not taken").then_some(())
+    });
+    late.signal("-TERM");
+
+    // Over the probation routes go through both, and do not end there yet.
+    wait_standing(friend, "no exit yet");
+    wait_standing(invited, "no exit yet");
+    wait_for("both in everybody's view", limit, || {
+        let both = |node: &Node| node.ask("status")["view"]["nodes"] == 6;
+        roots.iter().all(both).then_some(())
+    });
+    // It may speak for others itself, as long as the chain allows.
+    let (done, said) = order(friend, &["vouch", &invited.onion]);
+    assert!(done, "{said}");
+
+    // A ban is one's own, and says what it costs.
+    let (done, said) = order(&roots[2], &["ban", &friend.onion]);
+    assert!(done && said.contains("can be told apart"), "{said}");
+    assert_eq!(seen(&roots[2], friend)["unusable"], "banned here");
+    assert!(seen(&roots[3], friend)["unusable"].is_null());
+    assert_eq!(roots[2].ask("status")["view"]["nodes"], 5);
+    roots[2].signal("-TERM");
+    roots[2].start();
+    wait_for("the ban after a restart", limit, || {
+        (seen(&roots[2], friend)["unusable"] == "banned here").then_some(())
+    });
+    assert!(order(&roots[2], &["unban", &friend.onion]).0);
+
+    let (done, said) = order(&roots[3], &["peers", "--views"]);
+    assert!(done && said.contains("have the same directory as this node"), "{said}");
+    wait_for("agreement", limit, || {
+        let peers = roots[3].ask("peers");
+        let same = peers.as_array().unwrap().iter().filter(|peer| peer["view"] == "same").count();
+        (same >= 4).then_some(())
+    });
+
+    // Taken back, it leaves with the next hour; its own branch goes with it, and the other vouch stays.
+    assert!(order(&roots[0], &["unvouch", &friend.onion]).0);
+    wait_standing(friend, "nobody vouches for it");
+    wait_for("out of the view", limit, || {
+        (seen(&roots[1], friend)["unusable"] == "nobody vouches for it").then_some(())
+    });
+    assert!(seen(&roots[1], invited)["unusable"].is_null());
+}
