@@ -1,5 +1,11 @@
 //! Records, words and directories made from numbers.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses some of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::panic,
+    reason = "each test uses some of it"
+)]
 
 use std::time::Duration;
 
