@@ -6,7 +6,7 @@ use core::str::FromStr;
 use data_encoding::BASE32_NOPAD;
 use sha3::{Digest as _, Sha3_256};
 
-use crate::{IdentityError, NodeId};
+use crate::{IdentityError, NetworkId, NodeId, Purpose, Signature};
 
 /// A Tor v3 onion address: base32 of key (32 octets), checksum (2) and version (1), 56 characters.
 ///
@@ -28,6 +28,20 @@ impl OnionAddress {
     pub fn of(node: NodeId) -> Result<Self, OnionError> {
         node.check()?;
         Ok(Self(node))
+    }
+
+    /// Checks a signature of the node at this address, which is a key already: see [`NodeId::verify`].
+    ///
+    /// # Errors
+    /// [`IdentityError::BadSignature`].
+    pub fn verify(
+        &self,
+        purpose: Purpose,
+        network: &NetworkId,
+        message: &[u8],
+        signature: &Signature,
+    ) -> Result<(), IdentityError> {
+        self.0.verify_checked(purpose, network, message, signature)
     }
 
     /// The node at this address.

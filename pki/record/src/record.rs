@@ -136,10 +136,10 @@ impl Unverified {
             return Err(RecordError::OtherNetwork);
         }
         let (signed, _) = split(&self.octets)?;
-        let node = self.claimed_node();
-        node.verify(Purpose::Record, network, signed, &self.signature)
+        let onion = OnionAddress::of(self.claimed_node()).map_err(|_| RecordError::BadSignature)?;
+        onion
+            .verify(Purpose::Record, network, signed, &self.signature)
             .map_err(|_| RecordError::BadSignature)?;
-        let onion = OnionAddress::of(node).map_err(|_| RecordError::BadSignature)?;
         let mut keys = Vec::with_capacity(MAX_KEYS);
         for key in &self.body.keys {
             let public = MixPublic::from_bytes(&key.key).map_err(|_| RecordError::BadKey)?;

@@ -1,0 +1,64 @@
+//! What it costs to verify a statement, beside one ed25519 verification.
+#![allow(missing_docs, reason = "a benchmark")]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use ed25519_dalek::{Signer as _, SigningKey};
+use fog_record::{Draft, RecordHash, Statement, VouchDraft, Word};
+use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
+
+fn statements(criterion: &mut Criterion) {
+    let minute = Duration::from_secs(60);
+    let schedule = Schedule::new(minute * 180, minute * 30, minute * 10);
+    let now = schedule.start(Epoch::new(165_000));
+    let identity = Identity::from_seed(&[1; 32]);
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut key = |ahead: u32| {
+        let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+        (Epoch::new(165_000 + ahead), secret.public().clone())
+    };
+    let draft = Draft {
+        sequence: 1,
+        previous: RecordHash::NONE,
+        published_at: now,
+        keys: (0..4).map(&mut key).collect(),
+        withdrawn: Vec::new(),
+        exit: None,
+        contact: String::new(),
+        family: Vec::new(),
+        traffic: [0; 9],
+        digest: [0; 32],
+    };
+    let record = draft.sign(&identity, &NETWORK);
+    let vouch = VouchDraft {
+        word: Word::Vouch,
+        subject: Identity::from_seed(&[2; 32]).node(),
+        since: now,
+        issued_at: now,
+        expires_at: now.plus(minute),
+    };
+    let vouch = vouch.sign(&identity, &NETWORK);
+    let (Ok(record), Ok(vouch)) = (record, vouch) else { return };
+
+    let signer = SigningKey::from_bytes(&[1; 32]);
+    let message = vec![0; record.len()];
+    let (verifier, signature) = (signer.verifying_key(), signer.sign(&message));
+    criterion.bench_function("one ed25519 verification of 5 KB", |bencher| {
+        bencher.iter(|| black_box(verifier.verify_strict(black_box(&message), &signature)));
+    });
+    criterion.bench_function("a record of four keys", |bencher| {
+        bencher.iter(|| black_box(Statement::check(black_box(&record), &NETWORK)));
+    });
+    criterion.bench_function("a vouch", |bencher| {
+        bencher.iter(|| black_box(Statement::check(black_box(&vouch), &NETWORK)));
+    });
+}
+
+criterion_group!(benches, statements);
+criterion_main!(benches);
