@@ -363,7 +363,7 @@ fn keep_tags(
 fn answer(answered: Result<[u8; 16], Refused>, to: oneshot::Sender<Answer>) {
     let answer = match answered {
         Ok(name) => Answer::Taken(name),
-        Err(Refused::TooFewNodes | Refused::ClockApart) => Answer::TooFewNodes,
+        Err(Refused::TooFewNodes | Refused::ClockApart | Refused::Divided) => Answer::TooFewNodes,
         Err(Refused::NoExit) => Answer::NoExit,
         Err(Refused::TooBig) => Answer::TooBig,
         Err(Refused::Full) => Answer::Full,

@@ -34,7 +34,7 @@ impl Driver {
             Event::SyncAnswer { peer, answer } => {
                 match self.remailer.handle_sync_answer(peer, answer, now) {
                     Step::Ask(request) => self.order(Order::Sync(peer, request)).await,
-                    Step::Done(_) => self.ask_next().await,
+                    Step::Done(_) | Step::Late => self.ask_next().await,
                     Step::Bad => {
                         self.order(Order::HangUp(peer)).await;
                         self.ask_next().await;

@@ -273,7 +273,7 @@ mod tests {
         ] {
             assert!(built.contains(limit), "{limit}: {built}");
         }
-        assert!(crate::net::swarm::MAX_STREAMS <= 32);
+        const { assert!(crate::net::swarm::MAX_STREAMS <= 32) };
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! Two hundred swarms in one process, and a joiner that has a thousand records to catch up with.
+#![expect(clippy::print_stdout, reason = "figures of a run")]
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use keys::{Identity, OnionAddress};
@@ -24,7 +25,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use record::Statement;
 use remailer::{Judgement, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::floods::Mint;

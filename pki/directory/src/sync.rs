@@ -272,6 +272,8 @@ pub enum Step {
     Ask(Request),
     /// That was all; what the peer said of itself.
     Done(Told),
+    /// Nobody waits for this answer any more.
+    Late,
     /// The peer does not keep to the protocol.
     Bad,
 }
@@ -320,7 +322,7 @@ impl Reconciliation {
         directory: &Directory,
         now: Time,
     ) -> Step {
-        let Some(mut conversation) = self.peers.remove(peer) else { return Step::Bad };
+        let Some(mut conversation) = self.peers.remove(peer) else { return Step::Late };
         let step = self.go_on(&mut conversation, answer, directory, now);
         if let Step::Ask(_) = step {
             conversation.asked = now;

@@ -22,7 +22,7 @@ use crate::exit::{Deliveries, DeliveryId, DeliveryOutcome, Exit};
 use crate::outbox::Outbox;
 use crate::publish::Publisher;
 use crate::seal::Sealed;
-use catching_up::First;
+use catching_up::Witnesses;
 use ingress::ask;
 pub use ingress::{Refused, SealedMessage, Sealing, SealingFailed};
 use outlook::Outlook;
@@ -118,8 +118,7 @@ pub struct Remailer {
     next_view: Time,
     next_sync: Time,
     reconciliation: Reconciliation,
-    /// What the first record waits for.
-    first: First,
+    witnesses: Witnesses,
     clocks: Clocks,
     /// Since when the peers' clocks have been too far from ours.
     apart_since: Option<Time>,
@@ -154,7 +153,7 @@ impl Remailer {
             view: None,
             outlook: Outlook::default(),
             reconciliation: Reconciliation::default(),
-            first: First::Anybody,
+            witnesses: Witnesses::new(&schedule, now),
             clocks: Clocks::default(),
             apart_since: None,
             has_rival: false,
@@ -198,7 +197,7 @@ impl Remailer {
         if let Some(Ok(Statement::Record(own))) = own.map(|own| Statement::check(&own, &network)) {
             self.publisher.note_published(&own, now, &self.schedule);
             self.publisher.begin_again();
-            self.wait_for_witnesses(now);
+            self.wait_for_witnesses();
         }
         // Records first; words hang on each other, and are tried again while that helps.
         statements.sort_by_key(|octets| octets.first().copied());
@@ -390,6 +389,7 @@ impl Remailer {
         let destroy = destroy.max(self.keys_stay_until());
         let publish = self.may_publish().then(|| self.publisher.next());
         let own = [self.next_view, self.next_sync].into_iter().chain(publish).chain(destroy);
+        let own = own.chain(self.first_view_at());
         others.into_iter().flatten().chain(own).min().unwrap_or(self.next_view)
     }
 
@@ -403,6 +403,7 @@ impl Remailer {
         if self.next_view <= now {
             self.take_view(now);
         }
+        self.waited_for_witnesses(now);
         if self.next_sync <= now {
             self.next_sync = now.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.15)));
             self.ask_around();

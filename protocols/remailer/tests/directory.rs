@@ -118,7 +118,7 @@ impl World {
             match node.handle_sync_answer(peer, answer, now) {
                 Step::Ask(next) => request = next,
                 Step::Done(_) => return,
-                Step::Bad => panic!("an honest peer"),
+                Step::Bad | Step::Late => panic!("an honest peer"),
             }
         }
     }
@@ -358,6 +358,7 @@ fn views_that_differ_for_two_hours_and_halve_are_alarms() {
     }
     assert!(alarms[0].is_empty() && alarms[1].is_empty(), "{alarms:?}");
     assert_eq!(alarms[2], [Alarm::AnotherView { other: 5, same: 2 }]);
+    assert_eq!(node.check_routes(now), Err(Refused::Divided), "no route in a network apart");
 
     // Four go on; when the keys of the others have run out, half of the view is gone.
     let mut halved = None;

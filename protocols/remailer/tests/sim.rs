@@ -425,4 +425,23 @@ fn two_keys_shown_to_two_halves_of_a_network_are_known_to_all_within_a_minute() 
             simulation.nodes()[0].set_hash(simulation.now())
         );
     }
+
+    // One that is in everybody's view already, and shows half of them another key: out at once.
+    let liar = Forger { identity: Identity::generate(&mut rng), ..liar };
+    let node = liar.identity.node();
+    let first = liar.record(1, simulation.now(), 100);
+    for to in 0..20 {
+        simulation.gossip(to, &first);
+    }
+    simulation.run(MINUTE * 60);
+    assert!(simulation.nodes().iter().all(|holder| holder.view().unwrap().get(&node).is_some()));
+    let second = liar.record(2, simulation.now(), 200);
+    for to in 0..10 {
+        assert_eq!(simulation.gossip(to, &second), Judgement::Ignore);
+    }
+    simulation.run(MINUTE);
+    for holder in simulation.nodes() {
+        assert!(holder.directory().conviction(&node, simulation.now()).is_some());
+        assert!(holder.view().unwrap().get(&node).is_none(), "no route goes through it");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use directory::{Answer, Brought, Request, Step};
-use keys::{NodeId, Time};
+use keys::{NodeId, Schedule, Time};
 
 use super::records::{Judgement, Rejected};
 use super::{Command, Remailer};
@@ -13,14 +13,32 @@ const WITNESSES: usize = 3;
 /// How long it waits for them, as a part of an hour: 10 minutes.
 const WAIT: u32 = 6;
 
-/// What a node waits for before its first record.
-pub(super) enum First {
-    /// For anybody who may know of it.
+/// What a node waits for before its first record and its first view: one liar must not decide either.
+pub(super) struct Witnesses {
+    /// Peers that it has asked for all that they have.
+    asked: BTreeSet<NodeId>,
+    /// Its first record waits for as many of them as may know of its last one, or for one.
+    first_record: First,
+    /// When it waits no longer.
+    until: Time,
+}
+
+/// What the first record waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// Anybody who may know of it.
     Anybody,
-    /// For so many as can have seen its last record: it has published before.
-    Witnesses(BTreeSet<NodeId>),
-    /// For nothing any more.
+    /// So many as can have seen the last one: this node has published before.
+    Several,
+    /// Nothing any more.
     Nothing,
+}
+
+impl Witnesses {
+    pub(super) fn new(schedule: &Schedule, now: Time) -> Self {
+        let until = now.plus(schedule.hour() / WAIT);
+        Self { asked: BTreeSet::new(), first_record: First::Anybody, until }
+    }
 }
 
 impl Remailer {
@@ -65,39 +83,53 @@ impl Remailer {
         if let Step::Done(told) = &step {
             self.clocks.note(peer, told.ahead_ms, now);
             self.note_clocks(now);
+            self.note_set(peer, told.set, now);
             self.note_witness(peer, now);
-            if self.view.is_none() {
-                self.take_view(now);
-            }
         }
         step
     }
 
     fn note_witness(&mut self, peer: NodeId, now: Time) {
+        if self.witnesses.asked.len() < WITNESSES {
+            self.witnesses.asked.insert(peer);
+        }
         let others = self.directory.len().saturating_sub(1).clamp(1, WITNESSES);
-        let is_enough = match &mut self.first {
-            First::Nothing => return,
-            First::Anybody => true,
-            First::Witnesses(witnesses) => {
-                witnesses.insert(peer);
-                witnesses.len() >= others
-            }
-        };
-        if is_enough {
-            self.first = First::Nothing;
+        let are_enough = self.witnesses.asked.len() >= others;
+        if self.witnesses.first_record == First::Anybody
+            || (self.witnesses.first_record == First::Several && are_enough)
+        {
+            self.witnesses.first_record = First::Nothing;
             self.publisher.caught_up(now);
+        }
+        if are_enough && self.view.is_none() {
+            self.take_view(now);
+        }
+    }
+
+    /// When a node that has no view takes one all the same.
+    pub(super) fn first_view_at(&self) -> Option<Time> {
+        (self.view.is_none() && self.witnesses.until < self.next_view)
+            .then_some(self.witnesses.until)
+    }
+
+    pub(super) fn waited_for_witnesses(&mut self, now: Time) {
+        if self.witnesses.until <= now {
+            self.witnesses.until = Time::from_millis(u64::MAX);
+            if self.view.is_none() {
+                self.take_view(now);
+            }
         }
     }
 
     /// Whether more peers have to be asked before this node may publish.
     #[must_use]
     pub fn wants_witnesses(&self) -> bool {
-        !matches!(self.first, First::Nothing)
+        self.witnesses.first_record != First::Nothing
     }
 
-    pub(super) fn wait_for_witnesses(&mut self, now: Time) {
-        self.first = First::Witnesses(BTreeSet::new());
-        self.publisher.not_before(now.plus(self.schedule.hour() / WAIT));
+    pub(super) fn wait_for_witnesses(&mut self) {
+        self.witnesses.first_record = First::Several;
+        self.publisher.not_before(self.witnesses.until);
     }
 
     pub(super) fn ask_around(&mut self) {

@@ -29,6 +29,9 @@ pub enum Refused {
     /// This node's clock is not the network's.
     #[error("the clock is wrong")]
     ClockApart,
+    /// This node sees another network than the others do, or half of what it saw.
+    #[error("others see another network")]
+    Divided,
     /// More than the largest packet holds.
     #[error("too big")]
     TooBig,
@@ -157,6 +160,9 @@ impl Remailer {
         if self.clock_apart(now).is_some() {
             return Err(Refused::ClockApart);
         }
+        if self.is_divided(now) {
+            return Err(Refused::Divided);
+        }
         self.usable_view(now).ok_or(Refused::TooFewNodes)
     }
 
@@ -186,6 +192,7 @@ impl Remailer {
             Refused::TooFewNodes
             | Refused::NoExit
             | Refused::ClockApart
+            | Refused::Divided
             | Refused::TooBig
             | Refused::Full => {
                 self.counts.add(&format!("message refused: {why}"));

@@ -2,7 +2,7 @@
 //! its clock is theirs.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use directory::{Standing, View};
@@ -57,11 +57,16 @@ pub enum Agreement {
     Unknown,
 }
 
+/// Peers whose word about their set is remembered.
+const MAX_TOLD: usize = 64;
+
 /// What is remembered from hour to hour.
 #[derive(Default)]
 pub(super) struct Outlook {
     /// The hashes of this node's own sets.
     hashes: Vec<(Hour, [u8; 32])>,
+    /// What peers that were asked said of theirs, the last time.
+    told: BTreeMap<NodeId, (Hour, [u8; 32])>,
     differing: u32,
     last: (usize, usize),
     halved: Option<(Time, usize, usize)>,
@@ -150,7 +155,7 @@ impl Remailer {
 
     /// How every known node stands in the present hour.
     #[must_use]
-    pub fn standings(&self, now: Time) -> std::collections::BTreeMap<NodeId, Standing> {
+    pub fn standings(&self, now: Time) -> BTreeMap<NodeId, Standing> {
         self.directory.standings(self.schedule.hour_at(now), self.parameters().settle)
     }
 
@@ -165,8 +170,7 @@ impl Remailer {
     /// Whether a node had the same directory as this one, in the hour of its newest record.
     #[must_use]
     pub fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
-        let Some(record) = self.directory.newest(node) else { return Agreement::Unknown };
-        let hour = self.schedule.hour_at(record.published_at());
+        let Some((hour, theirs)) = self.last_said(node) else { return Agreement::Unknown };
         let own = if hour == self.schedule.hour_at(now) {
             Some(self.set_hash(now))
         } else {
@@ -174,22 +178,67 @@ impl Remailer {
         };
         match own {
             None => Agreement::Unknown,
-            Some(own) if own == *record.digest() => Agreement::Same,
+            Some(own) if own == theirs => Agreement::Same,
             Some(_) => Agreement::Other,
         }
     }
 
-    /// Compares an hour's set with what the others' records of that hour said of theirs.
+    /// What a node last said of its set, to us or to all.
+    fn last_said(&self, node: &NodeId) -> Option<(Hour, [u8; 32])> {
+        let published = self.published(node);
+        let told = self.outlook.told.get(node).copied();
+        match (published, told) {
+            (Some((hour, _)), Some((later, _))) if later >= hour => told,
+            (published, told) => published.or(told),
+        }
+    }
+
+    fn published(&self, node: &NodeId) -> Option<(Hour, [u8; 32])> {
+        let record = self.directory.newest(node)?;
+        Some((self.schedule.hour_at(record.published_at()), *record.digest()))
+    }
+
+    pub(super) fn note_set(&mut self, peer: NodeId, set: [u8; 32], now: Time) {
+        let told = &mut self.outlook.told;
+        if told.len() >= MAX_TOLD
+            && !told.contains_key(&peer)
+            && let Some(oldest) =
+                told.iter().min_by_key(|(_, (hour, _))| *hour).map(|(node, _)| *node)
+        {
+            told.remove(&oldest);
+        }
+        told.insert(peer, (self.schedule.hour_at(now), set));
+    }
+
+    /// Compares an hour's set with what the others said of theirs, in records of that hour or when asked.
     fn compare(&mut self, hour: Hour) {
         let Some(own) = self.outlook.hash(hour) else { return };
-        let of_hour = self.directory.iter().filter(|record| {
-            record.node() != self.node && self.schedule.hour_at(record.published_at()) == hour
-        });
-        let (same, other): (Vec<_>, Vec<_>) = of_hour.partition(|record| *record.digest() == own);
-        let (same, other) = (same.len(), other.len());
+        let others = self.directory.iter().map(|record| record.node());
+        let (mut same, mut other) = (0_usize, 0_usize);
+        for node in others.filter(|node| *node != self.node) {
+            let said = [self.published(&node), self.outlook.told.get(&node).copied()];
+            let of_hour = said.into_iter().flatten().filter(|(when, _)| *when == hour);
+            let agrees: Vec<_> = of_hour.map(|(_, set)| set == own).collect();
+            same += usize::from(agrees.contains(&true));
+            other += usize::from(!agrees.is_empty() && !agrees.contains(&true));
+        }
         self.outlook.last = (same, other);
         let differs = other * 2 > same;
         self.outlook.differing = if differs { self.outlook.differing.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether this node may be shown a part of the network: a route through that part would be known to
+    /// whoever shows it.
+    pub(super) fn is_divided(&self, now: Time) -> bool {
+        let (same, other) = self.outlook.last;
+        let lasting = self.outlook.differing >= LASTING && other > same;
+        lasting || self.halved(now).is_some()
+    }
+
+    fn halved(&self, now: Time) -> Option<(usize, usize)> {
+        let (at, before, after) = self.outlook.halved?;
+        let is_shown = now.since(at) < self.schedule.hour() * HALVED_FOR;
+        is_shown.then_some((before, after))
     }
 
     /// What the operator has to know.
@@ -207,11 +256,7 @@ impl Remailer {
             let (same, other) = self.outlook.last;
             alarms.push(Alarm::AnotherView { other, same });
         }
-        if let Some((at, before, after)) = self.outlook.halved
-            && now.since(at) < self.schedule.hour() * HALVED_FOR
-        {
-            alarms.push(Alarm::Halved { before, after });
-        }
+        alarms.extend(self.halved(now).map(|(before, after)| Alarm::Halved { before, after }));
         alarms
     }
 
