@@ -108,6 +108,7 @@ async fn knows(node: &std::path::Path, onion: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures a process that has nothing else to do"]
 async fn two_hundred_thousand_statements_end_their_link_and_harm_nobody() {
     const STATEMENTS: u64 = 200_000;
     let world = World::new();
@@ -208,6 +209,7 @@ fn abuses(ours: &str) -> Vec<(&'static str, StreamProtocol, bool, Frames)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures a process that has nothing else to do"]
 async fn abuses_of_gossip_and_streams_harm_nobody_else() {
     let world = World::new();
     let node = world.node("", None).await;

