@@ -340,6 +340,12 @@ impl Directory {
         self.items.values().map(|item| &item.octets)
     }
 
+    /// Whether the statement of this name is held.
+    #[must_use]
+    pub fn holds(&self, name: &ItemId) -> bool {
+        self.items.contains_key(name)
+    }
+
     /// The vouches of one node that hold, the newest for each subject.
     pub fn vouches_by(&self, voucher: &NodeId) -> impl Iterator<Item = &Arc<Vouch>> {
         self.words.by_newest(voucher)

@@ -31,6 +31,12 @@ impl Clocks {
         self.0.insert(peer, (now, ahead_ms));
     }
 
+    /// Whether enough peers have spoken to compare with.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.0.len() >= MIN_PEERS
+    }
+
     /// By how many milliseconds the peers' clocks are ahead of ours, if their median is further apart
     /// than it may be; none with fewer than three that spoke within an epoch.
     #[must_use]

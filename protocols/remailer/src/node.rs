@@ -22,10 +22,10 @@ use crate::exit::{Deliveries, DeliveryId, DeliveryOutcome, Exit};
 use crate::outbox::Outbox;
 use crate::publish::Publisher;
 use crate::seal::Sealed;
-use catching_up::Witnesses;
+use catching_up::{WAIT, WITNESSES, Witnesses};
 use ingress::ask;
 pub use ingress::{Refused, SealedMessage, Sealing, SealingFailed};
-use outlook::Outlook;
+use outlook::{APART_FOR, Outlook};
 pub use outlook::{Agreement, Alarm};
 pub use records::Judgement;
 use records::Rejected;
@@ -107,6 +107,13 @@ pub enum Command {
     ViewTaken(Arc<View>),
 }
 
+/// What may have to be forgotten after a start.
+struct Leftovers {
+    /// Statements that were kept and are none at the time that the clock says.
+    lapsed: Vec<ItemId>,
+    stay_until: Time,
+}
+
 /// One node.
 pub struct Remailer {
     node: NodeId,
@@ -122,6 +129,8 @@ pub struct Remailer {
     clocks: Clocks,
     /// Since when the peers' clocks have been too far from ours.
     apart_since: Option<Time>,
+    /// What is left over from before the start, until the clock can be trusted to say so.
+    leftovers: Option<Leftovers>,
     has_rival: bool,
     banned: BTreeSet<NodeId>,
     mix: Mix,
@@ -156,6 +165,7 @@ impl Remailer {
             witnesses: Witnesses::new(&schedule, now),
             clocks: Clocks::default(),
             apart_since: None,
+            leftovers: None,
             has_rival: false,
             banned: setup.banned,
             next_view: schedule.hour_end(schedule.hour_at(now)),
@@ -173,8 +183,15 @@ impl Remailer {
         };
         remailer.turn_hour(now);
         remailer.publisher.not_before(now.plus(setup.first_record_after));
+        let known_before = setup.statements.len();
         remailer.restore_keys(setup.epochs, now);
-        remailer.restore(setup.own, setup.statements, now);
+        let lapsed = remailer.restore(setup.own, setup.statements, now);
+        // Peers will say what time it is, where there are enough of them.
+        let patience = match known_before {
+            0..=WITNESSES => schedule.hour() / WAIT,
+            _ => schedule.hour() * 3 * APART_FOR,
+        };
+        remailer.leftovers = Some(Leftovers { lapsed, stay_until: now.plus(patience) });
         remailer
     }
 
@@ -189,16 +206,23 @@ impl Remailer {
                 Kept::Key { .. } | Kept::Withdrawn => {}
             }
         }
-        self.commands.push_back(Command::ForgetSeeds(oldest));
     }
 
-    fn restore(&mut self, own: Option<Vec<u8>>, mut statements: Vec<Vec<u8>>, now: Time) {
+    /// Returns the names of statements that are none at this time.
+    fn restore(
+        &mut self,
+        own: Option<Vec<u8>>,
+        mut statements: Vec<Vec<u8>>,
+        now: Time,
+    ) -> Vec<ItemId> {
         let network = self.descriptor.id();
         if let Some(Ok(Statement::Record(own))) = own.map(|own| Statement::check(&own, &network)) {
             self.publisher.note_published(&own, now, &self.schedule);
             self.publisher.begin_again();
             self.wait_for_witnesses();
+            self.give_up_lost_keys(&own, now);
         }
+        let all: Vec<_> = statements.iter().map(|octets| ItemId::of(octets)).collect();
         // Records first; words hang on each other, and are tried again while that helps.
         statements.sort_by_key(|octets| octets.first().copied());
         let mut before = usize::MAX;
@@ -210,6 +234,7 @@ impl Remailer {
                 matches!(taken, Err(Rejected::Unwanted(directory::Unwanted::Idle)))
             });
         }
+        all.into_iter().filter(|name| !self.directory.holds(name)).collect()
     }
 
     // What is known.
@@ -438,8 +463,14 @@ impl Remailer {
             return;
         }
         let oldest = self.schedule.oldest_held(now);
-        if !self.mix.forget_before(oldest).is_empty() {
+        let leftovers = self.leftovers.take();
+        if !self.mix.forget_before(oldest).is_empty() || leftovers.is_some() {
             self.commands.push_back(Command::ForgetSeeds(oldest));
+        }
+        if let Some(Leftovers { lapsed, .. }) = leftovers
+            && !lapsed.is_empty()
+        {
+            self.commands.push_back(Command::ForgetStatements(lapsed));
         }
         self.publisher.forget_before(oldest);
         for node in self.directory.expire(now) {

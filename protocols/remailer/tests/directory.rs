@@ -291,6 +291,77 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
     assert!(!world.published(&mut node, now, now.plus(MINUTE * 70)).is_empty());
 }
 
+/// The epochs before which seeds are forgotten, and the records announced, until `end`.
+fn forgotten(world: &mut World, node: &mut Remailer, from: Time, end: Time) -> Vec<Epoch> {
+    let mut forgotten = Vec::new();
+    let mut now = from;
+    while now <= end {
+        node.handle_timeout(now, &mut world.rng);
+        while let Some(command) = node.next_command() {
+            if let Command::ForgetSeeds(oldest) = command {
+                forgotten.push(oldest);
+            }
+        }
+        now = node.poll_timeout().max(now.plus(Duration::from_millis(1)));
+    }
+    forgotten
+}
+
+#[test]
+fn a_clock_that_is_wrong_at_the_start_destroys_nothing_before_peers_have_spoken() {
+    for days in [1, 3650] {
+        let mut world = world(&Admission::Open);
+        let right = world.start;
+        let own = world.record(1, right.minus(MINUTE * 30), |_| {});
+        let others: Vec<_> =
+            (2..=6).map(|n| world.record(n, right.minus(MINUTE * 30), |_| {})).collect();
+        let setup = Setup {
+            epochs: world.kept(1, 3),
+            own: Some(own),
+            statements: others,
+            ..world.setup(1)
+        };
+        let ahead = MINUTE * 60 * 24 * days;
+        world.start = right.plus(ahead);
+        let start = world.start;
+        let mut node = world.node(setup);
+        let end = start.plus(MINUTE * 5);
+        assert!(forgotten(&mut world, &mut node, start, end).is_empty());
+        let behind = -i64::try_from(ahead.as_secs()).unwrap();
+        for peer in 11..=13 {
+            world.sync(&mut node, peer, &[], behind, end);
+        }
+        assert!(matches!(node.alarms(end)[..], [Alarm::ClockApart(_)]), "{days} days");
+        let later = end.plus(MINUTE * 100);
+        assert!(forgotten(&mut world, &mut node, end, later).is_empty(), "{days} days");
+        // Where the peers agree, what is past is forgotten at once.
+        for peer in 11..=13 {
+            world.sync(&mut node, peer, &[], 0, later);
+        }
+        assert_eq!(forgotten(&mut world, &mut node, later, later.plus(MINUTE)).len(), 1);
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_no_second_key_for_an_epoch() {
+    let mut world = world(&Admission::Open);
+    // Forty minutes into an epoch the key of the one before is destroyed; then the clock is set back by an hour.
+    let (right, back) = (world.start, world.start.minus(MINUTE * 60));
+    let epoch = world.parameters.schedule().epoch_at(back);
+    let before = world.record(1, back, |draft| draft.sequence = 40);
+    let own = world.record(1, right.minus(MINUTE * 5), |_| {});
+    let setup = Setup { epochs: world.kept(1, 3), own: Some(own), ..world.setup(1) };
+    world.start = back;
+    let mut node = world.node(setup);
+    let published = world.published(&mut node, back, back.plus(MINUTE * 20));
+    let before = world.read(&before, back);
+    for (_, record) in &published {
+        assert!(record.withdraws(epoch) && record.key(epoch).is_none());
+        assert!(record::Breach::between(&before, record).is_none());
+    }
+    assert!(!published.is_empty());
+}
+
 #[test]
 fn a_node_vouches_renews_and_takes_back() {
     let root = identity(1).node();

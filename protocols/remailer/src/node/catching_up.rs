@@ -9,9 +9,9 @@ use super::records::{Judgement, Rejected};
 use super::{Command, Remailer};
 
 /// Peers that a node with a past asks for its own newest record before it publishes.
-const WITNESSES: usize = 3;
+pub(super) const WITNESSES: usize = 3;
 /// How long it waits for them, as a part of an hour: 10 minutes.
-const WAIT: u32 = 6;
+pub(super) const WAIT: u32 = 6;
 
 /// What a node waits for before its first record and its first view: one liar must not decide either.
 pub(super) struct Witnesses {

@@ -19,7 +19,7 @@ const LASTING: u32 = 2;
 /// Hours for which a sudden halving is shown.
 const HALVED_FOR: u32 = 3;
 /// Epochs after which a node whose clock nobody shares destroys its keys all the same: 6 hours.
-const APART_FOR: u32 = 2;
+pub(super) const APART_FOR: u32 = 2;
 
 /// What this node's operator has to know, and to do something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,11 +273,17 @@ impl Remailer {
             (None, _) => None,
             (Some(_), since) => since.or(Some(now)),
         };
+        if let Some(leftovers) = &mut self.leftovers
+            && self.clocks.are_known()
+        {
+            leftovers.stay_until = now;
+        }
     }
 
     /// Until when no key is destroyed, because this node's clock may be the one that is wrong.
     pub(super) fn keys_stay_until(&self) -> Option<Time> {
-        self.apart_since.map(|since| since.plus(self.schedule.hour() * 3 * APART_FOR))
+        let apart = self.apart_since.map(|since| since.plus(self.schedule.hour() * 3 * APART_FOR));
+        apart.max(self.leftovers.as_ref().map(|leftovers| leftovers.stay_until))
     }
 }
 

@@ -10,6 +10,9 @@ use record::{RecordError, Signed, Statement, Word};
 use super::{Command, Remailer};
 use crate::publish::{Own, Publisher};
 
+/// Epochs that are looked at for keys that were stated and lost: two days and a half.
+const LOST_EPOCHS: u32 = 20;
+
 /// What gossip is told about a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -197,6 +200,20 @@ impl Remailer {
             }
         }
         self.publisher.hasten(now);
+    }
+
+    /// Epochs that this node has stated a key for and has no key of: destroyed, or lost. A clock that was set
+    /// back must not make another.
+    pub(super) fn give_up_lost_keys(&mut self, own: &Signed, now: Time) {
+        let Some(last) = own.peek().epochs().last() else { return };
+        let first = self.schedule.oldest_held(now);
+        // A record speaks of four epochs; a clock far behind makes no keys that anybody takes.
+        let stated = (0..LOST_EPOCHS).map(|ahead| first.plus(ahead)).filter(|epoch| *epoch <= last);
+        for epoch in stated {
+            if self.mix.key(epoch).is_none() {
+                self.withdraw(epoch);
+            }
+        }
     }
 
     pub(super) fn withdraw(&mut self, epoch: Epoch) {
