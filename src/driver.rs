@@ -127,7 +127,7 @@ impl Driver {
         if mixing + waiting + delivering > 0 {
             tracing::warn!(mixing, waiting, delivering, "stopped; what was held is lost");
         }
-        self.store.close();
+        self.store.flush();
         tracing::info!("node stopped");
         ended
     }
@@ -174,7 +174,7 @@ impl Driver {
                     let chosen = inputs.chosen.borrow_and_update().clone();
                     self.keep_chosen(&chosen);
                 }
-                Some(event) = inputs.events.recv() => self.net_event(event).await,
+                Some(event) = inputs.events.recv() => self.net_event(event).await?,
             }
         }
     }

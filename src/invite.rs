@@ -113,6 +113,13 @@ impl Invites {
         Ok(token)
     }
 
+    /// Whether a token is open.
+    #[must_use]
+    pub fn knows(&self, shown: &[u8], now: Time) -> bool {
+        let fits = |open: &Open| open.until > now && open.token.as_slice().ct_eq(shown).into();
+        self.0.iter().any(fits)
+    }
+
     /// Takes a token, once.
     pub fn redeem(&mut self, shown: &[u8], now: Time) -> bool {
         self.0.retain(|open| open.until > now);
@@ -150,7 +157,9 @@ mod tests {
             invites.tokens().iter().map(|open| open.to_string().parse().unwrap()).collect();
         let mut invites = Invites::new(kept);
         assert!(!invites.redeem(&[0; TOKEN_LEN], start) && !invites.redeem(&[], start));
+        assert!(invites.knows(read.token.as_slice(), start));
         assert!(invites.redeem(read.token.as_slice(), start));
+        assert!(!invites.knows(read.token.as_slice(), start));
         assert!(!invites.redeem(read.token.as_slice(), start));
         let late = invites.make(start, &mut rng).unwrap();
         assert!(!invites.redeem(late.as_slice(), start.plus(LIFE)));

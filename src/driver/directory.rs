@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use directory::{Step, Unwanted};
 use keys::{NodeId, OnionAddress};
-use rand::seq::IteratorRandom as _;
+use rand::seq::{IteratorRandom as _, SliceRandom as _};
 
 use super::Driver;
 use crate::control::{self, Answer};
+use crate::failure::Failure;
 use crate::invite::{Invite, Invites};
 use crate::net::{Event, INVITED, Order};
 use crate::store::List;
@@ -19,7 +20,7 @@ const ASKED: usize = 3;
 const MAX_BANNED: usize = 1024;
 
 impl Driver {
-    pub(super) async fn net_event(&mut self, event: Event) {
+    pub(super) async fn net_event(&mut self, event: Event) -> Result<(), Failure> {
         let now = self.clock.now();
         match event {
             Event::Statement { checked, judged } => {
@@ -48,15 +49,22 @@ impl Driver {
             Event::InviteShown { peer, token, answer } => {
                 // Who did not get the answer shows it again.
                 let vouched = self.remailer.vouches_for(&peer)
-                    || (self.remailer.may_vouch()
-                        && self.invites.redeem(&token, now)
-                        && self.remailer.vouch(peer, now).is_ok());
-                self.must_keep(self.store.keep_list(List::Invites, self.invites.tokens()));
+                    || (self.invites.knows(&token, now) && self.remailer.vouch(peer, now).is_ok());
+                if vouched {
+                    // The word is on the disk before anybody hears of it, and then the token is used.
+                    self.carry_out().await?;
+                    self.store.flush();
+                    if self.invites.redeem(&token, now) {
+                        let kept = self.store.keep_list(List::Invites, self.invites.tokens());
+                        self.must_keep(kept);
+                    }
+                }
                 let octets = if vouched { vec![INVITED] } else { Vec::new() };
                 self.order(Order::Answer(answer, octets)).await;
             }
             Event::InviteAnswered { peer, answer } => self.invite_answered(peer, &answer),
         }
+        Ok(())
     }
 
     /// A peer that has just been linked is asked for what it has.
@@ -83,15 +91,17 @@ impl Driver {
         self.ask_next().await;
     }
 
-    /// As many as may be asked at once.
+    /// As many as may be asked at once, in no order that a peer's key decides.
     async fn ask_next(&mut self) {
         let now = self.clock.now();
-        while let Some(node) = self.to_ask.pop_first() {
-            let Some(request) = self.remailer.begin_sync(node, now) else {
-                self.to_ask.insert(node);
-                return;
-            };
-            self.order(Order::Sync(node, request)).await;
+        let mut nodes: Vec<_> = self.to_ask.iter().copied().collect();
+        nodes.shuffle(&mut self.rng);
+        for node in nodes {
+            if !self.remailer.is_syncing(&node) {
+                let Some(request) = self.remailer.begin_sync(node, now) else { return };
+                self.order(Order::Sync(node, request)).await;
+            }
+            self.to_ask.remove(&node);
         }
     }
 
@@ -207,7 +217,11 @@ fn refused(why: &Unwanted) -> String {
         }
         Unwanted::Full => "this node has vouched for as many as it may",
         Unwanted::TooSoon => "it has said something of that node just now",
-        Unwanted::Known | Unwanted::Older | Unwanted::Broken(_) | Unwanted::Crowded => {
+        Unwanted::Known
+        | Unwanted::Older
+        | Unwanted::Broken(_)
+        | Unwanted::Crowded
+        | Unwanted::Late => {
             "it was not taken"
         }
     }

@@ -16,6 +16,7 @@ use super::gossip::topic;
 use super::hostile::{peers, status};
 use super::raw::{MESHSUB, RawPeer, rpc};
 use super::world::World;
+use crate::clock::Clock;
 use crate::driver::Node;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -30,22 +31,22 @@ fn memory_mib() -> u64 {
 pub(super) struct Mint {
     network: keys::NetworkId,
     epoch: Epoch,
-    now: Time,
+    clock: Clock,
     key: MixPublic,
     pub(super) keys: u32,
 }
 
 impl Mint {
     pub(super) fn new(world: &World) -> Self {
-        let now = world.clock.now();
+        let (clock, now) = (world.clock, world.clock.now());
         let epoch = world.descriptor.parameters().schedule().epoch_at(now);
         let seed = MixSeed::generate(&mut StdRng::seed_from_u64(1));
         let key = MixSecret::from_seed(&seed).public().clone();
-        Self { network: world.descriptor.id(), epoch, now, key, keys: 1 }
+        Self { network: world.descriptor.id(), epoch, clock, key, keys: 1 }
     }
 
     pub(super) fn record(&self, identity: &Identity, sequence: u64) -> Vec<u8> {
-        self.draft(sequence, self.epoch, self.now).sign(identity, &self.network).unwrap()
+        self.draft(sequence, self.epoch, self.clock.now()).sign(identity, &self.network).unwrap()
     }
 
     fn draft(&self, sequence: u64, epoch: Epoch, published_at: Time) -> Draft {
@@ -149,6 +150,9 @@ async fn two_hundred_thousand_statements_end_their_link_and_harm_nobody() {
     let third = third.unwrap();
     assert!(knows(&world.state(), &third.onion.to_string()).await, "honest news gets through");
     assert!(knows(&world.folder.path().join("second"), &third.onion.to_string()).await);
+    let linked = peers(&world.state()).await;
+    let linked = linked.iter().find(|peer| peer.onion == second.onion.to_string());
+    assert!(linked.is_some_and(|peer| peer.linked), "nobody else is hung up on");
     let grown = most.max(memory_mib()) - before;
     println!(
         "{sent} statements over {links} links: memory {before} MiB and {grown} more, SMTP answers within \

@@ -80,7 +80,13 @@ impl Gossip {
                 }
             }
         }
-        if *surplus > 0 && bucket.is_empty() { Allowance::Denied } else { Allowance::Granted }
+        if *surplus > 0 && bucket.is_empty() {
+            return Allowance::Denied;
+        }
+        if bucket.is_half_full(ACTIONS) {
+            *surplus = 0;
+        }
+        Allowance::Granted
     }
 }
 
@@ -103,6 +109,8 @@ pub(super) fn config() -> Result<gossipsub::Config, String> {
         .history_length(12)
         .history_gossip(6)
         .duplicate_cache_time(Duration::from_secs(600))
+        // They go to all before anything is verified: who floods one node would have it flood the others.
+        .idontwant_message_size_threshold(usize::MAX)
         .build()
         .map_err(|error| error.to_string())
 }
@@ -245,6 +253,7 @@ mod tests {
         assert_eq!(config.duplicate_cache_time(), seconds(600));
         assert!(config.max_ihave_messages_heartbeat() <= 10);
         assert!(config.max_control_messages_sent() <= 5000);
+        assert_eq!(config.idontwant_message_size_threshold(), usize::MAX);
 
         let network = NetworkId::from_bytes([1; 32]);
         let scores = scores(&network);

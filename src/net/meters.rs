@@ -46,6 +46,10 @@ impl Bucket {
         self.level < 1.0
     }
 
+    pub(super) fn is_half_full(&self, most: f64) -> bool {
+        self.level * 2.0 >= most
+    }
+
     pub(super) fn take(&mut self, now: Duration, a_second: f64, most: f64) -> bool {
         let gained = now.saturating_sub(self.at).as_secs_f64() * a_second;
         self.level = (self.level + gained).min(most);
@@ -77,10 +81,20 @@ impl Meters {
     pub(super) fn statement(&mut self, peer: PeerId, now: Duration) -> Allowance {
         let meter = self.meter(peer, now);
         if meter.statements.take(now, STATEMENTS_A_SECOND, STATEMENTS) {
+            if meter.statements.is_half_full(STATEMENTS) {
+                meter.surplus = 0;
+            }
             return Allowance::Granted;
         }
         meter.surplus += 1;
         if meter.surplus > SURPLUS { Allowance::Broken } else { Allowance::Denied }
+    }
+
+    /// What a peer said was news, and good: it costs it nothing.
+    pub(super) fn was_good(&mut self, peer: PeerId) {
+        if let Some(meter) = self.0.get_mut(&peer) {
+            meter.statements.level = (meter.statements.level + 1.0).min(STATEMENTS);
+        }
     }
 
     pub(super) fn question(&mut self, peer: PeerId, now: Duration) -> Allowance {

@@ -23,7 +23,7 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use record::Statement;
-use remailer::{Judgement, Remailer, Setup};
+use remailer::{Judgement, Past, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -201,7 +201,7 @@ async fn a_record_reaches_two_hundred_swarms() {
             family: Vec::new(),
             epochs: Vec::new(),
             statements: Vec::new(),
-            own: None,
+            past: Past::None,
             first_record_after: Duration::ZERO,
             banned: std::collections::BTreeSet::new(),
         };

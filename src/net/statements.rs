@@ -104,7 +104,10 @@ impl Task {
 
     pub(super) fn judge(&mut self, Judged { id, source }: &Judged, judgement: Judgement) {
         let acceptance = match judgement {
-            Judgement::Accept => MessageAcceptance::Accept,
+            Judgement::Accept => {
+                self.meters.was_good(*source);
+                MessageAcceptance::Accept
+            }
             Judgement::Ignore => MessageAcceptance::Ignore,
             Judgement::Reject => MessageAcceptance::Reject,
         };

@@ -243,6 +243,7 @@ pub fn spawn(
         work,
         meters: Meters::default(),
         blocked: Blocked::default(),
+        dialled: BTreeSet::new(),
         chosen: chosen_in,
         asked: Vec::new(),
         clock,
@@ -317,7 +318,9 @@ pub(super) struct Task {
     work: mpsc::Sender<Work>,
     pub(super) meters: Meters,
     blocked: Blocked,
-    /// Nodes that this one dialled, and goes on to.
+    /// Linked nodes that this one dialled.
+    dialled: BTreeSet<NodeId>,
+    /// Those of them that it goes on to dial, whatever happens.
     chosen: watch::Sender<Vec<NodeId>>,
     /// Questions under way, one for each peer at most.
     pub(super) asked: Vec<(OutboundRequestId, PeerId)>,
@@ -388,6 +391,14 @@ impl Task {
                 for node in self.bootstrap.iter().chain(&chosen).chain(&nodes) {
                     self.wanted.want(*node);
                 }
+                // Of the view only: whoever is heard of first must not be chosen for that.
+                let dialled = self.dialled.iter().filter(|node| nodes.contains(node)).copied();
+                let dialled: Vec<_> = dialled.collect();
+                self.choose(|chosen| {
+                    let new = dialled.into_iter().filter(|node| !chosen.contains(node));
+                    let new: Vec<_> = new.take(CHOSEN.saturating_sub(chosen.len())).collect();
+                    chosen.extend(new);
+                });
             }
             // A bootstrap is dialled for as long as it is configured: it may come back.
             Order::Unlink(node) if self.bootstrap.contains(&node) => {}
@@ -409,11 +420,7 @@ impl Task {
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 if let Some(node) = onion::node_id(&peer_id) {
                     if endpoint.is_dialer() {
-                        self.choose(|chosen| {
-                            if chosen.len() < CHOSEN && !chosen.contains(&node) {
-                                chosen.push(node);
-                            }
-                        });
+                        self.dialled.insert(node);
                     }
                     self.wanted.connected(&node, self.clock.elapsed());
                     self.links.send_if_modified(|links| Arc::make_mut(links).insert(node));
@@ -423,6 +430,7 @@ impl Task {
                 self.meters.forget(&peer_id);
                 if let Some(node) = onion::node_id(&peer_id) {
                     self.forget_waiting(&node);
+                    self.dialled.remove(&node);
                     self.links.send_if_modified(|links| Arc::make_mut(links).remove(&node));
                 }
             }

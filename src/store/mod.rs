@@ -5,7 +5,7 @@
 //! lock          held while a node runs
 //! identity      seed of the long-term key, 32 octets
 //! network       the network's signed descriptor
-//! own           the last record that this node published
+//! own           the last record that this node published; empty if it never has
 //! epochs/<n>    seed of the mix key of epoch n, 96 octets
 //! epochs/<n>.mark       how many packets it has opened: see `tags`
 //! epochs/<n>.withdrawn  that it was given up
@@ -33,7 +33,7 @@ use directory::ItemId;
 use keys::{Epoch, Identity, MIX_SEED_LEN, MixSeed, NodeId};
 use rand::CryptoRng;
 use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD};
-use remailer::Kept;
+use remailer::{Kept, Past};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
@@ -115,6 +115,8 @@ impl Store {
             Ok(seed) => Ok(Identity::from_seed(&seed)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let identity = Identity::generate(rng);
+                // First: an identity without this file was restored by itself.
+                self.write("own", &[])?;
                 self.write("identity", identity.seed().as_slice())?;
                 Ok(identity)
             }
@@ -254,14 +256,22 @@ impl Store {
         TagKeeper::new(self.db.clone(), self.folder.join(EPOCHS))
     }
 
-    /// The last record of one's own.
-    #[must_use]
-    pub fn own(&self) -> Option<Vec<u8>> {
+    /// What this node may have published before.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn past(&self) -> Result<Past, Failure> {
+        let path = self.folder.join("own");
         let mut octets = Vec::new();
-        let file = File::open(self.folder.join("own")).ok()?;
-        let limit = u64::try_from(MAX_RECORD).unwrap_or(u64::MAX);
-        file.take(limit).read_to_end(&mut octets).ok()?;
-        Some(octets)
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Past::Forgotten),
+            Err(error) => return Err(unreadable(&path, &error)),
+            Ok(file) => {
+                let limit = u64::try_from(MAX_RECORD).unwrap_or(u64::MAX);
+                file.take(limit).read_to_end(&mut octets).map_err(|e| unreadable(&path, &e))?;
+            }
+        }
+        Ok(if octets.is_empty() { Past::None } else { Past::Known(octets) })
     }
 
     /// Keeps the last record of one's own; when this returns it is on disk.
@@ -333,7 +343,7 @@ impl Store {
     }
 
     /// Writes out what the database still holds in memory.
-    pub fn close(&self) {
+    pub fn flush(&self) {
         if let Err(error) = self.db.flush() {
             tracing::warn!(%error, "the database could not be flushed");
         }
@@ -622,9 +632,12 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("version")).unwrap(), VERSION);
         store.forget_statements(&[ItemId::of(b"a record")]).unwrap();
         assert!(store.statements().is_empty());
-        assert!(store.own().is_none());
+        // The identity alone, put back from a backup; one that was made here; and one that has published.
+        assert!(matches!(store.past(), Ok(Past::Forgotten)));
+        store.identity(&mut StdRng::seed_from_u64(1)).unwrap();
+        assert!(matches!(store.past(), Ok(Past::None)));
         store.keep_own(b"own").unwrap();
-        assert_eq!(store.own().unwrap(), b"own");
+        assert!(matches!(store.past(), Ok(Past::Known(own)) if own == b"own"));
 
         assert!(store.list::<u32>(List::Peers).unwrap().is_empty());
         store.keep_list(List::Peers, &[3, 5]).unwrap();

@@ -35,6 +35,8 @@ pub struct TagKeeper {
     db: sled::Db,
     folder: PathBuf,
     open: BTreeMap<Epoch, Kept>,
+    /// Before this epoch nothing is kept any more.
+    oldest: Epoch,
 }
 
 struct Kept {
@@ -45,7 +47,7 @@ struct Kept {
 
 impl TagKeeper {
     pub(super) fn new(db: sled::Db, folder: PathBuf) -> Self {
-        Self { db, folder, open: BTreeMap::new() }
+        Self { db, folder, open: BTreeMap::new(), oldest: Epoch::new(0) }
     }
 
     /// Makes tags durable.
@@ -54,7 +56,9 @@ impl TagKeeper {
     /// If the disk fails; their packets must not leave then.
     pub fn keep(&mut self, tags: &[(Epoch, ReplayTag)]) -> io::Result<()> {
         let mut epochs = BTreeSet::new();
-        for (epoch, tag) in tags {
+        let alive = |(epoch, _): &&(Epoch, ReplayTag)| *epoch >= self.oldest;
+        let alive: Vec<_> = tags.iter().filter(alive).copied().collect();
+        for (epoch, tag) in &alive {
             let kept = self.kept(*epoch)?;
             if kept.tree.insert(tag.as_bytes(), &[])?.is_none() {
                 kept.count += 1;
@@ -75,6 +79,7 @@ impl TagKeeper {
     /// # Errors
     /// If the database fails.
     pub fn forget(&mut self, oldest: Epoch) -> io::Result<()> {
+        self.oldest = self.oldest.max(oldest);
         self.open = self.open.split_off(&oldest);
         for name in self.db.tree_names() {
             if epoch_of(&name).is_some_and(|epoch| epoch < oldest) {

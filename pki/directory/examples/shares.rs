@@ -97,11 +97,13 @@ impl World {
         let mut honest = (5..HONEST).chain([0]);
         let mut vouchers: Vec<u32> = (1..=ROOTS).collect();
         let mut fresh = HONEST..HONEST + attackers;
-        directory.note_word(self.vouch(1, 0, long_ago)).ok();
+        directory.note_word(self.vouch(1, 0, long_ago), Brought::ByCatchUp).ok();
         while let Some(voucher) = vouchers.first().copied() {
             vouchers.remove(0);
             for subject in honest.by_ref().take(usize::from(FAN_OUT) - 1) {
-                directory.note_word(self.vouch(voucher, subject, long_ago)).ok();
+                directory
+                    .note_word(self.vouch(voucher, subject, long_ago), Brought::ByCatchUp)
+                    .ok();
                 vouchers.push(subject);
             }
         }
@@ -110,7 +112,10 @@ impl World {
         while let Some(voucher) = vouchers.first().copied() {
             vouchers.remove(0);
             for subject in fresh.by_ref().take(usize::from(FAN_OUT)) {
-                if directory.note_word(self.vouch(voucher, subject, self.start)).is_ok() {
+                if directory
+                    .note_word(self.vouch(voucher, subject, self.start), Brought::ByCatchUp)
+                    .is_ok()
+                {
                     vouchers.push(subject);
                 }
             }

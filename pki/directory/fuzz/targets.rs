@@ -39,7 +39,7 @@ fn take(directory: &mut Directory, statement: Statement) {
         }
         Statement::Vouch(signed) => {
             if let Ok(vouch) = signed.timely(now(), &schedule()) {
-                let _ = directory.note_word(vouch);
+                let _ = directory.note_word(vouch, Brought::ByGossip);
             }
         }
         Statement::Proof(proof) => {

@@ -1,8 +1,9 @@
 //! What becomes of a verified statement, beside the ones already known.
 
 use core::time::Duration;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use keys::{Epoch, NodeId, Schedule, Time};
 use record::{Admission, Proof, Record, RecordHash, Vouch};
@@ -14,8 +15,8 @@ use crate::trust::Words;
 const MAX_IDENTITIES: usize = 10_000;
 /// Of those that nobody vouches for, in a network where that matters: the others keep their room.
 const MAX_STRANGERS: usize = 2_000;
-/// Identities never heard of that gossip may bring in one network hour: 20 MB. What is turned away comes
-/// with a later record, or with a catch-up.
+/// Identities never heard of that are taken in within one network hour: 20 MB. A joiner takes all that its
+/// peers have in its first hour. What is turned away comes with a later record.
 const MAX_NEWCOMERS_AN_HOUR: usize = 2_000;
 /// Records held for one identity: the one that the present hour's view needs, the newest, and between
 /// them what may become the next hour's.
@@ -76,6 +77,10 @@ pub struct Directory {
     /// Names of what was held, until somebody asks for them.
     forgotten: Vec<ItemId>,
     newcomers: usize,
+    /// Whether this directory has been there for an hour: then it knows nearly everybody.
+    is_young: bool,
+    /// Of all buckets, until something changes.
+    pub(crate) digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
 }
 
 pub(crate) struct Item {
@@ -91,6 +96,8 @@ pub enum Brought {
     ByGossip,
     /// By reconciliation, or from the disk.
     ByCatchUp,
+    /// By this node itself, for which there is always room.
+    ByOneself,
 }
 
 /// A record that was taken in.
@@ -123,6 +130,10 @@ pub enum Unwanted {
     /// Too many new identities in this hour.
     #[error("too many newcomers")]
     Crowded,
+    /// Gossip takes seconds; this is dated so long ago that some would have it before the hour and some
+    /// after it. Reconciliation brings it.
+    #[error("late")]
+    Late,
     /// A word of somebody that nobody vouches for, or a proof against somebody that nobody knows.
     #[error("of no consequence")]
     Idle,
@@ -149,6 +160,8 @@ impl Directory {
             items: BTreeMap::new(),
             forgotten: Vec::new(),
             newcomers: 0,
+            is_young: true,
+            digests: OnceLock::new(),
         }
     }
 
@@ -169,7 +182,7 @@ impl Directory {
             }
             None => {
                 self.check_room(&node, brought)?;
-                self.newcomers += usize::from(brought == Brought::ByGossip);
+                self.newcomers += 1;
                 Admitted::Newcomer
             }
         };
@@ -194,17 +207,17 @@ impl Directory {
     ///
     /// # Errors
     /// [`Unwanted`].
-    pub fn note_word(&mut self, vouch: Vouch) -> Result<Arc<Vouch>, Unwanted> {
+    pub fn note_word(&mut self, vouch: Vouch, brought: Brought) -> Result<Arc<Vouch>, Unwanted> {
         let vouch = Arc::new(vouch);
-        let gone = self.words.insert(&vouch, spacing(&self.schedule), self.settled)?;
+        let gone = self.words.insert(&vouch, brought, spacing(&self.schedule), self.settled)?;
         self.release(gone.iter().map(|word| word.hash()));
         self.hold(vouch.hash(), vouch.octets());
         Ok(vouch)
     }
 
     /// Takes in a proof. Its identity is routed through no more until the epochs that it concerns are
-    /// past and, where vouches count, somebody vouches for it with a later date. One proof for each
-    /// identity is kept: the one that concerns the latest epoch.
+    /// past and, where vouches count, a chain of words said after its records reaches it. One proof for each
+    /// identity is kept: the one that concerns the latest epoch, and of those the one dated last.
     ///
     /// # Errors
     /// [`Unwanted`].
@@ -215,9 +228,8 @@ impl Directory {
             None => self.check_room(&node, Brought::ByCatchUp)?,
             Some(entry) => match &entry.proof {
                 Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
-                Some(known) if known.last_epoch() >= proof.last_epoch() => {
-                    return Err(Unwanted::Older);
-                }
+                // Whichever came first: all keep the same one.
+                Some(known) if weight(known) > weight(&proof) => return Err(Unwanted::Older),
                 Some(_) | None => {}
             },
         }
@@ -228,6 +240,7 @@ impl Directory {
     }
 
     fn hold(&mut self, hash: RecordHash, octets: &Arc<[u8]>) {
+        self.digests.take();
         let item = Item { octets: Arc::clone(octets), is_passed_on: false };
         self.items.insert(ItemId::named(hash), item);
     }
@@ -236,6 +249,7 @@ impl Directory {
         for hash in hashes {
             let name = ItemId::named(hash);
             if self.items.remove(&name).is_some() {
+                self.digests.take();
                 self.forgotten.push(name);
             }
         }
@@ -247,6 +261,9 @@ impl Directory {
     }
 
     fn check_room(&self, node: &NodeId, brought: Brought) -> Result<(), Unwanted> {
+        if brought == Brought::ByOneself {
+            return Ok(());
+        }
         if self.entries.len() >= MAX_IDENTITIES {
             return Err(Unwanted::Full);
         }
@@ -257,7 +274,8 @@ impl Directory {
                 return Err(Unwanted::Full);
             }
         }
-        if brought == Brought::ByGossip && self.newcomers >= MAX_NEWCOMERS_AN_HOUR {
+        let is_joining = self.is_young && brought == Brought::ByCatchUp;
+        if !is_joining && self.newcomers >= MAX_NEWCOMERS_AN_HOUR {
             return Err(Unwanted::Crowded);
         }
         Ok(())
@@ -266,6 +284,7 @@ impl Directory {
     /// Says by when statements for the present hour's view were published. Of each identity the newest
     /// of those stays, however often it is renewed, and what came before that goes.
     pub fn turn_hour(&mut self, settled: Time) {
+        self.is_young = self.entries.is_empty();
         self.settled = settled;
         self.newcomers = 0;
         let mut gone = self.words.prune(settled);
@@ -291,7 +310,7 @@ impl Directory {
             hashes.extend(entry.records.extract_if(.., |record| lapsed(record)).map(|r| r.hash()));
             entry.keys.retain(|epoch, _| *epoch >= oldest);
             let is_over = |proof: &mut Arc<Proof>| {
-                proof.last_epoch() < oldest && !self.words.awaits(node, proof.dated())
+                proof.last_epoch() < oldest && !self.words.any_before(node, proof.dated())
             };
             hashes.extend(entry.proof.take_if(is_over).map(|proof| proof.hash()));
             let stays = !entry.records.is_empty() || entry.proof.is_some();
@@ -320,9 +339,12 @@ impl Directory {
     #[must_use]
     pub fn conviction(&self, node: &NodeId, at: Time) -> Option<&Arc<Proof>> {
         let proof = self.entries.get(node)?.proof.as_ref()?;
-        let is_past = proof.last_epoch() < self.schedule.epoch_at(at);
-        let is_over = is_past && !self.words.awaits(node, proof.dated());
-        (!is_over).then_some(proof)
+        (proof.last_epoch() >= self.schedule.epoch_at(at)).then_some(proof)
+    }
+
+    /// When a node broke its word, as long as words of before that are about.
+    pub(crate) fn broke(&self, node: &NodeId) -> Option<Time> {
+        Some(self.entries.get(node)?.proof.as_ref()?.dated())
     }
 
     /// The newest record of every node, by identity.
@@ -381,6 +403,10 @@ impl Directory {
     }
 }
 
+fn weight(proof: &Proof) -> (Epoch, Time, RecordHash) {
+    (proof.last_epoch(), proof.dated(), proof.hash())
+}
+
 impl Entry {
     fn check(
         &self,
@@ -403,7 +429,7 @@ impl Entry {
         let fills_a_gap = !is_settled
             || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
         if self.records.iter().any(|known| is_later(&known))
-            && (brought == Brought::ByGossip || !fills_a_gap)
+            && (brought != Brought::ByCatchUp || !fills_a_gap)
         {
             return Err(Unwanted::Older);
         }

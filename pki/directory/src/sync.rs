@@ -43,6 +43,8 @@ const MAX_ITEM_OCTETS: usize = MAX_ANSWER - 4096;
 const MAX_PEERS: usize = 4;
 /// A peer that has not answered for so long never will; whoever asks for us gives up before that.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A conversation lasts no longer: 100 MB at 100 KB a second are 17 minutes.
+const LONGEST: Duration = Duration::from_secs(1200);
 /// Names listed by one peer that are kept: all that a directory may hold.
 const MAX_MISSING: usize = 60_000;
 /// Names of statements that were fetched and not taken in, which are not fetched again in this hour.
@@ -137,7 +139,11 @@ impl Directory {
         canonical::encode::<MAX_ANSWER>(&Versioned { version: VERSION, body })
     }
 
-    fn bucket_digests(&self) -> Vec<[u8; DIGEST]> {
+    fn bucket_digests(&self) -> &[[u8; DIGEST]] {
+        self.digests.get_or_init(|| self.digest_buckets())
+    }
+
+    fn digest_buckets(&self) -> Vec<[u8; DIGEST]> {
         let mut digests = vec![[0; DIGEST]; BUCKETS];
         let mut items = self.items.keys().peekable();
         for (number, digest) in digests.iter_mut().enumerate() {
@@ -252,7 +258,7 @@ struct Conversation {
 
 enum State {
     Summary,
-    List { buckets: [u8; BUCKETS / 8] },
+    List { buckets: [u8; BUCKETS / 8], after: Option<ItemId> },
     Fetch(Vec<ItemId>),
 }
 
@@ -281,7 +287,8 @@ pub enum Step {
 impl Reconciliation {
     /// Begins a conversation with a peer, unless there is one or there are too many.
     pub fn begin(&mut self, peer: NodeId, now: Time) -> Option<Request> {
-        self.peers.retain(|_, conversation| now.since(conversation.asked) < PATIENCE);
+        self.peers
+            .retain(|_, talk| now.since(talk.asked) < PATIENCE && now.since(talk.begun) < LONGEST);
         if self.peers.len() >= MAX_PEERS || self.peers.contains_key(&peer) {
             return None;
         }
@@ -295,6 +302,12 @@ impl Reconciliation {
         };
         self.peers.insert(peer, conversation);
         Some(Request::Summary)
+    }
+
+    /// Whether a peer is being asked.
+    #[must_use]
+    pub fn is_asking(&self, peer: &NodeId) -> bool {
+        self.peers.contains_key(peer)
     }
 
     /// A peer did not answer.
@@ -347,7 +360,7 @@ impl Reconciliation {
                 conversation.told = Some(Told { ahead_ms, set: summary.set });
                 let mut buckets = [0; BUCKETS / 8];
                 let ours = directory.bucket_digests();
-                for (number, (theirs, ours)) in summary.buckets.iter().zip(&ours).enumerate() {
+                for (number, (theirs, ours)) in summary.buckets.iter().zip(ours).enumerate() {
                     // A bucket that is empty there has nothing for us.
                     if theirs != ours && *theirs != [0; DIGEST] {
                         insert(&mut buckets, number);
@@ -356,12 +369,15 @@ impl Reconciliation {
                 if buckets == [0; BUCKETS / 8] {
                     return conversation.end();
                 }
-                conversation.state = State::List { buckets };
+                conversation.state = State::List { buckets, after: None };
                 Step::Ask(Request::List { buckets, after: None })
             }
-            (State::List { buckets }, Answer::List(names, rest)) => {
-                let buckets = *buckets;
-                if names.iter().any(|name| !contains(&buckets, bucket(name))) {
+            (State::List { buckets, after }, Answer::List(names, rest)) => {
+                let (buckets, after) = (*buckets, *after);
+                let is_asked = |name: &ItemId| {
+                    contains(&buckets, bucket(name)) && after.is_none_or(|after| *name > after)
+                };
+                if !names.iter().all(is_asked) {
                     return Step::Bad;
                 }
                 let last = names.last().copied();
@@ -373,11 +389,14 @@ impl Reconciliation {
                     return Step::Bad;
                 }
                 match rest {
-                    // A list gets on: names ascend, and each is new.
-                    Rest::More => Step::Ask(Request::List { buckets, after: last }),
+                    // A list gets on: names ascend, and each comes after those before.
+                    Rest::More => {
+                        conversation.state = State::List { buckets, after: last };
+                        Step::Ask(Request::List { buckets, after: last })
+                    }
                     Rest::Nothing => {
-                        // An answer holds 15 of the longest records: who hands out one by one is left.
-                        conversation.fetches = conversation.missing.len() / 8 + 16;
+                        // An answer holds 7 of the longest proofs, and 15 of the longest records.
+                        conversation.fetches = conversation.missing.len() / 4 + 16;
                         self.fetch(conversation, directory)
                     }
                 }
@@ -424,7 +443,8 @@ impl Reconciliation {
         if names.is_empty() {
             return conversation.end();
         }
-        let Some(left) = conversation.fetches.checked_sub(1) else { return Step::Bad };
+        // Who hands out one by one is left; the others have the rest.
+        let Some(left) = conversation.fetches.checked_sub(1) else { return conversation.end() };
         conversation.fetches = left;
         conversation.state = State::Fetch(names.clone());
         Step::Ask(Request::Fetch(names))

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keys::{NodeId, Schedule, Time};
 use record::{Admission, RecordHash, Vouch, Word};
 
-use crate::admit::Unwanted;
+use crate::admit::{Brought, Unwanted};
 
 /// Epochs for which a node is vouched for before it relays: a quarter of a day.
 pub const RELAY_PROBATION: u32 = 2;
@@ -42,6 +42,34 @@ impl Standing {
 
 fn probation(epochs: u32, schedule: &Schedule) -> Duration {
     (schedule.hour() * 3).saturating_mul(epochs)
+}
+
+/// Whether a word may stand beside those of its pair.
+fn check(
+    words: &[Arc<Vouch>],
+    vouch: &Vouch,
+    brought: Brought,
+    spacing: Duration,
+    settled: Time,
+) -> Result<(), Unwanted> {
+    if words.iter().any(|known| known.hash() == vouch.hash()) {
+        return Err(Unwanted::Known);
+    }
+    let Some(last) = words.last() else { return Ok(()) };
+    if !vouch.supersedes(last) {
+        // What a catch-up may bring late: the one that this hour's view needs.
+        let is_settled = |word: &Vouch| word.issued_at() <= settled;
+        let mut others = words.iter().filter(|word| is_settled(word));
+        let fills_a_gap = is_settled(vouch) && others.all(|word| vouch.supersedes(word));
+        let may = brought == Brought::ByCatchUp && fills_a_gap;
+        return if may { Ok(()) } else { Err(Unwanted::Older) };
+    }
+    // A vouch can be taken back at once, and then there is time.
+    let is_turn = vouch.word() == Word::Revocation && last.word() == Word::Vouch;
+    if !is_turn && vouch.issued_at() < last.issued_at().plus(spacing) {
+        return Err(Unwanted::TooSoon);
+    }
+    Ok(())
 }
 
 pub(crate) struct Words {
@@ -87,10 +115,11 @@ impl Words {
         known.is_some_and(|(standing, rule)| standing.depth < rule.depth)
     }
 
-    /// Takes in a word, and returns the hashes of those that it makes superfluous.
+    /// Takes in a word, and returns those that it makes superfluous.
     pub(crate) fn insert(
         &mut self,
         vouch: &Arc<Vouch>,
+        brought: Brought,
         spacing: Duration,
         settled: Time,
     ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
@@ -101,43 +130,60 @@ impl Words {
             Some(_) | None => return Err(Unwanted::Idle),
         };
         let fan_out = rule.fan_out;
-        let words = self.pairs.get(&pair);
-        let mut last = words.into_iter().flatten();
-        if last.any(|known| known.hash() == vouch.hash()) {
-            return Err(Unwanted::Known);
-        }
-        match words.and_then(|words| words.last()) {
-            Some(last) if !vouch.supersedes(last) => return Err(Unwanted::Older),
-            // A revocation does not wait.
-            Some(last)
-                if vouch.word() == Word::Vouch
-                    && vouch.issued_at() < last.issued_at().plus(spacing) =>
-            {
-                return Err(Unwanted::TooSoon);
-            }
-            Some(_) => {}
+        let mut gone = Vec::new();
+        match self.pairs.get(&pair) {
+            Some(words) => check(words, vouch, brought, spacing, settled)?,
             None => {
-                let room = fan_out.saturating_mul(SUBJECTS);
-                if self.by(&voucher).count() >= room || self.pairs.len() >= MAX_PAIRS {
-                    return Err(Unwanted::Full);
-                }
+                let most = fan_out.saturating_mul(SUBJECTS);
+                gone.extend(self.make_room(vouch, most, spacing)?);
             }
         }
         let words = self.pairs.entry(pair).or_default();
-        words.push(Arc::clone(vouch));
-        let mut gone = Vec::new();
+        let at = words.partition_point(|known| vouch.supersedes(known));
+        words.insert(at, Arc::clone(vouch));
         if words.len() > MAX_WORDS {
             let needed = words.iter().rposition(|word| word.issued_at() <= settled);
             gone.push(words.remove(usize::from(needed == Some(0))));
         }
-        if vouch.word() == Word::Vouch && self.by_newest(&voucher).count() <= fan_out {
-            let standing = Standing { since: vouch.since(), depth };
-            let known = self.known.entry(vouch.subject()).or_insert(standing);
-            known.depth = known.depth.min(depth);
+        let subject = vouch.subject();
+        let is_news = self.known.get(&subject).is_none_or(|known| known.depth > depth);
+        let speaks = self.by(&subject).next().is_some();
+        if vouch.word() == Word::Vouch && self.by_newest(&voucher).count() <= fan_out && !speaks {
+            if is_news {
+                self.known.insert(subject, Standing { since: vouch.since(), depth });
+            }
         } else {
             self.note_known();
         }
         Ok(gone)
+    }
+
+    /// Room for words about another subject: of too many the first by (since, subject) stay, whoever was
+    /// heard of first.
+    fn make_room(
+        &mut self,
+        vouch: &Vouch,
+        most: usize,
+        spacing: Duration,
+    ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
+        let rank = |word: &Vouch| (word.since(), word.subject());
+        let voucher = vouch.voucher();
+        let own = self.by(&voucher).filter_map(|words| words.last());
+        let (count, last) =
+            own.fold((0, None), |(count, last): (usize, Option<&Arc<Vouch>>), word| {
+                (count + 1, Some(last.filter(|last| rank(last) > rank(word)).unwrap_or(word)))
+            });
+        if count < most {
+            return if self.pairs.len() < MAX_PAIRS { Ok(Vec::new()) } else { Err(Unwanted::Full) };
+        }
+        let last = last.filter(|last| rank(last) > rank(vouch)).ok_or(Unwanted::Full)?;
+        // Or one voucher could have everybody pass on ever earlier words.
+        let newest = self.by(&voucher).flatten().map(|word| word.issued_at()).max();
+        if newest.is_some_and(|newest| vouch.issued_at() < newest.plus(spacing)) {
+            return Err(Unwanted::TooSoon);
+        }
+        let pair = (last.voucher(), last.subject());
+        Ok(self.pairs.remove(&pair).unwrap_or_default())
     }
 
     /// The words before the newest settled one of each pair go.
@@ -164,21 +210,24 @@ impl Words {
         gone
     }
 
-    /// Whether a node needs a vouch of a later date than this: it has earlier ones only.
-    pub(crate) fn awaits(&self, node: &NodeId, dated: Time) -> bool {
-        let mut vouches = self.about(node).peekable();
-        vouches.peek().is_some() && vouches.all(|vouch| vouch.issued_at() <= dated)
+    /// Whether somebody still vouches for a node with a date that is not after this.
+    pub(crate) fn any_before(&self, node: &NodeId, dated: Time) -> bool {
+        self.about(node).any(|vouch| vouch.issued_at() <= dated)
     }
 
-    /// Whom chains of words said by `deadline` and holding at `taken` reach; none in an open network.
+    /// Whom chains of words said by `deadline` and holding at `taken` reach; none in an open network. Of
+    /// who broke its word those count that were said after that.
     pub(crate) fn standings(
         &self,
         deadline: Time,
         taken: Time,
+        broke: impl Fn(&NodeId) -> Option<Time>,
     ) -> Option<BTreeMap<NodeId, Standing>> {
         let holds = |words: &[Arc<Vouch>]| {
             let word = words.iter().rev().find(|word| word.issued_at() <= deadline)?;
-            (word.word() == Word::Vouch && word.expires_at() > taken).then(|| Arc::clone(word))
+            let is_later = broke(&word.subject()).is_none_or(|dated| word.issued_at() > dated);
+            let holds = word.word() == Word::Vouch && word.expires_at() > taken && is_later;
+            holds.then(|| Arc::clone(word))
         };
         self.rule.as_ref().map(|rule| self.reach(rule, holds))
     }
@@ -208,18 +257,20 @@ impl Words {
         let mut reached: BTreeMap<_, _> = rule.roots.iter().map(|node| (*node, root)).collect();
         let mut level = rule.roots.clone();
         for depth in 1..=rule.depth {
-            let mut next: BTreeMap<NodeId, Time> = BTreeMap::new();
+            let mut next = Vec::new();
             for voucher in &level {
                 let Some(mut subjects) = by_voucher.remove(voucher) else { continue };
                 subjects.sort_unstable();
                 for (since, subject) in subjects.into_iter().take(rule.fan_out) {
-                    let earliest = next.entry(subject).or_insert(since);
-                    *earliest = since.min(*earliest);
+                    let known = reached.entry(subject).or_insert_with(|| {
+                        next.push(subject);
+                        Standing { since, depth }
+                    });
+                    // Whoever vouches for a node later, and however near to a root, takes nothing from it.
+                    known.since = known.since.min(since);
                 }
             }
-            next.retain(|subject, _| !reached.contains_key(subject));
-            level = next.keys().copied().collect();
-            reached.extend(next.into_iter().map(|(node, since)| (node, Standing { since, depth })));
+            level = next;
         }
         reached
     }

@@ -95,7 +95,7 @@ impl Directory {
         deadline: Time,
         taken: Time,
     ) -> PartialView {
-        let standings = self.words.standings(deadline, taken);
+        let standings = self.words.standings(deadline, taken, |node| self.broke(node));
         let seats = records.filter_map(|record| {
             let use_as = match self.stands(record, standings.as_ref(), taken) {
                 Standing::Routable => Use::Exit,
@@ -140,7 +140,7 @@ impl Directory {
     pub fn standings(&self, hour: Hour, settle: Duration) -> BTreeMap<NodeId, Standing> {
         let taken = self.schedule.hour_start(hour);
         let deadline = taken.minus(settle);
-        let standings = self.words.standings(deadline, taken);
+        let standings = self.words.standings(deadline, taken, |node| self.broke(node));
         let stands = |(node, entry): (&NodeId, &crate::admit::Entry)| {
             let settled = entry.settled(deadline);
             let unsettled = || match self.conviction(node, taken) {

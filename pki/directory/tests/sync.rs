@@ -37,9 +37,9 @@ fn take(directory: &mut Directory, asking: &mut Reconciliation, answer: &mut Ans
                 let record = read(signed.peek().octets(), NOW);
                 directory.admit(record, Brought::ByCatchUp).is_ok()
             }
-            Ok(Statement::Vouch(vouch)) => {
-                directory.note_word(vouch.timely(NOW, &schedule()).unwrap()).is_ok()
-            }
+            Ok(Statement::Vouch(vouch)) => directory
+                .note_word(vouch.timely(NOW, &schedule()).unwrap(), Brought::ByCatchUp)
+                .is_ok(),
             Ok(Statement::Proof(proof)) => directory.convict(Arc::from(proof)).is_ok(),
             Err(_) => false,
         };
@@ -123,7 +123,7 @@ fn words_and_proofs_come_along() {
         all.admit(record(number, 1, start(), None), Brought::ByGossip).unwrap();
     }
     for (voucher, subject) in [(1, 2), (2, 3)] {
-        all.note_word(vouch(voucher, subject, start())).unwrap();
+        all.note_word(vouch(voucher, subject, start()), Brought::ByGossip).unwrap();
     }
     let proof = Proof::of(&record(4, 1, start(), None), &record(4, 1, start(), Some(exit())));
     all.convict(Arc::new(proof.unwrap())).unwrap();

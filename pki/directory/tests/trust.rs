@@ -52,10 +52,12 @@ fn chains_reach_as_far_and_as_wide_as_the_network_allows_after_a_probation() {
     let mut directory = nodes(start());
     // 1 -> 2, 3, 4; 2 -> 5; 5 -> 6; 7 -> 8: too wide, right, too long, from nowhere.
     for (voucher, subject, minute) in [(1, 2, 0), (1, 3, 1), (1, 4, 2), (2, 5, 0)] {
-        directory.note_word(vouch(voucher, subject, start().plus(MINUTE * minute))).unwrap();
+        directory
+            .note_word(vouch(voucher, subject, start().plus(MINUTE * minute)), Brought::ByGossip)
+            .unwrap();
     }
     for (voucher, subject) in [(5, 6), (7, 8), (4, 8)] {
-        let refused = directory.note_word(vouch(voucher, subject, start()));
+        let refused = directory.note_word(vouch(voucher, subject, start()), Brought::ByGossip);
         assert!(matches!(refused, Err(Unwanted::Idle)), "{voucher} {subject}");
     }
     let hour = start().plus(MINUTE * 60);
@@ -91,24 +93,26 @@ fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
     let probation = epoch_times(RELAY_PROBATION);
     let since = start().minus(probation);
     for (voucher, subject) in [(1, 2), (2, 5)] {
-        directory.note_word(word(Word::Vouch, voucher, subject, since, start())).unwrap();
+        directory
+            .note_word(word(Word::Vouch, voucher, subject, since, start()), Brought::ByGossip)
+            .unwrap();
     }
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2, 5]);
     let at = start().plus(MINUTE * 55);
-    directory.note_word(word(Word::Revocation, 1, 2, at, at)).unwrap();
+    directory.note_word(word(Word::Revocation, 1, 2, at, at), Brought::ByGossip).unwrap();
     assert_eq!(viewed(&directory, hour), [1, 2, 5], "it is not ten minutes old on the hour");
     publish(&mut directory, start().plus(MINUTE * 65));
     assert_eq!(viewed(&directory, start().plus(MINUTE * 120)), [1]);
     let renewed = word(Word::Vouch, 2, 5, since, start().plus(MINUTE * 100));
-    assert!(matches!(directory.note_word(renewed), Err(Unwanted::Idle)));
+    assert!(matches!(directory.note_word(renewed, Brought::ByGossip), Err(Unwanted::Idle)));
     let old = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 5));
-    assert!(matches!(directory.note_word(old), Err(Unwanted::Older)));
+    assert!(matches!(directory.note_word(old, Brought::ByGossip), Err(Unwanted::Older)));
     let again = start().plus(MINUTE * 60);
-    directory.note_word(word(Word::Vouch, 1, 2, again, again)).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, again, again), Brought::ByGossip).unwrap();
 
     let mut directory = nodes(start());
-    directory.note_word(word(Word::Vouch, 1, 2, since, start())).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, since, start()), Brought::ByGossip).unwrap();
     let end = start().plus(MINUTE * 180 * 240);
     directory.turn_hour(end.minus(MINUTE * 130));
     publish(&mut directory, end.minus(MINUTE * 120));
@@ -120,22 +124,93 @@ fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
 }
 
 #[test]
-fn one_voucher_fills_no_directory() {
+fn one_voucher_fills_no_directory_and_which_of_its_words_stay_is_not_for_the_order_to_say() {
+    let held = |subjects: &mut dyn Iterator<Item = u8>| {
+        let mut directory = nodes(start());
+        for (number, subject) in (0..).zip(subjects) {
+            let at = start().plus(MINUTE * 5 * number);
+            let _ =
+                directory.note_word(word(Word::Vouch, 1, subject, start(), at), Brought::ByGossip);
+        }
+        directory.vouches_by(&identity(1).node()).map(|vouch| vouch.subject()).collect::<Vec<_>>()
+    };
+    let (up, down) = (held(&mut (2..=60)), held(&mut (2..=60).rev()));
+    assert_eq!(up.len(), 4, "twice as many as count");
+    assert_eq!(up, down);
+
     let mut directory = nodes(start());
-    let mut taken = 0;
-    for subject in 2..=60 {
-        taken += u32::from(directory.note_word(vouch(1, subject, start())).is_ok());
-    }
-    assert_eq!(taken, 4, "twice as many as count");
+    directory.note_word(vouch(1, 2, start()), Brought::ByGossip).unwrap();
     let soon = word(Word::Vouch, 1, 2, start(), start().plus(MINUTE));
-    assert!(matches!(directory.note_word(soon), Err(Unwanted::TooSoon)));
+    assert!(matches!(directory.note_word(soon, Brought::ByGossip), Err(Unwanted::TooSoon)));
+    // It can be taken back at once, and that only once.
+    let back = |minute| {
+        let at = start().plus(MINUTE * minute);
+        word(Word::Revocation, 1, 2, at, at)
+    };
+    directory.note_word(back(1), Brought::ByGossip).unwrap();
+    assert!(matches!(directory.note_word(back(2), Brought::ByGossip), Err(Unwanted::TooSoon)));
+}
+
+#[test]
+fn what_others_say_takes_nothing_from_a_node() {
+    let mut directory = nodes(start());
+    let since = start().minus(epoch_times(RELAY_PROBATION));
+    for (voucher, subject) in [(1, 2), (2, 5)] {
+        directory
+            .note_word(word(Word::Vouch, voucher, subject, since, start()), Brought::ByGossip)
+            .unwrap();
+    }
+    let hour = start().plus(MINUTE * 60);
+    assert_eq!(viewed(&directory, hour), [1, 2, 5]);
+    // Nearer to a root, and later.
+    directory.note_word(vouch(1, 5, start()), Brought::ByGossip).unwrap();
+    assert_eq!(viewed(&directory, hour), [1, 2, 5]);
+}
+
+#[test]
+fn a_word_that_was_renewed_since_the_hour_is_brought_by_a_catch_up() {
+    let since = start().minus(epoch_times(RELAY_PROBATION));
+    let settled = word(Word::Vouch, 1, 2, since, start());
+    let renewed = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 55));
+    let hour = start().plus(MINUTE * 60);
+    let mut joiner = nodes(start());
+    joiner.turn_hour(hour.minus(MINUTE * 10));
+    joiner.note_word(renewed, Brought::ByCatchUp).unwrap();
+    assert_eq!(viewed(&joiner, hour), [1]);
+    joiner.note_word(settled, Brought::ByCatchUp).unwrap();
+    assert_eq!(viewed(&joiner, hour), [1, 2]);
+    let older = word(Word::Vouch, 1, 2, since, start().minus(MINUTE * 30));
+    assert!(joiner.note_word(older, Brought::ByCatchUp).is_err());
+}
+
+#[test]
+fn of_two_proofs_all_keep_the_same_and_one_that_nobody_could_have_taken_is_none() {
+    let record_of = |at: Time| record(2, start().as_millis(), at, None);
+    let mut first = nodes(start());
+    let known = first.newest(&identity(2).node()).unwrap().octets().to_vec();
+    let known = common::read(&known, start());
+    let [one, other] = [1, 2].map(|minute| {
+        Arc::new(Proof::of(&known, &record_of(start().plus(MINUTE * minute))).unwrap())
+    });
+    let mut second = nodes(start());
+    for proof in [&one, &other] {
+        let _ = first.convict(Arc::clone(proof));
+    }
+    for proof in [&other, &one] {
+        let _ = second.convict(Arc::clone(proof));
+    }
+    let kept = |directory: &Directory| {
+        directory.conviction(&identity(2).node(), start()).map(|proof| proof.hash())
+    };
+    assert_eq!(kept(&first), kept(&second));
+    assert_eq!(kept(&first), Some(other.hash()));
 }
 
 #[test]
 fn who_broke_its_word_is_left_out_until_its_epochs_are_past_and_it_is_vouched_for_again() {
     let mut directory = nodes(start());
     let since = start().minus(epoch_times(RELAY_PROBATION));
-    directory.note_word(word(Word::Vouch, 1, 2, since, start())).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, since, start()), Brought::ByGossip).unwrap();
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2]);
     let proof = {
@@ -155,7 +230,7 @@ fn who_broke_its_word_is_left_out_until_its_epochs_are_past_and_it_is_vouched_fo
     publish(&mut directory, later.minus(MINUTE * 50));
     assert_eq!(viewed(&directory, later), [1]);
     let at = later.minus(MINUTE * 40);
-    directory.note_word(word(Word::Vouch, 1, 2, since, at)).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, since, at), Brought::ByGossip).unwrap();
     assert_eq!(viewed(&directory, later), [1, 2]);
     directory.expire(later);
     assert!(directory.conviction(&identity(2).node(), start()).is_none(), "it is forgotten");
@@ -202,7 +277,7 @@ proptest! {
                     let kind = if *revoked { Word::Revocation } else { Word::Vouch };
                     let at = start().plus(MINUTE * 5 * *at);
                     let since = if *revoked { at } else { since };
-                    let _ = directory.note_word(word(kind, *voucher, *subject, since, at));
+                    let _ = directory.note_word(word(kind, *voucher, *subject, since, at), Brought::ByGossip);
                 }
             }
             viewed(&directory, start().plus(MINUTE * 60))

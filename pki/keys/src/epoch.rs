@@ -134,6 +134,12 @@ impl Schedule {
         Hour(now.0.checked_div(self.hour_ms()).unwrap_or(0))
     }
 
+    /// The hour before.
+    #[must_use]
+    pub fn hour_before(&self, hour: Hour) -> Hour {
+        Hour(hour.0.saturating_sub(1))
+    }
+
     /// The first instant of an hour.
     #[must_use]
     pub fn hour_start(&self, hour: Hour) -> Time {

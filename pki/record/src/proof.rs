@@ -16,9 +16,6 @@ pub(crate) const PROOF_TAG: u8 = 4;
 const VERSION: u16 = 1;
 const MAX_BODY: usize = MAX_STATEMENT - 1;
 
-/// A record holds keys up to three epochs ahead, and may be dated a little into the next.
-const MAX_EPOCHS_AHEAD: u32 = 4;
-
 // Version, two lengths, two records.
 const _: () = assert!(2 + 2 * 8 + 2 * MAX_RECORD <= MAX_BODY);
 
@@ -62,6 +59,8 @@ pub struct Proof {
     breach: Breach,
     last_epoch: Epoch,
     dated: Time,
+    /// Of each record: when it was published, and its first and last epoch.
+    spans: [(Time, Epoch, Epoch); 2],
 }
 
 impl Proof {
@@ -98,21 +97,27 @@ impl Proof {
         Ok(Self::new(octets.into(), breach, first, second))
     }
 
-    /// Checks that its records are not dated ahead: a proof of the far future would be kept until then.
+    /// Checks that its records speak of epochs that they could speak of, as [`crate::Signed::timely`] does: a
+    /// proof of the far future would be kept until then.
     ///
     /// # Errors
     /// `Future`.
     pub fn timely(&self, now: Time, schedule: &Schedule) -> Result<(), RecordError> {
-        let last = schedule.epoch_at(now).plus(MAX_EPOCHS_AHEAD);
-        if !schedule.may_be_dated(self.dated, now) || self.last_epoch > last {
-            return Err(RecordError::Future);
-        }
-        Ok(())
+        // As records are: one that never could be taken in proves nothing, and outweighs no other proof.
+        let is_ahead = |(published, first, last): (Time, Epoch, Epoch)| {
+            let epoch = schedule.epoch_at(published);
+            first < epoch || last > epoch.plus(3) || !schedule.may_be_dated(published, now)
+        };
+        if self.spans.into_iter().any(is_ahead) { Err(RecordError::Future) } else { Ok(()) }
     }
 
     fn new(octets: Arc<[u8]>, breach: Breach, first: &Record, second: &Record) -> Self {
         let hash = RecordHash::of(&octets);
         let last = |record: &Record| record.epochs().last().unwrap_or(Epoch::new(0));
+        let span = |record: &Record| {
+            let first = record.epochs().next().unwrap_or(Epoch::new(0));
+            (record.published_at(), first, last(record))
+        };
         Self {
             octets,
             hash,
@@ -120,6 +125,7 @@ impl Proof {
             breach,
             last_epoch: last(first).max(last(second)),
             dated: first.published_at().max(second.published_at()),
+            spans: [span(first), span(second)],
         }
     }
 

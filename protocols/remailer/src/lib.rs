@@ -19,7 +19,7 @@ pub mod sim;
 pub use counts::Counts;
 pub use exit::{DeliveryId, DeliveryOutcome, Exit};
 pub use node::{
-    Agreement, Alarm, Command, Judgement, Kept, Refused, Remailer, SealedMessage, Sealing,
+    Agreement, Alarm, Command, Judgement, Kept, Past, Refused, Remailer, SealedMessage, Sealing,
     SealingFailed, Setup,
 };
 pub use seal::{Content, SealError, Sealed};

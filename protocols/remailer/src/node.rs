@@ -46,12 +46,22 @@ pub struct Setup {
     pub epochs: Vec<(Epoch, Kept)>,
     /// Statements known before; checked again.
     pub statements: Vec<Vec<u8>>,
-    /// The last record of its own that it published or was about to.
-    pub own: Option<Vec<u8>>,
+    /// What it may have published before.
+    pub past: Past,
     /// How long a node that has never published waits with its first record for a catch-up.
     pub first_record_after: Duration,
     /// Nodes that its own routes avoid.
     pub banned: BTreeSet<NodeId>,
+}
+
+/// What a node knows of its own records.
+pub enum Past {
+    /// Its identity was made for this network and has published nothing.
+    None,
+    /// It may have published, and does not know what: the identity was restored by itself.
+    Forgotten,
+    /// The last record that it published or was about to.
+    Known(Vec<u8>),
 }
 
 /// What was kept of an epoch.
@@ -185,7 +195,7 @@ impl Remailer {
         remailer.publisher.not_before(now.plus(setup.first_record_after));
         let known_before = setup.statements.len();
         remailer.restore_keys(setup.epochs, now);
-        let lapsed = remailer.restore(setup.own, setup.statements, now);
+        let lapsed = remailer.restore(setup.past, setup.statements, now);
         // Peers will say what time it is, where there are enough of them.
         let patience = match known_before {
             0..=WITNESSES => schedule.hour() / WAIT,
@@ -209,18 +219,19 @@ impl Remailer {
     }
 
     /// Returns the names of statements that are none at this time.
-    fn restore(
-        &mut self,
-        own: Option<Vec<u8>>,
-        mut statements: Vec<Vec<u8>>,
-        now: Time,
-    ) -> Vec<ItemId> {
+    fn restore(&mut self, past: Past, mut statements: Vec<Vec<u8>>, now: Time) -> Vec<ItemId> {
         let network = self.descriptor.id();
-        if let Some(Ok(Statement::Record(own))) = own.map(|own| Statement::check(&own, &network)) {
-            self.publisher.note_published(&own, now, &self.schedule);
-            self.publisher.begin_again();
-            self.wait_for_witnesses();
-            self.give_up_lost_keys(&own, now);
+        match past {
+            Past::None => {}
+            Past::Forgotten => self.wait_for_witnesses(),
+            Past::Known(own) => {
+                self.wait_for_witnesses();
+                if let Ok(Statement::Record(own)) = Statement::check(&own, &network) {
+                    self.publisher.note_published(&own, now, &self.schedule);
+                    self.publisher.begin_again();
+                    self.give_up_lost_keys(&own, now);
+                }
+            }
         }
         let all: Vec<_> = statements.iter().map(|octets| ItemId::of(octets)).collect();
         // Records first; words hang on each other, and are tried again while that helps.
@@ -410,8 +421,7 @@ impl Remailer {
         let others =
             [self.mix.poll_timeout(), self.outbox.poll_timeout(), self.deliveries.poll_timeout()];
         // A past epoch's secret is destroyed when its grace is over, whether anything else happens or not.
-        let destroy = self.mix.oldest_key().map(|epoch| self.schedule.accepted_until(epoch));
-        let destroy = destroy.max(self.keys_stay_until());
+        let destroy = self.destroys_at();
         let publish = self.may_publish().then(|| self.publisher.next());
         let own = [self.next_view, self.next_sync].into_iter().chain(publish).chain(destroy);
         let own = own.chain(self.first_view_at());
@@ -426,7 +436,7 @@ impl Remailer {
             self.publish(now, rng);
         }
         if self.next_view <= now {
-            self.take_view(now);
+            self.begin_hour(now);
         }
         self.waited_for_witnesses(now);
         if self.next_sync <= now {
@@ -467,9 +477,8 @@ impl Remailer {
         if !self.mix.forget_before(oldest).is_empty() || leftovers.is_some() {
             self.commands.push_back(Command::ForgetSeeds(oldest));
         }
-        if let Some(Leftovers { lapsed, .. }) = leftovers
-            && !lapsed.is_empty()
-        {
+        if let Some(Leftovers { mut lapsed, .. }) = leftovers {
+            lapsed.retain(|name| !self.directory.holds(name));
             self.commands.push_back(Command::ForgetStatements(lapsed));
         }
         self.publisher.forget_before(oldest);

@@ -29,6 +29,8 @@ pub(crate) struct Publisher {
     /// Before this, peers do not take another.
     spaced: Time,
     has_published: bool,
+    /// Before this nothing is published, however pressing: peers may know of a record that this node does not.
+    gate: Option<Time>,
     /// Epochs whose key was given up; there is never another one.
     withdrawn: BTreeSet<Epoch>,
 }
@@ -63,6 +65,7 @@ impl Publisher {
             next: now,
             spaced: now,
             has_published: false,
+            gate: None,
             withdrawn: BTreeSet::new(),
         }
     }
@@ -84,8 +87,14 @@ impl Publisher {
         self.next = self.next.max(earliest);
     }
 
+    pub(crate) fn wait_until(&mut self, gate: Time) {
+        self.gate = Some(gate);
+        self.not_before(gate);
+    }
+
     /// Peers have said what they know: the first record waits no longer than it must.
     pub(crate) fn caught_up(&mut self, now: Time) {
+        self.gate = None;
         if !self.has_published {
             self.next = self.spaced.max(now);
         }
@@ -137,6 +146,7 @@ impl Publisher {
     ) -> Option<Vec<u8>> {
         let hour_end = schedule.hour_end(schedule.hour_at(now));
         self.next = hour_end.plus(schedule.hour().mul_f64(rng.random_range(0.05..0.65)));
+        self.gate = None;
         let step = if self.has_published || self.sequence == 0 { 1 } else { JUMP };
         let withdrawn = Self::epochs(schedule, now).filter(|epoch| self.has_withdrawn(*epoch));
         let draft = Draft {
@@ -164,7 +174,7 @@ impl Publisher {
     /// Publishes within a moment, because what the record says has changed.
     pub(crate) fn hasten(&mut self, now: Time) {
         let soon = now.plus(Duration::from_millis(500)).max(self.spaced);
-        self.next = self.next.min(soon);
+        self.next = self.next.min(soon).max(self.gate.unwrap_or(soon));
     }
 
     /// This node's word about another; a vouch that goes on has a `since` of before.

@@ -17,7 +17,7 @@ use record::{
 use sphinx::Packet;
 
 use crate::exit::{DeliveryOutcome, Exit};
-use crate::node::{Command, Judgement, Refused, Remailer, Setup};
+use crate::node::{Command, Judgement, Past, Refused, Remailer, Setup};
 
 /// A network in virtual time.
 pub struct Simulation<R> {
@@ -97,7 +97,7 @@ impl<R: CryptoRng> Simulation<R> {
                 family: Vec::new(),
                 epochs: Vec::new(),
                 statements: Vec::new(),
-                own: None,
+                past: Past::None,
                 banned: Default::default(),
                 first_record_after: Duration::ZERO,
             };

@@ -183,7 +183,7 @@ fn lone(identity: Identity, parameters: &Parameters, start: Time) -> fog_remaile
         family: Vec::new(),
         epochs: Vec::new(),
         statements: Vec::new(),
-        own: None,
+        past: fog_remailer::Past::None,
         first_record_after: MINUTE,
         banned: Default::default(),
     }

@@ -48,6 +48,12 @@ impl Remailer {
         self.reconciliation.begin(peer, now)
     }
 
+    /// Whether a peer is being asked.
+    #[must_use]
+    pub fn is_syncing(&self, peer: &NodeId) -> bool {
+        self.reconciliation.is_asking(peer)
+    }
+
     /// A peer that was asked does not answer.
     pub fn handle_sync_failed(&mut self, peer: &NodeId) {
         self.reconciliation.fail(peer);
@@ -80,7 +86,9 @@ impl Remailer {
             }
         }
         let step = self.reconciliation.handle_answer(&peer, &answer, &self.directory, now);
-        if let Step::Done(told) = &step {
+        if let Step::Done(told) = &step
+            && self.has_a_say(&peer)
+        {
             self.clocks.note(peer, told.ahead_ms, now);
             self.note_clocks(now);
             self.note_set(peer, told.set, now);
@@ -129,7 +137,7 @@ impl Remailer {
 
     pub(super) fn wait_for_witnesses(&mut self) {
         self.witnesses.first_record = First::Several;
-        self.publisher.not_before(self.witnesses.until);
+        self.publisher.wait_until(self.witnesses.until);
     }
 
     pub(super) fn ask_around(&mut self) {

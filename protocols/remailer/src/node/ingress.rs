@@ -160,7 +160,7 @@ impl Remailer {
         if self.clock_apart(now).is_some() {
             return Err(Refused::ClockApart);
         }
-        if self.is_divided(now) {
+        if self.is_divided() {
             return Err(Refused::Divided);
         }
         self.usable_view(now).ok_or(Refused::TooFewNodes)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use directory::{Standing, View};
 use keys::{Hour, NodeId, Time};
 
+use super::catching_up::WITNESSES;
 use super::{Command, Remailer};
 
 /// A view that no later hour replaced serves so many hours.
@@ -84,23 +85,27 @@ impl Remailer {
         }
     }
 
-    pub(super) fn take_view(&mut self, now: Time) {
+    /// A new hour: what was said in the last one is compared, and the view is taken.
+    pub(super) fn begin_hour(&mut self, now: Time) {
         let hour = self.schedule.hour_at(now);
-        let last =
-            self.schedule.hour_at(self.schedule.hour_start(hour).minus(Duration::from_millis(1)));
-        self.outlook.remember(last, self.directory.set_hash(last, self.parameters().settle));
-        self.compare(last);
+        self.compare(self.schedule.hour_before(hour));
         self.next_view = self.schedule.hour_end(hour);
         self.turn_hour(now);
         let before = self.view.as_ref().map_or(0, |view| view.len());
-        let partial = self.directory.partial_view(hour, self.parameters().settle);
-        match partial.if_sufficient() {
-            Ok(view) => {
-                if view.len() * 2 <= before {
-                    self.outlook.halved = Some((now, before, view.len()));
-                }
-                self.set_view(&view, now);
-            }
+        self.take_view(now);
+        let after = self.view.as_ref().map_or(0, |view| view.len());
+        if after * 2 <= before && after > 0 {
+            self.outlook.halved = Some((now, before, after));
+        }
+    }
+
+    pub(super) fn take_view(&mut self, now: Time) {
+        let hour = self.schedule.hour_at(now);
+        let settle = self.parameters().settle;
+        // Said once and for all: what comes late must not make this node differ from itself.
+        self.outlook.remember(hour, self.directory.set_hash(hour, settle));
+        match self.directory.partial_view(hour, settle).if_sufficient() {
+            Ok(view) => self.set_view(&view, now),
             Err(_) => {
                 if self.usable_view(now).is_none() {
                     self.view = None;
@@ -161,21 +166,20 @@ impl Remailer {
 
     // Whether others see the same.
 
-    /// The hash of the present hour's set.
+    /// The hash of the present hour's set, as it was when this node took its view.
     #[must_use]
     pub fn set_hash(&self, now: Time) -> [u8; 32] {
-        self.directory.set_hash(self.schedule.hour_at(now), self.parameters().settle)
+        let hour = self.schedule.hour_at(now);
+        let taken = self.outlook.hash(hour);
+        taken.unwrap_or_else(|| self.directory.set_hash(hour, self.parameters().settle))
     }
 
     /// Whether a node had the same directory as this one, in the hour of its newest record.
     #[must_use]
     pub fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
         let Some((hour, theirs)) = self.last_said(node) else { return Agreement::Unknown };
-        let own = if hour == self.schedule.hour_at(now) {
-            Some(self.set_hash(now))
-        } else {
-            self.outlook.hash(hour)
-        };
+        let is_present = hour == self.schedule.hour_at(now);
+        let own = self.outlook.hash(hour).or_else(|| is_present.then(|| self.set_hash(now)));
         match own {
             None => Agreement::Unknown,
             Some(own) if own == theirs => Agreement::Same,
@@ -210,10 +214,11 @@ impl Remailer {
         told.insert(peer, (self.schedule.hour_at(now), set));
     }
 
-    /// Compares an hour's set with what the others said of theirs, in records of that hour or when asked.
+    /// Compares an hour's set with what the nodes of this one's view said of theirs, in records of that
+    /// hour or when asked. Strangers have no say.
     fn compare(&mut self, hour: Hour) {
-        let Some(own) = self.outlook.hash(hour) else { return };
-        let others = self.directory.iter().map(|record| record.node());
+        let (Some(own), Some(view)) = (self.outlook.hash(hour), self.view.clone()) else { return };
+        let others = view.iter().map(|record| record.node());
         let (mut same, mut other) = (0_usize, 0_usize);
         for node in others.filter(|node| *node != self.node) {
             let said = [self.published(&node), self.outlook.told.get(&node).copied()];
@@ -229,10 +234,9 @@ impl Remailer {
 
     /// Whether this node may be shown a part of the network: a route through that part would be known to
     /// whoever shows it.
-    pub(super) fn is_divided(&self, now: Time) -> bool {
+    pub(super) fn is_divided(&self) -> bool {
         let (same, other) = self.outlook.last;
-        let lasting = self.outlook.differing >= LASTING && other > same;
-        lasting || self.halved(now).is_some()
+        self.outlook.differing >= LASTING && other > same
     }
 
     fn halved(&self, now: Time) -> Option<(usize, usize)> {
@@ -268,6 +272,15 @@ impl Remailer {
         self.clocks.apart(&self.schedule, now)
     }
 
+    /// Whether a peer's word about its clock and its directory counts: not that of strangers, who are as
+    /// many as anybody likes. Who knows hardly anybody has to listen to everybody.
+    pub(super) fn has_a_say(&self, peer: &NodeId) -> bool {
+        match &self.view {
+            Some(view) => view.get(peer).is_some(),
+            None => self.directory.len() <= WITNESSES || self.directory.knows(peer),
+        }
+    }
+
     pub(super) fn note_clocks(&mut self, now: Time) {
         self.apart_since = match (self.clock_apart(now), self.apart_since) {
             (None, _) => None,
@@ -284,6 +297,14 @@ impl Remailer {
     pub(super) fn keys_stay_until(&self) -> Option<Time> {
         let apart = self.apart_since.map(|since| since.plus(self.schedule.hour() * 3 * APART_FOR));
         apart.max(self.leftovers.as_ref().map(|leftovers| leftovers.stay_until))
+    }
+
+    /// When something of the past falls due to be destroyed.
+    pub(super) fn destroys_at(&self) -> Option<Time> {
+        let oldest = self.mix.oldest_key().map(|epoch| self.schedule.accepted_until(epoch));
+        let leftovers = self.leftovers.as_ref().map(|leftovers| leftovers.stay_until);
+        let first = [oldest, leftovers].into_iter().flatten().min()?;
+        Some(self.keys_stay_until().map_or(first, |stay| first.max(stay)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use directory::{Admitted, Brought, ItemId, Unwanted};
 use keys::{Epoch, MixSeed, NodeId, Time};
 use rand::CryptoRng;
-use record::{RecordError, Signed, Statement, Word};
+use record::{Admission, RecordError, Signed, Statement, Word};
 
 use super::{Command, Remailer};
 use crate::publish::{Own, Publisher};
@@ -104,7 +104,8 @@ impl Remailer {
             Statement::Record(signed) => self.take_record(*signed, now, brought),
             Statement::Vouch(signed) => {
                 let vouch = signed.timely(now, &self.schedule)?;
-                let vouch = self.directory.note_word(vouch)?;
+                self.check_late(vouch.issued_at(), now, brought)?;
+                let vouch = self.directory.note_word(vouch, brought)?;
                 self.counts.add("word taken");
                 self.keep(vouch.octets());
                 Ok(())
@@ -134,6 +135,7 @@ impl Remailer {
             }
         }
         let record = signed.timely(now, &self.schedule)?;
+        self.check_late(record.published_at(), now, brought)?;
         let admitted = self.directory.admit(record, brought);
         self.forget();
         let (admitted, record) = match admitted {
@@ -164,6 +166,13 @@ impl Remailer {
         }
         self.take_first_view(now);
         Ok(())
+    }
+
+    /// What settles for the hour has to be everywhere by then. Who holds a statement back, to have it arrive at
+    /// some before the hour and at others after it, is not helped by gossip.
+    fn check_late(&self, dated: Time, now: Time, brought: Brought) -> Result<(), Unwanted> {
+        let is_late = now.since(dated) > self.parameters().settle / 2;
+        if is_late && brought == Brought::ByGossip { Err(Unwanted::Late) } else { Ok(()) }
     }
 
     fn keep(&mut self, octets: &Arc<[u8]>) {
@@ -265,7 +274,7 @@ impl Remailer {
         if let Statement::Record(signed) = Statement::check(octets, &network)? {
             self.publisher.note_published(&signed, now, &self.schedule);
             self.commands.push_back(Command::KeepOwn(octets.to_vec()));
-            self.take_record(*signed, now, Brought::ByGossip)?;
+            self.take_record(*signed, now, Brought::ByOneself)?;
             self.directory.pass_on(octets);
         }
         Ok(())
@@ -291,8 +300,18 @@ impl Remailer {
     /// [`Unwanted::Idle`] where this node's word counts for nothing, [`Unwanted::Full`] if it has
     /// vouched for as many as it may.
     pub fn vouch(&mut self, subject: NodeId, now: Time) -> Result<(), Unwanted> {
-        let before = self.directory.vouches_by(&self.node).find(|v| v.subject() == subject);
-        let since = before.map(|vouch| vouch.since());
+        let own = || self.directory.vouches_by(&self.node);
+        let before = own().find(|vouch| vouch.subject() == subject);
+        let most = match self.descriptor.admission() {
+            Admission::Open => 0,
+            Admission::Vouched { fan_out, .. } => usize::from(*fan_out),
+        };
+        if before.is_none() && self.may_vouch() && own().count() >= most {
+            return Err(Unwanted::Full);
+        }
+        // Whoever broke its word begins again.
+        let since = before.filter(|_| self.directory.conviction(&subject, now).is_none());
+        let since = since.map(|vouch| vouch.since());
         self.speak(Word::Vouch, subject, since, now)
     }
 
@@ -318,7 +337,7 @@ impl Remailer {
         let octets = said.ok_or(Unwanted::Full)?;
         let network = self.descriptor.id();
         let Ok(statement) = Statement::check(&octets, &network) else { return Err(Unwanted::Idle) };
-        match self.take(statement, now, Brought::ByGossip) {
+        match self.take(statement, now, Brought::ByOneself) {
             Ok(()) => {
                 self.directory.pass_on(&octets);
                 self.commands.push_back(Command::Announce(octets));
@@ -334,7 +353,9 @@ impl Remailer {
         let own = self.directory.vouches_by(&self.node);
         let due = own.filter(|vouch| {
             let life = vouch.expires_at().since(vouch.issued_at());
-            vouch.issued_at().plus(life / 2) <= now
+            // A person has to know what it did before it is vouched for again.
+            let is_sound = self.directory.conviction(&vouch.subject(), now).is_none();
+            vouch.issued_at().plus(life / 2) <= now && is_sound
         });
         let due: Vec<_> = due.map(|vouch| (vouch.subject(), vouch.since())).collect();
         for (subject, since) in due {
