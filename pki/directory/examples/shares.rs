@@ -35,6 +35,7 @@ fn main() {
         ("vouched", Attack::OwnsVoucher, 1, "3 hours"),
         ("vouched", Attack::OwnsVoucher, relays, "9 hours"),
         ("vouched", Attack::OwnsVoucher, exits, "27 hours"),
+        ("vouched", Attack::DatesBack, 1, "3 hours"),
     ];
     for (policy, attack, epochs, after) in rows {
         let shares = [10, 100, 1000].map(|count| {
@@ -44,6 +45,7 @@ fn main() {
         let who = match attack {
             Attack::Alone => "has no voucher",
             Attack::OwnsVoucher => "owns a node that a root vouches for",
+            Attack::DatesBack => "owns it, and dates its vouches back",
         };
         println!("| {policy} | {who} | {after} | {} | {} | {} |", shares[0], shares[1], shares[2]);
     }
@@ -55,6 +57,7 @@ fn main() {
 enum Attack {
     Alone,
     OwnsVoucher,
+    DatesBack,
 }
 
 struct World {
@@ -97,23 +100,24 @@ impl World {
         let mut honest = (5..HONEST).chain([0]);
         let mut vouchers: Vec<u32> = (1..=ROOTS).collect();
         let mut fresh = HONEST..HONEST + attackers;
-        directory.note_word(self.vouch(1, 0, long_ago), Brought::ByCatchUp).ok();
+        directory.note_word(self.vouch(1, 0, long_ago, long_ago), Brought::ByCatchUp).ok();
         while let Some(voucher) = vouchers.first().copied() {
             vouchers.remove(0);
             for subject in honest.by_ref().take(usize::from(FAN_OUT) - 1) {
                 directory
-                    .note_word(self.vouch(voucher, subject, long_ago), Brought::ByCatchUp)
+                    .note_word(self.vouch(voucher, subject, long_ago, long_ago), Brought::ByCatchUp)
                     .ok();
                 vouchers.push(subject);
             }
         }
         // The attacker's: from node 0 on, as wide and as deep as it goes.
-        let mut vouchers = if attack == Attack::OwnsVoucher { vec![0] } else { Vec::new() };
+        let mut vouchers = if attack == Attack::Alone { Vec::new() } else { vec![0] };
+        let since = if attack == Attack::DatesBack { long_ago } else { self.start };
         while let Some(voucher) = vouchers.first().copied() {
             vouchers.remove(0);
             for subject in fresh.by_ref().take(usize::from(FAN_OUT)) {
                 if directory
-                    .note_word(self.vouch(voucher, subject, self.start), Brought::ByCatchUp)
+                    .note_word(self.vouch(voucher, subject, since, self.start), Brought::ByCatchUp)
                     .is_ok()
                 {
                     vouchers.push(subject);
@@ -125,7 +129,7 @@ impl World {
     }
 
     fn share(&self, view: &View, attack: Attack, attackers: u32) -> String {
-        let voucher = (attack == Attack::OwnsVoucher).then_some(0);
+        let voucher = (attack != Attack::Alone).then_some(0);
         let bad = (HONEST..HONEST + attackers).chain(voucher);
         let bad: BTreeSet<NodeId> = bad.map(|number| identity(number).node()).collect();
         let mut rng = ChaCha20Rng::seed_from_u64(3);
@@ -170,11 +174,11 @@ impl World {
         }
     }
 
-    fn vouch(&self, voucher: u32, subject: u32, at: Time) -> record::Vouch {
+    fn vouch(&self, voucher: u32, subject: u32, since: Time, at: Time) -> record::Vouch {
         let draft = VouchDraft {
             word: Word::Vouch,
             subject: identity(subject).node(),
-            since: at,
+            since,
             issued_at: at,
             expires_at: at.plus(EPOCH * 240),
         };

@@ -146,6 +146,8 @@ pub(crate) struct Entry {
     /// The newest record that holds the key of each epoch that may still matter.
     keys: BTreeMap<Epoch, Arc<Record>>,
     pub(crate) proof: Option<Arc<Proof>>,
+    /// Whether that was done in this hour.
+    is_proof_replaced: bool,
 }
 
 impl Directory {
@@ -230,11 +232,15 @@ impl Directory {
                 Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
                 // Whichever came first: all keep the same one.
                 Some(known) if weight(known) > weight(&proof) => return Err(Unwanted::Older),
+                // Its author can make any number: one an hour takes the place of another.
+                Some(_) if entry.is_proof_replaced => return Err(Unwanted::TooSoon),
                 Some(_) | None => {}
             },
         }
         self.hold(proof.hash(), proof.octets());
-        let before = self.entries.entry(node).or_default().proof.replace(proof);
+        let entry = self.entries.entry(node).or_default();
+        let before = entry.proof.replace(proof);
+        entry.is_proof_replaced = before.is_some();
         self.release(before.iter().map(|proof| proof.hash()));
         Ok(())
     }
@@ -289,6 +295,7 @@ impl Directory {
         self.newcomers = 0;
         let mut gone = self.words.prune(settled);
         for entry in self.entries.values_mut() {
+            entry.is_proof_replaced = false;
             gone.extend(entry.prune(settled).iter().map(|record| record.hash()));
         }
         self.release(gone.into_iter());
@@ -306,7 +313,7 @@ impl Directory {
         let mut hashes = self.words.expire(now);
         let mut gone = Vec::new();
         self.entries.retain(|node, entry| {
-            let lapsed = |record: &Arc<Record>| record.epochs().last() < Some(oldest);
+            let lapsed = |record: &Arc<Record>| record.span().1 < oldest;
             hashes.extend(entry.records.extract_if(.., |record| lapsed(record)).map(|r| r.hash()));
             entry.keys.retain(|epoch, _| *epoch >= oldest);
             let is_over = |proof: &mut Arc<Proof>| {

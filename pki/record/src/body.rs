@@ -17,6 +17,8 @@ pub const MAX_KEYS: usize = 4;
 pub const TRAFFIC_CLASSES: usize = 9;
 
 const VERSION: u16 = 1;
+/// The same layout without a key: all that its author had are withdrawn. Who knows version 1 only ignores it.
+const WITHOUT_KEYS: u16 = 2;
 const MAX_FAMILY: usize = 16;
 const MAX_CONTACT: usize = 128;
 const MAX_SOFTWARE: usize = 32;
@@ -31,7 +33,8 @@ pub struct Draft {
     pub previous: RecordHash,
     /// When it is published.
     pub published_at: Time,
-    /// Mix keys in ascending order of epoch, from the epoch of `published_at` on.
+    /// Mix keys in ascending order of epoch, from the epoch of `published_at` on; none only if some are
+    /// withdrawn.
     pub keys: Vec<(Epoch, MixPublic)>,
     /// Epochs whose key is given up, ascending, at most [`MAX_KEYS`]; none of them in `keys`.
     pub withdrawn: Vec<Epoch>,
@@ -57,7 +60,7 @@ impl Draft {
         let mut family: Vec<_> = self.family.iter().map(|node| *node.as_bytes()).collect();
         family.sort_unstable();
         let body = Body {
-            version: VERSION,
+            version: if self.keys.is_empty() { WITHOUT_KEYS } else { VERSION },
             network: *network.as_bytes(),
             node: *identity.node().as_bytes(),
             sequence: self.sequence,
@@ -132,7 +135,7 @@ pub(crate) struct EpochKey {
 
 impl Body {
     pub(crate) fn is_known_version(&self) -> bool {
-        self.version == VERSION
+        matches!(self.version, VERSION | WITHOUT_KEYS)
     }
 
     pub(crate) fn has_unknown_critical(&self) -> bool {
@@ -141,7 +144,9 @@ impl Body {
 
     /// Counts, texts and orders within their bounds.
     pub(crate) fn well_formed(&self) -> bool {
-        (1..=MAX_KEYS).contains(&self.keys.len())
+        let is_empty = self.keys.is_empty() && !self.withdrawn.is_empty();
+        let has_keys = (1..=MAX_KEYS).contains(&self.keys.len());
+        (if self.version == WITHOUT_KEYS { is_empty } else { has_keys })
             && ascending(self.keys.iter().map(|key| key.epoch))
             && self.withdrawn.len() <= MAX_KEYS
             && ascending(self.withdrawn.iter())

@@ -113,17 +113,16 @@ impl Proof {
 
     fn new(octets: Arc<[u8]>, breach: Breach, first: &Record, second: &Record) -> Self {
         let hash = RecordHash::of(&octets);
-        let last = |record: &Record| record.epochs().last().unwrap_or(Epoch::new(0));
         let span = |record: &Record| {
-            let first = record.epochs().next().unwrap_or(Epoch::new(0));
-            (record.published_at(), first, last(record))
+            let (first, last) = record.span();
+            (record.published_at(), first, last)
         };
         Self {
             octets,
             hash,
             node: first.node(),
             breach,
-            last_epoch: last(first).max(last(second)),
+            last_epoch: first.span().1.max(second.span().1),
             dated: first.published_at().max(second.published_at()),
             spans: [span(first), span(second)],
         }

@@ -196,15 +196,14 @@ impl Signed {
     pub fn timely(self, now: Time, schedule: &Schedule) -> Result<Record, RecordError> {
         let record = self.0;
         let published = schedule.epoch_at(record.published_at());
-        let first = record.keys.first().map(|(epoch, _)| *epoch);
-        let last = record.keys.last().map(|(epoch, _)| *epoch);
+        let (first, last) = record.span();
         if !schedule.may_be_dated(record.published_at(), now)
-            || last > Some(published.plus(3))
-            || first < Some(published)
+            || last > published.plus(3)
+            || first < published
         {
             return Err(RecordError::Future);
         }
-        if last < Some(schedule.epoch_at(now)) {
+        if last < schedule.epoch_at(now) {
             return Err(RecordError::Stale);
         }
         Ok(record)
@@ -274,6 +273,16 @@ impl Record {
     /// Epochs whose keys it holds, ascending.
     pub fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
         self.keys.iter().map(|(epoch, _)| *epoch)
+    }
+
+    /// The first and the last epoch that it speaks of, by a key or by withdrawing one.
+    #[must_use]
+    pub fn span(&self) -> (Epoch, Epoch) {
+        let withdrawn = self.body.withdrawn.iter().map(|epoch| Epoch::new(*epoch));
+        let all = self.epochs().chain(withdrawn);
+        all.fold((Epoch::new(u32::MAX), Epoch::new(0)), |(first, last), epoch| {
+            (first.min(epoch), last.max(epoch))
+        })
     }
 
     /// The mix keys with their epochs, ascending.

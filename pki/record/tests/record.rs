@@ -142,6 +142,21 @@ fn records_are_believed_in_their_time_only() {
     assert_eq!(read(&eternal, now()).unwrap_err(), RecordError::Future);
 }
 
+#[test]
+fn a_node_that_has_lost_all_its_keys_can_say_so() {
+    let mut lost = draft(now(), 0..=2);
+    let epochs: Vec<_> = lost.keys.drain(..).map(|(epoch, _)| epoch).collect();
+    assert!(lost.clone().sign(&identity(), &NETWORK).is_err(), "neither keys nor withdrawn ones");
+    lost.withdrawn = epochs.clone();
+    let octets = lost.sign(&identity(), &NETWORK).unwrap();
+    assert_eq!(octets[1..3], [0, 2], "who knows version 1 only ignores it");
+    let record = read(&octets, now()).unwrap();
+    assert!(epochs.iter().all(|epoch| record.withdraws(*epoch)) && record.epochs().count() == 0);
+    assert_eq!(record.span(), (epochs[0], epochs[2]));
+    let past = schedule().end(epochs[2]);
+    assert_eq!(read(&octets, past).unwrap_err(), RecordError::Stale);
+}
+
 fn vouch_draft(word: Word) -> VouchDraft {
     let minute = Duration::from_secs(60);
     VouchDraft {

@@ -214,7 +214,7 @@ impl Remailer {
     /// Epochs that this node has stated a key for and has no key of: destroyed, or lost. A clock that was set
     /// back must not make another.
     pub(super) fn give_up_lost_keys(&mut self, own: &Signed, now: Time) {
-        let Some(last) = own.peek().epochs().last() else { return };
+        let (_, last) = own.peek().span();
         let first = self.schedule.oldest_held(now);
         // A record speaks of four epochs; a clock far behind makes no keys that anybody takes.
         let stated = (0..LOST_EPOCHS).map(|ahead| first.plus(ahead)).filter(|epoch| *epoch <= last);
