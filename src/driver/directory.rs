@@ -97,7 +97,7 @@ impl Driver {
         let mut nodes: Vec<_> = self.to_ask.iter().copied().collect();
         nodes.shuffle(&mut self.rng);
         for node in nodes {
-            if !self.remailer.is_syncing(&node) {
+            if !self.remailer.is_syncing(&node, now) {
                 let Some(request) = self.remailer.begin_sync(node, now) else { return };
                 self.order(Order::Sync(node, request)).await;
             }

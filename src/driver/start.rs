@@ -141,7 +141,7 @@ impl Node {
             contact: settings.contact,
             family: settings.family,
             epochs: store.epochs()?,
-            past: store.past()?,
+            past: store.past(&onion.node())?,
             first_record_after: wait_for_catch_up(&settings.bootstrap, &statements, hour),
             statements,
             banned: banned.clone(),

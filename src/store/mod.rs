@@ -5,7 +5,7 @@
 //! lock          held while a node runs
 //! identity      seed of the long-term key, 32 octets
 //! network       the network's signed descriptor
-//! own           the last record that this node published; empty if it never has
+//! own           the last record that this node published; its identity alone if it never has
 //! epochs/<n>    seed of the mix key of epoch n, 96 octets
 //! epochs/<n>.mark       how many packets it has opened: see `tags`
 //! epochs/<n>.withdrawn  that it was given up
@@ -116,7 +116,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let identity = Identity::generate(rng);
                 // First: an identity without this file was restored by itself.
-                self.write("own", &[])?;
+                self.write("own", identity.node().as_bytes())?;
                 self.write("identity", identity.seed().as_slice())?;
                 Ok(identity)
             }
@@ -260,7 +260,7 @@ impl Store {
     ///
     /// # Errors
     /// If it is there and cannot be read.
-    pub fn past(&self) -> Result<Past, Failure> {
+    pub fn past(&self, node: &NodeId) -> Result<Past, Failure> {
         let path = self.folder.join("own");
         let mut octets = Vec::new();
         match File::open(&path) {
@@ -271,7 +271,11 @@ impl Store {
                 file.take(limit).read_to_end(&mut octets).map_err(|e| unreadable(&path, &e))?;
             }
         }
-        Ok(if octets.is_empty() { Past::None } else { Past::Known(octets) })
+        Ok(match octets.len() {
+            NodeId::LEN if octets == node.as_bytes() => Past::None,
+            0..=NodeId::LEN => Past::Forgotten,
+            _ => Past::Known(octets),
+        })
     }
 
     /// Keeps the last record of one's own; when this returns it is on disk.
@@ -633,11 +637,13 @@ mod tests {
         store.forget_statements(&[ItemId::of(b"a record")]).unwrap();
         assert!(store.statements().is_empty());
         // The identity alone, put back from a backup; one that was made here; and one that has published.
-        assert!(matches!(store.past(), Ok(Past::Forgotten)));
-        store.identity(&mut StdRng::seed_from_u64(1)).unwrap();
-        assert!(matches!(store.past(), Ok(Past::None)));
-        store.keep_own(b"own").unwrap();
-        assert!(matches!(store.past(), Ok(Past::Known(own)) if own == b"own"));
+        let other = NodeId::from_bytes([9; 32]);
+        assert!(matches!(store.past(&other), Ok(Past::Forgotten)));
+        let node = store.identity(&mut StdRng::seed_from_u64(1)).unwrap().node();
+        assert!(matches!(store.past(&node), Ok(Past::None)));
+        assert!(matches!(store.past(&other), Ok(Past::Forgotten)));
+        store.keep_own(&[1; 100]).unwrap();
+        assert!(matches!(store.past(&node), Ok(Past::Known(own)) if own == [1; 100]));
 
         assert!(store.list::<u32>(List::Peers).unwrap().is_empty());
         store.keep_list(List::Peers, &[3, 5]).unwrap();

@@ -19,8 +19,11 @@ const MAX_STRANGERS: usize = 2_000;
 /// peers have in its first hour. What is turned away comes with a later record.
 const MAX_NEWCOMERS_AN_HOUR: usize = 2_000;
 /// Records held for one identity: the one that the present hour's view needs, the newest, and between
-/// them what may become the next hour's.
-const MAX_RECORDS: usize = 4;
+/// them what may become the next hour's: dated within `settle` and the early tolerance, a twelfth of an hour
+/// apart, which is (10 + 10) / 5 + 2.
+const MAX_RECORDS: usize = 6;
+/// Records of one identity that a catch-up brings closer to each other than that, in one hour.
+const MAX_FILLED: u8 = 8;
 
 /// How far apart the records of one identity must be dated, and the words of one identity about another: a
 /// twelfth of an hour. Closer ones are not taken in, so that nobody makes others verify, keep and pass on
@@ -77,8 +80,9 @@ pub struct Directory {
     /// Names of what was held, until somebody asks for them.
     forgotten: Vec<ItemId>,
     newcomers: usize,
-    /// Whether this directory has been there for an hour: then it knows nearly everybody.
+    /// Whether this directory has yet to learn what others know: until the hour after that.
     is_young: bool,
+    has_caught_up: bool,
     /// Of all buckets, until something changes.
     pub(crate) digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
 }
@@ -148,6 +152,8 @@ pub(crate) struct Entry {
     pub(crate) proof: Option<Arc<Proof>>,
     /// Whether that was done in this hour.
     is_proof_replaced: bool,
+    /// Records that catch-ups brought in this hour.
+    filled: u8,
 }
 
 impl Directory {
@@ -163,6 +169,7 @@ impl Directory {
             forgotten: Vec::new(),
             newcomers: 0,
             is_young: true,
+            has_caught_up: false,
             digests: OnceLock::new(),
         }
     }
@@ -184,15 +191,20 @@ impl Directory {
             }
             None => {
                 self.check_room(&node, brought)?;
-                self.newcomers += 1;
+                self.newcomers += usize::from(!self.words.is_known(&node));
                 Admitted::Newcomer
             }
         };
         let record = Arc::new(record);
-        self.hold(record.hash(), record.octets());
         let entry = self.entries.entry(node).or_default();
         let gone = entry.insert(&record, self.settled);
+        if gone.iter().any(|gone| gone.hash() == record.hash()) {
+            return Err(Unwanted::Older);
+        }
+        entry.filled = entry.filled.saturating_add(u8::from(brought == Brought::ByCatchUp));
         let newest = entry.records.last().map(|newest| newest.hash());
+        self.hold(record.hash(), record.octets());
+        let entry = self.entries.entry(node).or_default();
         for older in &entry.records {
             // Gossip is for news.
             if Some(older.hash()) != newest
@@ -290,12 +302,13 @@ impl Directory {
     /// Says by when statements for the present hour's view were published. Of each identity the newest
     /// of those stays, however often it is renewed, and what came before that goes.
     pub fn turn_hour(&mut self, settled: Time) {
-        self.is_young = self.entries.is_empty();
+        self.is_young = !self.has_caught_up;
         self.settled = settled;
         self.newcomers = 0;
         let mut gone = self.words.prune(settled);
         for entry in self.entries.values_mut() {
             entry.is_proof_replaced = false;
+            entry.filled = 0;
             gone.extend(entry.prune(settled).iter().map(|record| record.hash()));
         }
         self.release(gone.into_iter());
@@ -349,8 +362,21 @@ impl Directory {
         (proof.last_epoch() >= self.schedule.epoch_at(at)).then_some(proof)
     }
 
+    /// Peers have said what they know: the directory is that of the network from now on.
+    pub fn note_caught_up(&mut self) {
+        self.has_caught_up = true;
+    }
+
+    /// Whether a proof still decides anything: its epochs are not past, or words of before it are about.
+    #[must_use]
+    pub fn concerns(&self, proof: &Proof, now: Time) -> bool {
+        proof.last_epoch() >= self.schedule.oldest_held(now)
+            || self.words.any_before(&proof.node(), proof.dated())
+    }
+
     /// When a node broke its word, as long as words of before that are about.
-    pub(crate) fn broke(&self, node: &NodeId) -> Option<Time> {
+    #[must_use]
+    pub fn broke(&self, node: &NodeId) -> Option<Time> {
         Some(self.entries.get(node)?.proof.as_ref()?.dated())
     }
 
@@ -448,7 +474,12 @@ impl Entry {
             };
             second >= first.plus(spacing)
         };
-        if self.records.iter().all(is_apart) { Ok(()) } else { Err(Unwanted::TooSoon) }
+        // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
+        let may = match brought {
+            Brought::ByCatchUp => self.filled < MAX_FILLED,
+            Brought::ByGossip | Brought::ByOneself => self.records.iter().all(is_apart),
+        };
+        if may { Ok(()) } else { Err(Unwanted::TooSoon) }
     }
 
     /// In its place by number. What is too much goes, oldest first, but never the newest settled one.

@@ -22,7 +22,7 @@ use record::{MAX_STATEMENT, RecordError, Statement};
 
 use crate::admit::{Directory, ItemId};
 
-/// Octets of a request, at most: [`MAX_FETCH`] names and their frame.
+/// Octets of a request, at most: 128 names and their frame.
 pub const MAX_REQUEST: usize = 4 * 1024;
 /// Octets of an answer, at most.
 pub const MAX_ANSWER: usize = 128 * 1024;
@@ -305,9 +305,14 @@ impl Reconciliation {
     }
 
     /// Whether a peer is being asked.
-    #[must_use]
-    pub fn is_asking(&self, peer: &NodeId) -> bool {
+    pub fn is_asking(&mut self, peer: &NodeId, now: Time) -> bool {
+        self.end_silent(now);
         self.peers.contains_key(peer)
+    }
+
+    fn end_silent(&mut self, now: Time) {
+        self.peers
+            .retain(|_, talk| now.since(talk.asked) < PATIENCE && now.since(talk.begun) < LONGEST);
     }
 
     /// A peer did not answer.

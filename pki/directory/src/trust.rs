@@ -19,7 +19,10 @@ pub const RELAY_PROBATION: u32 = 2;
 pub const EXIT_PROBATION: u32 = 8;
 
 /// Words about one subject by one voucher: the one that the present view needs, and newer ones.
-const MAX_WORDS: usize = 3;
+const MAX_WORDS: usize = 8;
+/// Words of one pair, or of one voucher in the place of others, that a catch-up brings in one hour closer to each
+/// other than gossip takes them.
+const MAX_FILLED: u8 = 8;
 /// Subjects of one voucher that words are kept about, in units of those that count: some are revoked.
 const SUBJECTS: usize = 2;
 /// Words kept, at most: 20,000 of 400 octets are 8 MB.
@@ -78,6 +81,8 @@ pub(crate) struct Words {
     pairs: BTreeMap<(NodeId, NodeId), Vec<Arc<Vouch>>>,
     /// Whom chains of the newest words reach, whatever their dates.
     known: BTreeMap<NodeId, Standing>,
+    /// How many words catch-ups have brought in this hour, by pair, and by voucher in the place of others.
+    filled: BTreeMap<(NodeId, NodeId), u8>,
 }
 
 struct Rule {
@@ -94,7 +99,8 @@ impl Words {
                 Some(Rule { roots: roots.clone(), depth: *depth, fan_out: usize::from(*fan_out) })
             }
         };
-        let mut words = Self { rule, pairs: BTreeMap::new(), known: BTreeMap::new() };
+        let mut words =
+            Self { rule, pairs: BTreeMap::new(), known: BTreeMap::new(), filled: BTreeMap::new() };
         words.note_known();
         words
     }
@@ -131,12 +137,29 @@ impl Words {
         };
         let fan_out = rule.fan_out;
         let mut gone = Vec::new();
+        // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
+        let filled = |of: (NodeId, NodeId)| self.filled.get(&of).copied().unwrap_or_default();
+        let is_filling = brought == Brought::ByCatchUp;
+        if is_filling && filled(pair) >= MAX_FILLED {
+            return Err(Unwanted::TooSoon);
+        }
+        let spacing = if is_filling { Duration::ZERO } else { spacing };
         match self.pairs.get(&pair) {
             Some(words) => check(words, vouch, brought, spacing, settled)?,
             None => {
                 let most = fan_out.saturating_mul(SUBJECTS);
-                gone.extend(self.make_room(vouch, most, spacing)?);
+                if is_filling && filled((voucher, voucher)) >= MAX_FILLED {
+                    return Err(Unwanted::TooSoon);
+                }
+                let replaced = self.make_room(vouch, most, spacing)?;
+                if is_filling && !replaced.is_empty() {
+                    *self.filled.entry((voucher, voucher)).or_default() += 1;
+                }
+                gone.extend(replaced);
             }
+        }
+        if is_filling {
+            *self.filled.entry(pair).or_default() += 1;
         }
         let words = self.pairs.entry(pair).or_default();
         let at = words.partition_point(|known| vouch.supersedes(known));
@@ -188,6 +211,7 @@ impl Words {
 
     /// The words before the newest settled one of each pair go.
     pub(crate) fn prune(&mut self, settled: Time) -> Vec<RecordHash> {
+        self.filled.clear();
         let mut gone = Vec::new();
         for words in self.pairs.values_mut() {
             let needed = words.iter().rposition(|word| word.issued_at() <= settled);

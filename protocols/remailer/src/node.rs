@@ -226,7 +226,9 @@ impl Remailer {
             Past::Forgotten => self.wait_for_witnesses(),
             Past::Known(own) => {
                 self.wait_for_witnesses();
-                if let Ok(Statement::Record(own)) = Statement::check(&own, &network) {
+                if let Ok(Statement::Record(own)) = Statement::check(&own, &network)
+                    && own.node() == self.node
+                {
                     self.publisher.note_published(&own, now, &self.schedule);
                     self.publisher.begin_again();
                     self.give_up_lost_keys(&own, now);

@@ -31,6 +31,8 @@ pub(crate) struct Publisher {
     has_published: bool,
     /// Before this nothing is published, however pressing: peers may know of a record that this node does not.
     gate: Option<Time>,
+    /// Whether it may have published what it does not know of.
+    has_past: bool,
     /// Epochs whose key was given up; there is never another one.
     withdrawn: BTreeSet<Epoch>,
 }
@@ -66,6 +68,7 @@ impl Publisher {
             spaced: now,
             has_published: false,
             gate: None,
+            has_past: false,
             withdrawn: BTreeSet::new(),
         }
     }
@@ -89,6 +92,7 @@ impl Publisher {
 
     pub(crate) fn wait_until(&mut self, gate: Time) {
         self.gate = Some(gate);
+        self.has_past = true;
         self.not_before(gate);
     }
 
@@ -147,7 +151,8 @@ impl Publisher {
         let hour_end = schedule.hour_end(schedule.hour_at(now));
         self.next = hour_end.plus(schedule.hour().mul_f64(rng.random_range(0.05..0.65)));
         self.gate = None;
-        let step = if self.has_published || self.sequence == 0 { 1 } else { JUMP };
+        let is_new = self.sequence == 0 && !self.has_past;
+        let step = if self.has_published || is_new { 1 } else { JUMP };
         let withdrawn = Self::epochs(schedule, now).filter(|epoch| self.has_withdrawn(*epoch));
         let draft = Draft {
             sequence: self.sequence.checked_add(step)?,

@@ -49,9 +49,8 @@ impl Remailer {
     }
 
     /// Whether a peer is being asked.
-    #[must_use]
-    pub fn is_syncing(&self, peer: &NodeId) -> bool {
-        self.reconciliation.is_asking(peer)
+    pub fn is_syncing(&mut self, peer: &NodeId, now: Time) -> bool {
+        self.reconciliation.is_asking(peer, now)
     }
 
     /// A peer that was asked does not answer.
@@ -62,7 +61,7 @@ impl Remailer {
     /// Answers a peer that asks; nothing if its question is malformed.
     #[must_use]
     pub fn handle_sync_request(&self, octets: &[u8], now: Time) -> Option<Vec<u8>> {
-        self.directory.answer(octets, now, || self.set_hash(now)).ok()
+        self.directory.answer(octets, now, || self.present_set_hash(now)).ok()
     }
 
     /// Takes a peer's answer that [`Answer::check`] looked at.
@@ -108,6 +107,9 @@ impl Remailer {
         {
             self.witnesses.first_record = First::Nothing;
             self.publisher.caught_up(now);
+        }
+        if are_enough {
+            self.directory.note_caught_up();
         }
         if are_enough && self.view.is_none() {
             self.take_view(now);

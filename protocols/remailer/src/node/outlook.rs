@@ -174,16 +174,22 @@ impl Remailer {
         taken.unwrap_or_else(|| self.directory.set_hash(hour, self.parameters().settle))
     }
 
+    /// The hash of the present hour's set with what has come since.
+    pub(super) fn present_set_hash(&self, now: Time) -> [u8; 32] {
+        self.directory.set_hash(self.schedule.hour_at(now), self.parameters().settle)
+    }
+
     /// Whether a node had the same directory as this one, in the hour of its newest record.
     #[must_use]
     pub fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
         let Some((hour, theirs)) = self.last_said(node) else { return Agreement::Unknown };
         let is_present = hour == self.schedule.hour_at(now);
-        let own = self.outlook.hash(hour).or_else(|| is_present.then(|| self.set_hash(now)));
-        match own {
-            None => Agreement::Unknown,
-            Some(own) if own == theirs => Agreement::Same,
-            Some(_) => Agreement::Other,
+        let live = is_present.then(|| self.present_set_hash(now));
+        let own: Vec<_> = self.outlook.hash(hour).into_iter().chain(live).collect();
+        match own.contains(&theirs) {
+            _ if own.is_empty() => Agreement::Unknown,
+            true => Agreement::Same,
+            false => Agreement::Other,
         }
     }
 
@@ -218,12 +224,14 @@ impl Remailer {
     /// hour or when asked. Strangers have no say.
     fn compare(&mut self, hour: Hour) {
         let (Some(own), Some(view)) = (self.outlook.hash(hour), self.view.clone()) else { return };
+        // What came in the course of the hour heals: who has it and who had it are of one network.
+        let live = self.directory.set_hash(hour, self.parameters().settle);
         let others = view.iter().map(|record| record.node());
         let (mut same, mut other) = (0_usize, 0_usize);
         for node in others.filter(|node| *node != self.node) {
             let said = [self.published(&node), self.outlook.told.get(&node).copied()];
             let of_hour = said.into_iter().flatten().filter(|(when, _)| *when == hour);
-            let agrees: Vec<_> = of_hour.map(|(_, set)| set == own).collect();
+            let agrees: Vec<_> = of_hour.map(|(_, set)| set == own || set == live).collect();
             same += usize::from(agrees.contains(&true));
             other += usize::from(!agrees.is_empty() && !agrees.contains(&true));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use directory::{Admitted, Brought, ItemId, Unwanted};
 use keys::{Epoch, MixSeed, NodeId, Time};
 use rand::CryptoRng;
-use record::{Admission, RecordError, Signed, Statement, Word};
+use record::{Admission, RecordError, Signed, Statement, Vouch, Word};
 
 use super::{Command, Remailer};
 use crate::publish::{Own, Publisher};
@@ -112,6 +112,9 @@ impl Remailer {
             }
             Statement::Proof(proof) => {
                 proof.timely(now, &self.schedule)?;
+                if !self.directory.concerns(&proof, now) {
+                    return Err(RecordError::Stale.into());
+                }
                 let proof = Arc::from(proof);
                 self.directory.convict(Arc::clone(&proof))?;
                 self.counts.add("proof taken");
@@ -171,7 +174,8 @@ impl Remailer {
     /// What settles for the hour has to be everywhere by then. Who holds a statement back, to have it arrive at
     /// some before the hour and at others after it, is not helped by gossip.
     fn check_late(&self, dated: Time, now: Time, brought: Brought) -> Result<(), Unwanted> {
-        let is_late = now.since(dated) > self.parameters().settle / 2;
+        // Clocks differ by no more than statements may be ahead.
+        let is_late = now.since(dated) > self.parameters().settle / 2 + self.parameters().early;
         if is_late && brought == Brought::ByGossip { Err(Unwanted::Late) } else { Ok(()) }
     }
 
@@ -310,7 +314,7 @@ impl Remailer {
             return Err(Unwanted::Full);
         }
         // Whoever broke its word begins again.
-        let since = before.filter(|_| self.directory.conviction(&subject, now).is_none());
+        let since = before.filter(|vouch| self.is_sound(vouch));
         let since = since.map(|vouch| vouch.since());
         self.speak(Word::Vouch, subject, since, now)
     }
@@ -348,14 +352,18 @@ impl Remailer {
         }
     }
 
+    /// Whether nothing has become known of its subject since: a person has to know what it did before it is
+    /// vouched for again.
+    fn is_sound(&self, vouch: &Vouch) -> bool {
+        self.directory.broke(&vouch.subject()).is_none_or(|dated| vouch.issued_at() > dated)
+    }
+
     /// At half of their time.
     fn renew_vouches(&mut self, now: Time) {
         let own = self.directory.vouches_by(&self.node);
         let due = own.filter(|vouch| {
             let life = vouch.expires_at().since(vouch.issued_at());
-            // A person has to know what it did before it is vouched for again.
-            let is_sound = self.directory.conviction(&vouch.subject(), now).is_none();
-            vouch.issued_at().plus(life / 2) <= now && is_sound
+            vouch.issued_at().plus(life / 2) <= now && self.is_sound(vouch)
         });
         let due: Vec<_> = due.map(|vouch| (vouch.subject(), vouch.since())).collect();
         for (subject, since) in due {
