@@ -155,15 +155,15 @@ impl Directory {
     }
 
     /// The hash of an hour's set, 32 octets, which a record says of its author's directory: BLAKE3 over
-    /// the hashes of the settled records with a key for that hour, in the order of identities. Whom anybody
-    /// vouches for, and who broke its word, makes no difference.
+    /// the hashes of the settled records with a key for that hour and no proof against them, in the order
+    /// of identities. Whom anybody vouches for makes no difference.
     #[must_use]
     pub fn set_hash(&self, hour: Hour, settle: Duration) -> [u8; 32] {
         let taken = self.schedule.hour_start(hour);
         let epoch = self.schedule.epoch_at(taken);
         let mut hasher = blake3::Hasher::new();
         for record in self.published_by(taken.minus(settle)) {
-            if record.key(epoch).is_some() {
+            if record.key(epoch).is_some() && self.conviction(&record.node(), taken).is_none() {
                 hasher.update(record.hash().as_bytes());
             }
         }
