@@ -15,9 +15,9 @@ use crate::trust::Words;
 const MAX_IDENTITIES: usize = 10_000;
 /// Of those that nobody vouches for, in a network where that matters: the others keep their room.
 const MAX_STRANGERS: usize = 2_000;
-/// Identities never heard of that are taken in within one network hour: 20 MB. A joiner takes all that its
+/// Identities never heard of that are taken in within one network hour: 10 MB. A joiner takes all that its
 /// peers have in its first hour. What is turned away comes with a later record.
-const MAX_NEWCOMERS_AN_HOUR: usize = 2_000;
+const MAX_NEWCOMERS_AN_HOUR: usize = 1_000;
 /// Records held for one identity: the one that the present hour's view needs, the newest, and between
 /// them what may become the next hour's: dated within `settle` and the early tolerance, a twelfth of an hour
 /// apart, which is (10 + 10) / 5 + 2.
