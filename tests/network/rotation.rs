@@ -260,17 +260,22 @@ fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
     found.next()
 }
 
-/// Which of the named secrets are found in the memory of a process or in the files of its folder, and where.
+/// Which of the named secrets are found in the files of a node's folder or in its memory, and where.
 fn found(node: &Node, secrets: &[(&'static str, Vec<u8>)]) -> BTreeSet<(&'static str, String)> {
+    // One pass for all of them: a key lives for some seconds only.
+    let mut begins = vec![false; 1 << 16];
+    for (_, secret) in secrets {
+        begins[usize::from(u16::from_le_bytes([secret[0], secret[1]]))] = true;
+    }
     let mut places = BTreeSet::new();
     let mut look = |place: &str, octets: &[u8]| {
-        for (name, secret) in secrets {
-            if let Some(at) = find(octets, secret) {
-                places.insert((*name, format!("{at:#x} of {place}")));
+        for (at, pair) in octets.windows(2).enumerate() {
+            if begins[usize::from(u16::from_le_bytes([pair[0], pair[1]]))] {
+                let here = secrets.iter().filter(|(_, secret)| octets[at..].starts_with(secret));
+                places.extend(here.map(|(name, _)| (*name, format!("{at:#x} of {place}"))));
             }
         }
     };
-    each_region(&node.process().to_string(), &mut look);
     let mut folders = vec![node.folder.clone()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().filter_map(Result::ok) {
@@ -282,6 +287,7 @@ fn found(node: &Node, secrets: &[(&'static str, Vec<u8>)]) -> BTreeSet<(&'static
             }
         }
     }
+    each_region(&node.process().to_string(), &mut look);
     places
 }
 
