@@ -57,8 +57,8 @@ pub enum Order {
     Invite,
 }
 
-/// What is answered: one of these, under its name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What is answered: one of these, under its name. It may hold an invite, so it cannot be printed.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
     /// To [`Order::Status`].

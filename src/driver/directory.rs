@@ -10,7 +10,7 @@ use rand::seq::{IteratorRandom as _, SliceRandom as _};
 use super::Driver;
 use crate::control::{self, Answer};
 use crate::failure::Failure;
-use crate::invite::{Invite, Invites};
+use crate::invite::Invite;
 use crate::net::{Event, INVITED, Order};
 use crate::store::List;
 
@@ -202,7 +202,7 @@ impl Driver {
         match self.store.keep_list(List::Invites, self.invites.tokens()) {
             Ok(()) => Answer::Done(Invite { inviter: onion, token }.to_string()),
             Err(failure) => {
-                self.invites = Invites::default();
+                self.invites.redeem(token.as_slice(), now);
                 Answer::Error(failure.to_string())
             }
         }

@@ -228,8 +228,8 @@ async fn abuses_of_gossip_and_streams_harm_nobody_else() {
         let hello = rpc::frame(&rpc::subscribe(&topic));
         let first = (protocol == MESHSUB).then_some(hello);
         abuser.write_all(protocol, first.into_iter().chain(frames)).await;
-        assert_eq!(ends && abuser.is_hung_up_on().await, ends, "{what}");
         if ends {
+            assert!(abuser.is_hung_up_on().await, "{what}");
             let again = RawPeer::dial(&world, &identity, &node.onion).await;
             let mut again = match again {
                 None => continue,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use directory::{Answer, Request};
 use keys::{NetworkId, NodeId};
 use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
-use libp2p::request_response::{self, OutboundRequestId};
+use libp2p::request_response;
 use record::Statement;
 use remailer::Judgement;
 use tokio::sync::{Semaphore, mpsc};
@@ -75,7 +75,11 @@ impl Task {
 
     fn statement(&mut self, octets: Vec<u8>, judged: Judged) {
         let source = judged.source;
-        let Some(peer) = onion::node_id(&source) else { return };
+        let Some(peer) = onion::node_id(&source).filter(|_| self.swarm.is_connected(&source))
+        else {
+            // Its meter and its place in the queue went with its link.
+            return self.judge(&judged, Judgement::Ignore);
+        };
         match self.meters.statement(source, self.clock.elapsed()) {
             Allowance::Granted => {}
             Allowance::Denied => return self.judge(&judged, Judgement::Ignore),
@@ -138,8 +142,7 @@ impl Task {
         let peer = onion::peer_id(&node).filter(|peer| self.swarm.is_connected(peer));
         match (peer, request.encode()) {
             (Some(peer), Ok(octets)) => {
-                let id = self.swarm.behaviour_mut().sync.send_request(&peer, octets);
-                self.asked.push((id, peer));
+                self.swarm.behaviour_mut().sync.send_request(&peer, octets);
             }
             // It is asked again when it is linked again.
             _ => self.tell(Event::SyncFailed(node)),
@@ -159,27 +162,18 @@ impl Task {
                     Allowance::Broken => self.hang_up(peer),
                 }
             }
-            Sync::Message { message: Message::Response { request_id, response }, peer, .. } => {
-                if self.answered(request_id)
-                    && let Some(peer) = onion::node_id(&peer)
-                {
+            Sync::Message { message: Message::Response { response, .. }, peer, .. } => {
+                if let Some(peer) = onion::node_id(&peer) {
                     self.answers.push_back(Work::Answer { peer, octets: response });
                 }
             }
-            Sync::OutboundFailure { request_id, peer, .. } => {
-                if self.answered(request_id)
-                    && let Some(peer) = onion::node_id(&peer)
-                {
+            Sync::OutboundFailure { peer, .. } => {
+                if let Some(peer) = onion::node_id(&peer) {
                     self.tell(Event::SyncFailed(peer));
                 }
             }
             Sync::InboundFailure { .. } | Sync::ResponseSent { .. } => {}
         }
-    }
-
-    fn answered(&mut self, id: OutboundRequestId) -> bool {
-        let at = self.asked.iter().position(|(asked, _)| *asked == id);
-        at.map(|at| self.asked.swap_remove(at)).is_some()
     }
 
     pub(super) fn invite_event(&mut self, event: request_response::Event<Vec<u8>, Vec<u8>>) {

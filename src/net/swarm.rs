@@ -16,7 +16,7 @@ use libp2p::core::transport::{Boxed, Transport as _, TransportError};
 use libp2p::core::upgrade::Version;
 use libp2p::gossipsub::{self, MessageId};
 use libp2p::identity::Keypair;
-use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
+use libp2p::request_response::{self, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{Config, DialError, ListenError, SwarmEvent};
 use libp2p::{PeerId, Swarm, noise, yamux};
@@ -245,7 +245,6 @@ pub fn spawn(
         blocked: Blocked::default(),
         dialled: BTreeSet::new(),
         chosen: chosen_in,
-        asked: Vec::new(),
         clock,
         rng,
     };
@@ -322,8 +321,6 @@ pub(super) struct Task {
     dialled: BTreeSet<NodeId>,
     /// Those of them that it goes on to dial, whatever happens.
     chosen: watch::Sender<Vec<NodeId>>,
-    /// Questions under way, one for each peer at most.
-    pub(super) asked: Vec<(OutboundRequestId, PeerId)>,
     pub(super) clock: Clock,
     rng: Generator,
 }

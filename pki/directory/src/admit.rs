@@ -1,7 +1,6 @@
 //! What becomes of a verified statement, beside the ones already known.
 
 use core::time::Duration;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +10,8 @@ use record::{Admission, Proof, Record, RecordHash, Vouch};
 use crate::trust::Words;
 
 /// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
-/// new one. 10,000 identities with 2 records of 10 KB (octets, and keys taken apart) are 200 MB.
+/// new one. 10,000 identities with 2 records of 10 KB (octets, and keys taken apart), as honest nodes have,
+/// are 200 MB; if all are hostile and have as many as may be, and a proof of 16 KB, 760 MB.
 const MAX_IDENTITIES: usize = 10_000;
 /// Of those that nobody vouches for, in a network where that matters: the others keep their room.
 const MAX_STRANGERS: usize = 2_000;
@@ -150,7 +150,7 @@ pub(crate) struct Entry {
     /// The newest record that holds the key of each epoch that may still matter.
     keys: BTreeMap<Epoch, Arc<Record>>,
     pub(crate) proof: Option<Arc<Proof>>,
-    /// Whether that was done in this hour.
+    /// Whether it took the place of another in this hour.
     is_proof_replaced: bool,
     /// Records that catch-ups brought in this hour.
     filled: u8,

@@ -25,7 +25,8 @@ const MAX_WORDS: usize = 8;
 const MAX_FILLED: u8 = 8;
 /// Subjects of one voucher that words are kept about, in units of those that count: some are revoked.
 const SUBJECTS: usize = 2;
-/// Words kept, at most: 20,000 of 400 octets are 8 MB.
+/// Pairs that words are kept about: with one word of 400 octets each, as honest nodes have, 8 MB; with as many as
+/// may be, 64 MB.
 const MAX_PAIRS: usize = 20_000;
 
 /// How a node stands in a vouched network.
@@ -264,8 +265,8 @@ impl Words {
         self.known = self.reach(rule, newest);
     }
 
-    /// Level by level from the roots. Of each voucher the subjects count that it has vouched for
-    /// longest, as many as the network allows: who vouches for more cannot choose which.
+    /// Level by level from the roots. Of each voucher the subjects count that it says it has vouched for
+    /// longest, as many as the network allows: the same for everybody.
     fn reach(
         &self,
         rule: &Rule,

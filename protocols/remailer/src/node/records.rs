@@ -230,8 +230,7 @@ impl Remailer {
     }
 
     pub(super) fn withdraw(&mut self, epoch: Epoch) {
-        if epoch >= self.schedule.epoch_at(Time::default()) && !self.publisher.has_withdrawn(epoch)
-        {
+        if !self.publisher.has_withdrawn(epoch) {
             self.mix.withdraw(epoch);
             self.publisher.withdraw(epoch);
             self.counts.add("key withdrawn");
