@@ -9,7 +9,7 @@ use std::time::Duration;
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId};
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
-use record::{Draft, Parameters, Record, RecordError, RecordHash, Unverified};
+use record::{Draft, Parameters, Record, StatementError, StatementHash, Unverified};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = StdRng::try_from_rng(&mut SysRng)?;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect();
     let draft = Draft {
         sequence: 1,
-        previous: RecordHash::NONE,
+        previous: StatementHash::NONE,
         published_at: now,
         keys,
         withdrawn: Vec::new(),
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("a record of {} octets", octets.len());
 
     // The only way to a `Record`: parsed, then signed, then of its time.
-    let read = |octets: &[u8], at| -> Result<Record, RecordError> {
+    let read = |octets: &[u8], at| -> Result<Record, StatementError> {
         Unverified::parse(octets)?.check_signature(&network)?.timely(at, &schedule)
     };
     let record = read(&octets, now)?;

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     print("S", &octets);
                     client.handle_input(&octets, now);
                 }
-                Event::Recipient(_) => server.handle_answer(Answer::Taken([0; 16]), now),
+                Event::Recipient(_) => server.handle_answer(Answer::RecipientTaken, now),
                 Event::Message(submission) => {
                     println!("   (the server has {} octets)", submission.message.len());
                     server.handle_answer(Answer::Taken([0xab; 16]), now);

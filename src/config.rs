@@ -13,9 +13,9 @@ use record::Domains;
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::exit::Target;
 use crate::failure::{Failure, Kind};
 use crate::net::tor::{Mode, TorSettings};
-use crate::smtp::Target;
 
 /// Every key there is.
 const KEYS: [&str; 15] = [

@@ -2,7 +2,7 @@
 //!
 //! Everything under `protocols/` and `pki/` is pure; everything that touches the world is here. The
 //! [`driver`] is the one event loop of a node: it feeds a [`remailer::Remailer`] and carries out its
-//! commands through [`net`], [`smtp`] and [`store`]. There is no shared state beside bounded channels
+//! commands through [`net`], [`exit`] and [`store`]; [`ingress`] brings it submissions. There is no shared state beside bounded channels
 //! and snapshots that are swapped whole.
 
 pub mod cli;
@@ -11,8 +11,11 @@ pub mod config;
 pub mod control;
 pub mod driver;
 pub mod entropy;
+pub mod exit;
 pub mod failure;
-pub mod invite;
+pub mod files;
+pub mod ingress;
+pub mod machine;
 pub mod net;
-pub mod smtp;
 pub mod store;
+pub mod workers;

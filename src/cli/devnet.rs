@@ -10,15 +10,15 @@ use mail::Mailbox;
 use record::{Admission, Descriptor, Domains, Parameters};
 use serde::Serialize;
 
-use super::{Interrupted, generator, say, say_json};
+use super::{Interrupted, generator, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::driver::{Carrier, Node, Settings};
+use crate::exit::{ExitSettings, Target};
 use crate::failure::{Failure, Kind};
 use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
 use crate::net::tor::private::{PrivateClient, PrivateTor};
 use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
-use crate::smtp::Target;
 use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
@@ -127,7 +127,7 @@ async fn start(
     let target = target.unwrap_or_else(|| Target::Maildir(state.join("mail")));
     let mut tors = tor.map(|tor| tor.clients().iter().cycle());
     for (number, port) in (1..).zip(arguments.smtp_port..=last) {
-        let store = Store::open(&state.join(format!("n{number}")))?;
+        let store = open_store(&state.join(format!("n{number}")))?;
         let carrier = match tors.as_mut().and_then(Iterator::next) {
             None => Carrier::Devnet(folder.clone()),
             Some(client) => Carrier::Tor(use_tor(&store, client, clock).await?),
@@ -140,10 +140,12 @@ async fn start(
             contact: String::new(),
             family: Vec::new(),
             smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            deliver: Some(target.clone()),
-            domains: Domains::Any,
-            anonymous: Mailbox::parse("anonymous@fog.invalid")
-                .map_err(|error| Failure::new(Kind::Internal, error))?,
+            exit: Some(ExitSettings {
+                target: target.clone(),
+                domains: Domains::Any,
+                anonymous: Mailbox::parse("anonymous@fog.invalid")
+                    .map_err(|error| Failure::new(Kind::Internal, error))?,
+            }),
         };
         nodes.push(Node::start(settings, clock).await?);
     }
@@ -167,7 +169,7 @@ async fn all_know_all(nodes: &mut [Node]) {
     let count = nodes.len();
     for node in nodes {
         // An error means that the node has ended, which only a stop makes it do.
-        let _ = node.progress.wait_for(|(known, _)| *known == count).await;
+        let _ = node.progress.wait_for(|progress| progress.view == count).await;
     }
 }
 

@@ -10,17 +10,17 @@ use record::{Admission, Descriptor, Parameters};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{State, generator, say, say_json};
+use super::{State, generator, open_store, say, say_json, wording};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Answer, Order};
 use crate::entropy::Generator;
+use crate::exit::probe;
 use crate::failure::{Failure, Kind};
+use crate::machine::Machine;
 use crate::net::connect::Connector;
 use crate::net::tor::{Mode, Tor, TorSettings};
 use crate::net::{self, Reach};
-use crate::smtp::probe;
-use crate::store::Store;
 
 /// For a service of no importance to be published and dialled.
 const REACH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -86,7 +86,8 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
             report.note("tor", Ok(tor))?;
         }
         for warning in &status.warnings {
-            report.note("node", Err(Failure::new(Kind::Network, warning)))?;
+            let says = wording::warning(warning);
+            report.note("node", Err(Failure::new(Kind::Network, says)))?;
         }
         if status.reach.reachable == Some(true) {
             report.note("onion", Ok("the node reaches itself".to_owned()))?;
@@ -94,7 +95,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     } else if let Ok(config) = &config {
         if folder.join("version").exists() {
             // Its lock, version and database; it is closed again at once.
-            let opened = Store::open(&folder).map(|_| "opens; no node runs on it".to_owned());
+            let opened = open_store(&folder).map(|_| "opens; no node runs on it".to_owned());
             report.note("state folder", opened)?;
         }
         if config.devnet.is_none() {
@@ -168,9 +169,7 @@ async fn check_tor(
     let fail = |error| Failure::new(Kind::State, error);
     let mut rng = generator()?;
     let identity = match settings.mode {
-        Mode::Manual if state.join("identity").exists() => {
-            Store::open(state)?.identity(&mut rng)?
-        }
+        Mode::Manual if state.join("identity").exists() => open_store(state)?.identity(&mut rng)?,
         Mode::Auto | Mode::Running | Mode::Own | Mode::Manual => Identity::generate(&mut rng),
     };
     let folder = tempfile::Builder::new().prefix("fog-doctor-").tempdir().map_err(fail)?;
@@ -221,8 +220,7 @@ async fn dial_oneself(
         connector,
         incoming,
         net::Beginning::default(),
-        clock,
-        rng,
+        Machine::new(clock, rng),
     )?;
     let start = clock.elapsed();
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1));

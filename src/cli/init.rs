@@ -13,12 +13,13 @@ use zeroize::Zeroizing;
 
 use super::{State, devnet, generator, network, say, say_json};
 use crate::config::DEFAULT_TOR_LISTEN;
+use crate::exit::Target;
 use crate::failure::{Failure, Kind};
+use crate::files::write_whole;
 use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
 use crate::net::tor::{SMTP_PORT, SWARM_PORT};
-use crate::smtp::Target;
-use crate::store::{Store, write_whole};
+use crate::store::Store;
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -5,14 +5,15 @@ mod doctor;
 mod init;
 mod log;
 mod network;
-mod others;
+mod orders;
 mod peers;
 mod run;
 mod send;
 mod status;
+mod wording;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::entropy::generator;
 use crate::failure::{Failure, Kind};
+use crate::store::Store;
 
 /// Anonymous mail over Tor, libp2p and Sphinx.
 #[derive(Parser)]
@@ -163,12 +165,12 @@ pub fn run() -> Result<(), Failure> {
         Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
         Command::Status { state } => runtime.block_on(status::run(state, json)),
         Command::Peers { state, views } => runtime.block_on(peers::run(state, views, json)),
-        Command::Vouch { state, onion } => runtime.block_on(others::vouch(state, onion, json)),
-        Command::Unvouch { state, onion } => runtime.block_on(others::unvouch(state, onion, json)),
-        Command::Invite { state } => runtime.block_on(others::invite(state, json)),
+        Command::Vouch { state, onion } => runtime.block_on(orders::vouch(state, onion, json)),
+        Command::Unvouch { state, onion } => runtime.block_on(orders::unvouch(state, onion, json)),
+        Command::Invite { state } => runtime.block_on(orders::invite(state, json)),
         Command::Join { state, arguments } => runtime.block_on(run::join(state, arguments, json)),
-        Command::Ban { state, onion } => runtime.block_on(others::ban(state, onion, json)),
-        Command::Unban { state, onion } => runtime.block_on(others::unban(state, onion, json)),
+        Command::Ban { state, onion } => runtime.block_on(orders::ban(state, onion, json)),
+        Command::Unban { state, onion } => runtime.block_on(orders::unban(state, onion, json)),
         Command::Doctor { state } => runtime.block_on(doctor::run(state, json)),
         Command::Network(arguments) => network::run(arguments, json),
         Command::Send(arguments) => runtime.block_on(send::run(arguments, json)),
@@ -235,6 +237,12 @@ fn say(line: &str) -> Result<(), Failure> {
 fn say_json(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value);
     say(&json.map_err(|error| Failure::new(Kind::Internal, error))?)
+}
+
+/// Opens a state folder in which a control socket can be bound.
+fn open_store(folder: &Path) -> Result<Store, Failure> {
+    crate::control::check_path(folder)?;
+    Ok(Store::open(folder)?)
 }
 
 /// Where a node keeps its state if nothing else is said.

@@ -7,10 +7,10 @@ use keys::{Identity, OnionAddress};
 use record::{Admission, Descriptor, MAX_DESCRIPTOR, Parameters};
 use serde::Serialize;
 
-use super::{generator, say, say_json};
+use super::{generator, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
-use crate::store::{Store, write_whole};
+use crate::files::write_whole;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let now = Clock::start().now();
     let mut roots: Vec<_> = root.iter().map(OnionAddress::node).collect();
     for folder in &root_of {
-        let store = Store::open(folder)?;
+        let store = open_store(folder)?;
         let identity = store.identity(&mut generator()?)?;
         store.bind(&identity.node())?;
         roots.push(identity.node());

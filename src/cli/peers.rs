@@ -1,7 +1,8 @@
 //! `fog peers`: what a running node knows of the others.
 
-use super::{State, say, say_json};
-use crate::control::{self, Answer, Order, Peer};
+use super::{State, say, say_json, wording};
+use crate::clock::Clock;
+use crate::control::{self, Answer, Order, Peer, PeerView};
 use crate::failure::{Failure, Kind};
 
 pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Failure> {
@@ -18,25 +19,27 @@ pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Fai
     if views {
         return say_views(&peers);
     }
+    let now = Clock::start().now().as_millis();
     for peer in &peers {
-        say(&line(peer))?;
+        say(&line(peer, now))?;
     }
     Ok(())
 }
 
-/// Who sees the same directory, in the hour of its newest record.
+/// Whether each node had the same directory, in the hour of its newest record.
 fn say_views(peers: &[Peer]) -> Result<(), Failure> {
     for peer in peers {
-        say(&format!("{}  {}", peer.onion, peer.view))?;
+        say(&format!("{}  {}", peer.onion, wording::view(peer.view)))?;
     }
-    let count = |view: &str| peers.iter().filter(|peer| peer.view == view).count();
-    let (same, other, unknown) = (count("same"), count("other"), count("unknown"));
+    let count = |view: PeerView| peers.iter().filter(|peer| peer.view == view).count();
+    let (same, other, unknown) =
+        (count(PeerView::Same), count(PeerView::Other), count(PeerView::Unknown));
     say(&format!(
         "{same} have the same directory as this node, {other} another, of {unknown} it is not known yet"
     ))
 }
 
-fn line(peer: &Peer) -> String {
+fn line(peer: &Peer, now: u64) -> String {
     let epochs = match (peer.epochs.first(), peer.epochs.last()) {
         (Some(first), Some(last)) => format!("{first}-{last}"),
         _ => "none".to_owned(),
@@ -44,12 +47,14 @@ fn line(peer: &Peer) -> String {
     let linked = if peer.linked { "linked" } else { "not linked" };
     let score = peer.score.filter(|score| *score < 0.0);
     let score = score.map_or(String::new(), |score| format!("misbehaves ({score:.1})  "));
-    let usable = peer.unusable.as_deref().unwrap_or("usable");
+    let unusable = peer.unusable.as_ref().map(|used| wording::node_use(used, now));
+    let usable = unusable.unwrap_or("usable".to_owned());
+    let roles: Vec<_> = peer.roles.iter().map(|role| wording::role(*role)).collect();
     let contact = if peer.contact.is_empty() { "no contact" } else { &peer.contact };
     format!(
         "{}  {}  epochs {epochs}  record {} s old  {linked}  {score}{usable}  {contact}",
         peer.onion,
-        peer.roles.join("+"),
+        roles.join("+"),
         peer.record_age_ms / 1000,
     )
 }

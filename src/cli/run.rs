@@ -3,18 +3,20 @@
 use clap::Args;
 use keys::OnionAddress;
 use record::Descriptor;
+use remailer::Invite;
 use serde::Serialize;
 
-use super::{Interrupted, State, generator, log, say, say_json};
+use super::{Interrupted, State, generator, log, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::{Carrier, Node, Settings};
+use crate::exit::ExitSettings;
 use crate::failure::{Failure, Kind};
-use crate::invite::Invite;
+use crate::files::write_whole;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::fetch_descriptor;
 use crate::net::tor::Tor;
-use crate::store::{List, Store, write_whole};
+use crate::store::{List, Store};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -43,7 +45,7 @@ pub(super) async fn join(state: State, arguments: Joining, json: bool) -> Result
     })?;
     let bootstrap = vec![invite.inviter];
     {
-        let store = Store::open(&state.folder())?;
+        let store = open_store(&state.folder())?;
         store.keep_list(List::Invite, &[invite])?;
     }
     run(state, Arguments { bootstrap, as_root: arguments.as_root }, json).await
@@ -95,7 +97,7 @@ fn read_config(
     if state.config.is_some() || file.exists() || bootstrap.is_empty() {
         return Ok((Config::read(&file)?, None));
     }
-    let store = Store::open(&state.folder())?;
+    let store = open_store(&state.folder())?;
     let bootstrap: Vec<_> = bootstrap.iter().map(ToString::to_string).collect();
     let text = format!("[network]\nbootstrap = {}\n", toml::Value::from(bootstrap));
     write_whole(&file, text.as_bytes())
@@ -109,7 +111,7 @@ async fn start(
     store: Option<Store>,
 ) -> Result<(Node, String), Failure> {
     let clock = Clock::start();
-    let open = || store.map_or_else(|| Store::open(&state.folder()), Ok);
+    let open = || store.map_or_else(|| open_store(&state.folder()), Ok);
     let (carrier, descriptor, store) = match config.devnet.clone() {
         Some(path) => {
             let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
@@ -136,9 +138,11 @@ async fn start(
         contact: config.contact,
         family: config.family.iter().map(OnionAddress::node).collect(),
         smtp: config.listen,
-        deliver: config.deliver,
-        domains: config.domains,
-        anonymous: config.from,
+        exit: config.deliver.map(|target| ExitSettings {
+            target,
+            domains: config.domains,
+            anonymous: config.from,
+        }),
     };
     Ok((Node::start(settings, clock).await?, network))
 }

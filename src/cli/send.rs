@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{say, say_json};
 use crate::clock::Clock;
+use crate::exit::submit;
 use crate::failure::{Failure, Kind};
-use crate::smtp::submit;
 
 /// More than any node takes; a file is not read beyond it.
 const MAX_FILE: u64 = 64 << 20;

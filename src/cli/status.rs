@@ -1,6 +1,6 @@
 //! `fog status`: how a running node is, what needs its operator first.
 
-use super::{State, say, say_json};
+use super::{State, say, say_json, wording};
 use crate::clock::Clock;
 use crate::control::{self, Answer, Order, Status};
 use crate::failure::{Failure, Kind};
@@ -25,11 +25,12 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         let remedy = failure.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         format!("WARNING  no Tor: {failure}{remedy}")
     });
-    let warnings = status.warnings.iter().map(|warning| format!("WARNING  {warning}"));
+    let warnings =
+        status.warnings.iter().map(|warning| format!("WARNING  {}", wording::warning(warning)));
     let mut lines: Vec<_> = no_tor.into_iter().chain(warnings).collect();
     let usable = match &status.unusable {
         None => "yes, mail is taken".to_owned(),
-        Some(why) => format!("no, {why}"),
+        Some(why) => format!("no, {}", wording::no_mail(*why)),
     };
     let view = status.view.map_or("none".to_owned(), |view| {
         let age = clock.now().as_millis().saturating_sub(view.taken_ms);
@@ -43,6 +44,10 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         Some(true) => format!("reachable{since}"),
         Some(false) => format!("unreachable{since}"),
     };
+    let now = clock.now().as_millis();
+    let standing = status.standing.as_ref();
+    let standing = standing
+        .map_or("not in the directory yet".to_owned(), |standing| wording::node_use(standing, now));
     if let Some(tor) = &status.tor {
         lines.push(format!("tor      {tor}"));
     }
@@ -52,7 +57,7 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         format!("epoch    {}, ends in {} s", status.epoch, seconds(status.epoch_ends_in_ms)),
         format!("usable   {usable}"),
         format!("peers    {reach}"),
-        format!("standing {}", status.standing.as_deref().unwrap_or("not in the directory yet")),
+        format!("standing {}", standing),
         format!("known    {} nodes, {} linked", status.known, status.linked),
         format!("view     {view}"),
         format!(

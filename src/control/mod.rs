@@ -1,9 +1,12 @@
 //! The local control socket: one JSON line in, one JSON line out, closed.
 //!
-//! It answers who may read the state folder, and nobody else: the socket is 0600 in a folder of 0700.
+//! It answers users that may read the state folder, and nobody else: the socket is 0600 in a folder of
+//! 0700.
 //! A request has at most 64 KiB and two seconds; sixteen callers are served at once.
 
-use std::collections::BTreeMap;
+mod counts;
+mod status;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -18,6 +21,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::failure::{Failure, Kind};
+pub use counts::named;
+pub use status::{
+    Held, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus, Status,
+    ViewStatus, Warning,
+};
 
 const MAX_REQUEST: u64 = 64 * 1024;
 const MAX_CALLERS: usize = 16;
@@ -37,21 +45,21 @@ pub struct Request {
     pub order: Order,
 }
 
-/// The orders.
+/// The orders. Nodes are named by their onion addresses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// How the node is.
+    /// Tell how the node is.
     Status,
-    /// What it knows of the others.
+    /// Tell what it knows of the others.
     Peers,
     /// Vouch for a node.
     Vouch(String),
     /// Take a vouch back.
     Unvouch(String),
-    /// Leave a node out of this node's routes.
+    /// Avoid a node in this node's own routes.
     Ban(String),
-    /// Let it in again.
+    /// Stop avoiding it.
     Unban(String),
     /// Make an invite.
     Invite,
@@ -69,97 +77,6 @@ pub enum Answer {
     Done(String),
     /// To what is no request.
     Error(String),
-}
-
-/// How a node is. No secret and nothing of any mail.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// What needs its operator, most urgent first.
-    pub warnings: Vec<String>,
-    /// Its onion address.
-    pub onion: String,
-    /// The network id.
-    pub network: String,
-    /// The present epoch.
-    pub epoch: u32,
-    /// Milliseconds to its end.
-    pub epoch_ends_in_ms: u64,
-    /// Why mail is not taken; none if it is.
-    pub unusable: Option<String>,
-    /// Whether peers can reach it.
-    pub reach: ReachStatus,
-    /// Which Tor it uses; none while there is none, and in a devnet without.
-    pub tor: Option<String>,
-    /// Why there is no Tor.
-    pub tor_failure: Option<Failure>,
-    /// How this node stands in the hour's view; none before it has a record that is settled.
-    pub standing: Option<String>,
-    /// Nodes known.
-    pub known: usize,
-    /// Nodes linked.
-    pub linked: usize,
-    /// The view that routes come from.
-    pub view: Option<ViewStatus>,
-    /// What is held.
-    pub held: Held,
-    /// Counts by name: what came, what left, what was refused or dropped, and why.
-    pub counts: BTreeMap<String, u64>,
-}
-
-/// Whether peers can reach a node, by its own dials to itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReachStatus {
-    /// Whether they can; none before the first dial.
-    pub reachable: Option<bool>,
-    /// Since when, Unix milliseconds.
-    pub since_ms: Option<u64>,
-    /// Why not.
-    pub why: Option<String>,
-}
-
-/// A view.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct ViewStatus {
-    /// Nodes in it.
-    pub nodes: usize,
-    /// When it was taken, Unix milliseconds.
-    pub taken_ms: u64,
-}
-
-/// What a node holds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Held {
-    /// Packets in the mix.
-    pub mixing: usize,
-    /// Its own packets that wait for their tick.
-    pub waiting: usize,
-    /// Messages being delivered.
-    pub delivering: usize,
-}
-
-/// What a node knows of another.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its onion address.
-    pub onion: String,
-    /// How to reach its operator, as it says.
-    pub contact: String,
-    /// What it does: `relay`, `exit`.
-    pub roles: Vec<String>,
-    /// Epochs whose keys are known.
-    pub epochs: Vec<u32>,
-    /// Milliseconds since its record was published.
-    pub record_age_ms: u64,
-    /// Whether there is a link to it.
-    pub linked: bool,
-    /// Its gossip score while linked; below zero it has misbehaved.
-    pub score: Option<f64>,
-    /// Whether its directory is the same as this node's: `same`, `other` or `unknown`.
-    pub view: String,
-    /// Who vouches for it.
-    pub vouchers: Vec<String>,
-    /// Why no route goes through it; none if routes may.
-    pub unusable: Option<String>,
 }
 
 /// An order on its way to the driver.

@@ -3,29 +3,31 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use keys::{NodeId, OnionAddress};
-use mail::Mailbox;
-use record::{Descriptor, Domains, ExitPolicy};
-use remailer::{Remailer, Setup};
-use sphinx::EpochKeys;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use keys::{Identity, NodeId, OnionAddress};
+use record::Descriptor;
+use remailer::{ExitOffer, InvitesKept, Remailer, Setup};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::offers::{first_offer, keep_probing};
-use super::{
-    DELIVERIES_AT_ONCE, Driver, Inputs, Net, OPENED, QUESTIONS, keep_tags, open_packets,
-    processors, wait_for_catch_up,
-};
+use super::asked::Asked;
+use super::work::Work;
+use super::{Driver, Inputs, Net, Troubles};
 use crate::clock::Clock;
-use crate::control::{self, Call};
-use crate::entropy::{Generator, generator};
+use crate::control;
+use crate::entropy::generator;
+use crate::exit::{Exit, ExitInputs, ExitSettings};
 use crate::failure::{Failure, Kind};
-use crate::invite::{Invite, Invites};
+use crate::ingress;
+use crate::machine::Machine;
 use crate::net::connect::{Connector, DevnetFolder};
+use crate::net::incoming::Incoming;
 use crate::net::tor::Tor;
 use crate::net::{self, Beginning, Links};
-use crate::smtp::{Question, Target, listen};
 use crate::store::{List, Store};
+
+/// Questions of sessions, and calls of operators, that wait for the loop.
+const QUESTIONS: usize = 64;
 
 /// How onion addresses are reached.
 pub enum Carrier {
@@ -51,12 +53,8 @@ pub struct Settings {
     pub family: Vec<NodeId>,
     /// Where it takes submissions, on loopback.
     pub smtp: SocketAddr,
-    /// Where it delivers, if it is an exit.
-    pub deliver: Option<Target>,
-    /// To which recipient domains.
-    pub domains: Domains,
-    /// The From of mail whose sender did not ask for another.
-    pub anonymous: Mailbox,
+    /// What it delivers, if it is an exit.
+    pub exit: Option<ExitSettings>,
 }
 
 /// A running node.
@@ -65,10 +63,19 @@ pub struct Node {
     pub onion: OnionAddress,
     /// Where it takes submissions.
     pub smtp: SocketAddr,
-    /// Nodes in its view, and nodes linked.
-    pub progress: watch::Receiver<(usize, usize)>,
+    /// How far it has got.
+    pub progress: watch::Receiver<Progress>,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
+}
+
+/// How far a node has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Nodes in its view.
+    pub view: usize,
+    /// Nodes linked.
+    pub linked: usize,
 }
 
 impl Node {
@@ -77,99 +84,75 @@ impl Node {
     /// # Errors
     /// If its state, its ports or its network cannot be had.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, Failure> {
-        let mut rng = generator()?;
-        let store = settings.store;
-        let identity = store.identity(&mut rng)?;
+        let Settings { store, descriptor, bootstrap, contact, family, .. } = settings;
+        let mut machine = Machine::new(clock, generator()?);
+        let identity = store.identity(&mut machine.rng)?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
-        let network = settings.descriptor.id();
-        let mut exit = match &settings.deliver {
-            Some(target) => Some(first_offer(target, &settings.anonymous, clock).await),
-            None => None,
-        };
-        let probed = exit.as_ref().map(|exit| exit.policy.clone());
-        if let Some(exit) = &mut exit {
-            exit.policy.domains = settings.domains.clone();
-        }
-
+        let (exit, exit_inputs) = start_exit(settings.exit, &machine).await;
+        let carried = Carried::open(settings.carrier, &onion).await?;
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
-        let no_port = |error| Failure::new(Kind::Port, format!("the swarm's listener: {error}"));
-        let (connector, incoming, from_onion, tor) = match settings.carrier {
-            Carrier::Devnet(folder) => {
-                let incoming = folder.listen(&onion).await.map_err(no_port)?;
-                (Connector::Devnet(folder), incoming, None, None)
-            }
-            Carrier::Tor(mut tor) => {
-                let (incoming, from_onion) = tor.listen().await.map_err(no_port)?;
-                (Connector::Tor(tor.connector()), incoming, from_onion, Some(tor))
-            }
-        };
-        let smtp = listen(settings.smtp, from_onion, questions_in, clock).await?;
+        let smtp = ingress::listen(settings.smtp, carried.smtp, questions_in, clock).await?;
         store.bind(&identity.node())?;
-        store.pin_network(&settings.descriptor)?;
+        store.pin_network(&descriptor)?;
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = control::listen(store.folder(), calls_in)?;
         let chosen: Vec<OnionAddress> = store.list(List::Peers)?;
-        let net = net::spawn(
-            &identity,
-            &settings.descriptor,
-            connector,
-            incoming,
-            Beginning {
-                bootstrap: settings.bootstrap.clone(),
-                chosen: chosen.iter().map(OnionAddress::node).collect(),
-            },
-            clock,
-            rng,
-        )?;
-        if let Some(tor) = &tor {
+        let chosen = chosen.iter().map(OnionAddress::node).collect();
+        let beginning = Beginning { bootstrap: bootstrap.clone(), chosen };
+        let (connector, swarm) = (carried.connector, carried.swarm);
+        let runs_on = machine.clone();
+        let net = net::spawn(&identity, &descriptor, connector, swarm, beginning, runs_on)?;
+        if let Some(tor) = &carried.tor {
             tor.serve(&identity, smtp).await?;
         }
+        let offer = exit.as_ref().map(Exit::offer);
+        let setup = setup(&store, identity, descriptor, offer, &bootstrap)?;
+        let setup = Setup { contact, family, ..setup };
+        let remailer = Remailer::new(setup, clock.now(), &mut machine.rng);
 
-        let (offers_in, offers) = mpsc::channel(1);
-        if let Some(target) = settings.deliver.clone() {
-            tokio::spawn(keep_probing(target, clock, offers_in));
-        }
-        let statements = store.statements();
-        let banned: Vec<OnionAddress> = store.list(List::Banned)?;
-        let banned: BTreeSet<_> = banned.iter().map(OnionAddress::node).collect();
-        let hour = settings.descriptor.parameters().schedule().hour();
-        let setup = Setup {
-            identity,
-            descriptor: Arc::new(settings.descriptor),
-            exit,
-            contact: settings.contact,
-            family: settings.family,
-            epochs: store.epochs()?,
-            past: store.past(&onion.node())?,
-            first_record_after: wait_for_catch_up(&settings.bootstrap, &statements, hour),
-            statements,
-            banned: banned.clone(),
-        };
-        let remailer = Remailer::new(setup, clock.now(), &mut rng);
-        Ok(Parts {
-            remailer,
-            banned,
-            invites: Invites::new(store.list(List::Invites)?),
-            invite: store.list(List::Invite)?.pop(),
-            store,
-            clock,
-            rng,
-            onion,
-            network: network.to_string(),
-            smtp,
-            target: settings.deliver,
-            anonymous: settings.anonymous,
-            domains: settings.domains,
-            offered: probed,
-            net,
-            tor,
-            socket,
-            questions,
+        let keeper = store.tags();
+        let (work, done, keeping) = Work::start(machine.clone(), net.packets, keeper);
+        let (progress_in, progress) = watch::channel(Progress::default());
+        let (stop, stopped) = oneshot::channel();
+        let inputs = Inputs {
+            stopped,
+            done,
+            exit: exit_inputs,
+            failures: net.failures,
             calls,
-            offers,
-        }
-        .drive())
+            questions,
+            events: net.events,
+            links: net.links,
+            reach: net.reach.clone(),
+            chosen: net.chosen,
+        };
+        let tor = carried.tor;
+        let driver = Driver {
+            remailer,
+            store,
+            machine,
+            net: Net {
+                orders: net.orders,
+                queues: net.queues,
+                scores: net.scores,
+                reach: net.reach,
+                tor: tor.as_ref().map(Tor::state),
+            },
+            exit,
+            work,
+            asked: Asked::default(),
+            progress: progress_in,
+            linked: Links::default(),
+            troubles: Troubles::default(),
+        };
+        let ending = Ending { keeping, swarm: net.task, tor, socket };
+        let task = tokio::spawn(async move {
+            let ended = driver.run(inputs).await;
+            ending.wait().await;
+            ended
+        });
+        Ok(Self { onion, smtp, progress, stop, task })
     }
 
     /// Stops it and waits until everything is written.
@@ -188,107 +171,92 @@ impl Node {
     }
 }
 
-/// All that a running node is made of.
-struct Parts {
-    remailer: Remailer,
-    banned: BTreeSet<NodeId>,
-    invites: Invites,
-    invite: Option<Invite>,
-    store: Store,
-    clock: Clock,
-    rng: Generator,
-    onion: OnionAddress,
-    network: String,
-    smtp: SocketAddr,
-    target: Option<Target>,
-    anonymous: Mailbox,
-    domains: Domains,
-    offered: Option<ExitPolicy>,
-    net: net::Handle,
-    tor: Option<Tor>,
-    socket: control::Socket,
-    questions: mpsc::Receiver<Question>,
-    calls: mpsc::Receiver<Call>,
-    offers: mpsc::Receiver<Option<ExitPolicy>>,
+async fn start_exit(
+    settings: Option<ExitSettings>,
+    machine: &Machine,
+) -> (Option<Exit>, ExitInputs) {
+    match settings {
+        Some(settings) => {
+            let (exit, inputs) = Exit::start(settings, machine.clone()).await;
+            (Some(exit), inputs)
+        }
+        None => (None, ExitInputs::none()),
+    }
 }
 
-impl Parts {
-    /// Sets the loop going.
-    fn drive(self) -> Node {
-        let net = self.net;
-        let (opened_in, opened) = mpsc::channel(OPENED);
-        let (keys, keys_out) = watch::channel(EpochKeys::default());
-        let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
-        let (sealed_in, sealed) = mpsc::channel(OPENED);
-        let (tags, tag_orders) = mpsc::unbounded_channel();
-        let (kept_in, kept) = mpsc::channel(OPENED);
-        let keeper = self.store.tags();
-        let keeping = tokio::task::spawn_blocking(move || keep_tags(keeper, tag_orders, &kept_in));
-        let (progress_in, progress) = watch::channel((0, 0));
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(open_packets(net.packets, keys_out, opened_in));
-        let driver = Driver {
-            remailer: self.remailer,
-            store: self.store,
-            clock: self.clock,
-            rng: self.rng,
-            network: self.network,
-            target: self.target,
-            anonymous: self.anonymous,
-            net: Net {
-                orders: net.orders,
-                queues: net.queues,
-                links: net.links.clone(),
-                scores: net.scores,
-                reach: net.reach.clone(),
-                tor: self.tor.as_ref().map(Tor::state),
-            },
-            keys,
-            outcomes: outcomes_in,
-            conversations: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
-            sealed: sealed_in,
-            sealers: Arc::new(Semaphore::new(processors())),
-            progress: progress_in,
-            linked: Links::default(),
-            to_ask: BTreeSet::new(),
-            tags,
-            banned: self.banned,
-            invites: self.invites,
-            invite: self.invite,
-            invite_refused: false,
-            domains: self.domains,
-            offered: self.offered,
-            next_server_is_down: false,
-            unkept: 0,
-        };
-        let inputs = Inputs {
-            stopped,
-            opened,
-            kept,
-            outcomes,
-            sealed,
-            failures: net.failures,
-            offers: self.offers,
-            calls: self.calls,
-            questions: self.questions,
-            events: net.events,
-            links: net.links,
-            reach: net.reach,
-            chosen: net.chosen,
-        };
-        let (swarm, tor, socket) = (net.task, self.tor, self.socket);
-        let task = tokio::spawn(async move {
-            let ended = driver.run(inputs).await;
-            // Its thread has the database open.
-            let _ = keeping.await;
-            // The driver's ends are closed now; the swarm takes its address back.
-            let _ = swarm.await;
-            if let Some(tor) = tor {
-                tor.stop().await;
+/// Where streams arrive, and what dials.
+struct Carried {
+    connector: Connector,
+    swarm: Incoming,
+    /// Submissions through the onion service, if they do not come to the usual listener.
+    smtp: Option<Incoming>,
+    tor: Option<Tor>,
+}
+
+impl Carried {
+    async fn open(carrier: Carrier, onion: &OnionAddress) -> Result<Self, Failure> {
+        let no_port = |error| Failure::new(Kind::Port, format!("the swarm's listener: {error}"));
+        Ok(match carrier {
+            Carrier::Devnet(folder) => {
+                let swarm = folder.listen(onion).await.map_err(no_port)?;
+                Self { connector: Connector::Devnet(folder), swarm, smtp: None, tor: None }
             }
-            drop(socket);
-            ended
-        });
-        Node { onion: self.onion, smtp: self.smtp, progress, stop, task }
+            Carrier::Tor(mut tor) => {
+                let (swarm, smtp) = tor.listen().await.map_err(no_port)?;
+                let connector = Connector::Tor(tor.connector());
+                Self { connector, swarm, smtp, tor: Some(tor) }
+            }
+        })
+    }
+}
+
+/// What the state folder says of a node.
+fn setup(
+    store: &Store,
+    identity: Identity,
+    descriptor: Descriptor,
+    exit: Option<ExitOffer>,
+    bootstrap: &[OnionAddress],
+) -> Result<Setup, Failure> {
+    let banned: Vec<OnionAddress> = store.list(List::Banned)?;
+    let banned: BTreeSet<_> = banned.iter().map(OnionAddress::node).collect();
+    let statements = store.statements();
+    let hour = descriptor.parameters().schedule().hour();
+    // The first node of a network, at its first start, has nobody to ask.
+    let is_first = bootstrap.is_empty() && statements.is_empty();
+    Ok(Setup {
+        exit,
+        epochs: store.epochs()?,
+        past: store.past(&identity.node())?,
+        first_record_after: if is_first { Duration::ZERO } else { hour / 60 },
+        statements,
+        banned,
+        invites: InvitesKept {
+            open: store.list(List::Invites)?,
+            given: store.list(List::Invite)?.pop(),
+        },
+        ..Setup::new(identity, Arc::new(descriptor))
+    })
+}
+
+/// What has to end after the loop, in this order.
+struct Ending {
+    /// The thread that has the database open.
+    keeping: tokio::task::JoinHandle<()>,
+    /// The swarm, which takes its address back.
+    swarm: tokio::task::JoinHandle<()>,
+    tor: Option<Tor>,
+    socket: control::Socket,
+}
+
+impl Ending {
+    async fn wait(self) {
+        // They err only if they have panicked.
+        let _ = self.keeping.await;
+        let _ = self.swarm.await;
+        if let Some(tor) = self.tor {
+            tor.stop().await;
+        }
+        drop(self.socket);
     }
 }

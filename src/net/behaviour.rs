@@ -20,11 +20,11 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId, ping};
 use record::MAX_DESCRIPTOR;
+use remailer::TOKEN_LEN;
 
 use super::gossip::Gossip;
 use super::onion;
 use crate::clock::Clock;
-use crate::invite::TOKEN_LEN;
 
 const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/2");
 /// Answers an empty request with the network's signed descriptor.
@@ -40,8 +40,8 @@ const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
 /// More than a few circuits of callers can fill who say nothing: see the onion service's stream limit.
 const MAX_PENDING_INCOMING: u32 = 256;
-/// The answer to a token that was good: whoever showed it is vouched for now.
-pub const INVITED: u8 = 1;
+/// The answer to a token that was good: its bearer is vouched for now.
+pub(super) const INVITED: u8 = 1;
 
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -273,7 +273,7 @@ mod tests {
         ] {
             assert!(built.contains(limit), "{limit}: {built}");
         }
-        const { assert!(crate::net::swarm::MAX_STREAMS <= 32) };
+        const { assert!(crate::net::transport::MAX_STREAMS <= 32) };
     }
 
     #[tokio::test]

@@ -9,10 +9,10 @@ use record::Descriptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::tor::circuits::Incoming;
+use super::incoming::Incoming;
 use super::tor::socks::Purpose;
 use super::tor::{TorConnector, TorState};
-use crate::store::write_whole;
+use crate::files::write_whole;
 
 /// Dials onion addresses.
 #[derive(Clone)]

@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::behaviour::{Addresses, DescriptorCodec, descriptor_exchange};
 use super::connect::Connector;
+use super::dialling::dial_failed;
 use super::onion;
-use super::swarm::{dial_failed, transport};
 use super::tor::socks::{DialFailed, Purpose, Retry};
-use super::transport::OnionTransport;
+use super::transport::{OnionTransport, transport};
 use crate::failure::{Failure, Kind};
 
 /// A bootstrap that has just been started is found by others after some seconds; one that is not found

@@ -7,37 +7,29 @@
 
 mod behaviour;
 pub mod connect;
-#[cfg(test)]
-mod equivocation;
-#[cfg(test)]
-mod floods;
+mod dialling;
 mod gossip;
-#[cfg(test)]
-mod hostile;
+mod handle;
+pub(crate) mod incoming;
 mod join;
 mod links;
 mod meters;
 mod onion;
 mod packets;
-#[cfg(test)]
-mod raw;
 mod reach;
-#[cfg(test)]
-mod scale;
 mod statements;
 mod swarm;
-#[cfg(test)]
-mod tap;
 #[cfg(test)]
 mod tests;
 pub mod tor;
 mod transport;
+mod verify;
 mod waiting;
-#[cfg(test)]
-mod world;
+mod wanted;
 
-pub use behaviour::INVITED;
+pub use handle::{Beginning, Event, Handle, Judged, Order};
 pub use join::fetch_descriptor;
+pub use links::{Links, Scores};
 pub use packets::{Outgoing, PacketQueues, SendFailed};
 pub use reach::{Reach, Unreachable};
-pub use swarm::{Beginning, Event, Handle, Links, Order, Scores, spawn};
+pub use swarm::spawn;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
@@ -18,8 +19,8 @@ use sphinx::{Packet, SizeClass};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
+use super::links::Links;
 use super::onion;
-use super::swarm::Links;
 use crate::clock::Clock;
 
 pub(crate) const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1");
@@ -60,6 +61,7 @@ pub enum SendFailed {
 pub struct Outgoing {
     packet: Packet,
     until: Time,
+    since: Time,
     _room: [OwnedSemaphorePermit; 2],
 }
 
@@ -72,6 +74,18 @@ pub struct PacketQueues {
     links: watch::Receiver<Links>,
     room: Arc<Semaphore>,
     room_for_unlinked: Arc<Semaphore>,
+    slowest: Slowest,
+}
+
+/// The longest time between the order to send a packet and its receipt, in milliseconds.
+#[derive(Clone, Default)]
+struct Slowest(Arc<AtomicU64>);
+
+impl Slowest {
+    fn note(&self, took: Duration) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.0.fetch_max(millis, Ordering::Relaxed);
+    }
 }
 
 struct Queue {
@@ -90,7 +104,16 @@ impl PacketQueues {
     ) -> Self {
         let room_for_unlinked = Arc::new(Semaphore::new(MAX_UNLINKED_KIB_IN_ALL));
         let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
-        Self { control, clock, failures, peers: BTreeMap::new(), links, room, room_for_unlinked }
+        Self {
+            control,
+            clock,
+            failures,
+            peers: BTreeMap::new(),
+            links,
+            room,
+            room_for_unlinked,
+            slowest: Slowest::default(),
+        }
     }
 
     /// Queues a packet.
@@ -109,6 +132,7 @@ impl PacketQueues {
                 links: self.links.clone(),
                 queued,
                 kept: VecDeque::new(),
+                slowest: self.slowest.clone(),
             };
             tokio::spawn(sender.run());
             let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB));
@@ -119,7 +143,7 @@ impl PacketQueues {
             let taken = Arc::clone(room).try_acquire_many_owned(kib);
             taken.map_err(|_| SendFailed::QueueFull)
         };
-        // Who was linked will be again, when its Tor or ours is back.
+        // A peer that was linked before will be linked again once its Tor, or ours, is back.
         queue.was_linked |= self.links.borrow().contains(&to);
         let queued = MAX_QUEUED_KIB.saturating_sub(queue.room.available_permits());
         if !queue.was_linked
@@ -129,8 +153,14 @@ impl PacketQueues {
         }
         let all = if queue.was_linked { &self.room } else { &self.room_for_unlinked };
         let _room = [take(all)?, take(&queue.room)?];
-        let outgoing = Outgoing { packet, until, _room };
+        let outgoing = Outgoing { packet, until, since: self.clock.now(), _room };
         queue.packets.try_send(outgoing).map_err(|_| SendFailed::QueueFull)
+    }
+
+    /// The longest time between the order to send a packet and its receipt.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        Duration::from_millis(self.slowest.0.load(Ordering::Relaxed))
     }
 
     /// Forgets the queue to a peer that is no longer known; what is under way ends by itself.
@@ -149,6 +179,7 @@ struct Sender {
     queued: mpsc::Receiver<Outgoing>,
     /// Taken from the queue and not yet answered for.
     kept: VecDeque<Outgoing>,
+    slowest: Slowest,
 }
 
 impl Sender {
@@ -225,7 +256,9 @@ impl Sender {
                     if !matches!(read, Ok(Ok(1))) || receipt != [TAKEN] {
                         return Ok(answered);
                     }
-                    self.kept.pop_front();
+                    if let Some(taken) = self.kept.pop_front() {
+                        self.slowest.note(self.clock.now().since(taken.since));
+                    }
                     sent -= 1;
                     answered += 1;
                 }

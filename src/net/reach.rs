@@ -11,17 +11,18 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::{DialOpts, PortUse, Transport as _};
 use libp2p::identity::Keypair;
 use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
 use super::onion;
-use super::swarm;
 use super::tor::TorState;
 use super::tor::socks::{DialFailed, Purpose};
-use super::transport::OnionTransport;
+use super::transport::{OnionTransport, transport};
 use crate::clock::Clock;
 use crate::entropy::Generator;
+use crate::machine::Machine;
 
 const LOOK_EVERY: Duration = Duration::from_secs(180);
 /// After the first failure; twice as long after each further one.
@@ -58,7 +59,8 @@ pub enum Reach {
 }
 
 /// Why a node does not reach itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum Unreachable {
     /// The dial failed.
     #[error("{0}")]
@@ -79,18 +81,32 @@ pub enum Unreachable {
 
 /// What looks, now and then, for as long as the node runs.
 pub(super) struct Lookout {
-    pub(super) keypair: Keypair,
-    pub(super) own: OnionAddress,
-    pub(super) connector: Connector,
+    keypair: Keypair,
+    own: OnionAddress,
+    connector: Connector,
     /// The swarm's word that it was dialled by itself.
-    pub(super) echoes: mpsc::Receiver<()>,
-    pub(super) clock: Clock,
-    pub(super) rng: Generator,
-    pub(super) reach: watch::Sender<Reach>,
+    echoes: mpsc::Receiver<()>,
+    clock: Clock,
+    rng: Generator,
+    reach: watch::Sender<Reach>,
 }
 
 impl Lookout {
-    pub(super) async fn run(mut self) {
+    /// Starts looking. Returns what it finds, and where the swarm says that it was dialled by itself.
+    pub(super) fn start(
+        keypair: Keypair,
+        own: OnionAddress,
+        connector: Connector,
+        machine: &Machine,
+    ) -> (watch::Receiver<Reach>, mpsc::Sender<()>) {
+        let (reach, found) = watch::channel(Reach::default());
+        let (echoes_in, echoes) = mpsc::channel(1);
+        let (clock, rng) = (machine.clock, machine.rng);
+        tokio::spawn(Self { keypair, own, connector, echoes, clock, rng, reach }.run());
+        (found, echoes_in)
+    }
+
+    async fn run(mut self) {
         let mut tor = self.connector.tor_state();
         let mut failures = 0;
         while !self.reach.is_closed() {
@@ -148,11 +164,11 @@ impl Lookout {
         while self.echoes.try_recv().is_ok() {}
         let dial = async {
             let carrier = OnionTransport::dialling(self.connector.clone(), Purpose::Reach);
-            let transport = swarm::transport(&self.keypair, carrier);
-            let mut transport = transport.map_err(io::Error::other)?;
+            let upgraded = transport(&self.keypair, carrier);
+            let mut upgraded = upgraded.map_err(io::Error::other)?;
             let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
             let address = onion::multiaddr(&self.own);
-            transport.dial(address, options).map_err(io::Error::other)?.await
+            upgraded.dial(address, options).map_err(io::Error::other)?.await
         };
         let dialled = timeout(DIAL_TIMEOUT, dial).await.map_err(|_| Unreachable::NoAnswer)?;
         let (peer, _connection) = dialled.map_err(|error| match DialFailed::find(&error) {

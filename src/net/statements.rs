@@ -1,112 +1,149 @@
-//! Statements on their way between peers and the driver: metered, verified on threads of their own, judged;
-//! and the questions and answers of reconciliation.
+//! Statements on their way between peers and the driver: metered, verified elsewhere, judged; and the
+//! questions and answers of reconciliation and of invites.
 //!
 //! ```text
-//! gossip -> meter -> Waiting -> check (a thread) -> Event::Statement -> judge -> gossip
-//! answer ----------> answers -> check (a thread) -> Event::SyncAnswer
+//! gossip -> meter -> Waiting -> Work::check -> Event::Statement -> judge -> gossip
+//! answer ----------> answers -> Work::check -> Event::SyncAnswer
 //! ```
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::time::Duration;
 
-use directory::{Answer, Request};
+use directory::Request;
 use keys::{NetworkId, NodeId};
-use libp2p::gossipsub::{self, MessageAcceptance, PublishError};
-use libp2p::request_response;
-use record::Statement;
-use remailer::Judgement;
-use tokio::sync::{Semaphore, mpsc};
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError};
+use libp2p::{PeerId, Swarm, request_response};
+use remailer::{InviteAnswer, Judgement};
+use tokio::sync::mpsc;
 
-use super::gossip::Said;
-use super::meters::Allowance;
+use super::behaviour::{Behaviour, INVITED};
+use super::gossip::{Said, topic};
+use super::handle::{Event, Judged};
+use super::meters::{Allowance, Meters};
 use super::onion;
-use super::swarm::{Event, Judged, Task};
+use super::verify::Work;
 
-/// Octets to verify.
-pub(super) enum Work {
-    Statement { octets: Vec<u8>, judged: Judged },
-    Answer { peer: NodeId, octets: Vec<u8> },
-}
+/// Statements of one's own that wait for somebody to tell: beyond it the oldest goes.
+const MAX_ANNOUNCEMENTS: usize = 64;
 
-/// Verifies on as many threads as there are processors, and no more than the driver keeps up with.
-pub(super) async fn check(
-    mut work: mpsc::Receiver<Work>,
-    network: NetworkId,
+/// Statements that wait for something.
+pub(super) struct Statements {
+    topic: IdentTopic,
+    /// For a peer to hear them.
+    announcements: VecDeque<Vec<u8>>,
+    /// To be verified.
+    waiting: super::waiting::Waiting<Work>,
+    /// Answers to be verified: one of each peer that is being asked.
+    answers: VecDeque<Work>,
+    meters: Meters,
     events: mpsc::Sender<Event>,
-) {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let turns = Arc::new(Semaphore::new(processors));
-    while let Some(work) = work.recv().await {
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
-        let events = events.clone();
-        tokio::task::spawn_blocking(move || {
-            let event = match work {
-                Work::Statement { octets, judged } => {
-                    Event::Statement { checked: Statement::check(&octets, &network), judged }
-                }
-                Work::Answer { peer, octets } => match Answer::check(&octets, &network) {
-                    Ok(answer) => Event::SyncAnswer { peer, answer },
-                    Err(_) => Event::SyncFailed(peer),
-                },
-            };
-            // The driver is gone only when the node is.
-            let _ = events.blocking_send(event);
-            drop(turn);
-        });
-    }
 }
 
-impl Task {
-    pub(super) fn gossip_event(&mut self, event: Said) {
+/// A peer that broke a bound: it is hung up on.
+#[must_use]
+pub(super) struct Broken(pub(super) PeerId);
+
+impl Statements {
+    pub(super) fn new(network: &NetworkId, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            topic: topic(network),
+            announcements: VecDeque::new(),
+            waiting: super::waiting::Waiting::default(),
+            answers: VecDeque::new(),
+            meters: Meters::default(),
+            events,
+        }
+    }
+
+    pub(super) fn topic(&self) -> &IdentTopic {
+        &self.topic
+    }
+
+    // To be verified.
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.answers.is_empty()
+    }
+
+    /// What is to be verified next.
+    pub(super) fn next_work(&mut self) -> Option<Work> {
+        self.answers.pop_front().or_else(|| self.waiting.pop())
+    }
+
+    // Gossip.
+
+    pub(super) fn gossip_event(
+        &mut self,
+        event: Said,
+        now: Duration,
+        swarm: &mut Swarm<Behaviour>,
+    ) -> Option<Broken> {
         match event {
-            Said::TooMuch(peer) => self.hang_up(peer),
+            Said::TooMuch(peer) => return Some(Broken(peer)),
             Said::Gossip(gossipsub::Event::Message {
                 propagation_source: source,
                 message_id: id,
                 message,
-            }) => self.statement(message.data, Judged { id, source }),
-            Said::Gossip(gossipsub::Event::Subscribed { .. }) => self.announce(),
+            }) => return self.statement(message.data, Judged { id, source }, now, swarm),
+            Said::Gossip(gossipsub::Event::Subscribed { .. }) => self.announce_waiting(swarm),
             Said::Gossip(
                 gossipsub::Event::Unsubscribed { .. }
                 | gossipsub::Event::GossipsubNotSupported { .. }
                 | gossipsub::Event::SlowPeer { .. },
             ) => {}
         }
+        None
     }
 
-    fn statement(&mut self, octets: Vec<u8>, judged: Judged) {
+    fn statement(
+        &mut self,
+        octets: Vec<u8>,
+        judged: Judged,
+        now: Duration,
+        swarm: &mut Swarm<Behaviour>,
+    ) -> Option<Broken> {
         let source = judged.source;
-        let Some(peer) = onion::node_id(&source).filter(|_| self.swarm.is_connected(&source))
-        else {
+        let Some(peer) = onion::node_id(&source).filter(|_| swarm.is_connected(&source)) else {
             // Its meter and its place in the queue went with its link.
-            return self.judge(&judged, Judgement::Ignore);
+            self.judge(&judged, Judgement::Ignore, swarm);
+            return None;
         };
-        match self.meters.statement(source, self.clock.elapsed()) {
+        match self.meters.statement(source, now) {
             Allowance::Granted => {}
-            Allowance::Denied => return self.judge(&judged, Judgement::Ignore),
+            Allowance::Denied => {
+                self.judge(&judged, Judgement::Ignore, swarm);
+                return None;
+            }
             Allowance::Broken => {
-                self.judge(&judged, Judgement::Ignore);
-                return self.hang_up(source);
+                self.judge(&judged, Judgement::Ignore, swarm);
+                return Some(Broken(source));
             }
         }
-        let gossip = &self.swarm.behaviour().gossip.inner;
-        let score = |node: &NodeId| {
-            onion::peer_id(node).and_then(|peer| gossip.peer_score(&peer)).unwrap_or_default()
-        };
-        let shed = self.waiting.push(peer, Work::Statement { octets, judged }, score);
+        let work = Work::Statement { octets, judged };
+        let shed = self.waiting.push(peer, work, |node| score(node, swarm));
         if let Some(Work::Statement { judged, .. }) = shed {
-            self.judge(&judged, Judgement::Ignore);
+            self.judge(&judged, Judgement::Ignore, swarm);
         }
+        None
     }
 
-    pub(super) fn forget_waiting(&mut self, peer: &NodeId) {
-        for work in self.waiting.forget(peer) {
+    /// A peer has no link any more: what it sent is not looked at.
+    pub(super) fn forget(&mut self, peer: &PeerId, swarm: &mut Swarm<Behaviour>) {
+        self.meters.forget(peer);
+        let Some(node) = onion::node_id(peer) else { return };
+        for work in self.waiting.forget(&node) {
             if let Work::Statement { judged, .. } = work {
-                self.judge(&judged, Judgement::Ignore);
+                self.judge(&judged, Judgement::Ignore, swarm);
             }
         }
     }
 
-    pub(super) fn judge(&mut self, Judged { id, source }: &Judged, judgement: Judgement) {
+    pub(super) fn judge(
+        &mut self,
+        Judged { id, source }: &Judged,
+        judgement: Judgement,
+        swarm: &mut Swarm<Behaviour>,
+    ) {
         let acceptance = match judgement {
             Judgement::Accept => {
                 self.meters.was_good(*source);
@@ -115,13 +152,22 @@ impl Task {
             Judgement::Ignore => MessageAcceptance::Ignore,
             Judgement::Reject => MessageAcceptance::Reject,
         };
-        let gossip = &mut self.swarm.behaviour_mut().gossip.inner;
+        let gossip = &mut swarm.behaviour_mut().gossip.inner;
         gossip.report_message_validation_result(id, source, acceptance);
     }
 
-    pub(super) fn announce(&mut self) {
+    /// Publishes a statement of this node's own, now or when somebody subscribes.
+    pub(super) fn announce(&mut self, octets: Vec<u8>, swarm: &mut Swarm<Behaviour>) {
+        if self.announcements.len() >= MAX_ANNOUNCEMENTS {
+            self.announcements.pop_front();
+        }
+        self.announcements.push_back(octets);
+        self.announce_waiting(swarm);
+    }
+
+    fn announce_waiting(&mut self, swarm: &mut Swarm<Behaviour>) {
         while let Some(octets) = self.announcements.pop_front() {
-            let gossip = &mut self.swarm.behaviour_mut().gossip.inner;
+            let gossip = &mut swarm.behaviour_mut().gossip.inner;
             if let Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) =
                 gossip.publish(self.topic.clone(), octets.clone())
             {
@@ -131,35 +177,34 @@ impl Task {
         }
     }
 
-    pub(super) fn score(&self, node: &NodeId) -> f64 {
-        let gossip = &self.swarm.behaviour().gossip.inner;
-        onion::peer_id(node).and_then(|peer| gossip.peer_score(&peer)).unwrap_or_default()
-    }
-
     // Reconciliation.
 
-    pub(super) fn ask(&mut self, node: NodeId, request: &Request) {
-        let peer = onion::peer_id(&node).filter(|peer| self.swarm.is_connected(peer));
+    pub(super) fn ask(&self, node: NodeId, request: &Request, swarm: &mut Swarm<Behaviour>) {
+        let peer = onion::peer_id(&node).filter(|peer| swarm.is_connected(peer));
         match (peer, request.encode()) {
             (Some(peer), Ok(octets)) => {
-                self.swarm.behaviour_mut().sync.send_request(&peer, octets);
+                swarm.behaviour_mut().sync.send_request(&peer, octets);
             }
             // It is asked again when it is linked again.
             _ => self.tell(Event::SyncFailed(node)),
         }
     }
 
-    pub(super) fn sync_event(&mut self, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+    pub(super) fn sync_event(
+        &mut self,
+        event: request_response::Event<Vec<u8>, Vec<u8>>,
+        now: Duration,
+    ) -> Option<Broken> {
         use request_response::{Event as Sync, Message};
         match event {
             Sync::Message { message: Message::Request { request, channel, .. }, peer, .. } => {
-                match self.meters.question(peer, self.clock.elapsed()) {
+                match self.meters.question(peer, now) {
                     Allowance::Granted => {
                         self.tell(Event::SyncRequest { octets: request, answer: channel });
                     }
                     // A peer that gets no answer asks somebody else.
                     Allowance::Denied => {}
-                    Allowance::Broken => self.hang_up(peer),
+                    Allowance::Broken => return Some(Broken(peer)),
                 }
             }
             Sync::Message { message: Message::Response { response, .. }, peer, .. } => {
@@ -174,19 +219,28 @@ impl Task {
             }
             Sync::InboundFailure { .. } | Sync::ResponseSent { .. } => {}
         }
+        None
     }
 
-    pub(super) fn invite_event(&mut self, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+    // Invites.
+
+    pub(super) fn invite_event(
+        &mut self,
+        event: request_response::Event<Vec<u8>, Vec<u8>>,
+        now: Duration,
+    ) {
         use request_response::{Event as Invite, Message};
         let Invite::Message { message, peer, .. } = event else { return };
         let Some(node) = onion::node_id(&peer) else { return };
         match message {
             Message::Request { request: token, channel: answer, .. } => {
-                if self.meters.question(peer, self.clock.elapsed()) == Allowance::Granted {
+                if self.meters.question(peer, now) == Allowance::Granted {
                     self.tell(Event::InviteShown { peer: node, token, answer });
                 }
             }
-            Message::Response { response: answer, .. } => {
+            Message::Response { response, .. } => {
+                let is_taken = response == [INVITED];
+                let answer = if is_taken { InviteAnswer::Taken } else { InviteAnswer::Refused };
                 self.tell(Event::InviteAnswered { peer: node, answer });
             }
         }
@@ -196,4 +250,10 @@ impl Task {
     fn tell(&self, event: Event) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// The gossip score of a node; zero if it is not linked.
+pub(super) fn score(node: &NodeId, swarm: &Swarm<Behaviour>) -> f64 {
+    let gossip = &swarm.behaviour().gossip.inner;
+    onion::peer_id(node).and_then(|peer| gossip.peer_score(&peer)).unwrap_or_default()
 }

@@ -8,18 +8,29 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use keys::OnionAddress;
-use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
-use libp2p::{Multiaddr, Transport};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, PeerId, Transport, noise, yamux};
 use tokio::time::Sleep;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 use super::connect::Connector;
+use super::incoming::{Arrived, Incoming};
 use super::onion;
-use super::tor::circuits::{Arrived, Incoming};
 use super::tor::socks::Purpose;
 
 /// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each other.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
+/// For a caller's handshakes: two round trips over two onion circuits.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams on one connection: gossip, packets, pings and catching up need fewer than ten.
+pub(super) const MAX_STREAMS: usize = 32;
 
 type Upgrade = Ready<io::Result<Compat<Arrived>>>;
 
@@ -145,4 +156,25 @@ impl Listener {
             }
         }
     }
+}
+
+/// Onion addresses, Noise and yamux.
+pub(super) fn transport(
+    keypair: &Keypair,
+    carrier: OnionTransport,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(MAX_STREAMS);
+    let version = match carrier.purpose() {
+        // Saves a round trip for each negotiation, which through Tor is most of a dial.
+        Purpose::Swarm | Purpose::Join => Version::V1Lazy,
+        // Nothing is said on this connection, and a lazy negotiation ends with the first word.
+        Purpose::Reach => Version::V1,
+    };
+    let upgraded =
+        carrier.upgrade(version).authenticate(noise::Config::new(keypair)?).multiplex(yamux);
+    let outgoing = TransportTimeout::with_outgoing_timeout(upgraded, DIAL_TIMEOUT);
+    Ok(TransportTimeout::with_ingoing_timeout(outgoing, ACCEPT_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed())
 }

@@ -7,28 +7,19 @@
 //! some, and the key is given up; one with more was killed between the two, and those packets never left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use keys::Epoch;
-use mix::Tags;
 use sphinx::ReplayTag;
+
+use crate::files::{open_in_place, sync_folder_of};
 
 pub(super) const MARK: &str = ".mark";
 const MARK_LEN: usize = 16;
 const TREE: &str = "tags-";
-
-/// What is asked of a [`TagKeeper`].
-pub enum TagOrder {
-    /// Make these durable.
-    Keep(Tags),
-    /// Forget those of epochs before this one.
-    Forget(Epoch),
-    /// Forget those of this epoch.
-    Withdraw(Epoch),
-}
 
 /// Writes tags and marks. It blocks: some milliseconds for each batch.
 pub struct TagKeeper {
@@ -105,10 +96,8 @@ impl TagKeeper {
             Entry::Occupied(kept) => Ok(kept.into_mut()),
             Entry::Vacant(place) => {
                 let path = self.folder.join(format!("{}{MARK}", epoch.number()));
-                let mut options = OpenOptions::new();
-                let options = options.write(true).create(true).truncate(false).mode(0o600);
-                let mark = options.open(path)?;
-                File::open(&self.folder)?.sync_all()?;
+                let mark = open_in_place(&path)?;
+                sync_folder_of(&path)?;
                 let tree = self.db.open_tree(tree(epoch))?;
                 let count = u64::try_from(tree.len()).unwrap_or(u64::MAX);
                 Ok(place.insert(Kept { tree, mark, count }))

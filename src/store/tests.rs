@@ -4,6 +4,9 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use sphinx::ReplayTag;
 
+use keys::{Epoch, MixSeed, NodeId};
+use remailer::{Kept, Past};
+
 use super::*;
 
 #[test]

@@ -210,7 +210,9 @@ fn mails_cross_four_epoch_changes() {
     for number in 0..submitted {
         assert_clean(with_subject(&arrived, number));
     }
-    for reason in ["epoch", "mac", "payload", "replay", "expired", "unknown next hop"] {
+    for reason in
+        ["late", "early", "no key", "mac", "payload", "replay", "expired", "unknown next hop"]
+    {
         assert_eq!(devnet.count(&format!("packet dropped: {reason}")), 0, "{reason}");
     }
     println!("{submitted} of {submitted} mails arrived over 5 epochs");

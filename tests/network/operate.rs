@@ -125,8 +125,12 @@ fn five_of_seven_are_killed_and_no_mail_takes_a_shorter_way() {
         }
     }
     assert!(traced, "the logs are written");
-    let warnings = live[0].ask("status")["warnings"].to_string();
-    assert!(warnings.contains("no mail is taken: too few nodes"), "{warnings}");
+    let warnings = &live[0].ask("status")["warnings"];
+    let no_mail = serde_json::json!({ "kind": "no_mail", "why": "too_few_nodes" });
+    assert!(warnings.as_array().unwrap().contains(&no_mail), "{warnings}");
+    let said = fog().args(["status", "--state-dir"]).arg(&live[0].folder).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("WARNING  no mail is taken: too few nodes"), "{said}");
 }
 
 #[test]

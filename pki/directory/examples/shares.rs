@@ -7,12 +7,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fog_directory::{Brought, Directory, EXIT_PROBATION, RELAY_PROBATION, View};
+use fog_directory::{Directory, EXIT_PROBATION, RELAY_PROBATION, Source, View};
 use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
-    Admission, Capabilities, Domains, Draft, ExitPolicy, RecordHash, Statement, VouchDraft, Word,
+    Admission, Capabilities, Domains, Draft, ExitPolicy, Statement, StatementHash, VouchDraft, Word,
 };
 
 const HONEST: u32 = 100;
@@ -93,19 +93,19 @@ impl World {
         for number in 0..HONEST + attackers {
             let published = now.minus(EPOCH / 6);
             let record = self.record(number, published);
-            directory.admit(record, Brought::ByCatchUp).unwrap();
+            directory.admit(record, Source::CatchUp).unwrap();
         }
         // The honest ones have been vouched for since long ago, level by level.
         let long_ago = self.start.minus(EPOCH * 100);
         let mut honest = (5..HONEST).chain([0]);
         let mut vouchers: Vec<u32> = (1..=ROOTS).collect();
         let mut fresh = HONEST..HONEST + attackers;
-        directory.note_word(self.vouch(1, 0, long_ago, long_ago), Brought::ByCatchUp).ok();
+        directory.note_word(self.vouch(1, 0, long_ago, long_ago), Source::CatchUp).ok();
         while let Some(voucher) = vouchers.first().copied() {
             vouchers.remove(0);
             for subject in honest.by_ref().take(usize::from(FAN_OUT) - 1) {
                 directory
-                    .note_word(self.vouch(voucher, subject, long_ago, long_ago), Brought::ByCatchUp)
+                    .note_word(self.vouch(voucher, subject, long_ago, long_ago), Source::CatchUp)
                     .ok();
                 vouchers.push(subject);
             }
@@ -117,7 +117,7 @@ impl World {
             vouchers.remove(0);
             for subject in fresh.by_ref().take(usize::from(FAN_OUT)) {
                 if directory
-                    .note_word(self.vouch(voucher, subject, since, self.start), Brought::ByCatchUp)
+                    .note_word(self.vouch(voucher, subject, since, self.start), Source::CatchUp)
                     .is_ok()
                 {
                     vouchers.push(subject);
@@ -153,7 +153,7 @@ impl World {
         let first = self.schedule.epoch_at(at);
         let draft = Draft {
             sequence: 1,
-            previous: RecordHash::NONE,
+            previous: StatementHash::NONE,
             published_at: at,
             keys: (0..3).map(|ahead| (first.plus(ahead), self.key.clone())).collect(),
             withdrawn: Vec::new(),

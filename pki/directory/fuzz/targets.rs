@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fog_directory::{Answer, Brought, Directory, Reconciliation, Request};
+use fog_directory::{Answer, Directory, Reconciliation, Request, Source};
 use keys::{Epoch, NetworkId, NodeId, Schedule, Time};
 use record::{Admission, Descriptor, Proof, Statement};
 
@@ -34,12 +34,12 @@ fn take(directory: &mut Directory, statement: Statement) {
     match statement {
         Statement::Record(signed) => {
             if let Ok(record) = signed.timely(now(), &schedule()) {
-                let _ = directory.admit(record, Brought::ByGossip);
+                let _ = directory.admit(record, Source::Gossip);
             }
         }
         Statement::Vouch(signed) => {
             if let Ok(vouch) = signed.timely(now(), &schedule()) {
-                let _ = directory.note_word(vouch, Brought::ByGossip);
+                let _ = directory.note_word(vouch, Source::Gossip);
             }
         }
         Statement::Proof(proof) => {
@@ -79,7 +79,7 @@ pub(crate) fn answer(octets: &[u8]) {
         let Ok(mut answer) = Answer::check(part, &NETWORK) else { return };
         if let Answer::Items(items) = &mut answer {
             for (name, checked) in items {
-                match core::mem::replace(checked, Err(record::RecordError::Unknown)) {
+                match core::mem::replace(checked, Err(record::StatementError::Unknown)) {
                     Ok(statement) => take(&mut directory, statement),
                     Err(_) => asking.refuse(*name),
                 }

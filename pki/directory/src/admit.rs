@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use record::{Admission, Proof, Record, RecordHash, Vouch};
+use record::{Admission, Proof, Record, StatementHash, Vouch};
 
 use crate::trust::Words;
 
@@ -59,7 +59,7 @@ impl ItemId {
         Self::cut(blake3::hash(octets).as_bytes())
     }
 
-    fn named(hash: RecordHash) -> Self {
+    fn named(hash: StatementHash) -> Self {
         Self::cut(hash.as_bytes())
     }
 
@@ -93,15 +93,15 @@ pub(crate) struct Item {
     is_passed_on: bool,
 }
 
-/// How a statement came. What gossip brings has to be news; a catch-up also fills gaps.
+/// Where a statement came from. What gossip brings has to be news; a catch-up also fills gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Brought {
-    /// By gossip.
-    ByGossip,
-    /// By reconciliation, or from the disk.
-    ByCatchUp,
-    /// By this node itself, for which there is always room.
-    ByOneself,
+pub enum Source {
+    /// Gossip.
+    Gossip,
+    /// Reconciliation, or the disk.
+    CatchUp,
+    /// This node itself, for which there is always room.
+    Own,
 }
 
 /// A record that was taken in.
@@ -138,9 +138,13 @@ pub enum Unwanted {
     /// after it. Reconciliation brings it.
     #[error("late")]
     Late,
-    /// A word of somebody that nobody vouches for, or a proof against somebody that nobody knows.
+    /// No chain of vouches reaches its author, or nobody knows the node that it concerns. That may
+    /// change: it is asked for again.
     #[error("of no consequence")]
-    Idle,
+    Unreached,
+    /// Vouches decide nothing in this network.
+    #[error("vouches decide nothing here")]
+    Pointless,
 }
 
 #[derive(Default)]
@@ -181,16 +185,16 @@ impl Directory {
     pub fn admit(
         &mut self,
         record: Record,
-        brought: Brought,
+        source: Source,
     ) -> Result<(Admitted, Arc<Record>), Unwanted> {
         let node = record.node();
         let admitted = match self.entries.get(&node) {
             Some(entry) => {
-                entry.check(&record, brought, self.settled, spacing(&self.schedule))?;
+                entry.check(&record, source, self.settled, spacing(&self.schedule))?;
                 if entry.records.is_empty() { Admitted::Newcomer } else { Admitted::Renewal }
             }
             None => {
-                self.check_room(&node, brought)?;
+                self.check_room(&node, source)?;
                 self.newcomers += usize::from(!self.words.is_known(&node));
                 Admitted::Newcomer
             }
@@ -201,7 +205,7 @@ impl Directory {
         if gone.iter().any(|gone| gone.hash() == record.hash()) {
             return Err(Unwanted::Older);
         }
-        entry.filled = entry.filled.saturating_add(u8::from(brought == Brought::ByCatchUp));
+        entry.filled = entry.filled.saturating_add(u8::from(source == Source::CatchUp));
         let newest = entry.records.last().map(|newest| newest.hash());
         self.hold(record.hash(), record.octets());
         let entry = self.entries.entry(node).or_default();
@@ -221,9 +225,9 @@ impl Directory {
     ///
     /// # Errors
     /// [`Unwanted`].
-    pub fn note_word(&mut self, vouch: Vouch, brought: Brought) -> Result<Arc<Vouch>, Unwanted> {
+    pub fn note_word(&mut self, vouch: Vouch, source: Source) -> Result<Arc<Vouch>, Unwanted> {
         let vouch = Arc::new(vouch);
-        let gone = self.words.insert(&vouch, brought, spacing(&self.schedule), self.settled)?;
+        let gone = self.words.insert(&vouch, source, spacing(&self.schedule), self.settled)?;
         self.release(gone.iter().map(|word| word.hash()));
         self.hold(vouch.hash(), vouch.octets());
         Ok(vouch)
@@ -238,8 +242,8 @@ impl Directory {
     pub fn convict(&mut self, proof: Arc<Proof>) -> Result<(), Unwanted> {
         let node = proof.node();
         match self.entries.get(&node) {
-            None if !self.words.is_known(&node) => return Err(Unwanted::Idle),
-            None => self.check_room(&node, Brought::ByCatchUp)?,
+            None if !self.words.is_known(&node) => return Err(Unwanted::Unreached),
+            None => self.check_room(&node, Source::CatchUp)?,
             Some(entry) => match &entry.proof {
                 Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
                 // Whichever came first: all keep the same one.
@@ -257,13 +261,13 @@ impl Directory {
         Ok(())
     }
 
-    fn hold(&mut self, hash: RecordHash, octets: &Arc<[u8]>) {
+    fn hold(&mut self, hash: StatementHash, octets: &Arc<[u8]>) {
         self.digests.take();
         let item = Item { octets: Arc::clone(octets), is_passed_on: false };
         self.items.insert(ItemId::named(hash), item);
     }
 
-    fn release(&mut self, hashes: impl Iterator<Item = RecordHash>) {
+    fn release(&mut self, hashes: impl Iterator<Item = StatementHash>) {
         for hash in hashes {
             let name = ItemId::named(hash);
             if self.items.remove(&name).is_some() {
@@ -278,8 +282,8 @@ impl Directory {
         core::mem::take(&mut self.forgotten)
     }
 
-    fn check_room(&self, node: &NodeId, brought: Brought) -> Result<(), Unwanted> {
-        if brought == Brought::ByOneself {
+    fn check_room(&self, node: &NodeId, source: Source) -> Result<(), Unwanted> {
+        if source == Source::Own {
             return Ok(());
         }
         if self.entries.len() >= MAX_IDENTITIES {
@@ -292,7 +296,7 @@ impl Directory {
                 return Err(Unwanted::Full);
             }
         }
-        let is_joining = self.is_young && brought == Brought::ByCatchUp;
+        let is_joining = self.is_young && source == Source::CatchUp;
         if !is_joining && self.newcomers >= MAX_NEWCOMERS_AN_HOUR {
             return Err(Unwanted::Crowded);
         }
@@ -436,7 +440,7 @@ impl Directory {
     }
 }
 
-fn weight(proof: &Proof) -> (Epoch, Time, RecordHash) {
+fn weight(proof: &Proof) -> (Epoch, Time, StatementHash) {
     (proof.last_epoch(), proof.dated(), proof.hash())
 }
 
@@ -444,7 +448,7 @@ impl Entry {
     fn check(
         &self,
         record: &Record,
-        brought: Brought,
+        source: Source,
         settled: Time,
         spacing: Duration,
     ) -> Result<(), Unwanted> {
@@ -462,7 +466,7 @@ impl Entry {
         let fills_a_gap = !is_settled
             || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
         if self.records.iter().any(|known| is_later(&known))
-            && (brought != Brought::ByCatchUp || !fills_a_gap)
+            && (source != Source::CatchUp || !fills_a_gap)
         {
             return Err(Unwanted::Older);
         }
@@ -475,9 +479,9 @@ impl Entry {
             second >= first.plus(spacing)
         };
         // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
-        let may = match brought {
-            Brought::ByCatchUp => self.filled < MAX_FILLED,
-            Brought::ByGossip | Brought::ByOneself => self.records.iter().all(is_apart),
+        let may = match source {
+            Source::CatchUp => self.filled < MAX_FILLED,
+            Source::Gossip | Source::Own => self.records.iter().all(is_apart),
         };
         if may { Ok(()) } else { Err(Unwanted::TooSoon) }
     }

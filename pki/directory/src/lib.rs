@@ -18,7 +18,7 @@ mod sync;
 mod trust;
 mod view;
 
-pub use admit::{Admitted, Brought, Directory, ItemId, Unwanted, spacing};
+pub use admit::{Admitted, Directory, ItemId, Source, Unwanted, spacing};
 pub use clocks::{Clocks, MAX_APART};
 pub use sync::{
     Answer, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Rest, Step, Summary, Told,

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bincode::{Decode, Encode};
 use keys::{NetworkId, NodeId, Time};
 use record::canonical::{self, CodecError};
-use record::{MAX_STATEMENT, RecordError, Statement};
+use record::{MAX_STATEMENT, Statement, StatementError};
 
 use crate::admit::{Directory, ItemId};
 
@@ -81,7 +81,7 @@ pub enum Answer {
     /// To [`Request::List`]: names, ascending, and whether there are more.
     List(Vec<ItemId>, Rest),
     /// To [`Request::Fetch`]: for each statement its name, and what came of checking it.
-    Items(Vec<(ItemId, Result<Statement, RecordError>)>),
+    Items(Vec<(ItemId, Result<Statement, StatementError>)>),
 }
 
 /// Whether a list goes on.

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keys::{NodeId, Schedule, Time};
-use record::{Admission, RecordHash, Vouch, Word};
+use record::{Admission, StatementHash, Vouch, Word};
 
-use crate::admit::{Brought, Unwanted};
+use crate::admit::{Source, Unwanted};
 
 /// Epochs for which a node is vouched for before it relays: a quarter of a day.
 pub const RELAY_PROBATION: u32 = 2;
@@ -52,7 +52,7 @@ fn probation(epochs: u32, schedule: &Schedule) -> Duration {
 fn check(
     words: &[Arc<Vouch>],
     vouch: &Vouch,
-    brought: Brought,
+    source: Source,
     spacing: Duration,
     settled: Time,
 ) -> Result<(), Unwanted> {
@@ -65,7 +65,7 @@ fn check(
         let is_settled = |word: &Vouch| word.issued_at() <= settled;
         let mut others = words.iter().filter(|word| is_settled(word));
         let fills_a_gap = is_settled(vouch) && others.all(|word| vouch.supersedes(word));
-        let may = brought == Brought::ByCatchUp && fills_a_gap;
+        let may = source == Source::CatchUp && fills_a_gap;
         return if may { Ok(()) } else { Err(Unwanted::Older) };
     }
     // A vouch can be taken back at once, and then there is time.
@@ -126,27 +126,27 @@ impl Words {
     pub(crate) fn insert(
         &mut self,
         vouch: &Arc<Vouch>,
-        brought: Brought,
+        source: Source,
         spacing: Duration,
         settled: Time,
     ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
-        let rule = self.rule.as_ref().ok_or(Unwanted::Idle)?;
+        let rule = self.rule.as_ref().ok_or(Unwanted::Pointless)?;
         let (voucher, pair) = (vouch.voucher(), (vouch.voucher(), vouch.subject()));
         let depth = match self.known.get(&voucher) {
             Some(standing) if standing.depth < rule.depth => standing.depth.saturating_add(1),
-            Some(_) | None => return Err(Unwanted::Idle),
+            Some(_) | None => return Err(Unwanted::Unreached),
         };
         let fan_out = rule.fan_out;
         let mut gone = Vec::new();
         // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
         let filled = |of: (NodeId, NodeId)| self.filled.get(&of).copied().unwrap_or_default();
-        let is_filling = brought == Brought::ByCatchUp;
+        let is_filling = source == Source::CatchUp;
         if is_filling && filled(pair) >= MAX_FILLED {
             return Err(Unwanted::TooSoon);
         }
         let spacing = if is_filling { Duration::ZERO } else { spacing };
         match self.pairs.get(&pair) {
-            Some(words) => check(words, vouch, brought, spacing, settled)?,
+            Some(words) => check(words, vouch, source, spacing, settled)?,
             None => {
                 let most = fan_out.saturating_mul(SUBJECTS);
                 if is_filling && filled((voucher, voucher)) >= MAX_FILLED {
@@ -211,7 +211,7 @@ impl Words {
     }
 
     /// The words before the newest settled one of each pair go.
-    pub(crate) fn prune(&mut self, settled: Time) -> Vec<RecordHash> {
+    pub(crate) fn prune(&mut self, settled: Time) -> Vec<StatementHash> {
         self.filled.clear();
         let mut gone = Vec::new();
         for words in self.pairs.values_mut() {
@@ -221,7 +221,7 @@ impl Words {
         gone
     }
 
-    pub(crate) fn expire(&mut self, now: Time) -> Vec<RecordHash> {
+    pub(crate) fn expire(&mut self, now: Time) -> Vec<StatementHash> {
         let mut gone = Vec::new();
         self.pairs.retain(|_, words| {
             gone.extend(

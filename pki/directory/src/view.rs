@@ -171,6 +171,22 @@ impl Directory {
     }
 }
 
+/// By the instant, the records and what they are used as.
+impl PartialEq for View {
+    fn eq(&self, other: &Self) -> bool {
+        let seat = |(_, seat): (_, &Seat)| (seat.record.hash(), seat.use_as);
+        self.taken == other.taken && self.seats.iter().map(seat).eq(other.seats.iter().map(seat))
+    }
+}
+
+/// By the records of its nodes, in their order.
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        let hash = |record: &Arc<Record>| record.hash();
+        self.0.iter().map(hash).eq(other.0.iter().map(hash))
+    }
+}
+
 impl PartialView {
     /// A view, if a route through others can be made from it.
     ///

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{identity, record, start, vouch};
-use fog_directory::{Brought, Directory, ItemId, Request};
+use fog_directory::{Directory, ItemId, Request, Source};
 use record::{Admission, Descriptor, Parameters, Proof};
 
 #[test]
@@ -47,7 +47,7 @@ fn seeds() {
     }
     let mut directory = Directory::new(common::schedule(), &Admission::Open);
     let name = ItemId::of(first.octets());
-    directory.admit(first, Brought::ByGossip).unwrap();
+    directory.admit(first, Source::Gossip).unwrap();
     let questions = [
         ("summary", Request::Summary),
         ("list", Request::List { buckets: [0xff; 32], after: None }),

@@ -9,11 +9,11 @@ use std::time::Duration;
 use common::{
     MINUTE, directory, empty, epochs, exit, identity, read, record, record_naming, schedule, start,
 };
-use fog_directory::{Admitted, Brought, Directory, Route, RouteError, Unwanted, View};
+use fog_directory::{Admitted, Directory, Route, RouteError, Source, Unwanted, View};
 use keys::{Epoch, NodeId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Breach, Record, RecordHash};
+use record::{Breach, Record, StatementHash};
 
 fn view(directory: &Directory) -> View {
     directory.first_view(start()).if_sufficient().unwrap()
@@ -23,7 +23,7 @@ fn view(directory: &Directory) -> View {
 fn nothing_known_is_displaced() {
     let mut directory = directory(2, 0);
     let again = |directory: &mut Directory, record| {
-        directory.admit(record, Brought::ByGossip).err().map(|why| why.to_string())
+        directory.admit(record, Source::Gossip).err().map(|why| why.to_string())
     };
     let because = |why: Unwanted| Some(why.to_string());
     assert_eq!(again(&mut directory, record(1, 1, start(), None)), because(Unwanted::Known));
@@ -32,10 +32,10 @@ fn nothing_known_is_displaced() {
     assert_eq!(again(&mut directory, record(1, 5, soon, None)), because(Unwanted::TooSoon));
     let before = start().minus(MINUTE);
     assert_eq!(again(&mut directory, record(1, 5, before, None)), because(Unwanted::TooSoon));
-    let (how, _) = directory.admit(record(1, 5, later, None), Brought::ByGossip).unwrap();
+    let (how, _) = directory.admit(record(1, 5, later, None), Source::Gossip).unwrap();
     assert_eq!(how, Admitted::Renewal);
     assert_eq!(again(&mut directory, record(1, 4, later, None)), because(Unwanted::Older));
-    let second = directory.admit(record(1, 5, later, Some(exit())), Brought::ByGossip);
+    let second = directory.admit(record(1, 5, later, Some(exit())), Source::Gossip);
     assert!(matches!(second, Err(Unwanted::Broken(proof)) if proof.breach() == Breach::OneNumber));
     assert_eq!(directory.newest(&identity(1).node()).unwrap().sequence(), 5);
     assert_eq!(directory.len(), 2);
@@ -49,7 +49,7 @@ fn a_record_is_passed_on_once_whether_gossip_or_a_catch_up_brought_it() {
     assert!(!directory.pass_on(&newest));
     let stranger = record(2, 1, start(), None);
     assert!(!directory.pass_on(stranger.octets()));
-    directory.admit(record(1, 2, start().plus(MINUTE * 5), None), Brought::ByGossip).unwrap();
+    directory.admit(record(1, 2, start().plus(MINUTE * 5), None), Source::Gossip).unwrap();
     assert!(!directory.pass_on(&newest), "it is not the newest any more");
     assert!(!directory.pass_on(b"\x01garbage"));
 }
@@ -60,7 +60,7 @@ fn the_record_of_the_view_outlives_any_number_of_renewals_and_can_be_fetched() {
     directory.turn_hour(start().plus(MINUTE));
     for number in 2..14 {
         let at = start().plus(MINUTE * 5 * (u32::try_from(number).unwrap() - 1));
-        directory.admit(record(1, number, at, None), Brought::ByGossip).unwrap();
+        directory.admit(record(1, number, at, None), Source::Gossip).unwrap();
     }
     let sequences = |directory: &Directory| -> Vec<u64> {
         let at = start().plus(MINUTE * 70);
@@ -73,12 +73,12 @@ fn the_record_of_the_view_outlives_any_number_of_renewals_and_can_be_fetched() {
     // What is older is no news; what a view needs and is missing may come late.
     let mut late = empty();
     late.turn_hour(start().plus(MINUTE));
-    late.admit(record(1, 13, start().plus(MINUTE * 60), None), Brought::ByGossip).unwrap();
+    late.admit(record(1, 13, start().plus(MINUTE * 60), None), Source::Gossip).unwrap();
     let mut admit = |record, brought| late.admit(record, brought).is_ok();
-    assert!(!admit(record(1, 1, start(), None), Brought::ByGossip));
-    assert!(admit(record(1, 1, start(), None), Brought::ByCatchUp));
-    assert!(!admit(record(1, 0, start().minus(MINUTE * 5), None), Brought::ByCatchUp));
-    assert!(admit(record(1, 7, start().plus(MINUTE * 30), None), Brought::ByCatchUp));
+    assert!(!admit(record(1, 1, start(), None), Source::Gossip));
+    assert!(admit(record(1, 1, start(), None), Source::CatchUp));
+    assert!(!admit(record(1, 0, start().minus(MINUTE * 5), None), Source::CatchUp));
+    assert!(admit(record(1, 7, start().plus(MINUTE * 30), None), Source::CatchUp));
     assert_eq!(sequences(&late), [1, 7, 13]);
     assert_eq!(late.newest(&identity(1).node()).unwrap().sequence(), 13);
     late.turn_hour(start().plus(MINUTE * 50));
@@ -90,7 +90,7 @@ fn records_lapse_with_their_last_key() {
     let mut directory = directory(2, 0);
     let end = schedule().end(Epoch::new(165_002));
     assert!(directory.expire(end.plus(MINUTE * 29)).is_empty());
-    directory.admit(record(1, 2, end, None), Brought::ByGossip).unwrap();
+    directory.admit(record(1, 2, end, None), Source::Gossip).unwrap();
     assert_eq!(directory.expire(end.plus(MINUTE * 30)), [identity(2).node()]);
     assert_eq!(directory.len(), 1);
 }
@@ -101,12 +101,12 @@ fn a_view_is_the_same_for_everybody_whatever_they_heard_last() {
     let mut first = directory(6, 6);
     let mut second = empty();
     for number in (1..=6).rev() {
-        second.admit(record(number, 1, start(), Some(exit())), Brought::ByGossip).unwrap();
+        second.admit(record(number, 1, start(), Some(exit())), Source::Gossip).unwrap();
     }
     // One heard something in the last ten minutes that the other did not.
-    first.admit(record(3, 2, start().plus(MINUTE * 51), None), Brought::ByGossip).unwrap();
-    first.admit(record(9, 1, start().plus(MINUTE * 55), None), Brought::ByGossip).unwrap();
-    let hashes = |directory: &Directory| -> Vec<RecordHash> {
+    first.admit(record(3, 2, start().plus(MINUTE * 51), None), Source::Gossip).unwrap();
+    first.admit(record(9, 1, start().plus(MINUTE * 55), None), Source::Gossip).unwrap();
+    let hashes = |directory: &Directory| -> Vec<StatementHash> {
         let view = directory.partial_view(hour, MINUTE * 10).if_sufficient().unwrap();
         view.iter().map(|record| record.hash()).collect()
     };
@@ -161,7 +161,7 @@ fn no_route_holds_two_of_one_family() {
     let mut directory = empty();
     for (number, family) in (1..).zip(named) {
         directory
-            .admit(record_naming(family, number, 1, start(), Some(exit())), Brought::ByGossip)
+            .admit(record_naming(family, number, 1, start(), Some(exit())), Source::Gossip)
             .unwrap();
     }
     let view = view(&directory);
@@ -182,8 +182,7 @@ fn no_route_holds_two_of_one_family() {
     // Four families are three hops for a fifth, and no more.
     let mut few = empty();
     for (number, family) in [(1, &[2][..]), (2, &[1]), (3, &[4]), (4, &[3]), (5, &[]), (6, &[])] {
-        few.admit(record_naming(family, number, 1, start(), Some(exit())), Brought::ByGossip)
-            .unwrap();
+        few.admit(record_naming(family, number, 1, start(), Some(exit())), Source::Gossip).unwrap();
     }
     let view = few.first_view(start()).if_sufficient().unwrap();
     for _ in 0..100 {
@@ -202,8 +201,7 @@ fn no_route_holds_two_of_one_family() {
     // 1 and each of 2, 3 are a family, 2 and 3 are not: there is a way, whatever is looked at first.
     let mut odd = empty();
     for (number, family) in [(1, &[2, 3][..]), (2, &[1]), (3, &[1]), (4, &[]), (5, &[])] {
-        odd.admit(record_naming(family, number, 1, start(), Some(exit())), Brought::ByGossip)
-            .unwrap();
+        odd.admit(record_naming(family, number, 1, start(), Some(exit())), Source::Gossip).unwrap();
     }
     let view = odd.first_view(start()).if_sufficient().unwrap();
     let own = [identity(5).node()];
@@ -222,7 +220,7 @@ fn a_network_of_one_operator_has_no_route() {
     for number in all {
         let others: Vec<u8> = all.into_iter().filter(|other| *other != number).collect();
         directory
-            .admit(record_naming(&others, number, 1, start(), Some(exit())), Brought::ByGossip)
+            .admit(record_naming(&others, number, 1, start(), Some(exit())), Source::Gossip)
             .unwrap();
     }
     let view = view(&directory);

@@ -14,7 +14,7 @@ use common::{
     vouched,
 };
 use fog_directory::{
-    Answer, Brought, Clocks, Directory, ItemId, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request,
+    Answer, Clocks, Directory, ItemId, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Source,
     Step, Told,
 };
 use keys::{NodeId, Time};
@@ -32,13 +32,13 @@ fn peer(number: u8) -> NodeId {
 fn take(directory: &mut Directory, asking: &mut Reconciliation, answer: &mut Answer) {
     let Answer::Items(items) = answer else { return };
     for (name, checked) in items {
-        let taken = match core::mem::replace(checked, Err(record::RecordError::Unknown)) {
+        let taken = match core::mem::replace(checked, Err(record::StatementError::Unknown)) {
             Ok(Statement::Record(signed)) => {
                 let record = read(signed.peek().octets(), NOW);
-                directory.admit(record, Brought::ByCatchUp).is_ok()
+                directory.admit(record, Source::CatchUp).is_ok()
             }
             Ok(Statement::Vouch(vouch)) => directory
-                .note_word(vouch.timely(NOW, &schedule()).unwrap(), Brought::ByCatchUp)
+                .note_word(vouch.timely(NOW, &schedule()).unwrap(), Source::CatchUp)
                 .is_ok(),
             Ok(Statement::Proof(proof)) => directory.convict(Arc::from(proof)).is_ok(),
             Err(_) => false,
@@ -110,7 +110,7 @@ fn a_joiner_gets_everything_for_hardly_more_than_its_octets_and_then_asks_for_no
     assert!(again.rounds == 1 && again.octets < 5000, "{} octets", again.octets);
 
     let mut all = all;
-    all.admit(record(77, 2, NOW, None), Brought::ByGossip).unwrap();
+    all.admit(record(77, 2, NOW, None), Source::Gossip).unwrap();
     let one = converse(&mut joiner, &mut asking, peer(2), &all, honest);
     assert!(one.rounds == 3 && one.octets < 12_000, "{} octets", one.octets);
     assert_eq!(names(&joiner), names(&all));
@@ -120,10 +120,10 @@ fn a_joiner_gets_everything_for_hardly_more_than_its_octets_and_then_asks_for_no
 fn words_and_proofs_come_along() {
     let mut all = Directory::new(schedule(), &vouched());
     for number in 1..=4 {
-        all.admit(record(number, 1, start(), None), Brought::ByGossip).unwrap();
+        all.admit(record(number, 1, start(), None), Source::Gossip).unwrap();
     }
     for (voucher, subject) in [(1, 2), (2, 3)] {
-        all.note_word(vouch(voucher, subject, start()), Brought::ByGossip).unwrap();
+        all.note_word(vouch(voucher, subject, start()), Source::Gossip).unwrap();
     }
     let proof = Proof::of(&record(4, 1, start(), None), &record(4, 1, start(), Some(exit())));
     all.convict(Arc::new(proof.unwrap())).unwrap();
@@ -163,7 +163,7 @@ fn a_liar_hides_nothing_from_who_asks_others_and_is_found_out() {
     // Hands out one thing again and again, which was not asked for.
     let other = record(99, 1, start(), None);
     let mut stock = empty();
-    stock.admit(other, Brought::ByGossip).unwrap();
+    stock.admit(other, Source::Gossip).unwrap();
     let name = names(&stock)[0];
     let foist = |request: &Request, octets| match request {
         Request::Fetch(_) => {

@@ -10,7 +10,7 @@ use common::{
     MINUTE, directory, epochs, exit, identity, record, schedule, start, vouch, vouched, word,
 };
 use fog_directory::{
-    Brought, Directory, EXIT_PROBATION, RELAY_PROBATION, RouteError, Standing, Unwanted,
+    Directory, EXIT_PROBATION, RELAY_PROBATION, RouteError, Source, Standing, Unwanted,
 };
 use keys::Time;
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn nodes(at: Time) -> Directory {
 fn publish(directory: &mut Directory, at: Time) {
     for number in 1..=8 {
         let sequence = at.as_millis();
-        directory.admit(record(number, sequence, at, Some(exit())), Brought::ByGossip).unwrap();
+        directory.admit(record(number, sequence, at, Some(exit())), Source::Gossip).unwrap();
     }
 }
 
@@ -53,12 +53,12 @@ fn chains_reach_as_far_and_as_wide_as_the_network_allows_after_a_probation() {
     // 1 -> 2, 3, 4; 2 -> 5; 5 -> 6; 7 -> 8: too wide, right, too long, from nowhere.
     for (voucher, subject, minute) in [(1, 2, 0), (1, 3, 1), (1, 4, 2), (2, 5, 0)] {
         directory
-            .note_word(vouch(voucher, subject, start().plus(MINUTE * minute)), Brought::ByGossip)
+            .note_word(vouch(voucher, subject, start().plus(MINUTE * minute)), Source::Gossip)
             .unwrap();
     }
     for (voucher, subject) in [(5, 6), (7, 8), (4, 8)] {
-        let refused = directory.note_word(vouch(voucher, subject, start()), Brought::ByGossip);
-        assert!(matches!(refused, Err(Unwanted::Idle)), "{voucher} {subject}");
+        let refused = directory.note_word(vouch(voucher, subject, start()), Source::Gossip);
+        assert!(matches!(refused, Err(Unwanted::Unreached)), "{voucher} {subject}");
     }
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1], "all others are on probation");
@@ -94,25 +94,25 @@ fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
     let since = start().minus(probation);
     for (voucher, subject) in [(1, 2), (2, 5)] {
         directory
-            .note_word(word(Word::Vouch, voucher, subject, since, start()), Brought::ByGossip)
+            .note_word(word(Word::Vouch, voucher, subject, since, start()), Source::Gossip)
             .unwrap();
     }
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2, 5]);
     let at = start().plus(MINUTE * 55);
-    directory.note_word(word(Word::Revocation, 1, 2, at, at), Brought::ByGossip).unwrap();
+    directory.note_word(word(Word::Revocation, 1, 2, at, at), Source::Gossip).unwrap();
     assert_eq!(viewed(&directory, hour), [1, 2, 5], "it is not ten minutes old on the hour");
     publish(&mut directory, start().plus(MINUTE * 65));
     assert_eq!(viewed(&directory, start().plus(MINUTE * 120)), [1]);
     let renewed = word(Word::Vouch, 2, 5, since, start().plus(MINUTE * 100));
-    assert!(matches!(directory.note_word(renewed, Brought::ByGossip), Err(Unwanted::Idle)));
+    assert!(matches!(directory.note_word(renewed, Source::Gossip), Err(Unwanted::Unreached)));
     let old = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 5));
-    assert!(matches!(directory.note_word(old, Brought::ByGossip), Err(Unwanted::Older)));
+    assert!(matches!(directory.note_word(old, Source::Gossip), Err(Unwanted::Older)));
     let again = start().plus(MINUTE * 60);
-    directory.note_word(word(Word::Vouch, 1, 2, again, again), Brought::ByGossip).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, again, again), Source::Gossip).unwrap();
 
     let mut directory = nodes(start());
-    directory.note_word(word(Word::Vouch, 1, 2, since, start()), Brought::ByGossip).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, since, start()), Source::Gossip).unwrap();
     let end = start().plus(MINUTE * 180 * 240);
     directory.turn_hour(end.minus(MINUTE * 130));
     publish(&mut directory, end.minus(MINUTE * 120));
@@ -129,8 +129,7 @@ fn one_voucher_fills_no_directory_and_which_of_its_words_stay_is_not_for_the_ord
         let mut directory = nodes(start());
         for (number, subject) in (0..).zip(subjects) {
             let at = start().plus(MINUTE * 5 * number);
-            let _ =
-                directory.note_word(word(Word::Vouch, 1, subject, start(), at), Brought::ByGossip);
+            let _ = directory.note_word(word(Word::Vouch, 1, subject, start(), at), Source::Gossip);
         }
         directory.vouches_by(&identity(1).node()).map(|vouch| vouch.subject()).collect::<Vec<_>>()
     };
@@ -139,16 +138,16 @@ fn one_voucher_fills_no_directory_and_which_of_its_words_stay_is_not_for_the_ord
     assert_eq!(up, down);
 
     let mut directory = nodes(start());
-    directory.note_word(vouch(1, 2, start()), Brought::ByGossip).unwrap();
+    directory.note_word(vouch(1, 2, start()), Source::Gossip).unwrap();
     let soon = word(Word::Vouch, 1, 2, start(), start().plus(MINUTE));
-    assert!(matches!(directory.note_word(soon, Brought::ByGossip), Err(Unwanted::TooSoon)));
+    assert!(matches!(directory.note_word(soon, Source::Gossip), Err(Unwanted::TooSoon)));
     // It can be taken back at once, and that only once.
     let back = |minute| {
         let at = start().plus(MINUTE * minute);
         word(Word::Revocation, 1, 2, at, at)
     };
-    directory.note_word(back(1), Brought::ByGossip).unwrap();
-    assert!(matches!(directory.note_word(back(2), Brought::ByGossip), Err(Unwanted::TooSoon)));
+    directory.note_word(back(1), Source::Gossip).unwrap();
+    assert!(matches!(directory.note_word(back(2), Source::Gossip), Err(Unwanted::TooSoon)));
 }
 
 #[test]
@@ -157,13 +156,13 @@ fn what_others_say_takes_nothing_from_a_node() {
     let since = start().minus(epoch_times(RELAY_PROBATION));
     for (voucher, subject) in [(1, 2), (2, 5)] {
         directory
-            .note_word(word(Word::Vouch, voucher, subject, since, start()), Brought::ByGossip)
+            .note_word(word(Word::Vouch, voucher, subject, since, start()), Source::Gossip)
             .unwrap();
     }
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2, 5]);
     // Nearer to a root, and later.
-    directory.note_word(vouch(1, 5, start()), Brought::ByGossip).unwrap();
+    directory.note_word(vouch(1, 5, start()), Source::Gossip).unwrap();
     assert_eq!(viewed(&directory, hour), [1, 2, 5]);
 }
 
@@ -175,12 +174,12 @@ fn a_word_that_was_renewed_since_the_hour_is_brought_by_a_catch_up() {
     let hour = start().plus(MINUTE * 60);
     let mut joiner = nodes(start());
     joiner.turn_hour(hour.minus(MINUTE * 10));
-    joiner.note_word(renewed, Brought::ByCatchUp).unwrap();
+    joiner.note_word(renewed, Source::CatchUp).unwrap();
     assert_eq!(viewed(&joiner, hour), [1]);
-    joiner.note_word(settled, Brought::ByCatchUp).unwrap();
+    joiner.note_word(settled, Source::CatchUp).unwrap();
     assert_eq!(viewed(&joiner, hour), [1, 2]);
     let older = word(Word::Vouch, 1, 2, since, start().minus(MINUTE * 30));
-    assert!(joiner.note_word(older, Brought::ByCatchUp).is_err());
+    assert!(joiner.note_word(older, Source::CatchUp).is_err());
 }
 
 #[test]
@@ -210,7 +209,7 @@ fn of_two_proofs_all_keep_the_same_and_one_that_nobody_could_have_taken_is_none(
 fn who_broke_its_word_is_left_out_until_its_epochs_are_past_and_it_is_vouched_for_again() {
     let mut directory = nodes(start());
     let since = start().minus(epoch_times(RELAY_PROBATION));
-    directory.note_word(word(Word::Vouch, 1, 2, since, start()), Brought::ByGossip).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, since, start()), Source::Gossip).unwrap();
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2]);
     let proof = {
@@ -230,7 +229,7 @@ fn who_broke_its_word_is_left_out_until_its_epochs_are_past_and_it_is_vouched_fo
     publish(&mut directory, later.minus(MINUTE * 50));
     assert_eq!(viewed(&directory, later), [1]);
     let at = later.minus(MINUTE * 40);
-    directory.note_word(word(Word::Vouch, 1, 2, since, at), Brought::ByGossip).unwrap();
+    directory.note_word(word(Word::Vouch, 1, 2, since, at), Source::Gossip).unwrap();
     assert_eq!(viewed(&directory, later), [1, 2]);
     directory.expire(later);
     assert!(directory.conviction(&identity(2).node(), start()).is_none(), "it is forgotten");
@@ -244,7 +243,7 @@ fn in_an_open_network_a_proof_counts_for_its_epochs() {
         Arc::new(Proof::of(known, &record(2, 1, start().plus(MINUTE), None)).unwrap())
     };
     let stranger = Proof::of(&record(9, 1, start(), None), &record(9, 1, start(), Some(exit())));
-    assert!(matches!(open.convict(Arc::new(stranger.unwrap())), Err(Unwanted::Idle)));
+    assert!(matches!(open.convict(Arc::new(stranger.unwrap())), Err(Unwanted::Unreached)));
     let view = open.first_view(start()).if_sufficient().unwrap();
     open.convict(Arc::clone(&proof)).unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(2);
@@ -277,7 +276,7 @@ proptest! {
                     let kind = if *revoked { Word::Revocation } else { Word::Vouch };
                     let at = start().plus(MINUTE * 5 * *at);
                     let since = if *revoked { at } else { since };
-                    let _ = directory.note_word(word(kind, *voucher, *subject, since, at), Brought::ByGossip);
+                    let _ = directory.note_word(word(kind, *voucher, *subject, since, at), Source::Gossip);
                 }
             }
             viewed(&directory, start().plus(MINUTE * 60))

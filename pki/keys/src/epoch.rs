@@ -104,6 +104,12 @@ impl Schedule {
         self.start(epoch).plus(Duration::from_millis(self.epoch_ms))
     }
 
+    /// From when on packets of this epoch are taken.
+    #[must_use]
+    pub fn accepted_from(&self, epoch: Epoch) -> Time {
+        self.start(epoch).minus(self.early)
+    }
+
     /// Until when packets of this epoch are taken; then its secret is destroyed.
     #[must_use]
     pub fn accepted_until(&self, epoch: Epoch) -> Time {
@@ -113,7 +119,7 @@ impl Schedule {
     /// Whether a packet sealed for `epoch` is taken at `now`.
     #[must_use]
     pub fn accepts(&self, epoch: Epoch, now: Time) -> bool {
-        self.start(epoch).minus(self.early) <= now && now < self.accepted_until(epoch)
+        self.accepted_from(epoch) <= now && now < self.accepted_until(epoch)
     }
 
     /// Whether a statement dated `at` may be seen at `now`: not further ahead than keys are taken early.

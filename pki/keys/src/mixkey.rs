@@ -51,6 +51,15 @@ impl MixSeed {
     }
 }
 
+/// In constant time.
+impl PartialEq for MixSeed {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes().ct_eq(other.as_bytes()).into()
+    }
+}
+
+impl Eq for MixSeed {}
+
 /// The secret half of a node's mix key for one epoch. Destroyed on drop.
 pub struct MixSecret {
     x25519: Box<StaticSecret>,

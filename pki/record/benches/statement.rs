@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signer as _, SigningKey};
-use fog_record::{Draft, RecordHash, Statement, VouchDraft, Word};
+use fog_record::{Draft, Statement, StatementHash, VouchDraft, Word};
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -25,7 +25,7 @@ fn statements(criterion: &mut Criterion) {
     };
     let draft = Draft {
         sequence: 1,
-        previous: RecordHash::NONE,
+        previous: StatementHash::NONE,
         published_at: now,
         keys: (0..4).map(&mut key).collect(),
         withdrawn: Vec::new(),

@@ -7,7 +7,7 @@ use keys::{
 
 use crate::canonical::{self, CodecError};
 use crate::policy::ExitPolicy;
-use crate::record::{RECORD_TAG, RecordHash};
+use crate::record::{RECORD_TAG, StatementHash};
 
 /// Octets of a record with its signature, at most.
 pub const MAX_RECORD: usize = 8192;
@@ -29,8 +29,8 @@ const MAX_EXTENSIONS: usize = 16;
 pub struct Draft {
     /// Higher than in any record this identity published before.
     pub sequence: u64,
-    /// Hash of the previous record; [`RecordHash::NONE`] for the first.
-    pub previous: RecordHash,
+    /// Hash of the previous record; [`StatementHash::NONE`] for the first.
+    pub previous: StatementHash,
     /// When it is published.
     pub published_at: Time,
     /// Mix keys in ascending order of epoch, from the epoch of `published_at` on; none only if some are

@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 use keys::{Identity, NetworkId, NodeId, Purpose, Schedule, Signature, Time};
 
 use crate::canonical;
-use crate::record::RecordError;
+use crate::record::StatementError;
 
 /// Octets of a descriptor with its signature, at most.
 pub const MAX_DESCRIPTOR: usize = 4096;
@@ -153,7 +153,7 @@ impl Descriptor {
         created_at: Time,
         parameters: &Parameters,
         admission: &Admission,
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Self, StatementError> {
         let body = Body {
             version: VERSION,
             maker: *maker.node().as_bytes(),
@@ -180,14 +180,14 @@ impl Descriptor {
     ///
     /// # Errors
     /// `TooLong`, `Malformed`, `NotCanonical`, `Unknown` or `BadSignature`.
-    pub fn parse(octets: &[u8]) -> Result<Self, RecordError> {
+    pub fn parse(octets: &[u8]) -> Result<Self, StatementError> {
         if octets.len() > MAX_DESCRIPTOR {
-            return Err(RecordError::TooLong);
+            return Err(StatementError::TooLong);
         }
-        let (signed, signature) = octets.split_last_chunk().ok_or(RecordError::Malformed)?;
+        let (signed, signature) = octets.split_last_chunk().ok_or(StatementError::Malformed)?;
         let body: Body = canonical::decode::<_, MAX_BODY>(signed)?;
         if body.version != VERSION {
-            return Err(RecordError::Unknown);
+            return Err(StatementError::Unknown);
         }
         NodeId::from_bytes(body.maker)
             .verify(
@@ -196,13 +196,13 @@ impl Descriptor {
                 signed,
                 &Signature::from_bytes(*signature),
             )
-            .map_err(|_| RecordError::BadSignature)?;
+            .map_err(|_| StatementError::BadSignature)?;
         let parameters = body.times.parameters(body.first_view);
-        let admission = body.admission.checked().ok_or(RecordError::Malformed)?;
+        let admission = body.admission.checked().ok_or(StatementError::Malformed)?;
         let named = (1..=MAX_NAME).contains(&body.name.len())
             && body.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
         if !named || !parameters.well_formed() {
-            return Err(RecordError::Malformed);
+            return Err(StatementError::Malformed);
         }
         let id = NetworkId::from_bytes(*blake3::hash(octets).as_bytes());
         Ok(Self { octets: octets.to_vec(), id, name: body.name, parameters, admission })
@@ -365,6 +365,6 @@ mod tests {
             assert!(Descriptor::parse(&altered).is_err(), "octet {at}");
         }
         assert!(Descriptor::parse(&[made.octets(), &[0]].concat()).is_err());
-        assert_eq!(Descriptor::parse(&[0; 5000]).unwrap_err(), RecordError::TooLong);
+        assert_eq!(Descriptor::parse(&[0; 5000]).unwrap_err(), StatementError::TooLong);
     }
 }

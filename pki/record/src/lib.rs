@@ -27,6 +27,6 @@ pub use body::{Draft, Extension, MAX_KEYS, MAX_RECORD, TRAFFIC_CLASSES};
 pub use descriptor::{Admission, Descriptor, MAX_DESCRIPTOR, Parameters};
 pub use policy::{Ask, Capabilities, Domains, ExitPolicy};
 pub use proof::{Breach, Proof};
-pub use record::{Record, RecordError, RecordHash, Signed, Unverified};
+pub use record::{Record, Signed, StatementError, StatementHash, Unverified};
 pub use statement::{MAX_STATEMENT, Statement};
 pub use vouch::{SignedVouch, VOUCH_EPOCHS, Vouch, VouchDraft, Word};

@@ -9,7 +9,7 @@ use keys::{Epoch, NetworkId, NodeId, Schedule, Time};
 
 use crate::body::MAX_RECORD;
 use crate::canonical;
-use crate::record::{Record, RecordError, RecordHash, Unverified};
+use crate::record::{Record, StatementError, StatementHash, Unverified};
 use crate::statement::MAX_STATEMENT;
 
 pub(crate) const PROOF_TAG: u8 = 4;
@@ -46,7 +46,7 @@ impl Breach {
         }
         // A first record follows none, and a node that has lost everything begins again.
         let follows = first.previous();
-        (follows != RecordHash::NONE && follows == second.previous()).then_some(Self::Fork)
+        (follows != StatementHash::NONE && follows == second.previous()).then_some(Self::Fork)
     }
 }
 
@@ -54,7 +54,7 @@ impl Breach {
 #[derive(Debug)]
 pub struct Proof {
     octets: Arc<[u8]>,
-    hash: RecordHash,
+    hash: StatementHash,
     node: NodeId,
     breach: Breach,
     last_epoch: Epoch,
@@ -80,20 +80,20 @@ impl Proof {
         Some(Self::new(octets.into(), breach, first, second))
     }
 
-    pub(crate) fn check(octets: &[u8], network: &NetworkId) -> Result<Self, RecordError> {
-        let (_, body) = octets.split_first().ok_or(RecordError::Malformed)?;
+    pub(crate) fn check(octets: &[u8], network: &NetworkId) -> Result<Self, StatementError> {
+        let (_, body) = octets.split_first().ok_or(StatementError::Malformed)?;
         let body: Body = canonical::decode::<_, MAX_BODY>(body)?;
         if body.version != VERSION {
-            return Err(RecordError::Unknown);
+            return Err(StatementError::Unknown);
         }
         let (first, second) = (Unverified::parse(&body.first)?, Unverified::parse(&body.second)?);
         let (first, second) = (first.check_signature(network)?, second.check_signature(network)?);
         let (first, second) = (first.peek(), second.peek());
         // One order, or a proof would have two encodings.
         if first.hash() >= second.hash() {
-            return Err(RecordError::NotCanonical);
+            return Err(StatementError::NotCanonical);
         }
-        let breach = Breach::between(first, second).ok_or(RecordError::Malformed)?;
+        let breach = Breach::between(first, second).ok_or(StatementError::Malformed)?;
         Ok(Self::new(octets.into(), breach, first, second))
     }
 
@@ -102,17 +102,17 @@ impl Proof {
     ///
     /// # Errors
     /// `Future`.
-    pub fn timely(&self, now: Time, schedule: &Schedule) -> Result<(), RecordError> {
+    pub fn timely(&self, now: Time, schedule: &Schedule) -> Result<(), StatementError> {
         // As records are: one that never could be taken in proves nothing, and outweighs no other proof.
         let is_ahead = |(published, first, last): (Time, Epoch, Epoch)| {
             let epoch = schedule.epoch_at(published);
             first < epoch || last > epoch.plus(3) || !schedule.may_be_dated(published, now)
         };
-        if self.spans.into_iter().any(is_ahead) { Err(RecordError::Future) } else { Ok(()) }
+        if self.spans.into_iter().any(is_ahead) { Err(StatementError::Future) } else { Ok(()) }
     }
 
     fn new(octets: Arc<[u8]>, breach: Breach, first: &Record, second: &Record) -> Self {
-        let hash = RecordHash::of(&octets);
+        let hash = StatementHash::of(&octets);
         let span = |record: &Record| {
             let (first, last) = record.span();
             (record.published_at(), first, last)
@@ -136,7 +136,7 @@ impl Proof {
 
     /// BLAKE3 of the octets.
     #[must_use]
-    pub fn hash(&self) -> RecordHash {
+    pub fn hash(&self) -> StatementHash {
         self.hash
     }
 

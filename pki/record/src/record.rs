@@ -22,9 +22,9 @@ pub(crate) const RECORD_TAG: u8 = 1;
 
 /// BLAKE3 of a statement's octets, 32 octets: what a record's successor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RecordHash([u8; 32]);
+pub struct StatementHash([u8; 32]);
 
-impl RecordHash {
+impl StatementHash {
     /// Stands before the first record of an identity.
     pub const NONE: Self = Self([0; 32]);
 
@@ -46,8 +46,8 @@ impl RecordHash {
 }
 
 /// Why octets are not a record that may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum StatementError {
     /// More than [`MAX_RECORD`] octets.
     #[error("record over its size limit")]
     TooLong,
@@ -77,7 +77,7 @@ pub enum RecordError {
     Stale,
 }
 
-impl From<CodecError> for RecordError {
+impl From<CodecError> for StatementError {
     fn from(error: CodecError) -> Self {
         match error {
             CodecError::TooLong => Self::TooLong,
@@ -100,17 +100,17 @@ impl Unverified {
     ///
     /// # Errors
     /// `TooLong`, `Malformed`, `NotCanonical`, or `Unknown` for what a later version may send.
-    pub fn parse(octets: &[u8]) -> Result<Self, RecordError> {
+    pub fn parse(octets: &[u8]) -> Result<Self, StatementError> {
         if octets.len() > MAX_RECORD {
-            return Err(RecordError::TooLong);
+            return Err(StatementError::TooLong);
         }
         let (body, signature) = split(octets)?;
         let body: Body = canonical::decode::<_, MAX_BODY>(body)?;
         if !body.is_known_version() || body.has_unknown_critical() {
-            return Err(RecordError::Unknown);
+            return Err(StatementError::Unknown);
         }
         if !body.well_formed() {
-            return Err(RecordError::Malformed);
+            return Err(StatementError::Malformed);
         }
         Ok(Self { octets: octets.into(), body, signature })
     }
@@ -131,21 +131,22 @@ impl Unverified {
     ///
     /// # Errors
     /// `OtherNetwork`, `BadSignature` or `BadKey`.
-    pub fn check_signature(mut self, network: &NetworkId) -> Result<Signed, RecordError> {
+    pub fn check_signature(mut self, network: &NetworkId) -> Result<Signed, StatementError> {
         if self.claimed_network() != *network {
-            return Err(RecordError::OtherNetwork);
+            return Err(StatementError::OtherNetwork);
         }
         let (signed, _) = split(&self.octets)?;
-        let onion = OnionAddress::of(self.claimed_node()).map_err(|_| RecordError::BadSignature)?;
+        let onion =
+            OnionAddress::of(self.claimed_node()).map_err(|_| StatementError::BadSignature)?;
         onion
             .verify(Purpose::Record, network, signed, &self.signature)
-            .map_err(|_| RecordError::BadSignature)?;
+            .map_err(|_| StatementError::BadSignature)?;
         let mut keys = Vec::with_capacity(MAX_KEYS);
         for key in &self.body.keys {
-            let public = MixPublic::from_bytes(&key.key).map_err(|_| RecordError::BadKey)?;
+            let public = MixPublic::from_bytes(&key.key).map_err(|_| StatementError::BadKey)?;
             keys.push((Epoch::new(key.epoch), public));
         }
-        let hash = RecordHash::of(&self.octets);
+        let hash = StatementHash::of(&self.octets);
         // The parsed keys replace them: 5 KB less for each record that is held.
         self.body.keys = Vec::new();
         Ok(Signed(Record { octets: self.octets, hash, onion, keys, body: self.body }))
@@ -171,7 +172,7 @@ impl Signed {
 
     /// BLAKE3 of its octets.
     #[must_use]
-    pub fn hash(&self) -> RecordHash {
+    pub fn hash(&self) -> StatementHash {
         self.0.hash()
     }
 
@@ -193,7 +194,7 @@ impl Signed {
     ///
     /// # Errors
     /// `Future` or `Stale`.
-    pub fn timely(self, now: Time, schedule: &Schedule) -> Result<Record, RecordError> {
+    pub fn timely(self, now: Time, schedule: &Schedule) -> Result<Record, StatementError> {
         let record = self.0;
         let published = schedule.epoch_at(record.published_at());
         let (first, last) = record.span();
@@ -201,10 +202,10 @@ impl Signed {
             || last > published.plus(3)
             || first < published
         {
-            return Err(RecordError::Future);
+            return Err(StatementError::Future);
         }
         if last < schedule.epoch_at(now) {
-            return Err(RecordError::Stale);
+            return Err(StatementError::Stale);
         }
         Ok(record)
     }
@@ -215,7 +216,7 @@ impl Signed {
 #[derive(Debug)]
 pub struct Record {
     octets: Arc<[u8]>,
-    hash: RecordHash,
+    hash: StatementHash,
     onion: OnionAddress,
     keys: Vec<(Epoch, MixPublic)>,
     body: Body,
@@ -242,7 +243,7 @@ impl Record {
 
     /// BLAKE3 of the octets.
     #[must_use]
-    pub fn hash(&self) -> RecordHash {
+    pub fn hash(&self) -> StatementHash {
         self.hash
     }
 
@@ -254,8 +255,8 @@ impl Record {
 
     /// Hash of the record it follows.
     #[must_use]
-    pub fn previous(&self) -> RecordHash {
-        RecordHash(self.body.previous)
+    pub fn previous(&self) -> StatementHash {
+        StatementHash(self.body.previous)
     }
 
     /// When the author says it was published.
@@ -332,18 +333,18 @@ impl Record {
     }
 }
 
-impl fmt::Display for RecordHash {
+impl fmt::Display for StatementHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
 /// Tag, body, signature.
-fn split(octets: &[u8]) -> Result<(&[u8], Signature), RecordError> {
-    let (tag, rest) = octets.split_first().ok_or(RecordError::Malformed)?;
+fn split(octets: &[u8]) -> Result<(&[u8], Signature), StatementError> {
+    let (tag, rest) = octets.split_first().ok_or(StatementError::Malformed)?;
     if *tag != RECORD_TAG {
-        return Err(RecordError::Malformed);
+        return Err(StatementError::Malformed);
     }
-    let (body, signature) = rest.split_last_chunk().ok_or(RecordError::Malformed)?;
+    let (body, signature) = rest.split_last_chunk().ok_or(StatementError::Malformed)?;
     Ok((body, Signature::from_bytes(*signature)))
 }

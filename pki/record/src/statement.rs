@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keys::NetworkId;
 
 use crate::proof::{PROOF_TAG, Proof};
-use crate::record::{RECORD_TAG, RecordError, Signed, Unverified};
+use crate::record::{RECORD_TAG, Signed, StatementError, Unverified};
 use crate::vouch::{REVOCATION_TAG, SignedVouch, VOUCH_TAG};
 
 /// Octets of any statement on the topic, at most: a proof is two records.
@@ -37,10 +37,10 @@ impl Statement {
     /// some 100 to 300 us, for whatever thread has time.
     ///
     /// # Errors
-    /// [`RecordError`]; `Unknown` for what a later version may send.
-    pub fn check(octets: &[u8], network: &NetworkId) -> Result<Self, RecordError> {
+    /// [`StatementError`]; `Unknown` for what a later version may send.
+    pub fn check(octets: &[u8], network: &NetworkId) -> Result<Self, StatementError> {
         if octets.len() > MAX_STATEMENT {
-            return Err(RecordError::TooLong);
+            return Err(StatementError::TooLong);
         }
         match octets.first() {
             Some(&RECORD_TAG) => {
@@ -50,7 +50,7 @@ impl Statement {
                 SignedVouch::check(octets, network).map(Self::Vouch)
             }
             Some(&PROOF_TAG) => Proof::check(octets, network).map(Box::new).map(Self::Proof),
-            Some(_) | None => Err(RecordError::Malformed),
+            Some(_) | None => Err(StatementError::Malformed),
         }
     }
 }

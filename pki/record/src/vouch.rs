@@ -10,7 +10,7 @@ use bincode::{Decode, Encode};
 use keys::{Identity, NetworkId, NodeId, Purpose, Schedule, Signature, Time};
 
 use crate::canonical::{self, CodecError};
-use crate::record::{RecordError, RecordHash};
+use crate::record::{StatementError, StatementHash};
 
 pub(crate) const VOUCH_TAG: u8 = 2;
 pub(crate) const REVOCATION_TAG: u8 = 3;
@@ -91,32 +91,32 @@ impl VouchDraft {
 pub struct SignedVouch(Vouch);
 
 impl SignedVouch {
-    pub(crate) fn check(octets: &[u8], network: &NetworkId) -> Result<Self, RecordError> {
-        let (tag, rest) = octets.split_first().ok_or(RecordError::Malformed)?;
+    pub(crate) fn check(octets: &[u8], network: &NetworkId) -> Result<Self, StatementError> {
+        let (tag, rest) = octets.split_first().ok_or(StatementError::Malformed)?;
         let word = match *tag {
             VOUCH_TAG => Word::Vouch,
             REVOCATION_TAG => Word::Revocation,
-            _ => return Err(RecordError::Malformed),
+            _ => return Err(StatementError::Malformed),
         };
-        let (signed, signature) = rest.split_last_chunk().ok_or(RecordError::Malformed)?;
+        let (signed, signature) = rest.split_last_chunk().ok_or(StatementError::Malformed)?;
         let body: Body = canonical::decode::<_, MAX_BODY>(signed)?;
         if body.version != VERSION {
-            return Err(RecordError::Unknown);
+            return Err(StatementError::Unknown);
         }
         let (since, issued_at) = (Time::from_millis(body.since), Time::from_millis(body.issued_at));
         let expires_at = Time::from_millis(body.expires_at);
         let (voucher, subject) =
             (NodeId::from_bytes(body.voucher), NodeId::from_bytes(body.subject));
         if since > issued_at || issued_at >= expires_at || voucher == subject {
-            return Err(RecordError::Malformed);
+            return Err(StatementError::Malformed);
         }
         if NetworkId::from_bytes(body.network) != *network {
-            return Err(RecordError::OtherNetwork);
+            return Err(StatementError::OtherNetwork);
         }
         voucher
             .verify(word.purpose(), network, signed, &Signature::from_bytes(*signature))
-            .map_err(|_| RecordError::BadSignature)?;
-        let hash = RecordHash::of(octets);
+            .map_err(|_| StatementError::BadSignature)?;
+        let hash = StatementHash::of(octets);
         let octets = octets.into();
         Ok(Self(Vouch { octets, hash, word, voucher, subject, since, issued_at, expires_at }))
     }
@@ -132,16 +132,16 @@ impl SignedVouch {
     ///
     /// # Errors
     /// `Future`, `Malformed` or `Stale`.
-    pub fn timely(self, now: Time, schedule: &Schedule) -> Result<Vouch, RecordError> {
+    pub fn timely(self, now: Time, schedule: &Schedule) -> Result<Vouch, StatementError> {
         let vouch = self.0;
         if !schedule.may_be_dated(vouch.issued_at, now) {
-            return Err(RecordError::Future);
+            return Err(StatementError::Future);
         }
         if vouch.expires_at.since(vouch.issued_at) > longest(schedule) {
-            return Err(RecordError::Malformed);
+            return Err(StatementError::Malformed);
         }
         if vouch.expires_at <= now {
-            return Err(RecordError::Stale);
+            return Err(StatementError::Stale);
         }
         Ok(vouch)
     }
@@ -156,7 +156,7 @@ fn longest(schedule: &Schedule) -> Duration {
 #[derive(Debug)]
 pub struct Vouch {
     octets: Arc<[u8]>,
-    hash: RecordHash,
+    hash: StatementHash,
     word: Word,
     voucher: NodeId,
     subject: NodeId,
@@ -174,7 +174,7 @@ impl Vouch {
 
     /// BLAKE3 of the octets.
     #[must_use]
-    pub fn hash(&self) -> RecordHash {
+    pub fn hash(&self) -> StatementHash {
         self.hash
     }
 

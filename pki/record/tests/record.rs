@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fog_record::{
     Breach, Capabilities, Domains, Draft, ExitPolicy, MAX_RECORD, MAX_STATEMENT, Proof, Record,
-    RecordError, RecordHash, Statement, Unverified, VOUCH_EPOCHS, Vouch, VouchDraft, Word,
+    Statement, StatementError, StatementHash, Unverified, VOUCH_EPOCHS, Vouch, VouchDraft, Word,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ fn draft(published_at: Time, epochs: std::ops::RangeInclusive<u32>) -> Draft {
         .collect();
     Draft {
         sequence: 7,
-        previous: RecordHash::from_bytes([2; 32]),
+        previous: StatementHash::from_bytes([2; 32]),
         published_at,
         keys,
         withdrawn: Vec::new(),
@@ -57,7 +57,7 @@ fn signed() -> Vec<u8> {
     draft(now(), 0..=3).sign(&identity(), &NETWORK).unwrap()
 }
 
-fn read(octets: &[u8], at: Time) -> Result<Record, RecordError> {
+fn read(octets: &[u8], at: Time) -> Result<Record, StatementError> {
     Unverified::parse(octets)?.check_signature(&NETWORK)?.timely(at, &schedule())
 }
 
@@ -99,25 +99,25 @@ fn unsigned_foreign_cut_and_padded_records_are_refused() {
     let mut unsigned = octets.clone();
     let body = unsigned.len() - 64;
     unsigned[body..].fill(0);
-    assert_eq!(read(&unsigned, now()).unwrap_err(), RecordError::BadSignature);
+    assert_eq!(read(&unsigned, now()).unwrap_err(), StatementError::BadSignature);
 
     let other = Identity::from_seed(&[2; 32]);
     let theirs = draft(now(), 0..=2).sign(&other, &NETWORK).unwrap();
     let mut stolen = octets.clone();
     stolen[body..].copy_from_slice(&theirs[theirs.len() - 64..]);
-    assert_eq!(read(&stolen, now()).unwrap_err(), RecordError::BadSignature);
+    assert_eq!(read(&stolen, now()).unwrap_err(), StatementError::BadSignature);
 
     let foreign = draft(now(), 0..=2).sign(&identity(), &NetworkId::from_bytes([4; 32])).unwrap();
-    assert_eq!(read(&foreign, now()).unwrap_err(), RecordError::OtherNetwork);
+    assert_eq!(read(&foreign, now()).unwrap_err(), StatementError::OtherNetwork);
 
     for cut in [0, 1, 64, 65, 100, octets.len() - 1] {
         assert!(read(&octets[..cut], now()).is_err(), "{cut}");
     }
     assert!(read(&[&octets[..], &[0]].concat(), now()).is_err());
     let oversize = vec![1; MAX_RECORD + 1];
-    assert_eq!(read(&oversize, now()).unwrap_err(), RecordError::TooLong);
+    assert_eq!(read(&oversize, now()).unwrap_err(), StatementError::TooLong);
     for tag in [0, 2, 3, 4, 5, 0xff] {
-        assert_eq!(read(&[tag, 0, 0], now()).unwrap_err(), RecordError::Malformed);
+        assert_eq!(read(&[tag, 0, 0], now()).unwrap_err(), StatementError::Malformed);
     }
 }
 
@@ -126,20 +126,20 @@ fn records_are_believed_in_their_time_only() {
     let minute = Duration::from_secs(60);
     let octets = signed();
     assert!(read(&octets, now().minus(minute * 10)).is_ok());
-    assert_eq!(read(&octets, now().minus(minute * 11)).unwrap_err(), RecordError::Future);
+    assert_eq!(read(&octets, now().minus(minute * 11)).unwrap_err(), StatementError::Future);
     let last = schedule().end(Epoch::new(165_003));
     assert!(read(&octets, last.minus(minute)).is_ok());
-    assert_eq!(read(&octets, last).unwrap_err(), RecordError::Stale);
-    for (at, outcome) in [(0, RecordError::Future), (u64::MAX, RecordError::Stale)] {
+    assert_eq!(read(&octets, last).unwrap_err(), StatementError::Stale);
+    for (at, outcome) in [(0, StatementError::Future), (u64::MAX, StatementError::Stale)] {
         assert_eq!(read(&octets, Time::from_millis(at)).unwrap_err(), outcome);
     }
 
     let far = draft(now(), 0..=4);
     assert!(far.sign(&identity(), &NETWORK).is_err(), "five keys do not fit");
     let ahead = draft(now(), 3..=4).sign(&identity(), &NETWORK).unwrap();
-    assert_eq!(read(&ahead, now()).unwrap_err(), RecordError::Future);
+    assert_eq!(read(&ahead, now()).unwrap_err(), StatementError::Future);
     let eternal = draft(Time::from_millis(u64::MAX), 0..=0).sign(&identity(), &NETWORK).unwrap();
-    assert_eq!(read(&eternal, now()).unwrap_err(), RecordError::Future);
+    assert_eq!(read(&eternal, now()).unwrap_err(), StatementError::Future);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_node_that_has_lost_all_its_keys_can_say_so() {
     assert!(epochs.iter().all(|epoch| record.withdraws(*epoch)) && record.epochs().count() == 0);
     assert_eq!(record.span(), (epochs[0], epochs[2]));
     let past = schedule().end(epochs[2]);
-    assert_eq!(read(&octets, past).unwrap_err(), RecordError::Stale);
+    assert_eq!(read(&octets, past).unwrap_err(), StatementError::Stale);
 }
 
 fn vouch_draft(word: Word) -> VouchDraft {
@@ -168,7 +168,7 @@ fn vouch_draft(word: Word) -> VouchDraft {
     }
 }
 
-fn read_vouch(octets: &[u8], at: Time) -> Result<Vouch, RecordError> {
+fn read_vouch(octets: &[u8], at: Time) -> Result<Vouch, StatementError> {
     match Statement::check(octets, &NETWORK)? {
         Statement::Vouch(vouch) => vouch.timely(at, &schedule()),
         Statement::Record(_) | Statement::Proof(_) => panic!("not a vouch"),
@@ -187,16 +187,16 @@ fn a_word_about_another_holds_for_its_time_and_the_later_one_counts() {
     assert_eq!((vouch.voucher(), vouch.subject()), (identity().node(), draft.subject));
     assert_eq!((vouch.since(), vouch.issued_at()), (draft.since, now()));
 
-    assert_eq!(read_vouch(&octets, now().minus(minute * 11)).unwrap_err(), RecordError::Future);
-    assert_eq!(read_vouch(&octets, draft.expires_at).unwrap_err(), RecordError::Stale);
+    assert_eq!(read_vouch(&octets, now().minus(minute * 11)).unwrap_err(), StatementError::Future);
+    assert_eq!(read_vouch(&octets, draft.expires_at).unwrap_err(), StatementError::Stale);
     let longer = VouchDraft { expires_at: draft.expires_at.plus(minute), ..draft };
-    assert_eq!(read_vouch(&sign(&longer), now()).unwrap_err(), RecordError::Malformed);
+    assert_eq!(read_vouch(&sign(&longer), now()).unwrap_err(), StatementError::Malformed);
     for wrong in [
         VouchDraft { since: now().plus(minute), ..draft },
         VouchDraft { expires_at: now(), ..draft },
         VouchDraft { subject: identity().node(), ..draft },
     ] {
-        assert_eq!(read_vouch(&sign(&wrong), now()).unwrap_err(), RecordError::Malformed);
+        assert_eq!(read_vouch(&sign(&wrong), now()).unwrap_err(), StatementError::Malformed);
     }
 
     let revocation = read_vouch(&sign(&vouch_draft(Word::Revocation)), now()).unwrap();
@@ -207,7 +207,7 @@ fn a_word_about_another_holds_for_its_time_and_the_later_one_counts() {
     // A vouch is no revocation, whatever its first octet says.
     let mut turned = octets.clone();
     turned[0] = 3;
-    assert_eq!(read_vouch(&turned, now()).unwrap_err(), RecordError::BadSignature);
+    assert_eq!(read_vouch(&turned, now()).unwrap_err(), StatementError::BadSignature);
     for at in 0..octets.len() {
         let mut altered = octets.clone();
         altered[at] ^= 1;
@@ -232,7 +232,7 @@ fn two_records_of_which_there_may_be_one_are_a_proof_and_others_are_not() {
     let fork = another(|draft| draft.sequence = 8);
     let keys = another(|draft| {
         draft.sequence = 9;
-        draft.previous = RecordHash::from_bytes([5; 32]);
+        draft.previous = StatementHash::from_bytes([5; 32]);
         draft.keys[1].1 = other_key.public().clone();
     });
     for (second, breach) in
@@ -252,7 +252,7 @@ fn two_records_of_which_there_may_be_one_are_a_proof_and_others_are_not() {
         assert_eq!(read.last_epoch(), Epoch::new(165_002));
         assert!(read.timely(now(), &schedule()).is_ok());
         let early = now().minus(Duration::from_secs(3600));
-        assert_eq!(read.timely(early, &schedule()), Err(RecordError::Future));
+        assert_eq!(read.timely(early, &schedule()), Err(StatementError::Future));
         for at in (0..proof.octets().len()).step_by(7) {
             let mut altered = proof.octets().to_vec();
             altered[at] ^= 1;
@@ -272,7 +272,7 @@ fn two_records_of_which_there_may_be_one_are_a_proof_and_others_are_not() {
         withdrawn.withdraws(Epoch::new(165_000)) && withdrawn.key(Epoch::new(165_000)).is_none()
     );
     let beginnings: [Record; 2] = [7, 8].map(|sequence| {
-        another(|draft| (draft.sequence, draft.previous) = (sequence, RecordHash::NONE))
+        another(|draft| (draft.sequence, draft.previous) = (sequence, StatementHash::NONE))
     });
     let theirs = draft(now(), 0..=1).sign(&Identity::from_seed(&[2; 32]), &NETWORK).unwrap();
     let theirs = read(&theirs, now()).unwrap();

@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 const PLAIN: u8 = 0;
 
 /// Why octets are not a fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum FragmentError {
     /// More than a packet can carry.
     #[error("too long")]

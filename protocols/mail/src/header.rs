@@ -10,7 +10,7 @@ const FOLD_AT: usize = 78;
 const MAX_FIELDS: usize = 200;
 
 /// Why a message is not carried. Says nothing of its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum MessageError {
     /// A CR or LF that is not part of CRLF.
     #[error("bare CR or LF")]

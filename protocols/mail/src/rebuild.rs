@@ -16,7 +16,7 @@ const NOTICE_FROM: &str = "This message came through an anonymous mail network. 
 
 /// A message for the next server. Its envelope sender is always empty: no failure comes back to
 /// anybody. Zeroized on drop.
-#[derive(ZeroizeOnDrop)]
+#[derive(PartialEq, Eq, ZeroizeOnDrop)]
 pub struct Delivery {
     /// To whom; all in one domain.
     #[zeroize(skip)]

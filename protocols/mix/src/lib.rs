@@ -88,6 +88,7 @@ pub enum Dropped {
 }
 
 /// Replay tags that are to be made durable, together.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tags {
     /// For [`Mix::handle_kept`].
     pub batch: u64,
@@ -145,10 +146,9 @@ impl Mix {
         self.slots.keys(|epoch| self.schedule.accepts(epoch, now))
     }
 
-    /// The oldest epoch whose key is held.
-    #[must_use]
-    pub fn oldest_key(&self) -> Option<Epoch> {
-        self.slots.oldest()
+    /// The epochs whose keys are held, ascending.
+    pub fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.slots.epochs()
     }
 
     /// The key of an epoch.

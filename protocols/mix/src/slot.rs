@@ -48,8 +48,8 @@ impl Slots {
         EpochKeys::new(accepted.map(|(_, slot)| Arc::clone(&slot.key)).collect())
     }
 
-    pub(crate) fn oldest(&self) -> Option<Epoch> {
-        self.0.keys().next().copied()
+    pub(crate) fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.0.keys().copied()
     }
 
     pub(crate) fn key(&self, epoch: Epoch) -> Option<&Arc<EpochKey>> {

@@ -1,11 +1,18 @@
-//! Messages that this node is to deliver, until the next server has taken or refused them.
+//! Mail out: from a payload to a delivery, until the next server has taken or refused it.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
 use keys::Time;
-use mail::{Delivery, Mailbox};
+use mail::{Delivery, Fragment, Mailbox, Needs};
 use record::ExitPolicy;
+use sphinx::Payload;
+
+use crate::answer::DeliveryOutcome;
+use crate::command::{Command, Out};
+use crate::count::{Count, NotDelivered};
+use crate::ids::DeliveryId;
+use crate::sender::ask;
 
 /// Octets held for delivery, at most. Beyond it a message is dropped and counted.
 const MAX_OCTETS: usize = 64 << 20;
@@ -13,36 +20,115 @@ const MAX_OCTETS: usize = 64 << 20;
 /// never scaled.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(4000);
-/// After so long an exit gives up.
+/// For how long an exit tries to deliver a message.
 const HORIZON: Duration = Duration::from_secs(6 * 3600);
 
 /// What makes a node an exit.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub struct ExitOffer {
     /// What it delivers; stands in its record.
     pub policy: ExitPolicy,
     /// The From of mail whose sender did not ask for another.
     pub anonymous: Mailbox,
 }
 
-/// Names a delivery between a command and its outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DeliveryId(u64);
-
-/// What came of an attempt.
-pub enum DeliveryOutcome {
-    /// The next server took it for these many recipients, and refused these many for good.
-    Done {
-        /// Recipients taken.
-        taken: usize,
-        /// Recipients refused.
-        refused: usize,
-    },
-    /// Recipients remain to be tried again.
-    Later(Delivery),
+/// The exit of a node.
+pub(crate) struct Exit {
+    offer: ExitOffer,
+    deliveries: Deliveries,
 }
 
-pub(crate) struct Deliveries {
+impl Exit {
+    pub(crate) fn new(offer: ExitOffer) -> Self {
+        Self { offer, deliveries: Deliveries::new() }
+    }
+
+    pub(crate) fn offer(&self) -> &ExitOffer {
+        &self.offer
+    }
+
+    pub(crate) fn change(&mut self, offer: ExitOffer) {
+        self.offer = offer;
+    }
+
+    /// Delivers what a payload carries.
+    pub(crate) fn handle_payload(&mut self, payload: &Payload, now: Time, out: &mut Out) {
+        match self.begin(payload, now) {
+            Ok((id, delivery)) => {
+                out.push(Command::Deliver(id, delivery));
+                out.count(Count::MessageToDeliver);
+            }
+            Err(why) => out.count(Count::MessageDropped(why)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        payload: &Payload,
+        now: Time,
+    ) -> Result<(DeliveryId, Delivery), NotDelivered> {
+        let content = payload.content().map_err(|_| NotDelivered::Payload)?;
+        let fragment = Fragment::decode(content).map_err(NotDelivered::Fragment)?;
+        let delivery =
+            mail::rebuild(&fragment, &self.offer.anonymous).map_err(NotDelivered::Message)?;
+        // What the ingress says of size and needs is not asked; From is the one wish that is its own.
+        let octets = delivery.message.len();
+        let needs = delivery.needs | (fragment.needs() & Needs::KEEP_FROM);
+        let asked = ask(fragment.envelope().domain().as_str(), octets, needs);
+        if !self.offer.policy.allows(&asked) {
+            return Err(NotDelivered::NotInPolicy);
+        }
+        let id = self.deliveries.begin(octets, now).map_err(|Full| NotDelivered::NoRoom)?;
+        Ok((id, delivery))
+    }
+
+    /// Takes what came of an attempt to deliver.
+    pub(crate) fn handle_delivery(
+        &mut self,
+        id: DeliveryId,
+        outcome: DeliveryOutcome,
+        now: Time,
+        out: &mut Out,
+    ) {
+        match outcome {
+            DeliveryOutcome::Done { taken, refused } => {
+                self.deliveries.done(id);
+                if taken > 0 {
+                    out.count(Count::MessageDelivered);
+                }
+                if refused > 0 {
+                    out.count(Count::MessageRefusedByServer);
+                }
+                if taken == 0 && refused == 0 {
+                    out.count(Count::MessageDropped(NotDelivered::CutShort));
+                }
+            }
+            DeliveryOutcome::Later(delivery) => {
+                out.count(Count::DeliveryPostponed);
+                if self.deliveries.later(id, delivery, now).is_err() {
+                    out.count(Count::MessageDropped(NotDelivered::GaveUp));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.deliveries.poll_timeout()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
+        while let Some((id, delivery)) = self.deliveries.next_due(now) {
+            out.push(Command::Deliver(id, delivery));
+        }
+    }
+
+    /// Messages being delivered.
+    pub(crate) fn held(&self) -> usize {
+        self.deliveries.len()
+    }
+}
+
+struct Deliveries {
     serial: u64,
     octets: usize,
     under_way: BTreeMap<DeliveryId, Tries>,
@@ -55,16 +141,16 @@ struct Tries {
     wait: Duration,
 }
 
-pub(crate) struct Full;
-pub(crate) struct GaveUp;
+struct Full;
+struct GaveUp;
 
 impl Deliveries {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let (under_way, waiting) = (BTreeMap::new(), BTreeMap::new());
         Self { serial: 0, octets: 0, under_way, waiting }
     }
 
-    pub(crate) fn begin(&mut self, octets: usize, now: Time) -> Result<DeliveryId, Full> {
+    fn begin(&mut self, octets: usize, now: Time) -> Result<DeliveryId, Full> {
         if self.octets + octets > MAX_OCTETS {
             return Err(Full);
         }
@@ -76,18 +162,13 @@ impl Deliveries {
         Ok(id)
     }
 
-    pub(crate) fn done(&mut self, id: DeliveryId) {
+    fn done(&mut self, id: DeliveryId) {
         if let Some(tries) = self.under_way.remove(&id) {
             self.octets = self.octets.saturating_sub(tries.octets);
         }
     }
 
-    pub(crate) fn later(
-        &mut self,
-        id: DeliveryId,
-        delivery: Delivery,
-        now: Time,
-    ) -> Result<(), GaveUp> {
+    fn later(&mut self, id: DeliveryId, delivery: Delivery, now: Time) -> Result<(), GaveUp> {
         let Some(mut tries) = self.under_way.remove(&id) else { return Ok(()) };
         let at = now.plus(tries.wait);
         if at > tries.give_up {
@@ -99,11 +180,11 @@ impl Deliveries {
         Ok(())
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+    fn poll_timeout(&self) -> Option<Time> {
         self.waiting.keys().next().map(|(at, _)| *at)
     }
 
-    pub(crate) fn next_due(&mut self, now: Time) -> Option<(DeliveryId, Delivery)> {
+    fn next_due(&mut self, now: Time) -> Option<(DeliveryId, Delivery)> {
         let first = self.waiting.first_entry()?;
         let (at, id) = *first.key();
         if at > now {
@@ -114,7 +195,7 @@ impl Deliveries {
         Some((id, delivery))
     }
 
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.under_way.len() + self.waiting.len()
     }
 }

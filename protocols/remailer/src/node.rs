@@ -1,418 +1,501 @@
-//! The node: inputs, commands, and the order of things at a timeout.
-
-mod catching_up;
-mod ingress;
-mod outlook;
-mod records;
+//! The node: its parts, its inputs, and the order of things at a timeout.
 
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use directory::{Brought, Clocks, Directory, ItemId, Reconciliation, View};
-use keys::{Epoch, Identity, MixSeed, NodeId, OnionAddress, Schedule, Time};
-use mail::{Delivery, Fragment, Needs};
-use mix::{Mix, Release, Tags, Times};
-use rand::{CryptoRng, RngExt as _};
-use record::{Descriptor, Parameters, Statement};
-use sphinx::{EpochKeys, Kind, Packet, Payload, Peeled, Refusal, ReplayTag};
+use directory::{Answer, Directory, ItemId, Source, Standing, Unwanted, View};
+use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
+use mail::{Mailbox, Submission};
+use mix::Times;
+use rand::CryptoRng;
+use record::{Descriptor, Record, Statement, StatementError};
+use sphinx::{Peeled, Refusal};
 
-use crate::counts::Counts;
-use crate::exit::{Deliveries, DeliveryId, DeliveryOutcome, Exit};
-use crate::outbox::Outbox;
-use crate::publish::Publisher;
-use crate::seal::Sealed;
-use catching_up::{WAIT, WITNESSES, Witnesses};
-use ingress::ask;
-pub use ingress::{Refused, SealedMessage, Sealing, SealingFailed};
-use outlook::{APART_FOR, Outlook};
-pub use outlook::{Agreement, Alarm};
-pub use records::Judgement;
-use records::Rejected;
-
-/// What a node begins with.
-pub struct Setup {
-    /// Who it is.
-    pub identity: Identity,
-    /// Which network.
-    pub descriptor: Arc<Descriptor>,
-    /// What it delivers, if it is an exit.
-    pub exit: Option<Exit>,
-    /// How to reach the operator.
-    pub contact: String,
-    /// Other nodes of the same operator.
-    pub family: Vec<NodeId>,
-    /// What became of the mix keys made before.
-    pub epochs: Vec<(Epoch, Kept)>,
-    /// Statements known before; checked again.
-    pub statements: Vec<Vec<u8>>,
-    /// What it may have published before.
-    pub past: Past,
-    /// How long a node that has never published waits with its first record for a catch-up.
-    pub first_record_after: Duration,
-    /// Nodes that its own routes avoid.
-    pub banned: BTreeSet<NodeId>,
-}
-
-/// What a node knows of its own records.
-pub enum Past {
-    /// Its identity was made for this network and has published nothing.
-    None,
-    /// It may have published, and does not know what: the identity was restored by itself.
-    Forgotten,
-    /// The last record that it published or was about to.
-    Known(Vec<u8>),
-}
-
-/// What was kept of an epoch.
-pub enum Kept {
-    /// Its key, and the replay tags of all that it has opened.
-    Key {
-        /// What the key is made from.
-        seed: MixSeed,
-        /// The tags.
-        seen: BTreeSet<ReplayTag>,
-    },
-    /// That its key was given up. There is never another.
-    Withdrawn,
-}
-
-/// What is to be done.
-pub enum Command {
-    /// Hand a packet to a node; useless after `until`.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// What.
-        packet: Packet,
-        /// When the receiver's key is gone.
-        until: Time,
-    },
-    /// Publish this statement.
-    Announce(Vec<u8>),
-    /// Hand a message to the next server; [`Remailer::handle_delivery`].
-    Deliver(DeliveryId, Delivery),
-    /// Keep this key's seed before anything that follows is done.
-    KeepSeed(Epoch, MixSeed),
-    /// Destroy this epoch's seed and tags, and keep that it has no key, before anything that follows is
-    /// done.
-    WithdrawSeed(Epoch),
-    /// Destroy the seeds and tags of epochs before this one.
-    ForgetSeeds(Epoch),
-    /// Make these replay tags durable; [`Remailer::handle_tags_kept`].
-    KeepTags(Tags),
-    /// Keep this record as the last one of this node's own before anything that follows is done.
-    KeepOwn(Vec<u8>),
-    /// Keep a statement under its name.
-    KeepStatement(ItemId, Arc<[u8]>),
-    /// Forget statements.
-    ForgetStatements(Vec<ItemId>),
-    /// Nothing is known of this node any more.
-    Unlink(NodeId),
-    /// Hold a link to this node: its record has just become known.
-    Link(NodeId),
-    /// Ask some peers for what they have: [`Remailer::begin_sync`].
-    AskAround,
-    /// The view of a new hour.
-    ViewTaken(Arc<View>),
-}
-
-/// What may have to be forgotten after a start.
-struct Leftovers {
-    /// Statements that were kept and are none at the time that the clock says.
-    lapsed: Vec<ItemId>,
-    stay_until: Time,
-}
+use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
+use crate::author::{Author, GivenInvite, Reach};
+use crate::catch_up::{CatchUp, Witnessed};
+use crate::command::{Command, Out};
+use crate::count::{Count, Counts, Dropped, NotDelivered};
+use crate::exit::{Exit, ExitOffer};
+use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, SubmissionId};
+use crate::ingress::{self, Ingress};
+use crate::links::Links;
+use crate::operator::{self, Operator, Order};
+use crate::outlook::{Agreement, Alarm, Outlook};
+use crate::relay::Relay;
+use crate::seal::{SealedMessage, SealingFailed};
+use crate::sender::Sender;
+use crate::setup::{Kept, Past, Role, Setup};
+use crate::statements::{Hearing, Judgement, Rejected};
 
 /// One node.
 pub struct Remailer {
-    node: NodeId,
-    descriptor: Arc<Descriptor>,
-    schedule: Schedule,
-    directory: Directory,
-    view: Option<Arc<View>>,
     outlook: Outlook,
-    next_view: Time,
-    next_sync: Time,
-    reconciliation: Reconciliation,
-    witnesses: Witnesses,
-    clocks: Clocks,
-    /// Since when the peers' clocks have been too far from ours.
-    apart_since: Option<Time>,
-    /// What is left over from before the start, until the clock can be trusted to say so.
-    leftovers: Option<Leftovers>,
-    has_rival: bool,
-    banned: BTreeSet<NodeId>,
-    mix: Mix,
-    publisher: Publisher,
-    is_reachable: bool,
-    /// This node and the others that its operator runs: no route of its own goes through them.
-    own: Vec<NodeId>,
+    links: Links,
+    catch_up: CatchUp,
+    author: Author,
+    /// What a client has not.
+    relay: Option<Relay>,
+    sender: Sender,
+    ingress: Ingress,
     exit: Option<Exit>,
-    outbox: Outbox,
-    deliveries: Deliveries,
-    commands: VecDeque<Command>,
-    counts: Counts,
+    operator: Operator,
+    out: Out,
+}
+
+/// What a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Packets in the mix.
+    pub mixing: usize,
+    /// Its own packets that wait for their tick.
+    pub waiting: usize,
+    /// Messages being delivered.
+    pub delivering: usize,
 }
 
 impl Remailer {
     /// A node that starts at `now`.
     pub fn new(setup: Setup, now: Time, rng: &mut impl CryptoRng) -> Self {
-        let parameters = setup.descriptor.parameters();
+        let Setup { identity, descriptor, role, exit, contact, family, .. } = setup;
+        let parameters = descriptor.parameters();
         let schedule = parameters.schedule();
         let times = Times { window: parameters.window, max_delay: parameters.max_delay };
-        let network = setup.descriptor.id();
-        let node = setup.identity.node();
-        let own = [node].into_iter().chain(setup.family.iter().copied()).collect();
-        let publisher = Publisher::new(setup.identity, network, setup.contact, setup.family, now);
+        let (node, network) = (identity.node(), descriptor.id());
+        let own = [node].into_iter().chain(family.iter().copied()).collect();
+        let first_record_at = now.plus(setup.first_record_after);
+        let mut author = Author::new(identity, network, schedule, setup.invites, first_record_at);
+        author.run_by(contact, family);
         let mut remailer = Self {
-            node,
-            schedule,
-            directory: Directory::new(schedule, setup.descriptor.admission()),
-            view: None,
-            outlook: Outlook::default(),
-            reconciliation: Reconciliation::default(),
-            witnesses: Witnesses::new(&schedule, now),
-            clocks: Clocks::default(),
-            apart_since: None,
-            leftovers: None,
-            has_rival: false,
-            banned: setup.banned,
-            next_view: schedule.hour_end(schedule.hour_at(now)),
-            next_sync: now.plus(schedule.hour() / 4),
-            mix: Mix::new(schedule, times, now, rng),
-            publisher,
-            is_reachable: false,
-            own,
-            exit: setup.exit,
-            outbox: Outbox::new(parameters.mean_send, now),
-            deliveries: Deliveries::new(),
-            commands: VecDeque::new(),
-            counts: Counts::default(),
-            descriptor: setup.descriptor,
+            outlook: Outlook::new(node, Arc::clone(&descriptor), setup.banned, now),
+            links: Links::default(),
+            catch_up: CatchUp::new(&schedule, now),
+            author,
+            relay: match role {
+                Role::Relay => Some(Relay::new(schedule, times, now, rng)),
+                Role::Client => None,
+            },
+            sender: Sender::new(descriptor, own, now),
+            ingress: Ingress::default(),
+            exit: exit.map(Exit::new),
+            operator: Operator::default(),
+            out: Out::default(),
         };
-        remailer.turn_hour(now);
-        remailer.publisher.not_before(now.plus(setup.first_record_after));
+        remailer.outlook.turn_hour(now, &mut remailer.out);
         let known_before = setup.statements.len();
         remailer.restore_keys(setup.epochs, now);
-        let lapsed = remailer.restore(setup.past, setup.statements, now);
-        // Peers will say what time it is, where there are enough of them.
-        let patience = match known_before {
-            0..=WITNESSES => schedule.hour() / WAIT,
-            _ => schedule.hour() * 3 * APART_FOR,
-        };
-        remailer.leftovers = Some(Leftovers { lapsed, stay_until: now.plus(patience) });
+        let lapsed = remailer.restore(setup.past, setup.statements, now, rng);
+        remailer.outlook.begin_with_leftovers(lapsed, known_before, now);
         remailer
     }
 
     fn restore_keys(&mut self, epochs: Vec<(Epoch, Kept)>, now: Time) {
-        let oldest = self.schedule.oldest_held(now);
+        let oldest = self.schedule().oldest_held(now);
+        let Some(relay) = &mut self.relay else { return };
         for (epoch, kept) in epochs {
             match kept {
                 Kept::Key { seed, seen } if epoch >= oldest => {
-                    self.mix.insert_key(self.publisher.make_key(epoch, &seed), seen);
+                    relay.insert_key(self.author.make_key(epoch, &seed), seen);
                 }
-                Kept::Withdrawn if epoch >= oldest => self.publisher.withdraw(epoch),
+                Kept::Withdrawn if epoch >= oldest => {
+                    self.author.withdraw(epoch);
+                }
                 Kept::Key { .. } | Kept::Withdrawn => {}
             }
         }
+        relay.offer_keys(now, &mut self.out);
     }
 
-    /// Returns the names of statements that are none at this time.
-    fn restore(&mut self, past: Past, mut statements: Vec<Vec<u8>>, now: Time) -> Vec<ItemId> {
-        let network = self.descriptor.id();
-        match past {
-            Past::None => {}
-            Past::Forgotten => self.wait_for_witnesses(),
-            Past::Known(own) => {
-                self.wait_for_witnesses();
-                if let Ok(Statement::Record(own)) = Statement::check(&own, &network)
-                    && own.node() == self.node
-                {
-                    self.publisher.note_published(&own, now, &self.schedule);
-                    self.publisher.begin_again();
-                    self.give_up_lost_keys(&own, now);
-                }
-            }
+    /// Returns the names of stored statements that are not valid at `now`.
+    fn restore(
+        &mut self,
+        past: Past,
+        mut statements: Vec<Vec<u8>>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Vec<ItemId> {
+        let network = self.descriptor().id();
+        if !matches!(past, Past::None)
+            && let Some(until) = self.catch_up.waits_until()
+        {
+            self.author.wait_until(until);
+        }
+        let mut hearing = self.hearing(now, rng);
+        if let Past::Known(own) = past
+            && let Ok(Statement::Record(own)) = Statement::check(&own, &network)
+            && own.node() == hearing.outlook.node()
+        {
+            hearing.author.resume(&own, now);
+            hearing.give_up_lost_keys(&own);
         }
         let all: Vec<_> = statements.iter().map(|octets| ItemId::of(octets)).collect();
-        // Records first; words hang on each other, and are tried again while that helps.
+        // Records first; words depend on each other, and are tried again while that helps.
         statements.sort_by_key(|octets| octets.first().copied());
         let mut before = usize::MAX;
         while !statements.is_empty() && statements.len() < before {
             before = statements.len();
             statements.retain(|octets| {
                 let Ok(statement) = Statement::check(octets, &network) else { return false };
-                let taken = self.take(statement, now, Brought::ByCatchUp);
-                matches!(taken, Err(Rejected::Unwanted(directory::Unwanted::Idle)))
+                let taken = hearing.take(statement, Source::CatchUp);
+                matches!(taken, Err(Rejected::Unwanted(Unwanted::Unreached)))
             });
         }
-        all.into_iter().filter(|name| !self.directory.holds(name)).collect()
+        all.into_iter().filter(|name| !self.outlook.directory.holds(name)).collect()
     }
 
     // What is known.
 
-    /// Who this is.
+    /// Its identity.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.node
+        self.outlook.node()
+    }
+
+    /// Its own address.
+    #[must_use]
+    pub fn onion(&self) -> Option<OnionAddress> {
+        OnionAddress::of(self.node()).ok()
     }
 
     /// Its network.
     #[must_use]
     pub fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
+        self.outlook.descriptor()
     }
 
     /// All verified statements.
     #[must_use]
     pub fn directory(&self) -> &Directory {
-        &self.directory
+        &self.outlook.directory
     }
 
     /// The view that routes come from, if there is one.
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
-        self.view.as_ref()
+        self.outlook.view()
     }
 
     /// When epochs begin.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+        self.outlook.schedule()
     }
 
-    /// What happened how often.
+    /// How often each thing happened.
     #[must_use]
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        &self.out.counts
     }
 
-    /// Packets held in the mix, own packets waiting, and messages being delivered.
+    /// What it holds.
     #[must_use]
-    pub fn held(&self) -> (usize, usize, usize) {
-        (self.mix.held(), self.outbox.len(), self.deliveries.len())
+    pub fn held(&self) -> Held {
+        Held {
+            mixing: self.relay.as_ref().map_or(0, Relay::held),
+            waiting: self.sender.held(),
+            delivering: self.exit.as_ref().map_or(0, Exit::held),
+        }
+    }
+
+    /// How long after the end of its key the latest packet came, if one ever did.
+    #[must_use]
+    pub fn latest_packet(&self) -> Option<Duration> {
+        self.relay.as_ref().and_then(Relay::latest)
     }
 
     /// The oldest epoch whose key is not destroyed yet.
     #[must_use]
     pub fn oldest_key(&self) -> Option<Epoch> {
-        self.mix.oldest_key()
+        self.relay.as_ref().and_then(Relay::oldest_key)
     }
 
-    /// The keys that packets are opened with at `now`, for [`sphinx::peel`].
+    /// Whether peers have to be asked before this node may publish.
     #[must_use]
-    pub fn epoch_keys(&self, now: Time) -> EpochKeys {
-        self.mix.accepting(now)
+    pub fn wants_witnesses(&self) -> bool {
+        self.author.waits()
+    }
+
+    /// Whether this node's routes avoid another.
+    #[must_use]
+    pub fn bans(&self, node: &NodeId) -> bool {
+        self.outlook.banned().contains(node)
+    }
+
+    /// How every known node stands in the present hour.
+    #[must_use]
+    pub fn standings(&self, now: Time) -> BTreeMap<NodeId, Standing> {
+        self.outlook.standings(now)
+    }
+
+    /// The hash of the present hour's set, 32 octets, as it was when this node took its view.
+    #[must_use]
+    pub fn set_hash(&self, now: Time) -> [u8; 32] {
+        self.outlook.set_hash(now)
+    }
+
+    /// Whether a node had the same directory as this one, in the hour of its newest record.
+    #[must_use]
+    pub fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
+        self.outlook.agreement(node, now)
+    }
+
+    /// What the operator has to know, the most urgent first.
+    #[must_use]
+    pub fn alarms(&self, now: Time) -> Vec<Alarm> {
+        let rival = self.author.has_rival().then_some(Alarm::Rival);
+        let is_refused = matches!(self.author.given, GivenInvite::Refused);
+        let refused = is_refused.then_some(Alarm::InviteRefused);
+        let mut alarms: Vec<_> = self.outlook.alarms(now).chain(rival).chain(refused).collect();
+        alarms.sort_unstable();
+        alarms
     }
 
     // Packets.
 
-    /// Takes what came of peeling a packet.
+    /// Takes what came of opening a packet.
     pub fn handle_peeled(&mut self, peeled: Result<Peeled, Refusal>, now: Time) {
-        self.counts.add("packet received");
-        let held = match peeled {
-            Ok(peeled) => {
-                let known = |node: &NodeId| self.directory.knows(node);
-                self.mix.handle_peeled(peeled, now, known).map_err(|why| why.to_string())
-            }
-            Err(refusal) => Err(refusal.to_string()),
-        };
-        if let Err(why) = held {
-            self.counts.add(&format!("packet dropped: {why}"));
+        if let Some(relay) = &mut self.relay {
+            let known = |node: &NodeId| self.outlook.directory.knows(node);
+            relay.handle_peeled(peeled, now, known, &mut self.out);
         }
     }
 
     /// Replay tags are durable: their packets go on.
     pub fn handle_tags_kept(&mut self, batch: u64) {
-        self.mix.handle_kept(batch);
+        if let Some(relay) = &mut self.relay {
+            relay.handle_tags_kept(batch, &mut self.out);
+        }
     }
 
     /// Replay tags could not be made durable: their packets go no further.
     pub fn handle_tags_lost(&mut self, batch: u64) {
-        for _ in 0..self.mix.handle_keep_failed(batch) {
-            self.counts.add(&format!("packet dropped: {}", mix::Dropped::NotKept));
+        if let Some(relay) = &mut self.relay {
+            relay.handle_tags_lost(batch, &mut self.out);
         }
     }
 
-    /// A packet could not be handed over before it became useless.
-    pub fn handle_send_failed(&mut self, why: &str) {
-        self.counts.add(&format!("packet dropped: {why}"));
+    /// A packet could not be handed over.
+    pub fn handle_send_failed(&mut self, why: Dropped) {
+        self.out.count(Count::PacketDropped(why));
     }
 
-    fn release(&mut self, release: Release, now: Time) {
-        match release {
-            Release::Forward { to, packet } if self.directory.knows(&to) => {
-                let until = self.schedule.accepted_until(packet.epoch());
-                self.counts.add("packet relayed");
-                self.commands.push_back(Command::Send { to, packet, until });
-            }
-            Release::Forward { .. } => self.counts.add("packet dropped: unknown next hop"),
-            Release::End { kind: Kind::Deliver, payload } => match self.deliver(&payload, now) {
-                Ok(()) => self.counts.add("message to deliver"),
-                Err(why) => self.counts.add(&format!("message dropped: {why}")),
-            },
-            Release::End { .. } => self.counts.add("packet ended: cover"),
-        }
+    // Mail.
+
+    /// Whether there are enough usable nodes for a route to any exit.
+    ///
+    /// # Errors
+    /// [`Refused`]; mail would be refused for the same reason.
+    pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
+        let view = self.outlook.sending_view(now)?;
+        Ok(self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?)
     }
 
-    // Mail out.
+    /// Whether mail of this many octets would be taken for this recipient.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn check_recipient(
+        &self,
+        recipient: &Mailbox,
+        size: Option<u64>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let view = self.outlook.sending_view(now)?;
+        ingress::check_recipient(recipient, size, view, &self.sender, now)
+    }
 
-    fn deliver(&mut self, payload: &Payload, now: Time) -> Result<(), String> {
-        let exit = self.exit.as_ref().ok_or("not an exit")?;
-        let content = payload.content().map_err(|why| why.to_string())?;
-        let fragment = Fragment::decode(content).map_err(|why| why.to_string())?;
-        let delivery = mail::rebuild(&fragment, &exit.anonymous).map_err(|why| why.to_string())?;
-        // What the ingress says of size and needs is not asked; From is the one wish that is its own.
-        let octets = delivery.message.len();
-        let needs = delivery.needs | (fragment.needs() & Needs::KEEP_FROM);
-        if !exit.policy.allows(&ask(fragment.envelope().domain().as_str(), octets, needs)) {
-            return Err("not in this exit's policy".into());
-        }
-        let id = self.deliveries.begin(octets, now).map_err(|_| "no room".to_owned())?;
-        self.commands.push_back(Command::Deliver(id, delivery));
-        Ok(())
+    /// Begins to take a message; it is answered by [`Command::Answer`].
+    pub fn handle_submission(
+        &mut self,
+        id: SubmissionId,
+        submission: &Submission,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
+        let view = self.ingress.check_room(id).and_then(|()| self.outlook.sending_view(now));
+        let planned =
+            view.and_then(|view| ingress::plan(submission, view, &mut self.sender, now, rng));
+        self.ingress.handle_planned(id, planned, &mut self.out);
+    }
+
+    /// Takes what came of [`Command::Seal`].
+    pub fn handle_sealed(
+        &mut self,
+        id: SubmissionId,
+        sealed: Result<SealedMessage, SealingFailed>,
+        rng: &mut impl CryptoRng,
+    ) {
+        self.ingress.handle_sealed(id, sealed, &mut self.sender, rng, &mut self.out);
     }
 
     /// Takes what came of an attempt to deliver.
     pub fn handle_delivery(&mut self, id: DeliveryId, outcome: DeliveryOutcome, now: Time) {
-        match outcome {
-            DeliveryOutcome::Done { taken, refused } => {
-                self.deliveries.done(id);
-                if taken > 0 {
-                    self.counts.add("message delivered");
-                }
-                if refused > 0 {
-                    self.counts.add("message refused by the next server");
-                }
-                if taken == 0 && refused == 0 {
-                    self.counts.add("message dropped: delivery cut short");
-                }
+        if let Some(exit) = &mut self.exit {
+            exit.handle_delivery(id, outcome, now, &mut self.out);
+        }
+    }
+
+    /// What the next server takes has changed: the next record says so.
+    pub fn handle_exit_changed(&mut self, offer: ExitOffer, now: Time) {
+        match &mut self.exit {
+            Some(exit) => exit.change(offer),
+            None => self.exit = Some(Exit::new(offer)),
+        }
+        self.author.hasten(now);
+    }
+
+    // Peers.
+
+    /// Peers can reach this node: its records may be published.
+    pub fn handle_reachable(&mut self) {
+        self.author.set_reach(Reach::Reachable);
+    }
+
+    /// Peers cannot reach this node any more: no new record until they can.
+    pub fn handle_unreachable(&mut self) {
+        self.author.set_reach(Reach::Unreachable);
+    }
+
+    /// A link to a peer is up.
+    pub fn handle_peer_up(&mut self, peer: NodeId, now: Time, rng: &mut impl CryptoRng) {
+        self.links.up(peer);
+        operator::show_invite(peer, &mut self.hearing(now, rng));
+        self.catch_up.handle_peer_up(peer, now, rng, &mut self.out);
+    }
+
+    /// The last link to a peer is down.
+    pub fn handle_peer_down(&mut self, peer: &NodeId) {
+        self.links.down(peer);
+        self.catch_up.handle_peer_down(peer);
+    }
+
+    /// Takes a gossiped statement that [`Statement::check`] looked at, and says what is to become of it.
+    pub fn handle_statement(
+        &mut self,
+        checked: Result<Statement, StatementError>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Judgement {
+        self.hearing(now, rng).handle_gossip(checked)
+    }
+
+    /// Answers a peer that asks for what it lacks; nothing if its question is malformed.
+    #[must_use]
+    pub fn handle_sync_request(&self, octets: &[u8], now: Time) -> Option<Vec<u8>> {
+        let set = || self.outlook.present_set_hash(now);
+        self.outlook.directory.answer(octets, now, set).ok()
+    }
+
+    /// Takes a peer's answer to [`Command::Ask`] that [`Answer::check`] looked at.
+    pub fn handle_sync_answer(
+        &mut self,
+        peer: NodeId,
+        mut answer: Answer,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
+        if let Answer::Items(items) = &mut answer
+            && self.take_items(items, now, rng) == Judgement::Reject
+        {
+            return self.catch_up.handle_bad(peer, now, rng, &mut self.out);
+        }
+        let (directory, out) = (&self.outlook.directory, &mut self.out);
+        let told = self.catch_up.handle_answer(peer, &answer, directory, now, rng, out);
+        if let Some(told) = told
+            && self.outlook.has_a_say(&peer)
+        {
+            self.outlook.note_clock(peer, told.ahead_ms, now);
+            self.outlook.note_set(peer, told.set, now);
+            self.note_witness(peer, now, rng);
+        }
+    }
+
+    /// Takes the statements of an answer; rejects all of them for one that no honest peer sends.
+    fn take_items(
+        &mut self,
+        items: &mut Vec<(ItemId, Result<Statement, StatementError>)>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Judgement {
+        let mut worst = Judgement::Accept;
+        for (name, checked) in items {
+            let checked = core::mem::replace(checked, Err(StatementError::Unknown));
+            let mut hearing = self.hearing(now, rng);
+            let taken = checked.map_err(Rejected::from);
+            let taken = taken.and_then(|item| hearing.take(item, Source::CatchUp));
+            // A word whose voucher is still to be heard of is asked for again.
+            let waits = matches!(taken, Err(Rejected::Unwanted(Unwanted::Unreached)));
+            let is_refused = taken.is_err() && !waits;
+            if hearing.judge(taken) == Judgement::Reject {
+                worst = Judgement::Reject;
             }
-            DeliveryOutcome::Later(delivery) => {
-                self.counts.add("delivery postponed");
-                if self.deliveries.later(id, delivery, now).is_err() {
-                    self.counts.add("message dropped: gave up");
+            if is_refused {
+                self.catch_up.refuse(*name);
+            }
+        }
+        worst
+    }
+
+    fn note_witness(&mut self, peer: NodeId, now: Time, rng: &mut impl CryptoRng) {
+        match self.catch_up.note_witness(peer, self.outlook.directory.len()) {
+            Witnessed::BySome => self.author.note_witness(now),
+            Witnessed::ByEnough => {
+                self.author.note_witnesses(now);
+                self.outlook.directory.note_caught_up();
+                if self.outlook.view().is_none() {
+                    self.outlook.take_view(now, rng, &mut self.out);
                 }
             }
         }
     }
 
-    /// What the next server takes has changed: the next record says so.
-    pub fn handle_exit_changed(&mut self, exit: Exit, now: Time) {
-        self.exit = Some(exit);
-        self.publisher.hasten(now);
+    /// A peer that was asked does not answer, or with octets that are no answer.
+    pub fn handle_sync_failed(&mut self, peer: &NodeId, now: Time, rng: &mut impl CryptoRng) {
+        self.catch_up.handle_failed(peer, now, rng, &mut self.out);
     }
 
-    /// Peers can reach this node: its records may be published. Before that nobody should be told to
-    /// dial it; what cannot be found at its address is not asked for again for minutes.
-    pub fn handle_reachable(&mut self) {
-        self.is_reachable = true;
+    /// A peer shows the token of an invite; it is answered by [`Command::AnswerInvite`].
+    pub fn handle_invite_shown(
+        &mut self,
+        id: QuestionId,
+        peer: NodeId,
+        token: &[u8],
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
+        operator::handle_invite_shown(id, peer, token, &mut self.hearing(now, rng));
     }
 
-    /// Peers cannot reach this node any more: no new record until they can.
-    pub fn handle_unreachable(&mut self) {
-        self.is_reachable = false;
+    /// A peer answers to the invite that it was shown.
+    pub fn handle_invite_answered(
+        &mut self,
+        peer: NodeId,
+        answer: InviteAnswer,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
+        operator::handle_invite_answered(peer, answer, &mut self.hearing(now, rng));
+    }
+
+    // The operator.
+
+    /// Carries out an order, or begins to; it is answered by [`Command::Reply`].
+    pub fn handle_order(&mut self, id: OrderId, order: Order, now: Time, rng: &mut impl CryptoRng) {
+        let (operator, mut hearing) = self.operator_and_hearing(now, rng);
+        operator.handle_order(id, order, &mut hearing);
+    }
+
+    /// What was to be kept under this name is on the disk.
+    pub fn handle_kept(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
+        let (operator, mut hearing) = self.operator_and_hearing(now, rng);
+        operator.handle_kept(id, &mut hearing);
+    }
+
+    /// What was to be kept under this name could not be kept.
+    pub fn handle_keep_failed(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
+        let (operator, mut hearing) = self.operator_and_hearing(now, rng);
+        operator.handle_keep_failed(id, &mut hearing);
     }
 
     // Time.
@@ -420,83 +503,106 @@ impl Remailer {
     /// When [`Remailer::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let others =
-            [self.mix.poll_timeout(), self.outbox.poll_timeout(), self.deliveries.poll_timeout()];
-        // A past epoch's secret is destroyed when its grace is over, whether anything else happens or not.
-        let destroy = self.destroys_at();
-        let publish = self.may_publish().then(|| self.publisher.next());
-        let own = [self.next_view, self.next_sync].into_iter().chain(publish).chain(destroy);
-        let own = own.chain(self.first_view_at());
-        others.into_iter().flatten().chain(own).min().unwrap_or(self.next_view)
+        let next_view = self.outlook.next_view();
+        let dues = [
+            self.relay.as_ref().and_then(Relay::poll_timeout),
+            self.sender.poll_timeout(),
+            self.exit.as_ref().and_then(Exit::poll_timeout),
+            self.outlook.destroys_at(self.oldest_key()),
+            self.publishes_at(),
+            self.catch_up.waits_until(),
+            Some(self.catch_up.poll_timeout()),
+        ];
+        dues.into_iter().flatten().min().map_or(next_view, |due| due.min(next_view))
     }
 
-    /// Does what has fallen due by `now`.
+    /// Does what has fallen due by `now`, in this order:
+    ///
+    /// 1. the clock is compared with the peers', and what is past is destroyed
+    /// 2. the node's own record is published
+    /// 3. the view of a new hour is taken
+    /// 4. peers are asked for what they have
+    /// 5. packets leave the mix, and messages that ended here begin to be delivered
+    /// 6. the node's own packets leave
+    /// 7. deliveries are tried again
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        self.note_clocks(now);
+        self.outlook.note_clocks(now);
         self.forget_past(now);
-        if self.may_publish() && self.publisher.next() <= now {
-            self.publish(now, rng);
+        if self.publishes_at().is_some_and(|at| at <= now) {
+            let offer = self.exit.as_ref().map(|exit| exit.offer().clone());
+            self.hearing(now, rng).publish(offer.as_ref());
         }
-        if self.next_view <= now {
-            self.begin_hour(now);
+        if self.outlook.next_view() <= now {
+            self.catch_up.turn_hour();
+            self.outlook.begin_hour(now, rng, &mut self.out);
         }
-        self.waited_for_witnesses(now);
-        if self.next_sync <= now {
-            self.next_sync = now.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.15)));
-            self.ask_around();
+        if self.catch_up.is_tired_of_waiting(now) && self.outlook.view().is_none() {
+            self.outlook.take_view(now, rng, &mut self.out);
         }
-        self.mix.handle_timeout(now, rng);
-        while let Some(release) = self.mix.next_release(now) {
-            self.release(release, now);
-        }
-        while let Some(Sealed { first, packet, until }) = self.outbox.next_due(now) {
-            self.counts.add("packet sent");
-            self.commands.push_back(Command::Send { to: first, packet, until });
-        }
-        while let Some((id, delivery)) = self.deliveries.next_due(now) {
-            self.commands.push_back(Command::Deliver(id, delivery));
+        let schedule = *self.schedule();
+        self.catch_up.handle_timeout(&self.links, &schedule, now, rng, &mut self.out);
+        self.relay_packets(now, rng);
+        self.sender.handle_timeout(now, &mut self.out);
+        if let Some(exit) = &mut self.exit {
+            exit.handle_timeout(now, &mut self.out);
         }
     }
 
     /// The next thing to do, in the order in which it must be done.
     pub fn next_command(&mut self) -> Option<Command> {
-        let tags = || self.mix.next_tags().map(Command::KeepTags);
-        self.commands.pop_front().or_else(tags)
+        self.out.next()
     }
 
-    /// What nobody can reach is not to be found, a clock that nobody shares dates nothing, and of two
-    /// nodes with one identity one has to be silent.
-    fn may_publish(&self) -> bool {
-        self.is_reachable && self.apart_since.is_none() && !self.has_rival
+    /// A clock that nobody shares dates nothing.
+    fn publishes_at(&self) -> Option<Time> {
+        self.author.next().filter(|_| self.relay.is_some() && self.outlook.shares_the_clock())
+    }
+
+    fn relay_packets(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        let Some(relay) = &mut self.relay else { return };
+        relay.handle_timeout(now, rng, &mut self.out);
+        let known = |node: &NodeId| self.outlook.directory.knows(node);
+        while let Some(payload) = relay.next_arrival(now, known, &mut self.out) {
+            match &mut self.exit {
+                Some(exit) => exit.handle_payload(&payload, now, &mut self.out),
+                None => self.out.count(Count::MessageDropped(NotDelivered::NotAnExit)),
+            }
+        }
     }
 
     fn forget_past(&mut self, now: Time) {
-        if self.keys_stay_until().is_some_and(|until| now < until) {
-            return;
+        let Some(past) = self.outlook.forget_past(now) else { return };
+        let had_keys = self.relay.as_mut().is_some_and(|relay| relay.forget_before(past.oldest));
+        if had_keys || past.lapsed.is_some() {
+            self.out.push(Command::ForgetSeeds(past.oldest));
         }
-        let oldest = self.schedule.oldest_held(now);
-        let leftovers = self.leftovers.take();
-        if !self.mix.forget_before(oldest).is_empty() || leftovers.is_some() {
-            self.commands.push_back(Command::ForgetSeeds(oldest));
+        if let Some(lapsed) = past.lapsed {
+            self.out.push(Command::ForgetStatements(lapsed));
         }
-        if let Some(Leftovers { mut lapsed, .. }) = leftovers {
-            lapsed.retain(|name| !self.directory.holds(name));
-            self.commands.push_back(Command::ForgetStatements(lapsed));
+        if let Some(relay) = &mut self.relay {
+            relay.offer_keys(now, &mut self.out);
         }
-        self.publisher.forget_before(oldest);
-        for node in self.directory.expire(now) {
-            self.commands.push_back(Command::Unlink(node));
-        }
-        self.forget();
+        self.author.forget_before(past.oldest);
+        self.outlook.expire(now, &mut self.out);
     }
 
-    fn parameters(&self) -> &Parameters {
-        self.descriptor.parameters()
+    fn hearing<'a, R>(&'a mut self, now: Time, rng: &'a mut R) -> Hearing<'a, R> {
+        self.operator_and_hearing(now, rng).1
     }
 
-    /// The node's own address.
-    #[must_use]
-    pub fn onion(&self) -> Option<OnionAddress> {
-        OnionAddress::of(self.node).ok()
+    fn operator_and_hearing<'a, R>(
+        &'a mut self,
+        now: Time,
+        rng: &'a mut R,
+    ) -> (&'a mut Operator, Hearing<'a, R>) {
+        let hearing = Hearing {
+            outlook: &mut self.outlook,
+            author: &mut self.author,
+            relay: self.relay.as_mut(),
+            out: &mut self.out,
+            now,
+            rng,
+        };
+        (&mut self.operator, hearing)
     }
 }

@@ -9,15 +9,12 @@ use std::collections::BTreeMap;
 use keys::Time;
 use rand::CryptoRng;
 
-use crate::seal::{Sealed, exponential};
+use crate::seal::{Sealed, Tick, exponential};
 
 /// Packets waiting, at most; 4,096 ticks of 10 s are 11 hours.
 const MAX_PACKETS: usize = 4096;
 /// Octets waiting, at most. Beyond either bound a submission is refused for now.
 const MAX_OCTETS: usize = 64 << 20;
-
-/// A tick, free until something is put there. Two ticks may fall on one millisecond.
-pub(crate) type Tick = (Time, u64);
 
 pub(crate) struct Outbox {
     mean: Duration,
@@ -73,13 +70,13 @@ impl Outbox {
     }
 
     fn free_tick(&mut self, earliest: Time, rng: &mut (impl CryptoRng + ?Sized)) -> Tick {
-        let mut known = self.ticks.range((earliest, 0)..);
+        let mut known = self.ticks.range(Tick { at: earliest, serial: 0 }..);
         if let Some((tick, _)) = known.find(|(_, slot)| matches!(slot, Slot::Free)) {
             return *tick;
         }
         loop {
             let tick = self.draw(rng);
-            if tick.0 >= earliest {
+            if tick.at >= earliest {
                 return tick;
             }
         }
@@ -88,14 +85,14 @@ impl Outbox {
     /// When the next packet leaves.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let mut ticks = self.ticks.iter();
-        ticks.find(|(_, slot)| matches!(slot, Slot::Filled(_))).map(|((at, _), _)| *at)
+        ticks.find(|(_, slot)| matches!(slot, Slot::Filled(_))).map(|(tick, _)| tick.at)
     }
 
     /// The next packet whose tick has come.
     pub(crate) fn next_due(&mut self, now: Time) -> Option<Sealed> {
         self.drawn_to = self.drawn_to.max(now);
         while let Some(first) = self.ticks.first_entry() {
-            if first.key().0 > now {
+            if first.key().at > now {
                 return None;
             }
             if let Slot::Filled(sealed) = first.remove() {
@@ -114,7 +111,7 @@ impl Outbox {
     fn draw(&mut self, rng: &mut (impl CryptoRng + ?Sized)) -> Tick {
         self.drawn_to = self.drawn_to.plus(exponential(self.mean, rng));
         self.serial += 1;
-        let tick = (self.drawn_to, self.serial);
+        let tick = Tick { at: self.drawn_to, serial: self.serial };
         self.ticks.insert(tick, Slot::Free);
         tick
     }
@@ -140,15 +137,16 @@ mod tests {
             let octets = vec![0; SizeClass::SMALLEST.packet_len()];
             let tick = outbox.reserve(start, octets.len(), &mut rng).unwrap();
             let packet = Packet::from_octets(octets).unwrap();
-            outbox.fill(tick, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: tick.0 });
+            outbox
+                .fill(tick, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: tick.at });
             assert!(taken.last() < Some(&tick));
             taken.push(tick);
         }
         // Kolmogorov-Smirnov against the exponential distribution; 1.95 / sqrt(n) is the 0.1 % level.
         let mut gaps: Vec<f64> = std::iter::once(start)
-            .chain(taken.iter().map(|(at, _)| *at))
+            .chain(taken.iter().map(|tick| tick.at))
             .zip(taken.iter())
-            .map(|(before, (at, _))| at.since(before).as_secs_f64())
+            .map(|(before, tick)| tick.at.since(before).as_secs_f64())
             .collect();
         gaps.sort_by(f64::total_cmp);
         let n = gaps.len() as f64;
@@ -171,7 +169,7 @@ mod tests {
             outbox.reserve(start, octets, &mut rng).unwrap(),
         );
         assert_eq!(outbox.poll_timeout(), None, "nothing to send yet");
-        let later = second.0.plus(Duration::from_secs(60));
+        let later = second.at.plus(Duration::from_secs(60));
         assert!(outbox.next_due(later).is_none());
         let packet = Packet::from_octets(vec![0; octets]).unwrap();
         outbox.fill(first, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: later });

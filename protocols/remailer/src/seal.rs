@@ -5,18 +5,27 @@ use core::time::Duration;
 
 use directory::Route;
 use keys::{Epoch, NodeId, Schedule, Time};
-use mail::Fragment;
 use rand::CryptoRng;
 use rand_distr::{Distribution as _, Exp1};
 use record::Parameters;
-use sphinx::{Body, Hop, Kind, Packet, SizeClass, WrapError};
+use sphinx::{Body, Hop, Kind, Packet, WrapError};
+
+use crate::content::{Fitted, TooBig};
 
 const _: () = assert!(Route::MIN == sphinx::MIN_HOPS && Route::MAX == sphinx::MAX_HOPS);
 
-/// What a packet may carry.
-pub enum Content<'a> {
-    /// Mail for an exit.
-    Mail(&'a Fragment),
+/// A tick of the clock on which a node's own packets leave. Two ticks may fall on one millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tick {
+    pub(crate) at: Time,
+    pub(crate) serial: u64,
+}
+
+/// A tick that was reserved, and the octets of its packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Reserved {
+    pub(crate) tick: Tick,
+    pub(crate) octets: usize,
 }
 
 /// A packet ready to leave, and how long its first hop can open it.
@@ -35,6 +44,9 @@ pub enum SealError {
     /// A node of the route has no key for the epoch of arrival.
     #[error("a hop without a key for its epoch")]
     NoKey,
+    /// Too many messages wait to be sealed.
+    #[error("no room")]
+    NoRoom,
     /// The packet layer refused.
     #[error(transparent)]
     Wrap(#[from] WrapError),
@@ -42,10 +54,17 @@ pub enum SealError {
 
 /// When a packet is to leave, and for how long each hop will hold it; drawn before the route, so that
 /// the route can be chosen among nodes whose keys reach as far.
+#[derive(PartialEq)]
 pub(crate) struct Plan {
     send: Time,
     delays: [Duration; Route::MAX],
     transit: Duration,
+}
+
+impl From<TooBig> for SealError {
+    fn from(_: TooBig) -> Self {
+        Self::TooBig
+    }
 }
 
 impl Plan {
@@ -78,25 +97,75 @@ impl Plan {
     }
 }
 
-/// The octets of a content and the smallest class that holds them.
-pub(crate) struct Fitted {
-    octets: zeroize::Zeroizing<Vec<u8>>,
-    class: SizeClass,
+/// A packet that has its tick, plan and route, and is not sealed yet.
+#[derive(PartialEq)]
+pub(crate) struct Unsealed {
+    pub(crate) tick: Tick,
+    pub(crate) route: Route,
+    pub(crate) plan: Plan,
+    pub(crate) fitted: Fitted,
 }
 
-impl Fitted {
-    pub(crate) fn new(
-        content: &Content<'_>,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Self, SealError> {
-        let Content::Mail(fragment) = content;
-        let octets = fragment.encode(rng).map_err(|_| SealError::TooBig)?;
-        let class = SizeClass::holding(octets.len()).ok_or(SealError::TooBig)?;
-        Ok(Self { octets, class })
+/// A message whose packets have their ticks and routes, and are not sealed yet.
+#[derive(PartialEq)]
+pub struct Sealing {
+    pub(crate) packets: Vec<Unsealed>,
+    pub(crate) schedule: Schedule,
+}
+
+/// The packets of a message.
+pub struct SealedMessage(pub(crate) Vec<(Tick, Sealed)>);
+
+/// A message that could not be sealed.
+pub struct SealingFailed {
+    pub(crate) reserved: Vec<Reserved>,
+    pub(crate) why: SealError,
+}
+
+impl Sealing {
+    /// Packets to seal: one for each recipient domain.
+    pub(crate) fn len(&self) -> usize {
+        self.packets.len()
     }
 
-    pub(crate) fn packet_len(&self) -> usize {
-        self.class.packet_len()
+    /// Not sealed, for want of room.
+    #[must_use]
+    pub fn give_up(self) -> SealingFailed {
+        self.failed(SealError::NoRoom)
+    }
+
+    fn failed(&self, why: SealError) -> SealingFailed {
+        SealingFailed { reserved: self.packets.iter().map(Unsealed::reserved).collect(), why }
+    }
+
+    /// Seals every packet: some half a millisecond for each. A pure function, for whatever thread has
+    /// time.
+    ///
+    /// # Errors
+    /// [`SealingFailed`], for `Remailer::handle_sealed`.
+    pub fn run(self, rng: &mut impl CryptoRng) -> Result<SealedMessage, SealingFailed> {
+        let mut sealed = Vec::with_capacity(self.packets.len());
+        for packet in &self.packets {
+            match packet.seal(&self.schedule, rng) {
+                Ok(packed) => sealed.push(packed),
+                Err(why) => return Err(self.failed(why)),
+            }
+        }
+        Ok(SealedMessage(sealed))
+    }
+}
+
+impl Unsealed {
+    pub(crate) fn reserved(&self) -> Reserved {
+        Reserved { tick: self.tick, octets: self.fitted.packet_len() }
+    }
+
+    fn seal(
+        &self,
+        schedule: &Schedule,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Tick, Sealed), SealError> {
+        seal(&self.route, &self.plan, &self.fitted, schedule, rng).map(|sealed| (self.tick, sealed))
     }
 }
 

@@ -1,112 +1,159 @@
 //! Many nodes in virtual time: a discrete-event simulation of a whole network.
 //!
-//! Every node is the real [`Remailer`], every packet and record the real octets. What is simulated is
-//! the world: links with a random latency, a next server that takes everything, and clocks that agree.
-//! The caller brings the randomness; the same generator gives the same run.
+//! Every node is the real [`Remailer`]; every packet, statement, question and answer has the real
+//! octets. Nodes begin with the first one as their bootstrap, and link, gossip, ask, hang up and show
+//! invites as their commands say. What is simulated is the world: links with a random latency, gossip
+//! that goes to all links, a next server that takes everything, a disk that keeps everything, and
+//! clocks that agree. The caller brings the randomness; the same generator gives the same run.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use keys::{Identity, NetworkId, NodeId, Time};
+use directory::Answer;
+use keys::{Identity, NodeId, Time};
 use mail::{Delivery, Mailbox, Submission};
 use rand::{CryptoRng, RngExt as _};
 use record::{
-    Admission, Capabilities, Descriptor, Domains, ExitPolicy, Parameters, RecordError, Statement,
+    Admission, Capabilities, Descriptor, Domains, ExitPolicy, Parameters, Statement, StatementError,
 };
-use sphinx::Packet;
+use sphinx::{EpochKeys, Packet};
 
-use crate::exit::{DeliveryOutcome, Exit};
-use crate::node::{Command, Judgement, Past, Refused, Remailer, Setup};
+use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
+use crate::command::Command;
+use crate::exit::ExitOffer;
+use crate::ids::{OrderId, QuestionId, QueueId, SubmissionId};
+use crate::node::Remailer;
+use crate::operator::Order;
+use crate::setup::Setup;
+use crate::statements::Judgement;
+
+/// For how long a peer that was hung up on is not linked again.
+const BLOCKED_FOR: Duration = Duration::from_secs(600);
+/// Statements that wait for somebody to hear them. Beyond it the oldest goes.
+const MAX_UNHEARD: usize = 64;
 
 /// A network in virtual time.
 pub struct Simulation<R> {
-    network: NetworkId,
+    descriptor: Arc<Descriptor>,
     now: Time,
     rng: R,
     nodes: Vec<Remailer>,
+    around: Vec<Surroundings>,
     ids: BTreeMap<NodeId, usize>,
-    events: BTreeMap<(Time, u64), Event>,
+    /// What happens when, and to which node.
+    events: BTreeMap<(Time, u64), (usize, Event)>,
     serial: u64,
+    seen: Seen,
+}
+
+/// What surrounds one node.
+#[derive(Default)]
+struct Surroundings {
+    keys: EpochKeys,
+    linked: BTreeSet<usize>,
+    wanted: BTreeSet<usize>,
+    /// Peers that it hung up on, until when.
+    blocked: BTreeMap<usize, Time>,
+    /// Statements of its own that nobody was there to hear.
+    unheard: VecDeque<Vec<u8>>,
+}
+
+/// What an observer of everything has seen.
+#[derive(Default)]
+struct Seen {
     delivered: Vec<Delivered>,
     sent: Vec<Sent>,
     last: Option<(usize, Vec<u8>)>,
+    answers: BTreeMap<SubmissionId, Result<QueueId, Refused>>,
+    replies: BTreeMap<OrderId, Result<Done, NotDone>>,
 }
 
 /// A message that reached the next server of an exit.
 pub struct Delivered {
     /// When.
     pub at: Time,
-    /// Which node delivered it.
+    /// The node that delivered it.
     pub exit: usize,
-    /// What it handed over.
+    /// The message.
     pub delivery: Delivery,
 }
 
-/// A packet on a link, as somebody who watches it sees it.
+/// A packet on a link, as an observer of the link sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// When.
     pub at: Time,
-    /// From which node.
+    /// The node that sent it.
     pub from: usize,
-    /// To which node.
+    /// The node that receives it.
     pub to: usize,
-    /// How many octets.
+    /// Its size.
     pub octets: usize,
 }
 
 enum Event {
-    Packet { to: usize, octets: Vec<u8> },
-    Statement { to: usize, octets: Vec<u8> },
+    Packet(Vec<u8>),
+    Statement { from: usize, octets: Vec<u8> },
+    Dial { from: usize },
+    Linked { from: usize },
+    Question { from: usize, octets: Vec<u8> },
+    Answer { from: usize, octets: Option<Vec<u8>> },
+    InviteShown { from: usize, token: Vec<u8> },
+    InviteAnswered { from: usize, answer: InviteAnswer },
 }
 
 impl<R: CryptoRng> Simulation<R> {
-    /// A network of `count` nodes, all relays and exits, started at `now`.
+    /// An open network of `count` nodes, all relays and exits, started at `now`.
     ///
     /// # Errors
-    /// [`RecordError`] if the parameters make no valid descriptor.
+    /// [`StatementError`] if the parameters make no valid descriptor.
     pub fn new(
         count: u16,
         parameters: &Parameters,
         now: Time,
         mut rng: R,
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Self, StatementError> {
         let maker = Identity::generate(&mut rng);
         let descriptor =
             Descriptor::create(&maker, "simulation", now, parameters, &Admission::Open)?;
-        let descriptor = Arc::new(descriptor);
-        let mut simulation = Self {
-            network: descriptor.id(),
+        let mut simulation = Self::empty(descriptor, now, rng);
+        for _ in 0..count {
+            let identity = Identity::generate(&mut simulation.rng);
+            let setup = Setup::new(identity, Arc::clone(&simulation.descriptor));
+            simulation.join(Setup { exit: exit(), ..setup });
+        }
+        Ok(simulation)
+    }
+
+    /// A network that has no node yet.
+    pub fn empty(descriptor: Descriptor, now: Time, rng: R) -> Self {
+        Self {
+            descriptor: Arc::new(descriptor),
             now,
             rng,
             nodes: Vec::new(),
+            around: Vec::new(),
             ids: BTreeMap::new(),
             events: BTreeMap::new(),
             serial: 0,
-            delivered: Vec::new(),
-            sent: Vec::new(),
-            last: None,
-        };
-        for index in 0..usize::from(count) {
-            let setup = Setup {
-                identity: Identity::generate(&mut simulation.rng),
-                descriptor: Arc::clone(&descriptor),
-                exit: exit(),
-                contact: String::new(),
-                family: Vec::new(),
-                epochs: Vec::new(),
-                statements: Vec::new(),
-                past: Past::None,
-                banned: Default::default(),
-                first_record_after: Duration::ZERO,
-            };
-            let mut node = Remailer::new(setup, now, &mut simulation.rng);
-            node.handle_reachable();
-            simulation.ids.insert(node.node(), index);
-            simulation.nodes.push(node);
+            seen: Seen::default(),
         }
-        Ok(simulation)
+    }
+
+    /// Starts one more node, with the first as its bootstrap. Returns its number.
+    pub fn join(&mut self, setup: Setup) -> usize {
+        let number = self.nodes.len();
+        let mut node = Remailer::new(setup, self.now, &mut self.rng);
+        node.handle_reachable();
+        self.ids.insert(node.node(), number);
+        self.nodes.push(node);
+        self.around.push(Surroundings::default());
+        if number > 0 {
+            self.want(number, 0);
+        }
+        self.carry_out(number);
+        number
     }
 
     /// The present.
@@ -115,61 +162,93 @@ impl<R: CryptoRng> Simulation<R> {
         self.now
     }
 
+    /// The network.
+    #[must_use]
+    pub fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.descriptor
+    }
+
     /// The nodes.
     #[must_use]
     pub fn nodes(&self) -> &[Remailer] {
         &self.nodes
     }
 
+    /// The numbers of the nodes that a node is linked to.
+    #[must_use]
+    pub fn linked(&self, node: usize) -> BTreeSet<usize> {
+        self.around.get(node).map(|around| around.linked.clone()).unwrap_or_default()
+    }
+
     /// What was delivered so far.
     #[must_use]
     pub fn delivered(&self) -> &[Delivered] {
-        &self.delivered
+        &self.seen.delivered
     }
 
-    /// What an observer of all links saw so far.
+    /// What an observer of all links saw of packets so far.
     #[must_use]
     pub fn sent(&self) -> &[Sent] {
-        &self.sent
+        &self.seen.sent
     }
 
     /// The octets of the last packet on any link, and the node it goes to.
     #[must_use]
     pub fn last_packet(&self) -> Option<(usize, &[u8])> {
-        self.last.as_ref().map(|(to, octets)| (*to, octets.as_slice()))
+        self.seen.last.as_ref().map(|(to, octets)| (*to, octets.as_slice()))
     }
 
     /// Hands a message to a node.
     ///
     /// # Errors
     /// [`Refused`]; a node that does not exist has no room.
-    pub fn submit(&mut self, node: usize, submission: &Submission) -> Result<[u8; 16], Refused> {
-        let remailer = self.nodes.get_mut(node).ok_or(Refused::Full)?;
-        let sealing = remailer.handle_submission(submission, self.now, &mut self.rng)?;
-        let sealed = sealing.run(&mut self.rng);
-        remailer.handle_sealed(sealed, &mut self.rng)
+    pub fn submit(&mut self, node: usize, submission: &Submission) -> Result<QueueId, Refused> {
+        let id = SubmissionId(self.number());
+        if let Some(remailer) = self.nodes.get_mut(node) {
+            remailer.handle_submission(id, submission, self.now, &mut self.rng);
+        }
+        self.carry_out(node);
+        self.seen.answers.remove(&id).unwrap_or(Err(Refused::Full))
+    }
+
+    /// Has a node's operator order something.
+    ///
+    /// # Errors
+    /// [`NotDone`]; a node that does not exist keeps nothing.
+    pub fn order(&mut self, node: usize, order: Order) -> Result<Done, NotDone> {
+        let id = OrderId(self.number());
+        if let Some(remailer) = self.nodes.get_mut(node) {
+            remailer.handle_order(id, order, self.now, &mut self.rng);
+        }
+        self.carry_out(node);
+        self.seen.replies.remove(&id).unwrap_or(Err(NotDone::NotKept))
     }
 
     /// Puts octets on the link to a node, as anybody can.
     pub fn inject(&mut self, to: usize, octets: Vec<u8>) {
-        self.later(Event::Packet { to, octets });
+        self.later(to, Event::Packet(octets));
     }
 
     /// Offers a statement to a node and returns what it makes of it.
     pub fn gossip(&mut self, to: usize, octets: &[u8]) -> Judgement {
-        let checked = Statement::check(octets, &self.network);
-        let node = self.nodes.get_mut(to);
-        node.map_or(Judgement::Ignore, |node| node.handle_statement(checked, self.now))
+        self.hear(to, to, octets)
     }
 
-    /// A node passes a statement on to all others, as gossip does with what was accepted.
+    /// A node passes a statement on to all that are linked to it.
     pub fn pass_on(&mut self, from: usize, octets: &[u8]) {
-        for to in (0..self.nodes.len()).filter(|to| *to != from) {
-            self.later(Event::Statement { to, octets: octets.to_vec() });
+        for to in self.linked(from) {
+            self.later(to, Event::Statement { from, octets: octets.to_vec() });
         }
     }
 
-    /// Lets so much time pass.
+    /// Cuts the links of a node; those who want them dial again.
+    pub fn cut(&mut self, node: usize) {
+        for peer in self.linked(node) {
+            self.unlink(node, peer);
+        }
+    }
+
+    /// Lets this much time pass.
     pub fn run(&mut self, span: Duration) {
         let end = self.now.plus(span);
         loop {
@@ -190,83 +269,305 @@ impl<R: CryptoRng> Simulation<R> {
             if first.key().0 > self.now {
                 break;
             }
-            match first.remove() {
-                Event::Packet { to, octets } => self.receive(to, octets),
-                Event::Statement { to, octets } => {
-                    self.gossip(to, &octets);
-                }
-            }
+            let (to, event) = first.remove();
+            self.happen(to, event);
+            self.carry_out(to);
         }
         for index in 0..self.nodes.len() {
             if let Some(node) = self.nodes.get_mut(index)
                 && node.poll_timeout() <= self.now
             {
                 node.handle_timeout(self.now, &mut self.rng);
+                self.carry_out(index);
             }
-            self.carry_out(index);
         }
     }
 
+    fn happen(&mut self, to: usize, event: Event) {
+        match event {
+            Event::Packet(octets) => self.receive(to, octets),
+            Event::Statement { from, octets } => {
+                self.hear(to, from, &octets);
+            }
+            Event::Dial { from } => self.dial(from, to),
+            Event::Linked { from } => self.link_up(to, from),
+            Event::Question { from, octets } => {
+                // The asker may have heard of the link first.
+                let is_linked = self.is_linked(to, from) || self.is_linked(from, to);
+                let answerer = self.nodes.get(to).filter(|_| is_linked);
+                let octets = answerer.and_then(|node| node.handle_sync_request(&octets, self.now));
+                self.later(from, Event::Answer { from: to, octets });
+            }
+            Event::Answer { from, octets } => self.take_answer(to, from, octets),
+            Event::InviteShown { from, token } => {
+                let id = QuestionId(u64::try_from(from).unwrap_or(u64::MAX));
+                let now = self.now;
+                if let Some(((node, rng), peer)) = self.node_and_peer(to, from) {
+                    node.handle_invite_shown(id, peer, &token, now, rng);
+                }
+            }
+            Event::InviteAnswered { from, answer } => {
+                let now = self.now;
+                if let Some(((node, rng), peer)) = self.node_and_peer(to, from) {
+                    node.handle_invite_answered(peer, answer, now, rng);
+                }
+            }
+        }
+    }
+
+    /// A node with the randomness for its next input, and the identity of another.
+    fn node_and_peer(
+        &mut self,
+        node: usize,
+        peer: usize,
+    ) -> Option<((&mut Remailer, &mut R), NodeId)> {
+        let peer = self.nodes.get(peer)?.node();
+        Some(((self.nodes.get_mut(node)?, &mut self.rng), peer))
+    }
+
     fn receive(&mut self, to: usize, octets: Vec<u8>) {
-        let Some(node) = self.nodes.get_mut(to) else { return };
-        let keys = node.epoch_keys(self.now);
-        let peeled = Packet::from_octets(octets).and_then(|packet| sphinx::peel(packet, &keys));
+        let (Some(node), Some(around)) = (self.nodes.get_mut(to), self.around.get(to)) else {
+            return;
+        };
+        let packet = Packet::from_octets(octets);
+        let peeled = packet.and_then(|packet| sphinx::peel(packet, &around.keys));
         node.handle_peeled(peeled, self.now);
     }
 
+    /// A node hears a statement, and passes it on to all others if it is good.
+    fn hear(&mut self, to: usize, from: usize, octets: &[u8]) -> Judgement {
+        let checked = Statement::check(octets, &self.descriptor.id());
+        let Some(node) = self.nodes.get_mut(to) else { return Judgement::Ignore };
+        let judgement = node.handle_statement(checked, self.now, &mut self.rng);
+        self.carry_out(to);
+        if judgement == Judgement::Accept {
+            for peer in self.linked(to).into_iter().filter(|peer| *peer != from) {
+                self.later(peer, Event::Statement { from: to, octets: octets.to_vec() });
+            }
+        }
+        judgement
+    }
+
+    fn take_answer(&mut self, to: usize, from: usize, octets: Option<Vec<u8>>) {
+        let network = self.descriptor.id();
+        let is_linked = self.is_linked(to, from);
+        let now = self.now;
+        let Some(((node, rng), peer)) = self.node_and_peer(to, from) else { return };
+        let octets = octets.filter(|_| is_linked);
+        match octets.map(|octets| Answer::check(&octets, &network)) {
+            Some(Ok(answer)) => node.handle_sync_answer(peer, answer, now, rng),
+            Some(Err(_)) | None => node.handle_sync_failed(&peer, now, rng),
+        }
+    }
+
+    // Links.
+
+    fn is_linked(&self, node: usize, peer: usize) -> bool {
+        self.around.get(node).is_some_and(|around| around.linked.contains(&peer))
+    }
+
+    fn want(&mut self, from: usize, to: usize) {
+        if let Some(around) = self.around.get_mut(from)
+            && from != to
+            && around.wanted.insert(to)
+        {
+            self.later(to, Event::Dial { from });
+        }
+    }
+
+    fn dial(&mut self, from: usize, to: usize) {
+        let wants = self.around.get(from).is_some_and(|around| around.wanted.contains(&to));
+        if wants && !self.is_linked(from, to) && !self.is_blocked(from, to) {
+            self.link_up(to, from);
+            self.later(from, Event::Linked { from: to });
+        }
+    }
+
+    fn is_blocked(&self, one: usize, other: usize) -> bool {
+        let blocks = |node: usize, peer: usize| {
+            let until = self.around.get(node).and_then(|around| around.blocked.get(&peer));
+            until.is_some_and(|until| *until > self.now)
+        };
+        blocks(one, other) || blocks(other, one)
+    }
+
+    fn link_up(&mut self, node: usize, peer: usize) {
+        if let Some(around) = self.around.get_mut(node)
+            && around.linked.insert(peer)
+        {
+            let unheard = core::mem::take(&mut around.unheard);
+            let now = self.now;
+            if let Some(((up, rng), id)) = self.node_and_peer(node, peer) {
+                up.handle_peer_up(id, now, rng);
+            }
+            for octets in unheard {
+                self.later(peer, Event::Statement { from: node, octets });
+            }
+        }
+        self.carry_out(node);
+    }
+
+    fn unlink(&mut self, one: usize, other: usize) {
+        for (at, to) in [(one, other), (other, one)] {
+            let Some(around) = self.around.get_mut(at) else { continue };
+            if around.linked.remove(&to)
+                && let Some(((node, _), peer)) = self.node_and_peer(at, to)
+            {
+                node.handle_peer_down(&peer);
+            }
+            self.dial_again(at, to);
+        }
+    }
+
+    /// Dials again when nobody is blocked any more.
+    fn dial_again(&mut self, from: usize, to: usize) {
+        if self.around.get(from).is_some_and(|around| around.wanted.contains(&to)) {
+            self.serial += 1;
+            let at = self.now.plus(BLOCKED_FOR);
+            self.events.insert((at, self.serial), (to, Event::Dial { from }));
+        }
+    }
+
+    // Commands.
+
     fn carry_out(&mut self, index: usize) {
         while let Some(command) = self.nodes.get_mut(index).and_then(Remailer::next_command) {
-            match command {
-                Command::Send { to, packet, .. } => {
-                    let Some(to) = self.ids.get(&to).copied() else { continue };
-                    let octets = packet.octets().to_vec();
-                    self.sent.push(Sent { at: self.now, from: index, to, octets: octets.len() });
-                    self.last = Some((to, octets.clone()));
-                    self.later(Event::Packet { to, octets });
+            self.obey(index, command);
+        }
+    }
+
+    fn obey(&mut self, index: usize, command: Command) {
+        let now = self.now;
+        match command {
+            Command::Send { to, packet, .. } => self.send(index, &to, &packet),
+            Command::Announce(octets) => self.announce(index, octets),
+            Command::Link(node) => self.want_all(index, &[node]),
+            Command::Links(nodes) => self.want_all(index, &nodes),
+            Command::Unlink(node) => {
+                let to = self.ids.get(&node).filter(|to| **to != 0).copied();
+                if let (Some(to), Some(around)) = (to, self.around.get_mut(index)) {
+                    around.wanted.remove(&to);
                 }
-                Command::Announce(octets) => self.pass_on(index, &octets),
-                Command::Deliver(id, delivery) => {
-                    let taken = delivery.recipients.len();
-                    self.delivered.push(Delivered { at: self.now, exit: index, delivery });
-                    if let Some(node) = self.nodes.get_mut(index) {
-                        let outcome = DeliveryOutcome::Done { taken, refused: 0 };
-                        node.handle_delivery(id, outcome, self.now);
-                    }
+            }
+            Command::Ask(peer, request) => {
+                if let (Some(to), Ok(octets)) = (self.ids.get(&peer), request.encode()) {
+                    self.later(*to, Event::Question { from: index, octets });
                 }
-                Command::KeepTags(tags) => {
-                    if let Some(node) = self.nodes.get_mut(index) {
-                        node.handle_tags_kept(tags.batch);
-                    }
+            }
+            Command::HangUp(peer) => {
+                let peer = self.ids.get(&peer).copied();
+                if let (Some(peer), Some(around)) = (peer, self.around.get_mut(index)) {
+                    around.blocked.insert(peer, now.plus(BLOCKED_FOR));
+                    self.unlink(index, peer);
                 }
-                // Nothing else is kept, and everybody is linked.
-                Command::KeepSeed(..)
-                | Command::WithdrawSeed(_)
-                | Command::ForgetSeeds(_)
-                | Command::KeepOwn(_)
-                | Command::KeepStatement(..)
-                | Command::ForgetStatements(_)
-                | Command::Unlink(_)
-                | Command::Link(_)
-                | Command::AskAround
-                | Command::ViewTaken(_) => {}
+            }
+            Command::ShowInvite(peer, token) => {
+                if let Some(to) = self.ids.get(&peer).copied() {
+                    let token = token.as_bytes().to_vec();
+                    self.later(to, Event::InviteShown { from: index, token });
+                }
+            }
+            Command::AnswerInvite(QuestionId(peer), answer) => {
+                let to = usize::try_from(peer).unwrap_or(usize::MAX);
+                self.later(to, Event::InviteAnswered { from: index, answer });
+            }
+            Command::Deliver(..)
+            | Command::Seal(..)
+            | Command::Accept(_)
+            | Command::KeepTags(_)
+            | Command::KeepBanned(..)
+            | Command::KeepInvites(..) => self.report(index, command),
+            Command::Answer(id, answer) => {
+                self.seen.answers.insert(id, answer);
+            }
+            Command::Reply(id, reply) => {
+                self.seen.replies.insert(id, reply);
+            }
+            // The disk keeps and forgets everything, and nobody looks at views but their node.
+            Command::KeepSeed(..)
+            | Command::WithdrawSeed(_)
+            | Command::ForgetSeeds(_)
+            | Command::KeepOwn(_)
+            | Command::KeepStatement(..)
+            | Command::ForgetStatements(_)
+            | Command::ForgetInvite(_)
+            | Command::ViewTaken(_) => {}
+        }
+    }
+
+    /// Commands of which a node is told at once what came of them.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller tells these from the others")]
+    fn report(&mut self, index: usize, command: Command) {
+        let (Some(node), Some(around)) = (self.nodes.get_mut(index), self.around.get_mut(index))
+        else {
+            return;
+        };
+        match command {
+            Command::Accept(keys) => around.keys = keys,
+            Command::KeepTags(tags) => node.handle_tags_kept(tags.batch),
+            Command::Seal(id, sealing) => {
+                let sealed = sealing.run(&mut self.rng);
+                node.handle_sealed(id, sealed, &mut self.rng);
+            }
+            Command::Deliver(id, delivery) => {
+                let taken = delivery.recipients.len();
+                self.seen.delivered.push(Delivered { at: self.now, exit: index, delivery });
+                let outcome = DeliveryOutcome::Done { taken, refused: 0 };
+                node.handle_delivery(id, outcome, self.now);
+            }
+            Command::KeepBanned(id, _) | Command::KeepInvites(id, _) => {
+                node.handle_kept(id, self.now, &mut self.rng);
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, from: usize, to: &NodeId, packet: &Packet) {
+        let Some(to) = self.ids.get(to).copied() else { return };
+        let octets = packet.octets().to_vec();
+        self.seen.sent.push(Sent { at: self.now, from, to, octets: octets.len() });
+        self.seen.last = Some((to, octets.clone()));
+        self.later(to, Event::Packet(octets));
+    }
+
+    fn announce(&mut self, from: usize, octets: Vec<u8>) {
+        let Some(around) = self.around.get_mut(from) else { return };
+        if !around.linked.is_empty() {
+            return self.pass_on(from, &octets);
+        }
+        if around.unheard.len() >= MAX_UNHEARD {
+            around.unheard.pop_front();
+        }
+        around.unheard.push_back(octets);
+    }
+
+    fn want_all(&mut self, from: usize, nodes: &[NodeId]) {
+        for node in nodes {
+            if let Some(to) = self.ids.get(node).copied() {
+                self.want(from, to);
             }
         }
     }
 
     /// After 5 to 50 ms.
-    fn later(&mut self, event: Event) {
+    fn later(&mut self, to: usize, event: Event) {
         let latency = Duration::from_millis(self.rng.random_range(5..=50));
+        let serial = self.number();
+        self.events.insert((self.now.plus(latency), serial), (to, event));
+    }
+
+    fn number(&mut self) -> u64 {
         self.serial += 1;
-        self.events.insert((self.now.plus(latency), self.serial), event);
+        self.serial
     }
 }
 
-fn exit() -> Option<Exit> {
+fn exit() -> Option<ExitOffer> {
     let anonymous = Mailbox::parse("anonymous@fog.invalid").ok()?;
     let policy = ExitPolicy {
         domains: Domains::Any,
         max_message: 1 << 20,
         offers: Capabilities::EIGHT_BIT | Capabilities::SMTP_UTF8 | Capabilities::KEEP_FROM,
     };
-    Some(Exit { policy, anonymous })
+    Some(ExitOffer { policy, anonymous })
 }

@@ -11,12 +11,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use directory::{Answer, Directory, Standing, Step};
-use fog_remailer::{Agreement, Alarm, Command, Judgement, Kept, Past, Refused, Remailer, Setup};
+use directory::{Answer, Directory, Standing};
+use fog_remailer::{
+    Agreement, Alarm, Command, Count, Done, Judgement, Kept, NotDone, NotPublished, NotTaken,
+    Order, OrderId, Past, Refused, Remailer, Setup,
+};
 use keys::{Epoch, Identity, MixSecret, MixSeed, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Admission, Descriptor, Draft, Parameters, Record, RecordHash, Statement, Unverified};
+use record::{
+    Admission, Descriptor, Draft, Parameters, Record, Statement, StatementHash, Unverified,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -47,18 +52,8 @@ fn seed(number: u8, epoch: Epoch) -> MixSeed {
 
 impl World {
     fn setup(&self, number: u8) -> Setup {
-        Setup {
-            identity: identity(number),
-            descriptor: Arc::clone(&self.descriptor),
-            exit: None,
-            contact: String::new(),
-            family: Vec::new(),
-            epochs: Vec::new(),
-            statements: Vec::new(),
-            past: Past::None,
-            first_record_after: MINUTE,
-            banned: BTreeSet::new(),
-        }
+        let setup = Setup::new(identity(number), Arc::clone(&self.descriptor));
+        Setup { first_record_after: MINUTE, ..setup }
     }
 
     fn node(&mut self, setup: Setup) -> Remailer {
@@ -76,7 +71,7 @@ impl World {
         };
         let mut draft = Draft {
             sequence: 41,
-            previous: RecordHash::NONE,
+            previous: StatementHash::NONE,
             published_at: at,
             keys: (0..3).map(key).collect(),
             withdrawn: Vec::new(),
@@ -90,7 +85,7 @@ impl World {
         draft.sign(&identity(number), &self.descriptor.id()).unwrap()
     }
 
-    fn check(&self, octets: &[u8]) -> Result<Statement, record::RecordError> {
+    fn check(&self, octets: &[u8]) -> Result<Statement, record::StatementError> {
         Statement::check(octets, &self.descriptor.id())
     }
 
@@ -99,29 +94,36 @@ impl World {
         signed.unwrap().timely(now, &self.parameters.schedule()).unwrap()
     }
 
-    fn hear(&self, node: &mut Remailer, octets: &[u8], now: Time) -> Judgement {
-        node.handle_statement(self.check(octets), now)
+    fn hear(&mut self, node: &mut Remailer, octets: &[u8], now: Time) -> Judgement {
+        node.handle_statement(self.check(octets), now, &mut self.rng)
     }
 
-    /// The node asks a peer that holds these statements and whose clock is `ahead` by so many seconds.
-    fn sync(&self, node: &mut Remailer, peer: u8, held: &[Vec<u8>], ahead: i64, now: Time) {
+    /// A peer is linked, is asked, answers from these statements with a clock that is `ahead` by this
+    /// many seconds, and goes.
+    fn visit(&mut self, node: &mut Remailer, peer: u8, held: &[Vec<u8>], ahead: i64, now: Time) {
         let mut holder = Directory::new(self.parameters.schedule(), self.descriptor.admission());
         for octets in held {
-            let _ = holder.admit(self.read(octets, now), directory::Brought::ByCatchUp);
+            let _ = holder.admit(self.read(octets, now), directory::Source::CatchUp);
         }
         let theirs = Time::from_millis(now.as_millis().saturating_add_signed(ahead * 1000));
         let peer = identity(peer).node();
-        let mut request = node.begin_sync(peer, now).unwrap();
-        loop {
-            let set = node.set_hash(now);
-            let octets = holder.answer(&request.encode().unwrap(), theirs, || set).unwrap();
-            let answer = Answer::check(&octets, &self.descriptor.id()).unwrap();
-            match node.handle_sync_answer(peer, answer, now) {
-                Step::Ask(next) => request = next,
-                Step::Done(_) => return,
-                Step::Bad | Step::Late => panic!("an honest peer"),
+        node.handle_peer_up(peer, now, &mut self.rng);
+        let mut questions = 0;
+        while let Some(command) = node.next_command() {
+            match command {
+                Command::Ask(asked, request) if asked == peer => {
+                    questions += 1;
+                    let set = node.set_hash(now);
+                    let octets = holder.answer(&request.encode().unwrap(), theirs, || set).unwrap();
+                    let answer = Answer::check(&octets, &self.descriptor.id()).unwrap();
+                    node.handle_sync_answer(peer, answer, now, &mut self.rng);
+                }
+                Command::HangUp(_) => panic!("an honest peer"),
+                _ => {}
             }
         }
+        assert!(questions > 0, "it is asked as soon as it is linked");
+        node.handle_peer_down(&peer);
     }
 
     /// What the node publishes until `end`, with the time of each.
@@ -167,7 +169,7 @@ fn a_restored_backup_publishes_far_above_what_peers_hold_and_gives_up_what_it_ma
     let mut node = world.node(setup);
     assert!(world.published(&mut node, start, now).is_empty());
     for peer in 11..=13 {
-        world.sync(&mut node, peer, std::slice::from_ref(&newer), 0, now);
+        world.visit(&mut node, peer, std::slice::from_ref(&newer), 0, now);
     }
     let published = world.published(&mut node, now, start.plus(MINUTE * 60));
     let (at, first) = &published[0];
@@ -180,8 +182,9 @@ fn a_restored_backup_publishes_far_above_what_peers_hold_and_gives_up_what_it_ma
     assert_eq!(stated, [epoch.plus(1)]);
     assert!(first.withdraws(epoch) && first.withdraws(epoch.plus(2)));
     assert!(node.alarms(now).is_empty());
-    assert!(node.epoch_keys(now).epochs().next().is_none(), "it opens nothing in this epoch");
-    assert_eq!(node.counts().get("own record refused: its author broke its word"), 0);
+    assert!(node.oldest_key() > Some(epoch), "it opens nothing in this epoch");
+    let broken = NotPublished::NotTaken(NotTaken::Broken);
+    assert_eq!(node.counts().get(Count::OwnRecordRefused(broken)), 0);
 }
 
 #[test]
@@ -205,12 +208,12 @@ fn a_node_with_a_past_waits_for_three_peers_or_ten_minutes() {
     assert_eq!(published[0].1.epochs().count(), 3, "nothing was lost, nothing is given up");
 
     let mut node = world.node(asking);
-    world.sync(&mut node, 2, &others, 0, start);
-    world.sync(&mut node, 2, &others, 0, start);
-    world.sync(&mut node, 3, &others, 0, start);
-    world.sync(&mut node, 99, &others, 0, start);
+    world.visit(&mut node, 2, &others, 0, start);
+    world.visit(&mut node, 2, &others, 0, start);
+    world.visit(&mut node, 3, &others, 0, start);
+    world.visit(&mut node, 99, &others, 0, start);
     assert!(node.wants_witnesses(), "two peers, whatever one says twice, and a stranger");
-    world.sync(&mut node, 4, &others, 0, start);
+    world.visit(&mut node, 4, &others, 0, start);
     assert!(!node.wants_witnesses());
     assert_eq!(world.published(&mut node, start, start.plus(MINUTE)).len(), 1);
 }
@@ -266,7 +269,7 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
     assert_eq!(world.published(&mut node, start, start.plus(MINUTE)).len(), 1);
     assert_ne!(node.check_routes(start), Err(Refused::ClockApart));
     for (peer, ahead) in [(2, 6 * 60), (3, 6 * 60), (4, 0)] {
-        world.sync(&mut node, peer, &[], ahead, start);
+        world.visit(&mut node, peer, &[], ahead, start);
     }
     assert_eq!(node.check_routes(start), Err(Refused::ClockApart));
     assert_eq!(node.alarms(start), [Alarm::ClockApart(360_000)]);
@@ -274,7 +277,7 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
     let mut now = start;
     while now < start.plus(MINUTE * 350) {
         for peer in 2..=4 {
-            world.sync(&mut node, peer, &[], 6 * 60, now);
+            world.visit(&mut node, peer, &[], 6 * 60, now);
         }
         let next = now.plus(MINUTE * 10);
         assert!(world.published(&mut node, now, next).is_empty());
@@ -282,12 +285,12 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
         assert_eq!(node.oldest_key(), Some(epoch), "no key is destroyed");
     }
     for peer in 2..=4 {
-        world.sync(&mut node, peer, &[], 6 * 60, now);
+        world.visit(&mut node, peer, &[], 6 * 60, now);
     }
     world.published(&mut node, now, now.plus(MINUTE * 15));
     assert!(node.oldest_key() > Some(epoch), "six hours are enough");
     for peer in 2..=4 {
-        world.sync(&mut node, peer, &[], 4 * 60, now);
+        world.visit(&mut node, peer, &[], 4 * 60, now);
     }
     assert_ne!(node.check_routes(now), Err(Refused::ClockApart));
     assert!(node.alarms(now).is_empty());
@@ -333,14 +336,14 @@ fn a_clock_that_is_wrong_at_the_start_destroys_nothing_before_peers_have_spoken(
         assert!(forgotten(&mut world, &mut node, start, end).is_empty());
         let behind = -i64::try_from(ahead.as_secs()).unwrap();
         for peer in 11..=13 {
-            world.sync(&mut node, peer, &[], behind, end);
+            world.visit(&mut node, peer, &[], behind, end);
         }
         assert!(matches!(node.alarms(end)[..], [Alarm::ClockApart(_)]), "{days} days");
         let later = end.plus(MINUTE * 100);
         assert!(forgotten(&mut world, &mut node, end, later).is_empty(), "{days} days");
         // Where the peers agree, what is past is forgotten at once.
         for peer in 11..=13 {
-            world.sync(&mut node, peer, &[], 0, later);
+            world.visit(&mut node, peer, &[], 0, later);
         }
         assert_eq!(forgotten(&mut world, &mut node, later, later.plus(MINUTE)).len(), 1);
     }
@@ -366,6 +369,32 @@ fn a_clock_that_was_set_back_makes_no_second_key_for_an_epoch() {
     assert!(!published.is_empty());
 }
 
+/// How many words about others are announced.
+fn said(world: &World, commands: Vec<Command>) -> usize {
+    let announced = commands.into_iter().filter_map(|command| match command {
+        Command::Announce(octets) => Some(octets),
+        _ => None,
+    });
+    announced.filter(|octets| matches!(world.check(octets), Ok(Statement::Vouch(_)))).count()
+}
+
+/// What comes of an order about a node, and how many words are announced for it.
+fn order(
+    world: &World,
+    node: &mut Remailer,
+    order: Order,
+    now: Time,
+) -> (Result<(), NotDone>, usize) {
+    node.handle_order(OrderId(1), order, now, &mut ChaCha20Rng::seed_from_u64(3));
+    let mut commands: Vec<_> = std::iter::from_fn(|| node.next_command()).collect();
+    let Some(Command::Reply(OrderId(1), reply)) = commands.pop() else { panic!("no reply") };
+    let subject = match order {
+        Order::Vouch(node) | Order::Unvouch(node) | Order::Ban(node) | Order::Unban(node) => node,
+        Order::Invite => panic!("of no node"),
+    };
+    (reply.map(|done| assert!(done == Done::Of(subject))), said(world, commands))
+}
+
 #[test]
 fn a_node_vouches_renews_and_takes_back() {
     let root = identity(1).node();
@@ -374,32 +403,23 @@ fn a_node_vouches_renews_and_takes_back() {
     let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
     let mut node = world.node(setup);
     let friend = identity(2).node();
-    let words = |node: &mut Remailer| {
-        std::iter::from_fn(|| node.next_command())
-            .filter_map(|command| match command {
-                Command::Announce(octets) => Some(octets),
-                _ => None,
-            })
-            .filter(|octets| matches!(world.check(octets), Ok(Statement::Vouch(_))))
-            .collect::<Vec<_>>()
-    };
-    assert!(node.unvouch(friend, start).is_err());
-    node.vouch(friend, start).unwrap();
-    assert_eq!(words(&mut node).len(), 1);
+    assert_eq!(order(&world, &mut node, Order::Unvouch(friend), start), (Err(NotDone::NoVouch), 0));
+    assert_eq!(order(&world, &mut node, Order::Vouch(friend), start), (Ok(()), 1));
     let record = world.record(2, start, |_| {});
     world.hear(&mut node, &record, start);
     let soon = start.plus(MINUTE * 60);
     assert!(matches!(node.standings(soon)[&friend], Standing::Probation(_)));
     let days = start.plus(MINUTE * 60 * 24 * 16);
     node.handle_timeout(days, &mut ChaCha20Rng::seed_from_u64(3));
-    assert_eq!(words(&mut node).len(), 1, "at half of its thirty days");
-    node.unvouch(friend, days.plus(MINUTE)).unwrap();
-    assert_eq!(words(&mut node).len(), 1);
+    let commands = std::iter::from_fn(|| node.next_command()).collect();
+    assert_eq!(said(&world, commands), 1, "at half of its thirty days");
+    assert_eq!(order(&world, &mut node, Order::Unvouch(friend), days.plus(MINUTE)), (Ok(()), 1));
 
     let mut stranger = world.setup(3);
     stranger.first_record_after = Duration::ZERO;
     let mut stranger = world.node(stranger);
-    assert!(stranger.vouch(friend, start).is_err(), "its word counts for nothing");
+    let refused = order(&world, &mut stranger, Order::Vouch(friend), start).0;
+    assert_eq!(refused, Err(NotDone::WordCountsForNothing));
 }
 
 #[test]

@@ -9,12 +9,12 @@
 use std::time::Duration;
 
 use fog_remailer::sim::Simulation;
-use fog_remailer::{Judgement, Refused};
+use fog_remailer::{Command, Count, Dropped, Judgement, NotTaken, Refused, Remailer, Setup};
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Time};
 use mail::{Mailbox, Submission};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Draft, Parameters, RecordHash};
+use record::{Draft, Parameters, StatementError, StatementHash};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -36,8 +36,12 @@ fn mail(to: &str, body: &str) -> Submission {
     Submission { recipients: vec![Mailbox::parse(to).unwrap()], message: message.into_bytes() }
 }
 
-fn total(simulation: &Simulation<ChaCha20Rng>, name: &str) -> u64 {
-    simulation.nodes().iter().map(|node| node.counts().get(name)).sum()
+fn is_loss(count: Count) -> bool {
+    matches!(count, Count::PacketDropped(_) | Count::MessageDropped(_))
+}
+
+fn total(simulation: &Simulation<ChaCha20Rng>, count: Count) -> u64 {
+    simulation.nodes().iter().map(|node| node.counts().get(count)).sum()
 }
 
 #[test]
@@ -96,12 +100,12 @@ fn rotation_loses_nothing_over_many_epochs() {
         }
         simulation.run(gap * 12);
         assert_eq!(simulation.delivered().len(), submitted);
-        let received = total(&simulation, "packet received");
-        let relayed = total(&simulation, "packet relayed");
+        let received = total(&simulation, Count::PacketReceived);
+        let relayed = total(&simulation, Count::PacketRelayed);
         assert_eq!(received, relayed + submitted as u64, "nothing was dropped on the way");
         for node in simulation.nodes() {
-            assert!(node.counts().get("record published") >= 15);
-            assert!(node.counts().iter().all(|(name, _)| !name.contains("dropped")));
+            assert!(node.counts().get(Count::RecordPublished) >= 15);
+            assert!(node.counts().iter().all(|(count, _)| !is_loss(count)));
         }
     }
 }
@@ -124,29 +128,32 @@ fn bad_packets_are_dropped_silently_and_counted_by_reason() {
     };
     let octets = |length| vec![1; length];
     for (bad, reason) in [
-        (packet.clone(), "replay"),
-        (octets(1000), "length"),
-        (octets(16 * 1024 + 1), "length"),
-        (altered(0), "version"),
-        (altered(4), "epoch"),
-        (altered(1500), "mac"),
-        (altered(packet.len() - 1), "replay"),
+        (packet.clone(), Dropped::Replay),
+        (octets(1000), Dropped::Length),
+        (octets(16 * 1024 + 1), Dropped::Length),
+        (altered(0), Dropped::Version),
+        (altered(4), Dropped::Early),
+        (altered(1500), Dropped::Mac),
+        (altered(packet.len() - 1), Dropped::Replay),
     ] {
-        let name = format!("packet dropped: {reason}");
-        let before = simulation.nodes()[to].counts().get(&name);
+        let count = Count::PacketDropped(reason);
+        let before = simulation.nodes()[to].counts().get(count);
         simulation.inject(to, bad);
         simulation.run(MINUTE);
-        assert_eq!(simulation.nodes()[to].counts().get(&name), before + 1, "{reason}");
+        assert_eq!(simulation.nodes()[to].counts().get(count), before + 1, "{reason:?}");
     }
     simulation.run(MINUTE * 60);
     assert_eq!(simulation.delivered().len(), 1);
     assert_eq!(simulation.sent().len(), sent);
 
-    // The key is gone: the packet is of an unknown epoch for ever.
+    // The key is gone: the packet is too late for ever.
     simulation.run(MINUTE * 240);
+    assert_eq!(simulation.nodes()[to].latest_packet(), None);
     simulation.inject(to, packet);
     simulation.run(MINUTE);
-    assert_eq!(simulation.nodes()[to].counts().get("packet dropped: epoch"), 2);
+    let node = &simulation.nodes()[to];
+    assert_eq!(node.counts().get(Count::PacketDropped(Dropped::Late)), 1);
+    assert!(node.latest_packet() > Some(MINUTE * 60), "and that is measured");
 }
 
 #[test]
@@ -165,33 +172,22 @@ fn an_altered_payload_dies_at_the_next_hop_and_its_header_counts_as_seen() {
     }
     simulation.run(MINUTE * 60);
     // 21 copies of one header: the first one decides, all others are replays.
-    let count = |name: &str| simulation.nodes()[to].counts().get(name);
-    assert_eq!(count("packet dropped: replay"), 20);
-    assert_eq!(count("packet dropped: payload") + simulation.delivered().len() as u64, 1);
+    let count = |why| simulation.nodes()[to].counts().get(Count::PacketDropped(why));
+    assert_eq!(count(Dropped::Replay), 20);
+    assert_eq!(count(Dropped::Payload) + simulation.delivered().len() as u64, 1);
 }
 
 /// What a node of its own begins with, in a network of these parameters.
-fn lone(identity: Identity, parameters: &Parameters, start: Time) -> fog_remailer::Setup {
+fn lone(identity: Identity, parameters: &Parameters, start: Time) -> Setup {
     let maker = Identity::from_seed(&[77; 32]);
     let descriptor =
         record::Descriptor::create(&maker, "n", start, parameters, &record::Admission::Open);
-    fog_remailer::Setup {
-        identity,
-        descriptor: std::sync::Arc::new(descriptor.unwrap()),
-        exit: None,
-        contact: String::new(),
-        family: Vec::new(),
-        epochs: Vec::new(),
-        statements: Vec::new(),
-        past: fog_remailer::Past::None,
-        first_record_after: MINUTE,
-        banned: Default::default(),
-    }
+    let setup = Setup::new(identity, std::sync::Arc::new(descriptor.unwrap()));
+    Setup { first_record_after: MINUTE, ..setup }
 }
 
 #[test]
 fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
-    use fog_remailer::{Command, Remailer};
     let mut rng = ChaCha20Rng::seed_from_u64(10);
     let parameters = Parameters::main();
     let schedule = parameters.schedule();
@@ -264,7 +260,7 @@ impl Forger {
             .collect();
         let draft = Draft {
             sequence,
-            previous: RecordHash::NONE,
+            previous: StatementHash::NONE,
             published_at: at,
             keys,
             withdrawn: Vec::new(),
@@ -304,40 +300,47 @@ fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
     assert_eq!(simulation.gossip(0, &honest), Judgement::Accept);
     assert_eq!(simulation.gossip(0, &honest), Judgement::Ignore);
     for (octets, judgement, reason) in [
-        (unsigned, Judgement::Reject, "record not signed by its identity"),
-        (altered, Judgement::Reject, "record not signed by its identity"),
-        (elsewhere.record(6, now, 100), Judgement::Reject, "record of another network"),
-        (forger.record(6, now.plus(MINUTE * 11), 100), Judgement::Ignore, "record from the future"),
+        (unsigned, Judgement::Reject, NotTaken::Bad(StatementError::BadSignature)),
+        (altered, Judgement::Reject, NotTaken::Bad(StatementError::BadSignature)),
+        (
+            elsewhere.record(6, now, 100),
+            Judgement::Reject,
+            NotTaken::Bad(StatementError::OtherNetwork),
+        ),
+        (
+            forger.record(6, now.plus(MINUTE * 11), 100),
+            Judgement::Ignore,
+            NotTaken::Bad(StatementError::Future),
+        ),
         (
             forger.record(6, now.minus(MINUTE * 700), 300),
             Judgement::Ignore,
-            "record whose epochs are past",
+            NotTaken::Bad(StatementError::Stale),
         ),
-        (forger.record(6, now.plus(MINUTE * 4), 100), Judgement::Ignore, "too soon"),
-        (forger.record(4, now, 100), Judgement::Ignore, "older"),
-        (forger.record(5, now.minus(MINUTE), 100), Judgement::Ignore, "its author broke its word"),
-        (forger.record(6, now, 200), Judgement::Ignore, "its author broke its word"),
-        (forger.record(4, now, 200), Judgement::Ignore, "its author broke its word"),
-        (vec![1; 9000], Judgement::Reject, "record over its size limit"),
-        (vec![1; 100], Judgement::Reject, "malformed record"),
-        (vec![], Judgement::Reject, "malformed record"),
+        (forger.record(6, now.plus(MINUTE * 4), 100), Judgement::Ignore, NotTaken::TooSoon),
+        (forger.record(4, now, 100), Judgement::Ignore, NotTaken::Older),
+        (forger.record(5, now.minus(MINUTE), 100), Judgement::Ignore, NotTaken::Broken),
+        (forger.record(6, now, 200), Judgement::Ignore, NotTaken::Broken),
+        (forger.record(4, now, 200), Judgement::Ignore, NotTaken::Broken),
+        (vec![1; 9000], Judgement::Reject, NotTaken::Bad(StatementError::TooLong)),
+        (vec![1; 100], Judgement::Reject, NotTaken::Bad(StatementError::Malformed)),
+        (vec![], Judgement::Reject, NotTaken::Bad(StatementError::Malformed)),
     ] {
-        let name = format!("record refused: {reason}");
-        let before = simulation.nodes()[0].counts().get(&name);
-        assert_eq!(simulation.gossip(0, &octets), judgement, "{reason}");
-        assert_eq!(simulation.nodes()[0].counts().get(&name), before + 1, "{reason}");
+        let count = Count::StatementRefused(reason);
+        let before = simulation.nodes()[0].counts().get(count);
+        assert_eq!(simulation.gossip(0, &octets), judgement, "{reason:?}");
+        assert_eq!(simulation.nodes()[0].counts().get(count), before + 1, "{reason:?}");
     }
     let known = simulation.nodes()[0].directory().newest(&forger.identity.node()).unwrap();
     assert_eq!(known.octets()[..], honest[..], "nothing displaced it");
     // The second is dated later and counts instead; a third has to wait.
-    assert_eq!(simulation.nodes()[0].counts().get("proof made"), 2);
+    assert_eq!(simulation.nodes()[0].counts().get(Count::ProofMade), 2);
     let renewed = forger.record(6, now.plus(MINUTE * 5), 100);
     assert_eq!(simulation.gossip(0, &renewed), Judgement::Accept);
 }
 
 #[test]
 fn nobody_is_told_of_a_node_that_cannot_be_reached() {
-    use fog_remailer::{Command, Remailer};
     let mut rng = ChaCha20Rng::seed_from_u64(12);
     let parameters = Parameters::main();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
@@ -368,7 +371,6 @@ fn nobody_is_told_of_a_node_that_cannot_be_reached() {
 
 #[test]
 fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
-    use fog_remailer::{Command, Remailer};
     let parameters = Parameters { first_view: 4, ..Parameters::main() };
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
     let others = [20, 21, 22].map(|seed| Identity::from_seed(&[seed; 32]));
@@ -386,7 +388,7 @@ fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
             let forger = Forger { identity, network, parameters: parameters.clone() };
             let record = forger.record(1, start, 200);
             let checked = record::Statement::check(&record, &network);
-            assert_eq!(node.handle_statement(checked, start), Judgement::Accept);
+            assert_eq!(node.handle_statement(checked, start, &mut rng), Judgement::Accept);
         }
         let commands = std::iter::from_fn(|| node.next_command());
         assert!(commands.into_iter().any(|c| matches!(c, Command::ViewTaken(_))));

@@ -67,7 +67,9 @@ impl core::fmt::Debug for RecipientAsk {
 /// The answer to [`Event::Recipient`] or [`Event::Message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Taken; for a message under this name of 128 random bits.
+    /// The recipient is taken.
+    RecipientTaken,
+    /// The message is taken, under this name of 128 random bits.
     Taken([u8; 16]),
     /// There are too few nodes to route through at present.
     TooFewNodes,
@@ -166,12 +168,13 @@ impl Session {
         match core::mem::replace(&mut self.state, State::Ready) {
             State::AskedRecipient(mut transaction, mailbox) => {
                 match answer {
-                    Answer::Taken(_) => {
+                    Answer::RecipientTaken => {
                         self.moved = now;
                         transaction.recipients.push(mailbox);
                         self.reply("250 2.1.5 ok");
                     }
-                    refused @ (Answer::TooFewNodes
+                    refused @ (Answer::Taken(_)
+                    | Answer::TooFewNodes
                     | Answer::NoExit
                     | Answer::TooBig
                     | Answer::Unfit(_)
@@ -185,7 +188,8 @@ impl Session {
                     let name = u128::from_be_bytes(name);
                     self.reply(&format!("250 2.0.0 taken as {name:032x}"));
                 }
-                refused @ (Answer::TooFewNodes
+                refused @ (Answer::RecipientTaken
+                | Answer::TooFewNodes
                 | Answer::NoExit
                 | Answer::TooBig
                 | Answer::Unfit(_)
@@ -434,8 +438,8 @@ impl Session {
 
     fn refuse(&mut self, answer: Answer) {
         match answer {
-            Answer::Taken(_) => {}
-            Answer::TooFewNodes => {
+            // An answer to another question takes nothing.
+            Answer::RecipientTaken | Answer::Taken(_) | Answer::TooFewNodes => {
                 self.reply("451 4.4.0 too few nodes to route through; try again later");
             }
             Answer::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),

@@ -26,7 +26,7 @@ impl Server {
         let limits = Limits { max_message: 5000, ..Limits::new(0) };
         let mut server = Self {
             session: Session::new(limits),
-            recipient: Answer::Taken([0; 16]),
+            recipient: Answer::RecipientTaken,
             message: Answer::Taken([0xab; 16]),
             written: String::new(),
             taken: Vec::new(),
@@ -168,7 +168,7 @@ fn every_answer_has_its_code() {
             server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")[2..],
             [code, 554]
         );
-        server.recipient = Answer::Taken([0; 16]);
+        server.recipient = Answer::RecipientTaken;
         server.message = answer;
         assert_eq!(server.say("RCPT TO:<a@b>\r\nDATA\r\n\r\n.\r\n"), [250, 354, code]);
         assert_eq!(server.say("DATA\r\n"), [503], "the transaction is over");
@@ -232,7 +232,7 @@ fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
 
     let mut session = Session::new(Limits::new(1000));
     session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", NOW);
-    session.handle_answer(Answer::Taken([0; 16]), NOW);
+    session.handle_answer(Answer::RecipientTaken, NOW);
     session.handle_input(b"DATA\r\n", NOW);
     for late in 0..200 {
         session.handle_input(b"x", second * late);

@@ -98,6 +98,14 @@ impl EpochKeys {
     }
 }
 
+/// By their public halves.
+impl PartialEq for EpochKeys {
+    fn eq(&self, other: &Self) -> bool {
+        let public = |key: &std::sync::Arc<EpochKey>| (key.epoch, key.public().clone());
+        self.0.iter().map(public).eq(other.0.iter().map(public))
+    }
+}
+
 /// What a hop's keys are bound to beside the secrets and the ciphertext.
 pub(crate) struct Binding {
     pub(crate) node: NodeId,

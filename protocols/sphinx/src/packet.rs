@@ -11,6 +11,7 @@ use crate::layout::{
 use crate::peel::Refusal;
 
 /// A packet between two nodes: one of nine lengths, otherwise only octets.
+#[derive(PartialEq, Eq)]
 pub struct Packet {
     class: SizeClass,
     octets: Vec<u8>,

@@ -19,9 +19,9 @@ pub enum Refusal {
     /// An unknown version or suite.
     #[error("version")]
     Version,
-    /// No key for its epoch is accepted now.
+    /// No key for its epoch, which is this one, is accepted now.
     #[error("epoch")]
-    Epoch,
+    Epoch(Epoch),
     /// A first ciphertext that no honest sender makes.
     #[error("ciphertext")]
     Ciphertext,
@@ -114,7 +114,8 @@ impl Payload {
 /// A [`Refusal`] before or at the header MAC: such a packet leaves no trace in the replay filter.
 pub fn peel(packet: Packet, keys: &EpochKeys) -> Result<Peeled, Refusal> {
     let parts = packet.parts()?;
-    let key = keys.get(parts.clear.epoch).ok_or(Refusal::Epoch)?;
+    let epoch = parts.clear.epoch;
+    let key = keys.get(epoch).ok_or(Refusal::Epoch(epoch))?;
     let hop = key.open(&parts.clear.ciphertext, parts.class).ok_or(Refusal::Ciphertext)?;
     let mac = hop.mac(&parts.clear.authenticated(), &parts.routing);
     if !bool::from(mac.ct_eq(&parts.clear.mac)) {

@@ -8,6 +8,7 @@ use fog_sphinx::{
     Body, HEADER_LEN, Kind, Layer, MAX_HOPS, MIN_HOPS, Packet, Refusal, SizeClass, WrapError, peel,
     wrap,
 };
+use keys::Epoch;
 use proptest::prelude::*;
 
 fn refusal(route: &Route, hop: usize, octets: Vec<u8>) -> Option<Refusal> {
@@ -63,6 +64,11 @@ proptest! {
     }
 }
 
+/// The epoch that stands in a packet's octets.
+fn epoch_of(octets: &[u8]) -> Epoch {
+    Epoch::new(u32::from_be_bytes(octets[2..6].try_into().unwrap()))
+}
+
 #[test]
 fn a_flip_of_any_octet_is_refused_at_the_next_hop() {
     for hops in [MIN_HOPS, MAX_HOPS] {
@@ -75,10 +81,10 @@ fn a_flip_of_any_octet_is_refused_at_the_next_hop() {
             for at in (0..octets.len()).step_by(step) {
                 let mut altered = octets.clone();
                 altered[at] ^= if hop == 0 { 0x80 } else { 1 << (at % 8) };
-                let reason = refusal(&route, hop, altered).unwrap();
+                let reason = refusal(&route, hop, altered.clone()).unwrap();
                 let expected = match at {
                     0 | 1 => vec![Refusal::Version],
-                    2..6 => vec![Refusal::Epoch],
+                    2..6 => vec![Refusal::Epoch(epoch_of(&altered))],
                     6..38 => vec![Refusal::Ciphertext, Refusal::Mac],
                     38..HEADER_LEN => vec![Refusal::Mac],
                     _ => vec![Refusal::Payload],
@@ -117,12 +123,12 @@ fn only_the_next_hop_opens_a_packet_and_only_with_the_key_of_its_epoch() {
     let octets = route.wrap(Kind::Deliver, SizeClass::SMALLEST, b"mail").unwrap().octets().to_vec();
     for hop in 1..5 {
         let reason = refusal(&route, hop, octets.clone()).unwrap();
-        assert!(matches!(reason, Refusal::Mac | Refusal::Epoch), "{reason}");
+        assert!(matches!(reason, Refusal::Mac | Refusal::Epoch(_)), "{reason}");
     }
     assert_eq!(refusal(&route, 0, octets), None);
     let other = Route::new(5, 7).wrap(Kind::Drop, SizeClass::SMALLEST, b"").unwrap();
     let reason = refusal(&route, 0, other.octets().to_vec()).unwrap();
-    assert!(matches!(reason, Refusal::Mac | Refusal::Epoch), "{reason}");
+    assert!(matches!(reason, Refusal::Mac | Refusal::Epoch(_)), "{reason}");
 }
 
 #[test]

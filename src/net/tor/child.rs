@@ -145,7 +145,7 @@ fn write_torrc(folder: &Path, lines: &str) -> io::Result<()> {
     if local.exists() {
         let _ = writeln!(torrc, "%include {}", quoted(&local));
     }
-    crate::store::write_whole(&folder.join(TORRC), torrc.as_bytes())
+    crate::files::write_whole(&folder.join(TORRC), torrc.as_bytes())
 }
 
 /// The last warning or error in its log, without the date.

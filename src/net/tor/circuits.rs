@@ -7,18 +7,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::SMTP_PORT;
 use crate::failure::{Failure, Kind};
+use crate::net::incoming::Arrived;
 use crate::net::onion::SWARM_PORT;
 
 /// Streams of one circuit to the swarm: a link, a catch-up, and those about to replace them.
@@ -33,54 +32,6 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// PROXY protocol, section 2.1.
 const MAX_LINE: usize = 107;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
-
-/// A stream that has arrived, with its place among those of its circuit, if that is known.
-pub struct Arrived {
-    stream: TcpStream,
-    _places: Option<[OwnedSemaphorePermit; 2]>,
-}
-
-impl From<TcpStream> for Arrived {
-    fn from(stream: TcpStream) -> Self {
-        Self { stream, _places: None }
-    }
-}
-
-/// Where streams arrive.
-pub enum Incoming {
-    /// A listener of one's own.
-    Socket(TcpListener),
-    /// One that is shared, and sorts them.
-    Sorted(mpsc::Receiver<Arrived>),
-}
-
-impl Incoming {
-    /// The next stream.
-    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
-        match self {
-            Self::Socket(listener) => {
-                let accepted = std::task::ready!(listener.poll_accept(cx));
-                Poll::Ready(accepted.and_then(|(stream, _)| {
-                    stream.set_nodelay(true)?;
-                    Ok(stream.into())
-                }))
-            }
-            Self::Sorted(streams) => match std::task::ready!(streams.poll_recv(cx)) {
-                Some(stream) => Poll::Ready(Ok(stream)),
-                // The sorter ends only with the runtime.
-                None => Poll::Pending,
-            },
-        }
-    }
-
-    /// The next stream. Nothing is lost if this is dropped half way.
-    ///
-    /// # Errors
-    /// As accepting a connection.
-    pub async fn accept(&mut self) -> io::Result<Arrived> {
-        std::future::poll_fn(|cx| self.poll_accept(cx)).await
-    }
-}
 
 /// What arrives at the two ports of an onion service.
 pub(super) struct Sorted {
@@ -122,7 +73,7 @@ async fn sort(listener: TcpListener, swarm: mpsc::Sender<Arrived>, smtp: mpsc::S
             // The lock is held for a look into a map; tasks of one listener share it.
             let own = circuits.lock().ok().and_then(|mut circuits| circuits.place(&header));
             let (Some(own), Ok(())) = (own, stream.set_nodelay(true)) else { return };
-            let arrived = Arrived { stream, _places: Some([place, own]) };
+            let arrived = Arrived::with_places(stream, [place, own]);
             let to = if header.port == SMTP_PORT { smtp } else { swarm };
             // Whoever accepts may have ended.
             let _ = to.send(arrived).await;
@@ -172,50 +123,11 @@ fn parse(line: &[u8]) -> Option<Header> {
     Some(Header { circuit: source.parse().ok()?, port: port.parse().ok()? })
 }
 
-impl AsyncRead for Arrived {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Arrived {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, octets)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpStream;
 
     use super::*;
 

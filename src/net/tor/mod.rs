@@ -31,8 +31,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
+use super::incoming::Incoming;
 pub use attach::{Mode, TorSettings};
-use circuits::{Incoming, Sorted};
+use circuits::Sorted;
 use keeper::{Keeper, Request};
 use socks::{DialFailed, Purpose};
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use keys::{NodeId, OnionAddress};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
@@ -50,7 +51,8 @@ pub enum Retry {
 }
 
 /// Why a dial failed. It names no address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum DialFailed {
     /// There is no SOCKS port to go through at present.
     #[error("there is no Tor to go through")]

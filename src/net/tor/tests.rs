@@ -17,7 +17,9 @@ use tokio::time::{Instant, timeout};
 use super::control::ControlAddress;
 use super::private::PrivateTor;
 use super::*;
+use crate::machine::Machine;
 use crate::net::connect::Connector;
+use crate::net::dialling::dial_failed;
 use crate::net::transport::OnionTransport;
 use crate::net::{self, Event, Handle, Order, Reach, onion, swarm};
 
@@ -50,7 +52,14 @@ async fn start(identity: &Identity, tor: &mut Tor, bootstrap: &[OnionAddress]) -
     let clock = Clock::start();
     {
         let beginning = net::Beginning { bootstrap: bootstrap.to_vec(), chosen: Vec::new() };
-        net::spawn(identity, &descriptor(), connector, incoming, beginning, clock, rng)
+        net::spawn(
+            identity,
+            &descriptor(),
+            connector,
+            incoming,
+            beginning,
+            Machine::new(clock, rng),
+        )
     }
     .unwrap()
 }
@@ -157,7 +166,7 @@ async fn dial_dead_onions(
         }
         let event = timeout(Duration::from_secs(120), swarm.select_next_some()).await.unwrap();
         if let SwarmEvent::OutgoingConnectionError { error, .. } = event {
-            let failed = swarm::dial_failed(&error);
+            let failed = dial_failed(&error);
             let failed = failed.unwrap_or_else(|| panic!("{error:?}"));
             assert!(matches!(failed, DialFailed::Refused(_) | DialFailed::TimedOut), "{failed}");
             ended += 1;

@@ -9,13 +9,13 @@
 
 use std::time::Duration;
 
-use fog_directory::{Brought, Directory};
+use fog_directory::{Directory, Source};
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
-    Admission, Capabilities, Domains, Draft, ExitPolicy, Record, RecordHash, Statement, Unverified,
-    Vouch, VouchDraft, Word,
+    Admission, Capabilities, Domains, Draft, ExitPolicy, Record, Statement, StatementHash,
+    Unverified, Vouch, VouchDraft, Word,
 };
 
 pub const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
@@ -60,7 +60,7 @@ pub fn record_naming(
         .collect();
     let draft = Draft {
         sequence,
-        previous: RecordHash::NONE,
+        previous: StatementHash::NONE,
         published_at: at,
         keys,
         withdrawn: Vec::new(),
@@ -84,7 +84,7 @@ pub fn directory(count: u8, exits: u8) -> Directory {
     let mut directory = empty();
     for number in 1..=count {
         let exit = (number <= exits).then(exit);
-        directory.admit(record(number, 1, start(), exit), Brought::ByGossip).unwrap();
+        directory.admit(record(number, 1, start(), exit), Source::Gossip).unwrap();
     }
     directory
 }

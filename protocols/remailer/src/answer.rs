@@ -1,0 +1,114 @@
+//! What clients, operators and peers are answered, and what became of a delivery.
+
+use directory::{RouteError, Unwanted};
+use keys::NodeId;
+use mail::{Delivery, MessageError};
+
+use crate::invite::Invite;
+
+/// Why mail is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Refused {
+    /// Too few usable nodes; may change.
+    #[error("too few nodes")]
+    TooFewNodes,
+    /// No exit delivers that.
+    #[error("no exit")]
+    NoExit,
+    /// This node's clock is not the network's.
+    #[error("the clock is wrong")]
+    ClockApart,
+    /// This node sees another network than the others do, or half of what it saw.
+    #[error("others see another network")]
+    Divided,
+    /// More than the largest packet holds.
+    #[error("too big")]
+    TooBig,
+    /// As much waits as may; will change.
+    #[error("full")]
+    Full,
+    /// It cannot be carried as it is.
+    #[error("{0}")]
+    Unfit(MessageError),
+}
+
+impl From<RouteError> for Refused {
+    fn from(error: RouteError) -> Self {
+        match error {
+            RouteError::TooFewNodes => Self::TooFewNodes,
+            RouteError::NoExit => Self::NoExit,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Done {
+    /// What was ordered of this node.
+    Of(NodeId),
+    /// An invite was made.
+    Invited(Invite),
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// It concerns this node itself.
+    Oneself,
+    /// This node's word counts for nothing: no chain of vouches that may be longer reaches it, or the
+    /// network is open.
+    WordCountsForNothing,
+    /// This node vouches for as many as it may.
+    TooManyVouches,
+    /// This node has said something of that node just now.
+    TooSoon,
+    /// This node does not vouch for it.
+    NoVouch,
+    /// This node's own directory does not take the statement in.
+    NotTaken,
+    /// As many nodes are banned as may be.
+    TooManyBanned,
+    /// It is not banned.
+    NotBanned,
+    /// As many invites are open as may be.
+    TooManyInvites,
+    /// It could not be kept.
+    NotKept,
+}
+
+impl From<&Unwanted> for NotDone {
+    fn from(why: &Unwanted) -> Self {
+        match why {
+            Unwanted::Unreached | Unwanted::Pointless => Self::WordCountsForNothing,
+            Unwanted::Full => Self::TooManyVouches,
+            Unwanted::TooSoon => Self::TooSoon,
+            Unwanted::Known
+            | Unwanted::Older
+            | Unwanted::Broken(_)
+            | Unwanted::Crowded
+            | Unwanted::Late => Self::NotTaken,
+        }
+    }
+}
+
+/// Whether an invite was taken by the node that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InviteAnswer {
+    /// It was: the bearer is vouched for.
+    Taken,
+    /// It was not.
+    Refused,
+}
+
+/// What came of an attempt.
+pub enum DeliveryOutcome {
+    /// The next server took it for some recipients, and refused it for others for good.
+    Done {
+        /// How many recipients were taken.
+        taken: usize,
+        /// How many were refused.
+        refused: usize,
+    },
+    /// Recipients remain to be tried again.
+    Later(Delivery),
+}

@@ -1,0 +1,401 @@
+//! A node's own statements: when they are made, and what they say.
+//!
+//! ```text
+//!          one peer answered               published
+//! New -----------------------> Ready ------------------> Publishing
+//!                                ^                            |
+//! Waiting -----------------------'                            | another record of its own is heard
+//!          three witnesses answered, or ten minutes           v
+//!                                                           Rival
+//! ```
+//!
+//! A node that may have published what it does not remember waits: a record below one that peers hold
+//! would be ignored, and two records with one number are a proof against their author.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
+use rand::{CryptoRng, RngExt as _};
+use record::{Draft, Signed, StatementHash, TRAFFIC_CLASSES, VouchDraft, Word};
+use sphinx::EpochKey;
+
+use crate::exit::ExitOffer;
+use crate::invite::{Invite, Invites};
+use crate::setup::InvitesKept;
+
+/// How far record numbers jump when a node starts again: whatever it published and has forgotten
+/// since, and whatever a copy of it published, is below.
+const JUMP: u64 = 1 << 20;
+/// For how many epochs this node's word about another holds: 30 days. It is renewed at half of that.
+const VOUCH_LIFE: u32 = 240;
+/// How soon a record is renewed after what it says has changed.
+const SOON: Duration = Duration::from_millis(500);
+
+/// The author of this node's statements.
+pub(crate) struct Author {
+    identity: Identity,
+    network: NetworkId,
+    schedule: Schedule,
+    contact: String,
+    family: Vec<NodeId>,
+    numbers: Numbers,
+    phase: Phase,
+    reach: Reach,
+    /// Epochs whose key was given up; there is never another one.
+    withdrawn: BTreeSet<Epoch>,
+    pub(crate) invites: Invites,
+    pub(crate) given: GivenInvite,
+}
+
+/// Where the chain of this node's records has got to.
+struct Numbers {
+    sequence: u64,
+    previous: StatementHash,
+    /// How far the next number is above the last.
+    step: u64,
+    /// Before this, peers do not take another record.
+    spaced: Time,
+    /// When the next record is due.
+    next: Time,
+}
+
+/// What stands before the next record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing was ever published. The first peer that answers ends the wait for the first record.
+    New,
+    /// Something was, or may have been. Until then nothing is published, however pressing, unless
+    /// enough witnesses have answered.
+    Waiting {
+        /// When the node waits no longer.
+        until: Time,
+    },
+    /// Nothing but its time.
+    Ready,
+    /// Nothing but its time; this node has published since it started.
+    Publishing,
+    /// Another node publishes with this identity: this one is silent for good.
+    Rival,
+}
+
+/// Whether peers can reach this node. Before they can, nobody should be told to dial it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Reachable,
+    Unreachable,
+}
+
+/// The invite that this node was given.
+pub(crate) enum GivenInvite {
+    /// There is none, or it was taken.
+    None,
+    /// It is shown to the node that made it as soon as that is linked.
+    Held(Invite),
+    /// The node that made it did not take it.
+    Refused,
+}
+
+/// What a record of one's own says about its author's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnRecord {
+    /// Nothing new.
+    Known,
+    /// It was published after what this node remembers, which was restored from a backup, or copied.
+    Forgotten,
+    /// It was published while this node was publishing: another runs with the same identity.
+    Rival,
+}
+
+impl Author {
+    pub(crate) fn new(
+        identity: Identity,
+        network: NetworkId,
+        schedule: Schedule,
+        invites: InvitesKept,
+        first_record_at: Time,
+    ) -> Self {
+        Self {
+            identity,
+            network,
+            schedule,
+            contact: String::new(),
+            family: Vec::new(),
+            numbers: Numbers {
+                sequence: 0,
+                previous: StatementHash::NONE,
+                step: 1,
+                spaced: Time::default(),
+                next: first_record_at,
+            },
+            phase: Phase::New,
+            reach: Reach::Unreachable,
+            withdrawn: BTreeSet::new(),
+            invites: Invites::new(invites.open),
+            given: invites.given.map_or(GivenInvite::None, GivenInvite::Held),
+        }
+    }
+
+    /// What its records say of its operator.
+    pub(crate) fn run_by(&mut self, contact: String, family: Vec<NodeId>) {
+        (self.contact, self.family) = (contact, family);
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.identity.node()
+    }
+
+    /// Waits for witnesses: this node may have published before.
+    pub(crate) fn wait_until(&mut self, until: Time) {
+        self.phase = Phase::Waiting { until };
+        self.numbers.step = JUMP;
+        self.numbers.next = self.numbers.next.max(until);
+    }
+
+    /// Whether peers have to be asked before this node may publish.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.phase, Phase::New | Phase::Waiting { .. })
+    }
+
+    pub(crate) fn has_rival(&self) -> bool {
+        self.phase == Phase::Rival
+    }
+
+    /// A peer has told all that it knows, and as many as can know of this node's last record have.
+    pub(crate) fn note_witnesses(&mut self, now: Time) {
+        if self.waits() {
+            self.phase = Phase::Ready;
+            self.numbers.next = self.numbers.spaced.max(now);
+        }
+    }
+
+    /// A peer has told all that it knows.
+    pub(crate) fn note_witness(&mut self, now: Time) {
+        if self.phase == Phase::New {
+            self.note_witnesses(now);
+        }
+    }
+
+    pub(crate) fn set_reach(&mut self, reach: Reach) {
+        self.reach = reach;
+    }
+
+    /// When the next record is due; never for a node that cannot be reached or has a rival.
+    pub(crate) fn next(&self) -> Option<Time> {
+        let may = self.reach == Reach::Reachable && self.phase != Phase::Rival;
+        may.then_some(self.numbers.next)
+    }
+
+    /// Goes on after a record of one's own, wherever it came from: above its number, and not sooner
+    /// than peers take the next. A date ahead of the clock is a clock that was once wrong.
+    pub(crate) fn resume(&mut self, own: &Signed, now: Time) -> OwnRecord {
+        if own.sequence() <= self.numbers.sequence {
+            return OwnRecord::Known;
+        }
+        self.follow(own, now);
+        match self.phase {
+            Phase::Publishing | Phase::Rival => {
+                self.phase = Phase::Rival;
+                OwnRecord::Rival
+            }
+            Phase::New | Phase::Waiting { .. } | Phase::Ready => OwnRecord::Forgotten,
+        }
+    }
+
+    /// The record that was signed last is kept and goes out; the next one follows it.
+    pub(crate) fn note_published(&mut self, own: &Signed, now: Time) {
+        self.follow(own, now);
+        self.phase = Phase::Publishing;
+        self.numbers.step = 1;
+    }
+
+    fn follow(&mut self, own: &Signed, now: Time) {
+        let numbers = &mut self.numbers;
+        numbers.sequence = own.sequence();
+        numbers.previous = own.hash();
+        numbers.step = JUMP;
+        numbers.spaced = own.published_at().min(now).plus(directory::spacing(&self.schedule));
+        numbers.next = numbers.next.max(numbers.spaced);
+    }
+
+    /// The epochs whose keys a record of `now` states: this one and two ahead, and a third before the
+    /// last hour of this one.
+    pub(crate) fn epochs(&self, now: Time) -> impl Iterator<Item = Epoch> + use<> {
+        let epoch = self.schedule.epoch_at(now);
+        let ahead = if self.schedule.hour_of_epoch(now) == 0 { 2 } else { 3 };
+        (0..=ahead).map(move |count| epoch.plus(count))
+    }
+
+    pub(crate) fn make_key(&self, epoch: Epoch, seed: &MixSeed) -> Arc<EpochKey> {
+        Arc::new(EpochKey::new(self.node(), epoch, MixSecret::from_seed(seed)))
+    }
+
+    /// Gives an epoch's key up; whether it was not given up before.
+    pub(crate) fn withdraw(&mut self, epoch: Epoch) -> bool {
+        self.withdrawn.insert(epoch)
+    }
+
+    pub(crate) fn has_withdrawn(&self, epoch: Epoch) -> bool {
+        self.withdrawn.contains(&epoch)
+    }
+
+    pub(crate) fn forget_before(&mut self, oldest: Epoch) {
+        self.withdrawn.retain(|epoch| *epoch >= oldest);
+    }
+
+    /// The next record's octets, and when to publish again: once an hour, at a random time in its
+    /// first two thirds, so that the record has settled before the next hour's view is taken.
+    pub(crate) fn sign(
+        &mut self,
+        keys: Vec<(Epoch, MixPublic)>,
+        exit: Option<&ExitOffer>,
+        set: [u8; 32],
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Option<Vec<u8>> {
+        let hour_end = self.schedule.hour_end(self.schedule.hour_at(now));
+        self.numbers.next =
+            hour_end.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.65)));
+        if let Phase::Waiting { .. } = self.phase {
+            self.phase = Phase::Ready;
+        }
+        let withdrawn = self.epochs(now).filter(|epoch| self.has_withdrawn(*epoch));
+        let draft = Draft {
+            sequence: self.numbers.sequence.checked_add(self.numbers.step)?,
+            previous: self.numbers.previous,
+            published_at: now,
+            keys,
+            withdrawn: withdrawn.collect(),
+            exit: exit.map(|exit| exit.policy.clone()),
+            contact: self.contact.clone(),
+            family: self.family.clone(),
+            traffic: [0; TRAFFIC_CLASSES],
+            digest: set,
+        };
+        draft.sign(&self.identity, &self.network).ok()
+    }
+
+    /// Publishes within a moment, because what the record says has changed.
+    pub(crate) fn hasten(&mut self, now: Time) {
+        let soon = now.plus(SOON).max(self.numbers.spaced);
+        let gate = match self.phase {
+            Phase::Waiting { until } => until,
+            Phase::New | Phase::Ready | Phase::Publishing | Phase::Rival => soon,
+        };
+        self.numbers.next = self.numbers.next.min(soon).max(gate);
+    }
+
+    /// This node's word about another, signed; a vouch that is renewed keeps the `since` it had.
+    pub(crate) fn sign_word(
+        &self,
+        word: Word,
+        subject: NodeId,
+        since: Option<Time>,
+        now: Time,
+    ) -> Option<Vec<u8>> {
+        let life = (self.schedule.hour() * 3).saturating_mul(VOUCH_LIFE);
+        let draft = VouchDraft {
+            word,
+            subject,
+            since: since.unwrap_or(now),
+            issued_at: now,
+            expires_at: now.plus(life),
+        };
+        draft.sign(&self.identity, &self.network).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use record::{Parameters, Statement};
+
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn author() -> (Author, Time) {
+        let schedule = Parameters::main().schedule();
+        let start = schedule.start(Epoch::new(165_000)).plus(MINUTE * 20);
+        let identity = Identity::from_seed(&[1; 32]);
+        let invites = InvitesKept::default();
+        let mut author = Author::new(identity, NETWORK, schedule, invites, start.plus(MINUTE));
+        author.set_reach(Reach::Reachable);
+        (author, start)
+    }
+
+    fn sign(author: &mut Author, now: Time) -> Box<Signed> {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let keys = author.epochs(now).map(|epoch| {
+            let seed = MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(epoch.number().into()));
+            (epoch, MixSecret::from_seed(&seed).public().clone())
+        });
+        let keys = keys.collect();
+        let octets = author.sign(keys, None, [0; 32], now, &mut rng).unwrap();
+        match Statement::check(&octets, &NETWORK).unwrap() {
+            Statement::Record(signed) => signed,
+            Statement::Vouch(_) | Statement::Proof(_) => panic!("it signed a record"),
+        }
+    }
+
+    #[test]
+    fn a_new_node_counts_from_one_and_one_by_one() {
+        let (mut author, start) = author();
+        assert_eq!(author.next(), Some(start.plus(MINUTE)));
+        author.note_witness(start);
+        assert_eq!((author.next(), author.waits()), (Some(start), false), "one peer is enough");
+        let first = sign(&mut author, start);
+        assert_eq!((first.sequence(), first.peek().previous()), (1, StatementHash::NONE));
+        author.note_published(&first, start);
+        assert_eq!(author.resume(&first, start), OwnRecord::Known);
+        let second = sign(&mut author, start.plus(MINUTE * 60));
+        assert_eq!((second.sequence(), second.peek().previous()), (2, first.hash()));
+        assert!(author.next() > Some(start.plus(MINUTE * 100)), "once an hour");
+    }
+
+    #[test]
+    fn a_node_with_a_past_waits_and_jumps_whatever_is_pressing() {
+        let (mut author, start) = author();
+        author.wait_until(start.plus(MINUTE * 10));
+        author.note_witness(start);
+        author.hasten(start);
+        assert!(author.waits());
+        assert_eq!(author.next(), Some(start.plus(MINUTE * 10)), "one peer is not enough");
+        author.note_witnesses(start.plus(MINUTE));
+        assert_eq!(author.next(), Some(start.plus(MINUTE)));
+        assert_eq!(sign(&mut author, start.plus(MINUTE)).sequence(), JUMP);
+    }
+
+    #[test]
+    fn a_record_that_it_forgot_is_followed_and_one_beside_it_silences_it() {
+        let (mut before, start) = author();
+        let own = sign(&mut before, start);
+        let (mut after, _) = author();
+        assert_eq!(after.resume(&own, start), OwnRecord::Forgotten);
+        assert!(after.next() >= Some(start.plus(MINUTE * 5)), "peers take no other before");
+        let next = sign(&mut after, start.plus(MINUTE * 5));
+        assert_eq!((next.sequence(), next.peek().previous()), (1 + JUMP, own.hash()));
+
+        before.note_published(&own, start);
+        assert_eq!(before.resume(&next, start.plus(MINUTE * 6)), OwnRecord::Rival);
+        assert!(before.has_rival() && before.next().is_none());
+    }
+
+    #[test]
+    fn what_has_changed_is_said_soon_but_not_sooner_than_peers_take_it_or_reach_the_node() {
+        let (mut author, start) = author();
+        let own = sign(&mut author, start);
+        author.note_published(&own, start);
+        author.hasten(start.plus(MINUTE));
+        assert_eq!(author.next(), Some(start.plus(MINUTE * 5)));
+        author.hasten(start.plus(MINUTE * 6));
+        assert_eq!(author.next(), Some(start.plus(MINUTE * 6).plus(SOON)));
+        author.set_reach(Reach::Unreachable);
+        assert_eq!(author.next(), None);
+        author.set_reach(Reach::Reachable);
+        assert!(author.next().is_some());
+    }
+}

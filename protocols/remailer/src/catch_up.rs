@@ -1,0 +1,284 @@
+//! Reconciliation with peers: whom to ask and when, what comes of it, and what waits for it.
+//!
+//! ```text
+//! a peer is linked --.
+//! now and then ------+-> to ask -> Command::Ask -> answer -> ... -> done: the peer is a witness
+//! ```
+
+use std::collections::BTreeSet;
+
+use directory::{Answer, Directory, ItemId, Reconciliation, Step, Told};
+use keys::{NodeId, Schedule, Time};
+use rand::seq::SliceRandom as _;
+use rand::{CryptoRng, RngExt as _};
+
+use crate::command::{Command, Out};
+use crate::links::Links;
+
+/// Peers that a node with a past asks for its own newest record before it publishes.
+pub(crate) const WITNESSES: usize = 3;
+/// How long it waits for them, as a part of an hour: 10 minutes.
+pub(crate) const WAIT: u32 = 6;
+/// Peers drawn at each round.
+const ASKED: usize = 3;
+
+/// Which peers are asked for what they have.
+pub(crate) struct CatchUp {
+    reconciliation: Reconciliation,
+    /// Linked peers that have not been asked yet. A part of the links, which are bounded.
+    to_ask: BTreeSet<NodeId>,
+    /// When some are drawn anew.
+    next_round: Time,
+    /// Peers that have told all that they have; no more than are waited for.
+    witnesses: BTreeSet<NodeId>,
+    /// When witnesses are not waited for any longer; not at all once that is over.
+    waits_until: Option<Time>,
+}
+
+/// How many have told all that they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Witnessed {
+    /// Some, and others are still to be heard.
+    BySome,
+    /// As many as are waited for: one liar does not decide what this node sees.
+    ByEnough,
+}
+
+impl CatchUp {
+    pub(crate) fn new(schedule: &Schedule, now: Time) -> Self {
+        Self {
+            reconciliation: Reconciliation::default(),
+            to_ask: BTreeSet::new(),
+            next_round: now.plus(schedule.hour() / 4),
+            witnesses: BTreeSet::new(),
+            waits_until: Some(now.plus(schedule.hour() / WAIT)),
+        }
+    }
+
+    /// Until when a node waits for witnesses.
+    pub(crate) fn waits_until(&self) -> Option<Time> {
+        self.waits_until
+    }
+
+    /// Whether the wait for witnesses is over at `now`; says so once.
+    pub(crate) fn is_tired_of_waiting(&mut self, now: Time) -> bool {
+        self.waits_until.take_if(|until| *until <= now).is_some()
+    }
+
+    /// A peer that has just been linked is asked for what it has.
+    pub(crate) fn handle_peer_up(
+        &mut self,
+        peer: NodeId,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        self.to_ask.insert(peer);
+        self.ask_next(now, rng, out);
+    }
+
+    pub(crate) fn handle_peer_down(&mut self, peer: &NodeId) {
+        self.to_ask.remove(peer);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Time {
+        self.next_round
+    }
+
+    /// Now and then, some of the linked peers are asked.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        links: &Links,
+        schedule: &Schedule,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        if self.next_round <= now {
+            self.next_round = now.plus(schedule.hour().mul_f64(rng.random_range(0.05..0.15)));
+            self.to_ask.extend(links.draw(ASKED, rng));
+            self.ask_next(now, rng, out);
+        }
+    }
+
+    /// As many as may be asked at once, in an order that does not follow from their keys.
+    fn ask_next(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
+        let mut peers: Vec<_> = self.to_ask.iter().copied().collect();
+        peers.shuffle(rng);
+        for peer in peers {
+            if !self.reconciliation.is_asking(&peer, now) {
+                let Some(request) = self.reconciliation.begin(peer, now) else { return };
+                out.push(Command::Ask(peer, request));
+            }
+            self.to_ask.remove(&peer);
+        }
+    }
+
+    /// A statement that a peer sent was not taken in, and is not asked for again in this hour.
+    pub(crate) fn refuse(&mut self, name: ItemId) {
+        self.reconciliation.refuse(name);
+    }
+
+    /// What was refused may be taken in another hour.
+    pub(crate) fn turn_hour(&mut self) {
+        self.reconciliation.turn_hour();
+    }
+
+    /// Takes an answer whose statements have been taken in or refused already. Returns what the peer
+    /// told of itself, when it has told all.
+    pub(crate) fn handle_answer(
+        &mut self,
+        peer: NodeId,
+        answer: &Answer,
+        directory: &Directory,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) -> Option<Told> {
+        match self.reconciliation.handle_answer(&peer, answer, directory, now) {
+            Step::Ask(request) => {
+                out.push(Command::Ask(peer, request));
+                None
+            }
+            Step::Done(told) => {
+                self.ask_next(now, rng, out);
+                Some(told)
+            }
+            Step::Late => {
+                self.ask_next(now, rng, out);
+                None
+            }
+            Step::Bad => {
+                self.handle_bad(peer, now, rng, out);
+                None
+            }
+        }
+    }
+
+    /// A peer broke the protocol.
+    pub(crate) fn handle_bad(
+        &mut self,
+        peer: NodeId,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        self.reconciliation.fail(&peer);
+        out.push(Command::HangUp(peer));
+        self.ask_next(now, rng, out);
+    }
+
+    /// A peer that was asked does not answer.
+    pub(crate) fn handle_failed(
+        &mut self,
+        peer: &NodeId,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        self.reconciliation.fail(peer);
+        self.ask_next(now, rng, out);
+    }
+
+    /// A peer with a say has told all that it has; `known` identities are known by now.
+    pub(crate) fn note_witness(&mut self, peer: NodeId, known: usize) -> Witnessed {
+        if self.witnesses.len() < WITNESSES {
+            self.witnesses.insert(peer);
+        }
+        let others = known.saturating_sub(1).clamp(1, WITNESSES);
+        if self.witnesses.len() >= others { Witnessed::ByEnough } else { Witnessed::BySome }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use directory::Request;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use record::{Admission, Parameters};
+
+    use super::*;
+
+    fn peer(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    fn asked(out: &mut Out) -> Vec<NodeId> {
+        let commands = core::iter::from_fn(|| out.next());
+        let asked = commands.map(|command| {
+            let Command::Ask(peer, Request::Summary) = command else { panic!("{command:?}") };
+            peer
+        });
+        asked.collect()
+    }
+
+    #[test]
+    fn each_peer_is_asked_once_and_four_at_a_time() {
+        let schedule = Parameters::main().schedule();
+        let directory = Directory::new(schedule, &Admission::Open);
+        let (now, mut out) = (Time::from_millis(1_000_000_000_000), Out::default());
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let mut catch_up = CatchUp::new(&schedule, now);
+        for number in 0..10 {
+            catch_up.handle_peer_up(peer(number), now, &mut rng, &mut out);
+        }
+        let first = asked(&mut out);
+        assert_eq!(first.len(), 4);
+        // The next one takes the place of one that fails, and of one that has told all.
+        catch_up.handle_failed(&first[0], now, &mut rng, &mut out);
+        let next = asked(&mut out);
+        assert_eq!(next.len(), 1);
+        let octets = directory.answer(&Request::Summary.encode().unwrap(), now, || [0; 32]);
+        let network = keys::NetworkId::from_bytes([1; 32]);
+        let summary = Answer::check(&octets.unwrap(), &network).unwrap();
+        let done = catch_up.handle_answer(next[0], &summary, &directory, now, &mut rng, &mut out);
+        assert!(done.is_some(), "two empty directories have nothing to tell each other");
+        let after = asked(&mut out);
+        assert_eq!(after.len(), 1);
+        for gone in 0..10 {
+            catch_up.handle_peer_down(&peer(gone));
+        }
+        for node in first[1..].iter().chain(&after) {
+            catch_up.handle_failed(node, now, &mut rng, &mut out);
+        }
+        assert!(asked(&mut out).is_empty(), "a peer that is gone is not asked");
+    }
+
+    #[test]
+    fn rounds_come_every_few_minutes_and_ask_linked_peers() {
+        let schedule = Parameters::main().schedule();
+        let start = Time::from_millis(1_000_000_000_000);
+        let (mut out, mut rng) = (Out::default(), ChaCha20Rng::seed_from_u64(2));
+        let mut catch_up = CatchUp::new(&schedule, start);
+        let mut links = Links::default();
+        for number in 0..20 {
+            links.up(peer(number));
+        }
+        let mut now = start;
+        for _ in 0..20 {
+            let next = catch_up.poll_timeout();
+            let gap = next.since(now);
+            assert!(gap >= Duration::from_secs(180) && gap <= Duration::from_secs(900));
+            now = next;
+            catch_up.handle_timeout(&links, &schedule, now, &mut rng, &mut out);
+            assert_eq!(asked(&mut out).len(), ASKED);
+        }
+    }
+
+    #[test]
+    fn witnesses_are_as_many_as_there_can_be_and_at_most_three() {
+        let schedule = Parameters::main().schedule();
+        let start = Time::from_millis(0);
+        for (known, enough) in [(0, 1), (2, 1), (3, 2), (4, 3), (1000, 3)] {
+            let mut catch_up = CatchUp::new(&schedule, start);
+            let mut count = 0;
+            while catch_up.note_witness(peer(count), known) == Witnessed::BySome {
+                assert_eq!(catch_up.note_witness(peer(count), known), Witnessed::BySome);
+                count += 1;
+            }
+            assert_eq!(count + 1, enough, "of {known}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! How often each thing happened. A count is one of a fixed set of kinds: it never names an address,
+//! an identity or a packet. The text for each kind is made where it is printed.
+
+use std::collections::BTreeMap;
+
+use directory::Unwanted;
+use mail::{FragmentError, MessageError};
+use record::StatementError;
+use sphinx::Refusal;
+
+use crate::answer::Refused;
+
+/// Something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Count {
+    /// A packet arrived, whatever became of it.
+    PacketReceived,
+    /// A packet of another node was passed on.
+    PacketRelayed,
+    /// A packet of this node's own left on its tick.
+    PacketSent,
+    /// A packet ended here that carried nothing.
+    CoverEnded,
+    /// A packet went no further.
+    PacketDropped(Dropped),
+    /// A submission was answered with 250.
+    MessageTaken,
+    /// A submission was not taken.
+    MessageRefused(Refused),
+    /// A message left the network here and is being delivered.
+    MessageToDeliver,
+    /// The next server took a message for at least one recipient.
+    MessageDelivered,
+    /// The next server refused a message for good, for at least one recipient.
+    MessageRefusedByServer,
+    /// A delivery will be tried again.
+    DeliveryPostponed,
+    /// A message that left the network here was not delivered.
+    MessageDropped(NotDelivered),
+    /// Another node's record was taken in.
+    RecordTaken,
+    /// A vouch or a revocation was taken in.
+    WordTaken,
+    /// A proof was taken in.
+    ProofTaken,
+    /// Two statements that contradict each other were heard, and a proof was made of them.
+    ProofMade,
+    /// A statement was not taken in.
+    StatementRefused(NotTaken),
+    /// A record of this node's own was published.
+    RecordPublished,
+    /// A record of this node's own could not be published.
+    OwnRecordRefused(NotPublished),
+    /// A mix key was given up.
+    KeyWithdrawn,
+    /// A vouch could not be renewed.
+    VouchNotRenewed,
+}
+
+/// Why a packet went no further: one list for the packet layer, the mix, the node and the links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dropped {
+    /// Its length is none of the nine.
+    Length,
+    /// It is of an unknown version or suite.
+    Version,
+    /// Its key was destroyed, as planned, before it arrived.
+    Late,
+    /// It arrived before its key is accepted.
+    Early,
+    /// It is of an epoch that is accepted now and has no key here.
+    NoKey,
+    /// Its first ciphertext is one that no honest sender makes.
+    Ciphertext,
+    /// Its header MAC is wrong.
+    Mac,
+    /// Its payload tag is wrong.
+    Payload,
+    /// Its block speaks of another size class.
+    Class,
+    /// Its kind is unknown or reserved.
+    Kind,
+    /// Its block is one that no honest sender makes.
+    Block,
+    /// It was seen before.
+    Replay,
+    /// Its key has opened as many packets as its replay filter holds.
+    SlotFull,
+    /// Its next hop has no live record.
+    UnknownHop,
+    /// Its delay is longer than the network allows.
+    Delay,
+    /// The pool is full.
+    PoolFull,
+    /// Its replay tag could not be made durable.
+    NotKept,
+    /// Its next hop's key was gone before it could be handed over.
+    Expired,
+    /// Too much waits for its next hop already.
+    QueueFull,
+}
+
+impl From<mix::Dropped> for Dropped {
+    fn from(why: mix::Dropped) -> Self {
+        match why {
+            mix::Dropped::Replay => Self::Replay,
+            mix::Dropped::Epoch => Self::NoKey,
+            mix::Dropped::SlotFull => Self::SlotFull,
+            mix::Dropped::UnknownHop => Self::UnknownHop,
+            mix::Dropped::Delay => Self::Delay,
+            mix::Dropped::PoolFull => Self::PoolFull,
+            mix::Dropped::NotKept => Self::NotKept,
+            mix::Dropped::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Dropped {
+    fn from(why: Refusal) -> Self {
+        match why {
+            Refusal::Length => Self::Length,
+            Refusal::Version => Self::Version,
+            Refusal::Epoch(_) => Self::NoKey,
+            Refusal::Ciphertext => Self::Ciphertext,
+            Refusal::Mac => Self::Mac,
+            Refusal::Payload => Self::Payload,
+            Refusal::Class => Self::Class,
+            Refusal::Kind => Self::Kind,
+            Refusal::Block => Self::Block,
+        }
+    }
+}
+
+/// Why a message that left the network here was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotDelivered {
+    /// This node is no exit.
+    NotAnExit,
+    /// The payload is none that a sender makes.
+    Payload,
+    /// The payload holds no fragment.
+    Fragment(FragmentError),
+    /// The fragment holds no message that may be delivered.
+    Message(MessageError),
+    /// This exit's policy does not allow it.
+    NotInPolicy,
+    /// Too much waits for delivery already.
+    NoRoom,
+    /// The node was ending while it was delivered.
+    CutShort,
+    /// The next server did not take it in time.
+    GaveUp,
+}
+
+/// Why a statement was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotTaken {
+    /// It is none that may be used.
+    Bad(StatementError),
+    /// It is known already.
+    Known,
+    /// A later one is known.
+    Older,
+    /// It is dated too soon after another of its author.
+    TooSoon,
+    /// It contradicts another of its author.
+    Broken,
+    /// The directory has no room for it.
+    Full,
+    /// Its author is one newcomer too many in this hour.
+    Crowded,
+    /// It is dated too long ago for gossip.
+    Late,
+    /// Nobody vouches for its author, or knows whom it concerns.
+    Unreached,
+    /// Vouches decide nothing in this network.
+    Pointless,
+}
+
+impl From<&Unwanted> for NotTaken {
+    fn from(why: &Unwanted) -> Self {
+        match why {
+            Unwanted::Known => Self::Known,
+            Unwanted::Older => Self::Older,
+            Unwanted::TooSoon => Self::TooSoon,
+            Unwanted::Broken(_) => Self::Broken,
+            Unwanted::Full => Self::Full,
+            Unwanted::Crowded => Self::Crowded,
+            Unwanted::Late => Self::Late,
+            Unwanted::Unreached => Self::Unreached,
+            Unwanted::Pointless => Self::Pointless,
+        }
+    }
+}
+
+/// Why a record of this node's own was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotPublished {
+    /// It has neither a key nor a withdrawn one to state.
+    NoKey,
+    /// Its own directory does not take it in.
+    NotTaken(NotTaken),
+}
+
+/// A counter for each kind of thing that happened at least once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(BTreeMap<Count, u64>);
+
+impl Counts {
+    pub(crate) fn add(&mut self, count: Count) {
+        let counter = self.0.entry(count).or_default();
+        *counter = counter.saturating_add(1);
+    }
+
+    /// How often this happened.
+    #[must_use]
+    pub fn get(&self, count: Count) -> u64 {
+        self.0.get(&count).copied().unwrap_or(0)
+    }
+
+    /// What happened at least once, with how often.
+    pub fn iter(&self) -> impl Iterator<Item = (Count, u64)> {
+        self.0.iter().map(|(count, times)| (*count, *times))
+    }
+}

@@ -1,0 +1,151 @@
+//! Mail in: from a submission to sealed packets on the clock, and its answer.
+
+use std::collections::BTreeSet;
+
+use directory::View;
+use keys::Time;
+use mail::{Fragment, Mailbox, Submission};
+use rand::CryptoRng;
+use record::{Ask, Capabilities, Record};
+
+use crate::answer::Refused;
+use crate::command::{Command, Out};
+use crate::content::Content;
+use crate::count::Count;
+use crate::ids::{QueueId, SubmissionId};
+use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
+use crate::sender::{NotSent, Sender, ask};
+
+/// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
+const REBUILT_OCTETS: usize = 1024;
+/// Submissions that are being sealed at once. Beyond it the newest is refused for now.
+const MAX_UNDER_WAY: usize = 1024;
+
+/// What stands between a submission and its answer.
+#[derive(Default)]
+pub(crate) struct Ingress {
+    under_way: BTreeSet<SubmissionId>,
+}
+
+impl Ingress {
+    /// Whether one more message may be sealed under this name.
+    pub(crate) fn check_room(&self, id: SubmissionId) -> Result<(), Refused> {
+        let has_room = self.under_way.len() < MAX_UNDER_WAY && !self.under_way.contains(&id);
+        if has_room { Ok(()) } else { Err(Refused::Full) }
+    }
+
+    /// Has a message sealed that could be planned, or answers why it is not taken.
+    pub(crate) fn handle_planned(
+        &mut self,
+        id: SubmissionId,
+        planned: Result<Sealing, Refused>,
+        out: &mut Out,
+    ) {
+        match planned {
+            Ok(sealing) => {
+                self.under_way.insert(id);
+                out.push(Command::Seal(id, sealing));
+            }
+            Err(why) => refuse(id, why, out),
+        }
+    }
+
+    /// Takes what came of sealing, and answers: only now may the message be answered for.
+    pub(crate) fn handle_sealed(
+        &mut self,
+        id: SubmissionId,
+        sealed: Result<SealedMessage, SealingFailed>,
+        sender: &mut Sender,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        if !self.under_way.remove(&id) {
+            return;
+        }
+        match sealed {
+            Ok(SealedMessage(packets)) => {
+                for (tick, packet) in packets {
+                    sender.fill(tick, packet);
+                }
+                out.count(Count::MessageTaken);
+                let mut name = [0; 16];
+                rng.fill_bytes(&mut name);
+                out.push(Command::Answer(id, Ok(QueueId(name))));
+            }
+            Err(SealingFailed { reserved, why }) => {
+                sender.release(reserved);
+                refuse(id, why.into(), out);
+            }
+        }
+    }
+}
+
+/// Whether mail of this many octets would be taken for this recipient.
+pub(crate) fn check_recipient(
+    recipient: &Mailbox,
+    size: Option<u64>,
+    view: &View,
+    sender: &Sender,
+    now: Time,
+) -> Result<(), Refused> {
+    let needs =
+        if recipient.is_international() { Capabilities::SMTP_UTF8 } else { Capabilities::NONE };
+    let size = size.map_or(0, |size| u32::try_from(size).unwrap_or(u32::MAX));
+    let ask = Ask { domain: recipient.domain().as_str(), size, needs };
+    let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
+    Ok(sender.reaches(view, now, allows)?)
+}
+
+/// A message scrubbed and cut, with a tick and a route for each packet. On an error nothing is kept.
+pub(crate) fn plan(
+    submission: &Submission,
+    view: &View,
+    sender: &mut Sender,
+    now: Time,
+    rng: &mut impl CryptoRng,
+) -> Result<Sealing, Refused> {
+    let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
+    let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
+    let mut message_id = [0; 16];
+    rng.fill_bytes(&mut message_id);
+    let mut packets: Vec<Unsealed> = Vec::new();
+    for scrubbed in scrubbed {
+        let fragment = Fragment::cut(scrubbed, message_id, hour);
+        let octets = fragment.size() + REBUILT_OCTETS;
+        let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
+        let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
+        match sender.plan(&Content::Mail(&fragment), view, now, rng, allows) {
+            Ok(unsealed) => packets.push(unsealed),
+            Err(why) => {
+                sender.release(packets.iter().map(Unsealed::reserved));
+                return Err(why.into());
+            }
+        }
+    }
+    Ok(Sealing { packets, schedule: *sender.schedule() })
+}
+
+fn refuse(id: SubmissionId, why: Refused, out: &mut Out) {
+    out.count(Count::MessageRefused(why));
+    out.push(Command::Answer(id, Err(why)));
+}
+
+impl From<SealError> for Refused {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::TooBig => Self::TooBig,
+            SealError::NoRoom => Self::Full,
+            SealError::NoKey | SealError::Wrap(_) => Self::TooFewNodes,
+        }
+    }
+}
+
+impl From<NotSent> for Refused {
+    fn from(why: NotSent) -> Self {
+        match why {
+            NotSent::Route(error) => error.into(),
+            NotSent::Seal(error) => error.into(),
+            NotSent::Full => Self::Full,
+        }
+    }
+}

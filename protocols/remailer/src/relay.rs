@@ -1,0 +1,184 @@
+//! Passing packets on: opened packets in, packets for the next hop and payloads out.
+//!
+//! A client has no relay, and so no mix key and nothing that peers could send packets to.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keys::{Epoch, NodeId, Schedule, Time};
+use mix::{Mix, Release, Times};
+use rand::CryptoRng;
+use sphinx::{EpochKey, Kind, Payload, Peeled, Refusal, ReplayTag};
+
+use crate::command::{Command, Out};
+use crate::count::{Count, Dropped};
+
+/// The mix of a node with its keys.
+pub(crate) struct Relay {
+    schedule: Schedule,
+    mix: Mix,
+    /// The epochs whose keys packets are opened with, as it was last said.
+    accepted: Vec<Epoch>,
+    /// When that changes by itself.
+    changes_at: Option<Time>,
+    /// How long after the end of its key the latest packet came.
+    latest: Option<Duration>,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        schedule: Schedule,
+        times: Times,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        let mix = Mix::new(schedule, times, now, rng);
+        Self { schedule, mix, accepted: Vec::new(), changes_at: None, latest: None }
+    }
+
+    // Keys.
+
+    pub(crate) fn insert_key(&mut self, key: Arc<EpochKey>, seen: BTreeSet<ReplayTag>) {
+        self.mix.insert_key(key, seen);
+    }
+
+    pub(crate) fn withdraw(&mut self, epoch: Epoch) {
+        self.mix.withdraw(epoch);
+    }
+
+    pub(crate) fn key(&self, epoch: Epoch) -> Option<&Arc<EpochKey>> {
+        self.mix.key(epoch)
+    }
+
+    pub(crate) fn oldest_key(&self) -> Option<Epoch> {
+        self.mix.epochs().next()
+    }
+
+    /// Destroys the keys of the epochs before this one, with their tags; whether there were any.
+    pub(crate) fn forget_before(&mut self, oldest: Epoch) -> bool {
+        !self.mix.forget_before(oldest).is_empty()
+    }
+
+    /// Says which keys packets are opened with, if that has changed.
+    pub(crate) fn offer_keys(&mut self, now: Time, out: &mut Out) {
+        let accepts = |epoch: &Epoch| self.schedule.accepts(*epoch, now);
+        let accepted: Vec<_> = self.mix.epochs().filter(accepts).collect();
+        let bounds = self.mix.epochs().flat_map(|epoch| {
+            [self.schedule.accepted_from(epoch), self.schedule.accepted_until(epoch)]
+        });
+        self.changes_at = bounds.filter(|at| *at > now).min();
+        if self.accepted != accepted {
+            out.push(Command::Accept(self.mix.accepting(now)));
+            self.accepted = accepted;
+        }
+    }
+
+    // Packets.
+
+    /// Takes what came of opening a packet. `known` says whether a node has a live record.
+    pub(crate) fn handle_peeled(
+        &mut self,
+        peeled: Result<Peeled, Refusal>,
+        now: Time,
+        known: impl Fn(&NodeId) -> bool,
+        out: &mut Out,
+    ) {
+        out.count(Count::PacketReceived);
+        let dropped = match peeled {
+            Ok(peeled) => {
+                let epoch = peeled.epoch;
+                match self.mix.handle_peeled(peeled, now, known) {
+                    Ok(()) => None,
+                    Err(mix::Dropped::Epoch) => Some(self.missed(epoch, now)),
+                    Err(why) => Some(why.into()),
+                }
+            }
+            Err(Refusal::Epoch(epoch)) => Some(self.missed(epoch, now)),
+            Err(refusal) => Some(refusal.into()),
+        };
+        if let Some(why) = dropped {
+            out.count(Count::PacketDropped(why));
+        }
+        self.keep_tags(out);
+    }
+
+    /// Why there is no key for a packet of this epoch.
+    fn missed(&mut self, epoch: Epoch, now: Time) -> Dropped {
+        let end = self.schedule.accepted_until(epoch);
+        if now < self.schedule.accepted_from(epoch) {
+            Dropped::Early
+        } else if now < end {
+            Dropped::NoKey
+        } else {
+            self.latest = self.latest.max(Some(now.since(end)));
+            Dropped::Late
+        }
+    }
+
+    /// How long after the end of its key the latest packet came.
+    pub(crate) fn latest(&self) -> Option<Duration> {
+        self.latest
+    }
+
+    pub(crate) fn handle_tags_kept(&mut self, batch: u64, out: &mut Out) {
+        self.mix.handle_kept(batch);
+        self.keep_tags(out);
+    }
+
+    pub(crate) fn handle_tags_lost(&mut self, batch: u64, out: &mut Out) {
+        for _ in 0..self.mix.handle_keep_failed(batch) {
+            out.count(Count::PacketDropped(Dropped::NotKept));
+        }
+        self.keep_tags(out);
+    }
+
+    fn keep_tags(&mut self, out: &mut Out) {
+        if let Some(tags) = self.mix.next_tags() {
+            out.push(Command::KeepTags(tags));
+        }
+    }
+
+    // Time.
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        [self.mix.poll_timeout(), self.changes_at].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
+        if self.changes_at.is_some_and(|at| at <= now) {
+            self.offer_keys(now, out);
+        }
+        self.mix.handle_timeout(now, rng);
+    }
+
+    /// Sends on what leaves the mix by `now`, up to the next payload that ended here.
+    pub(crate) fn next_arrival(
+        &mut self,
+        now: Time,
+        known: impl Fn(&NodeId) -> bool,
+        out: &mut Out,
+    ) -> Option<Payload> {
+        while let Some(release) = self.mix.next_release(now) {
+            match release {
+                // Its record may have lapsed while the packet was held.
+                Release::Forward { to, .. } if !known(&to) => {
+                    out.count(Count::PacketDropped(Dropped::UnknownHop));
+                }
+                Release::Forward { to, packet } => {
+                    let until = self.schedule.accepted_until(packet.epoch());
+                    out.count(Count::PacketRelayed);
+                    out.push(Command::Send { to, packet, until });
+                }
+                Release::End { kind: Kind::Deliver, payload } => return Some(payload),
+                Release::End { .. } => out.count(Count::CoverEnded),
+            }
+        }
+        None
+    }
+
+    /// Packets held.
+    pub(crate) fn held(&self) -> usize {
+        self.mix.held()
+    }
+}

@@ -1,0 +1,140 @@
+//! A node's own packets: any content gets a tick of the clock, a plan and a route, is sealed elsewhere,
+//! and leaves on its tick.
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use std::sync::Arc;
+
+use directory::{RouteError, View};
+use keys::{Epoch, NodeId, Schedule, Time};
+use mail::Needs;
+use rand::CryptoRng;
+use record::{Ask, Capabilities, Descriptor, Parameters, Record};
+
+use crate::command::{Command, Out};
+use crate::content::{Content, Fitted};
+use crate::count::Count;
+use crate::outbox::Outbox;
+use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed, exponential};
+
+/// How long a packet is held before its tick, at most, in means: one in 55 draws is longer.
+const LONGEST_HOLD: u32 = 4;
+
+/// The sender of a node's own packets.
+pub(crate) struct Sender {
+    descriptor: Arc<Descriptor>,
+    schedule: Schedule,
+    /// This node and the others that its operator runs: no route of its own goes through them.
+    own: Vec<NodeId>,
+    outbox: Outbox,
+}
+
+/// Why a packet cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSent {
+    /// There is no route.
+    Route(RouteError),
+    /// It cannot be sealed.
+    Seal(SealError),
+    /// As much waits for its tick as may.
+    Full,
+}
+
+impl Sender {
+    pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
+        let schedule = descriptor.parameters().schedule();
+        let outbox = Outbox::new(descriptor.parameters().mean_send, now);
+        Self { descriptor, schedule, own, outbox }
+    }
+
+    /// Whether there is a route at `now` that ends at a node that `allows` takes.
+    pub(crate) fn reaches(
+        &self,
+        view: &View,
+        now: Time,
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<(), RouteError> {
+        let epoch = self.schedule.epoch_at(now);
+        view.reaches(&self.own, &(epoch..=epoch), allows)
+    }
+
+    /// Reserves the first free tick after a random hold, and draws a plan and a route for it that ends
+    /// at a node that `allows` takes. On an error nothing is reserved.
+    pub(crate) fn plan(
+        &mut self,
+        content: &Content<'_>,
+        view: &View,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Unsealed, NotSent> {
+        let fitted = Fitted::new(content, rng).map_err(|why| NotSent::Seal(why.into()))?;
+        let earliest = now.plus(self.hold(rng));
+        let tick = self.outbox.reserve(earliest, fitted.packet_len(), rng).ok_or(NotSent::Full)?;
+        let plan = Plan::draw(tick.at, self.parameters(), rng);
+        let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
+        match view.route(&self.own, &epochs, rng, allows) {
+            Ok(route) => Ok(Unsealed { tick, route, plan, fitted }),
+            Err(why) => {
+                self.outbox.release(tick, fitted.packet_len());
+                Err(NotSent::Route(why))
+            }
+        }
+    }
+
+    fn hold(&self, rng: &mut impl CryptoRng) -> Duration {
+        let mean = self.parameters().mean_hold;
+        exponential(mean, rng).min(mean * LONGEST_HOLD)
+    }
+
+    /// Puts a sealed packet on its tick.
+    pub(crate) fn fill(&mut self, tick: Tick, packet: Sealed) {
+        self.outbox.fill(tick, packet);
+    }
+
+    /// Gives ticks back whose packets will not come.
+    pub(crate) fn release(&mut self, reserved: impl IntoIterator<Item = Reserved>) {
+        for Reserved { tick, octets } in reserved {
+            self.outbox.release(tick, octets);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.outbox.poll_timeout()
+    }
+
+    /// Sends what has come to its tick.
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
+        while let Some(Sealed { first, packet, until }) = self.outbox.next_due(now) {
+            out.count(Count::PacketSent);
+            out.push(Command::Send { to: first, packet, until });
+        }
+    }
+
+    /// Packets that wait for their tick.
+    pub(crate) fn held(&self) -> usize {
+        self.outbox.len()
+    }
+
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    fn parameters(&self) -> &Parameters {
+        self.descriptor.parameters()
+    }
+}
+
+/// What an exit's policy is asked about mail for a domain.
+pub(crate) fn ask(domain: &str, octets: usize, needed: Needs) -> Ask<'_> {
+    let pairs = [
+        (Needs::EIGHT_BIT, Capabilities::EIGHT_BIT),
+        (Needs::SMTP_UTF8, Capabilities::SMTP_UTF8),
+        (Needs::KEEP_FROM, Capabilities::KEEP_FROM),
+    ];
+    let needs = pairs
+        .into_iter()
+        .filter(|(need, _)| needed.contains(*need))
+        .fold(Capabilities::NONE, |needs, (_, capability)| needs | capability);
+    Ask { domain, size: u32::try_from(octets).unwrap_or(u32::MAX), needs }
+}

@@ -1,0 +1,102 @@
+//! What a node begins with.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keys::{Epoch, Identity, MixSeed, NodeId};
+use record::Descriptor;
+use sphinx::ReplayTag;
+
+use crate::exit::ExitOffer;
+use crate::invite::{Invite, OpenInvite};
+
+/// What a node begins with.
+pub struct Setup {
+    /// Its long-term key.
+    pub identity: Identity,
+    /// Its network.
+    pub descriptor: Arc<Descriptor>,
+    /// Whether it relays.
+    pub role: Role,
+    /// What it delivers, if it is an exit.
+    pub exit: Option<ExitOffer>,
+    /// How to reach the operator.
+    pub contact: String,
+    /// Other nodes of the same operator.
+    pub family: Vec<NodeId>,
+    /// What became of the mix keys made before.
+    pub epochs: Vec<(Epoch, Kept)>,
+    /// Statements known before; they are checked again.
+    pub statements: Vec<Vec<u8>>,
+    /// What it may have published before.
+    pub past: Past,
+    /// How long a node that has never published waits with its first record for a catch-up.
+    pub first_record_after: Duration,
+    /// Nodes that its own routes avoid.
+    pub banned: BTreeSet<NodeId>,
+    /// What it has handed out and been given of invites.
+    pub invites: InvitesKept,
+}
+
+impl Setup {
+    /// A relay that has never run, knows nobody and waits for nothing.
+    #[must_use]
+    pub fn new(identity: Identity, descriptor: Arc<Descriptor>) -> Self {
+        Self {
+            identity,
+            descriptor,
+            role: Role::Relay,
+            exit: None,
+            contact: String::new(),
+            family: Vec::new(),
+            epochs: Vec::new(),
+            statements: Vec::new(),
+            past: Past::None,
+            first_record_after: Duration::ZERO,
+            banned: BTreeSet::new(),
+            invites: InvitesKept::default(),
+        }
+    }
+}
+
+/// What a node does for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It has mix keys, publishes records and passes packets on.
+    Relay,
+    /// Nothing: it has no mix key, publishes no record, and only sends.
+    Client,
+}
+
+/// Invites that outlive a restart.
+#[derive(Default)]
+pub struct InvitesKept {
+    /// Those that this node has handed out.
+    pub open: Vec<OpenInvite>,
+    /// The one that this node was given and has not shown yet.
+    pub given: Option<Invite>,
+}
+
+/// What a node knows of its own records.
+pub enum Past {
+    /// Its identity was made for this network and has published nothing.
+    None,
+    /// It may have published, and does not know what: the identity was restored by itself.
+    Forgotten,
+    /// The last record that it published or was about to publish.
+    Known(Vec<u8>),
+}
+
+/// What was kept of an epoch.
+pub enum Kept {
+    /// Its key, and the replay tags of all that it has opened.
+    Key {
+        /// What the key is made from.
+        seed: MixSeed,
+        /// The tags.
+        seen: BTreeSet<ReplayTag>,
+    },
+    /// That its key was given up. There is never another.
+    Withdrawn,
+}

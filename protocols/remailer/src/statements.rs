@@ -1,0 +1,385 @@
+//! What is heard and said: statements of others are taken in and judged, and this node's own are made,
+//! taken in as any other, and announced.
+
+use std::sync::Arc;
+
+use directory::{Admitted, Source, Unwanted};
+use keys::{Epoch, MixSeed, NodeId, Time};
+use rand::CryptoRng;
+use record::{Admission, Proof, Signed, Statement, StatementError, Vouch, Word};
+
+use crate::answer::NotDone;
+use crate::author::{Author, OwnRecord};
+use crate::command::{Command, Out};
+use crate::count::{Count, NotPublished, NotTaken};
+use crate::exit::ExitOffer;
+use crate::links;
+use crate::outlook::Outlook;
+use crate::relay::Relay;
+
+/// Epochs that are looked at for keys that were stated and lost: two days and a half.
+const LOST_EPOCHS: u32 = 20;
+
+/// What gossip is told about a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is new and good: pass it on.
+    Accept,
+    /// It is not to be passed on, and its sender is not to blame.
+    Ignore,
+    /// No honest peer passes this on.
+    Reject,
+}
+
+impl Judgement {
+    /// What gossip is told about octets that are no statement that may be used.
+    #[must_use]
+    pub fn of(why: StatementError) -> Self {
+        match why {
+            // A clock apart from ours, or a later version, is no fault of the peer that passes it on.
+            StatementError::Future | StatementError::Stale | StatementError::Unknown => {
+                Self::Ignore
+            }
+            StatementError::TooLong
+            | StatementError::Malformed
+            | StatementError::NotCanonical
+            | StatementError::OtherNetwork
+            | StatementError::BadSignature
+            | StatementError::BadKey => Self::Reject,
+        }
+    }
+}
+
+/// Why a statement was not taken in.
+pub(crate) enum Rejected {
+    Statement(StatementError),
+    Unwanted(Unwanted),
+}
+
+impl From<StatementError> for Rejected {
+    fn from(why: StatementError) -> Self {
+        Self::Statement(why)
+    }
+}
+
+impl From<Unwanted> for Rejected {
+    fn from(why: Unwanted) -> Self {
+        Self::Unwanted(why)
+    }
+}
+
+impl From<&Rejected> for NotTaken {
+    fn from(why: &Rejected) -> Self {
+        match why {
+            Rejected::Statement(why) => Self::Bad(*why),
+            Rejected::Unwanted(why) => why.into(),
+        }
+    }
+}
+
+/// The parts of a node that a statement concerns, at one moment.
+pub(crate) struct Hearing<'a, R> {
+    pub(crate) outlook: &'a mut Outlook,
+    pub(crate) author: &'a mut Author,
+    pub(crate) relay: Option<&'a mut Relay>,
+    pub(crate) out: &'a mut Out,
+    pub(crate) now: Time,
+    pub(crate) rng: &'a mut R,
+}
+
+impl<R: CryptoRng> Hearing<'_, R> {
+    /// Takes a gossiped statement that [`Statement::check`] looked at, and says what is to become of it.
+    pub(crate) fn handle_gossip(
+        &mut self,
+        checked: Result<Statement, StatementError>,
+    ) -> Judgement {
+        let octets = checked.as_ref().ok().map(|statement| Arc::clone(statement.octets()));
+        let taken = checked.map_err(Rejected::from);
+        let taken = taken.and_then(|statement| self.take(statement, Source::Gossip));
+        // What a catch-up brought first is still passed on when gossip brings it, once.
+        match self.judge(taken) {
+            Judgement::Accept | Judgement::Ignore => match octets {
+                Some(octets) if self.outlook.directory.pass_on(&octets) => Judgement::Accept,
+                Some(_) | None => Judgement::Ignore,
+            },
+            Judgement::Reject => Judgement::Reject,
+        }
+    }
+
+    /// What a peer that sent a statement deserves, by what became of it. Counts what was not taken in.
+    pub(crate) fn judge(&mut self, taken: Result<(), Rejected>) -> Judgement {
+        let Err(why) = taken else { return Judgement::Accept };
+        if !matches!(why, Rejected::Unwanted(Unwanted::Known)) {
+            self.out.count(Count::StatementRefused(NotTaken::from(&why)));
+        }
+        match why {
+            Rejected::Statement(why) => Judgement::of(why),
+            Rejected::Unwanted(_) => Judgement::Ignore,
+        }
+    }
+
+    /// Takes in a statement of whatever kind.
+    pub(crate) fn take(&mut self, statement: Statement, source: Source) -> Result<(), Rejected> {
+        let schedule = *self.outlook.schedule();
+        match statement {
+            Statement::Record(signed) => self.take_record(*signed, source),
+            Statement::Vouch(signed) => {
+                let vouch = signed.timely(self.now, &schedule)?;
+                self.check_late(vouch.issued_at(), source)?;
+                let vouch = self.outlook.directory.note_word(vouch, source)?;
+                self.out.count(Count::WordTaken);
+                self.outlook.keep(vouch.octets(), self.out);
+                Ok(())
+            }
+            Statement::Proof(proof) => {
+                proof.timely(self.now, &schedule)?;
+                if !self.outlook.directory.concerns(&proof, self.now) {
+                    return Err(StatementError::Stale.into());
+                }
+                let proof = Arc::from(proof);
+                self.outlook.directory.convict(Arc::clone(&proof))?;
+                self.out.count(Count::ProofTaken);
+                self.outlook.keep(proof.octets(), self.out);
+                self.outlook.leave_out(self.now, self.rng, self.out);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_record(&mut self, signed: Signed, source: Source) -> Result<(), Rejected> {
+        let schedule = *self.outlook.schedule();
+        if signed.node() == self.outlook.node() {
+            // Whatever becomes of it: what was signed with a number is never signed again.
+            match self.author.resume(&signed, self.now) {
+                OwnRecord::Known => {}
+                OwnRecord::Forgotten | OwnRecord::Rival => self.give_up_keys(&signed),
+            }
+        }
+        let record = signed.timely(self.now, &schedule)?;
+        self.check_late(record.published_at(), source)?;
+        let admitted = self.outlook.directory.admit(record, source);
+        self.outlook.forget(self.out);
+        let (admitted, record) = match admitted {
+            Ok(admitted) => admitted,
+            Err(Unwanted::Broken(proof)) => {
+                self.make_proof(&proof);
+                return Err(Unwanted::Broken(proof).into());
+            }
+            Err(why) => return Err(why.into()),
+        };
+        if record.node() != self.outlook.node() {
+            self.out.count(Count::RecordTaken);
+            if admitted == Admitted::Newcomer {
+                links::want_newcomer(record.node(), self.out);
+            }
+        }
+        self.outlook.keep(record.octets(), self.out);
+        if record.withdraws(schedule.epoch_at(self.now)) {
+            self.outlook.leave_out(self.now, self.rng, self.out);
+        }
+        self.outlook.take_first_view(self.now, self.rng, self.out);
+        Ok(())
+    }
+
+    /// Keeps and announces a proof that was made here.
+    fn make_proof(&mut self, proof: &Arc<Proof>) {
+        if self.outlook.directory.convict(Arc::clone(proof)).is_ok() {
+            self.out.count(Count::ProofMade);
+            self.outlook.keep(proof.octets(), self.out);
+            self.outlook.directory.pass_on(proof.octets());
+            self.out.push(Command::Announce(proof.octets().to_vec()));
+            self.outlook.leave_out(self.now, self.rng, self.out);
+        }
+    }
+
+    /// What settles for the hour has to be everywhere by then: a statement that was held back, to arrive
+    /// at some nodes before the hour and at others after it, is not helped along by gossip.
+    fn check_late(&self, dated: Time, source: Source) -> Result<(), Unwanted> {
+        let parameters = self.outlook.parameters();
+        // Clocks differ by no more than statements may be ahead.
+        let is_late = self.now.since(dated) > parameters.settle / 2 + parameters.early;
+        if is_late && source == Source::Gossip { Err(Unwanted::Late) } else { Ok(()) }
+    }
+
+    // Keys that are given up.
+
+    /// A record of its own that this node does not remember: it may have opened packets that it does not
+    /// remember either, and its keys of those epochs are not to be trusted to refuse a replay. Keys that
+    /// the record states and this node never had must not be made anew: one key for one epoch, ever.
+    fn give_up_keys(&mut self, own: &Signed) {
+        let schedule = *self.outlook.schedule();
+        let stated = own.peek().keys().map(|(epoch, key)| (epoch, Some(key.clone())));
+        let oldest = schedule.oldest_held(self.now);
+        // And, whether it states them or not, those that are accepted now.
+        let accepted = (0..=2).map(|ahead| oldest.plus(ahead));
+        let accepted = accepted.filter(|epoch| schedule.accepts(*epoch, self.now));
+        let accepted = accepted.map(|epoch| (epoch, None));
+        let stated: Vec<_> = stated.chain(accepted).collect();
+        for (epoch, key) in stated.into_iter().filter(|(epoch, _)| *epoch >= oldest) {
+            let is_unused = !schedule.accepts(epoch, self.now);
+            let is_same = |held: &sphinx::EpochKey| key.as_ref() == Some(held.public());
+            let is_kept = self.key(epoch).is_some_and(|held| is_unused && is_same(held));
+            if !is_kept {
+                self.withdraw(epoch);
+            }
+        }
+        self.author.hasten(self.now);
+    }
+
+    /// Epochs that this node has stated a key for and has no key of: destroyed, or lost. A clock that was
+    /// set back must not make another.
+    pub(crate) fn give_up_lost_keys(&mut self, own: &Signed) {
+        let (_, last) = own.peek().span();
+        let first = self.outlook.schedule().oldest_held(self.now);
+        // A record speaks of four epochs; a clock far behind makes no keys that anybody takes.
+        let stated = (0..LOST_EPOCHS).map(|ahead| first.plus(ahead)).filter(|epoch| *epoch <= last);
+        for epoch in stated {
+            if self.key(epoch).is_none() {
+                self.withdraw(epoch);
+            }
+        }
+    }
+
+    fn key(&self, epoch: Epoch) -> Option<&sphinx::EpochKey> {
+        self.relay.as_ref()?.key(epoch).map(AsRef::as_ref)
+    }
+
+    fn withdraw(&mut self, epoch: Epoch) {
+        if self.author.withdraw(epoch) {
+            if let Some(relay) = &mut self.relay {
+                relay.withdraw(epoch);
+                relay.offer_keys(self.now, self.out);
+            }
+            self.out.count(Count::KeyWithdrawn);
+            self.out.push(Command::WithdrawSeed(epoch));
+        }
+    }
+
+    // Own statements.
+
+    /// Publishes a record: its keys are kept first, then the record itself, then it is announced.
+    pub(crate) fn publish(&mut self, exit: Option<&ExitOffer>) {
+        let mut keys = Vec::new();
+        for epoch in self.author.epochs(self.now) {
+            self.make_key(epoch);
+            if let Some(key) = self.key(epoch) {
+                keys.push((epoch, key.public().clone()));
+            }
+        }
+        let set = self.outlook.set_hash(self.now);
+        let Some(octets) = self.author.sign(keys, exit, set, self.now, self.rng) else {
+            self.out.count(Count::OwnRecordRefused(NotPublished::NoKey));
+            return;
+        };
+        match self.take_own(&octets) {
+            Ok(()) => {
+                self.out.count(Count::RecordPublished);
+                self.out.push(Command::Announce(octets));
+            }
+            Err(why) => {
+                let why = NotPublished::NotTaken(NotTaken::from(&why));
+                self.out.count(Count::OwnRecordRefused(why));
+            }
+        }
+        self.renew_vouches();
+    }
+
+    /// The key of an epoch, unless there is one or it was given up.
+    fn make_key(&mut self, epoch: Epoch) {
+        if self.author.has_withdrawn(epoch) {
+            return;
+        }
+        if let Some(relay) = &mut self.relay
+            && relay.key(epoch).is_none()
+        {
+            let seed = MixSeed::generate(self.rng);
+            relay.insert_key(self.author.make_key(epoch, &seed), Default::default());
+            self.out.push(Command::KeepSeed(epoch, seed));
+            relay.offer_keys(self.now, self.out);
+        }
+    }
+
+    /// Taken in as any other, and kept before anybody hears of it: a number is never used twice.
+    fn take_own(&mut self, octets: &[u8]) -> Result<(), Rejected> {
+        let network = self.outlook.descriptor().id();
+        if let Statement::Record(signed) = Statement::check(octets, &network)? {
+            self.author.note_published(&signed, self.now);
+            self.out.push(Command::KeepOwn(octets.to_vec()));
+            self.take_record(*signed, Source::Own)?;
+            self.outlook.directory.pass_on(octets);
+        }
+        Ok(())
+    }
+
+    /// Vouches for a node, or renews the vouch.
+    pub(crate) fn vouch(&mut self, subject: NodeId) -> Result<(), NotDone> {
+        let (directory, node) = (&self.outlook.directory, self.outlook.node());
+        let own = || directory.vouches_by(&node);
+        let before = own().find(|vouch| vouch.subject() == subject);
+        let most = match self.outlook.descriptor().admission() {
+            Admission::Open => 0,
+            Admission::Vouched { fan_out, .. } => usize::from(*fan_out),
+        };
+        if before.is_none() && directory.may_vouch(&node) && own().count() >= most {
+            return Err(NotDone::TooManyVouches);
+        }
+        // A node that broke its word begins again.
+        let since = before.filter(|vouch| self.is_sound(vouch));
+        let since = since.map(|vouch| vouch.since());
+        self.speak(Word::Vouch, subject, since)
+    }
+
+    /// Takes a vouch back.
+    pub(crate) fn unvouch(&mut self, subject: NodeId) -> Result<(), NotDone> {
+        if !self.vouches_for(&subject) {
+            return Err(NotDone::NoVouch);
+        }
+        self.speak(Word::Revocation, subject, None)
+    }
+
+    /// Whether this node vouches for another.
+    pub(crate) fn vouches_for(&self, subject: &NodeId) -> bool {
+        let node = self.outlook.node();
+        let mut own = self.outlook.directory.vouches_by(&node);
+        own.any(|vouch| vouch.subject() == *subject)
+    }
+
+    fn speak(&mut self, word: Word, subject: NodeId, since: Option<Time>) -> Result<(), NotDone> {
+        let signed = self.author.sign_word(word, subject, since, self.now);
+        let octets = signed.ok_or(NotDone::NotTaken)?;
+        let network = self.outlook.descriptor().id();
+        let statement = Statement::check(&octets, &network).map_err(|_| NotDone::NotTaken)?;
+        match self.take(statement, Source::Own) {
+            Ok(()) => {
+                self.outlook.directory.pass_on(&octets);
+                self.out.push(Command::Announce(octets));
+                Ok(())
+            }
+            Err(Rejected::Unwanted(why)) => Err(NotDone::from(&why)),
+            Err(Rejected::Statement(_)) => Err(NotDone::NotTaken),
+        }
+    }
+
+    /// Whether nothing has become known of its subject since: a person has to know what it did before it
+    /// is vouched for again.
+    fn is_sound(&self, vouch: &Vouch) -> bool {
+        let broke = self.outlook.directory.broke(&vouch.subject());
+        broke.is_none_or(|dated| vouch.issued_at() > dated)
+    }
+
+    /// Renews this node's vouches at half of their time.
+    fn renew_vouches(&mut self) {
+        let node = self.outlook.node();
+        let own = self.outlook.directory.vouches_by(&node);
+        let due = own.filter(|vouch| {
+            let life = vouch.expires_at().since(vouch.issued_at());
+            vouch.issued_at().plus(life / 2) <= self.now && self.is_sound(vouch)
+        });
+        let due: Vec<_> = due.map(|vouch| (vouch.subject(), vouch.since())).collect();
+        for (subject, since) in due {
+            if self.speak(Word::Vouch, subject, Some(since)).is_err() {
+                self.out.count(Count::VouchNotRenewed);
+            }
+        }
+    }
+}

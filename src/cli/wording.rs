@@ -1,0 +1,90 @@
+//! The sentences in which the command line says what a node tells in kinds and numbers.
+
+use crate::control::{NoMail, NodeUse, PeerRole, PeerView, ProvenBreach, Warning};
+
+/// What needs the operator.
+pub(super) fn warning(warning: &Warning) -> String {
+    match warning {
+        Warning::DiskFailed { times } => format!("{times} times the disk failed: see the log"),
+        Warning::Unreachable { why } => format!("peers cannot reach this node: {why}"),
+        Warning::NoLinks => "no link to any node: see network.bootstrap".to_owned(),
+        Warning::NoMail { why } => format!("no mail is taken: {}", no_mail(*why)),
+        Warning::NextServerDown => "the next mail server does not answer".to_owned(),
+        Warning::ClockApart { ahead_ms } => format!(
+            "the clock of this machine is {} s {} that of the network: no mail is taken",
+            ahead_ms.unsigned_abs() / 1000,
+            if *ahead_ms > 0 { "behind" } else { "ahead of" }
+        ),
+        Warning::Rival => "another node runs with this identity: stop one of them".to_owned(),
+        Warning::Convicted => {
+            "there is a proof that this identity said two different things: others route around it"
+                .to_owned()
+        }
+        Warning::AnotherView { other, same } => format!(
+            "for hours {other} of {} nodes have had another directory: see fog peers --views",
+            other + same
+        ),
+        Warning::Halved { before, after } => {
+            format!("within an hour the view went from {before} nodes to {after}")
+        }
+        Warning::InviteRefused => "the invite was not taken: ask for another".to_owned(),
+        Warning::NotVouched => "nobody vouches for this node: no route goes through it".to_owned(),
+        Warning::NoRecord => "this node has no valid record: see its clock".to_owned(),
+    }
+}
+
+/// Why mail is not taken.
+pub(super) fn no_mail(why: NoMail) -> &'static str {
+    match why {
+        NoMail::TooFewNodes => "too few nodes",
+        NoMail::NoExit => "no exit",
+        NoMail::ClockApart => "the clock is wrong",
+        NoMail::Divided => "others see another network",
+        NoMail::Full => "full",
+    }
+}
+
+/// How routes use a node at `now`, in Unix milliseconds.
+pub(super) fn node_use(used: &NodeUse, now: u64) -> String {
+    let seconds = |then: u64| then.saturating_sub(now) / 1000;
+    match used {
+        NodeUse::Routable => "routes go through it".to_owned(),
+        NodeUse::NotYetExit { from_ms } => {
+            format!("no exit yet: on probation for another {} s", seconds(*from_ms))
+        }
+        NodeUse::Unsettled => "its record is too new for this hour".to_owned(),
+        NodeUse::NoKey => "it has no key for this hour".to_owned(),
+        NodeUse::NotVouched => "nobody vouches for it".to_owned(),
+        NodeUse::Probation { until_ms } => {
+            format!("on probation for another {} s", seconds(*until_ms))
+        }
+        NodeUse::Convicted { breach } => format!("it broke its word: {}", proven(*breach)),
+        NodeUse::Banned => "banned here".to_owned(),
+        NodeUse::NoView => "there is no view".to_owned(),
+        NodeUse::KeysRanOut => "its keys have run out".to_owned(),
+        NodeUse::NotInView => "not in this hour's view".to_owned(),
+    }
+}
+
+fn proven(breach: ProvenBreach) -> &'static str {
+    match breach {
+        ProvenBreach::OneNumber => "two records with one number",
+        ProvenBreach::Fork => "two records that follow one",
+        ProvenBreach::TwoKeys => "two keys for one epoch",
+    }
+}
+
+pub(super) fn role(role: PeerRole) -> &'static str {
+    match role {
+        PeerRole::Relay => "relay",
+        PeerRole::Exit => "exit",
+    }
+}
+
+pub(super) fn view(view: PeerView) -> &'static str {
+    match view {
+        PeerView::Same => "same",
+        PeerView::Other => "other",
+        PeerView::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,137 @@
+//! The name of each count, as `fog status` prints it and its JSON carries it. Names are an interface:
+//! scripts read them.
+
+use std::collections::BTreeMap;
+
+use mail::{FragmentError, MessageError};
+use record::StatementError;
+use remailer::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken, Refused};
+
+/// Counts by name. Kinds that have one name are added up.
+#[must_use]
+pub fn named(counts: &Counts) -> BTreeMap<String, u64> {
+    let mut named = BTreeMap::new();
+    for (count, times) in counts.iter() {
+        *named.entry(name(count)).or_default() += times;
+    }
+    named
+}
+
+fn name(count: Count) -> String {
+    match count {
+        Count::PacketReceived => "packet received".to_owned(),
+        Count::PacketRelayed => "packet relayed".to_owned(),
+        Count::PacketSent => "packet sent".to_owned(),
+        Count::CoverEnded => "packet ended: cover".to_owned(),
+        Count::PacketDropped(why) => format!("packet dropped: {}", dropped(why)),
+        Count::MessageTaken => "message taken".to_owned(),
+        Count::MessageRefused(why) => format!("message refused: {}", refused(why)),
+        Count::MessageToDeliver => "message to deliver".to_owned(),
+        Count::MessageDelivered => "message delivered".to_owned(),
+        Count::MessageRefusedByServer => "message refused by the next server".to_owned(),
+        Count::DeliveryPostponed => "delivery postponed".to_owned(),
+        Count::MessageDropped(why) => format!("message dropped: {}", not_delivered(why)),
+        Count::RecordTaken => "record taken".to_owned(),
+        Count::WordTaken => "word taken".to_owned(),
+        Count::ProofTaken => "proof taken".to_owned(),
+        Count::ProofMade => "proof made".to_owned(),
+        Count::StatementRefused(why) => format!("record refused: {}", not_taken(why)),
+        Count::RecordPublished => "record published".to_owned(),
+        Count::OwnRecordRefused(NotPublished::NoKey) => "own record refused: no key".to_owned(),
+        Count::OwnRecordRefused(NotPublished::NotTaken(why)) => {
+            format!("own record refused: {}", not_taken(why))
+        }
+        Count::KeyWithdrawn => "key withdrawn".to_owned(),
+        Count::VouchNotRenewed => "vouch not renewed".to_owned(),
+    }
+}
+
+fn dropped(why: Dropped) -> &'static str {
+    match why {
+        Dropped::Length => "length",
+        Dropped::Version => "version",
+        Dropped::Late => "late",
+        Dropped::Early => "early",
+        Dropped::NoKey => "no key",
+        Dropped::Ciphertext => "ciphertext",
+        Dropped::Mac => "mac",
+        Dropped::Payload => "payload",
+        Dropped::Class => "class",
+        Dropped::Kind => "kind",
+        Dropped::Block => "block",
+        Dropped::Replay => "replay",
+        Dropped::SlotFull => "slot full",
+        Dropped::UnknownHop => "unknown next hop",
+        Dropped::Delay => "delay",
+        Dropped::PoolFull => "pool full",
+        Dropped::NotKept => "tag not kept",
+        Dropped::Expired => "expired",
+        Dropped::QueueFull => "queue full",
+    }
+}
+
+fn refused(why: Refused) -> &'static str {
+    match why {
+        Refused::TooFewNodes => "too few nodes",
+        Refused::NoExit => "no exit",
+        Refused::ClockApart => "the clock is wrong",
+        Refused::Divided => "others see another network",
+        Refused::TooBig => "too big",
+        Refused::Full => "full",
+        Refused::Unfit(_) => "unfit",
+    }
+}
+
+fn not_delivered(why: NotDelivered) -> &'static str {
+    match why {
+        NotDelivered::NotAnExit => "not an exit",
+        NotDelivered::NotInPolicy => "not in this exit's policy",
+        NotDelivered::Payload => "payload",
+        NotDelivered::Fragment(FragmentError::TooLong) => "too long",
+        NotDelivered::Fragment(FragmentError::Malformed) => "malformed",
+        NotDelivered::Fragment(FragmentError::Unknown) => "unknown version",
+        NotDelivered::Fragment(FragmentError::Envelope) => "bad envelope",
+        NotDelivered::Message(why) => message(why),
+        NotDelivered::NoRoom => "no room",
+        NotDelivered::CutShort => "delivery cut short",
+        NotDelivered::GaveUp => "gave up",
+    }
+}
+
+fn message(why: MessageError) -> &'static str {
+    match why {
+        MessageError::BareLineEnd => "bare CR or LF",
+        MessageError::Nul => "NUL octet",
+        MessageError::LongLine => "long line",
+        MessageError::Header => "malformed header",
+        MessageError::TooManyFields => "too many header fields",
+        MessageError::Repeated => "header field repeated",
+        MessageError::NotUtf8 => "header not UTF-8",
+        MessageError::NoFrom => "no From to keep",
+        MessageError::FogFrom => "unknown X-Fog-From",
+        MessageError::Recipients => "recipients",
+    }
+}
+
+fn not_taken(why: NotTaken) -> &'static str {
+    match why {
+        NotTaken::Bad(StatementError::TooLong) => "record over its size limit",
+        NotTaken::Bad(StatementError::Malformed) => "malformed record",
+        NotTaken::Bad(StatementError::NotCanonical) => "record not in its canonical encoding",
+        NotTaken::Bad(StatementError::Unknown) => "record of an unknown version or kind",
+        NotTaken::Bad(StatementError::OtherNetwork) => "record of another network",
+        NotTaken::Bad(StatementError::BadSignature) => "record not signed by its identity",
+        NotTaken::Bad(StatementError::BadKey) => "record with an unusable mix key",
+        NotTaken::Bad(StatementError::Future) => "record from the future",
+        NotTaken::Bad(StatementError::Stale) => "record whose epochs are past",
+        NotTaken::Known => "known",
+        NotTaken::Older => "older",
+        NotTaken::TooSoon => "too soon",
+        NotTaken::Broken => "its author broke its word",
+        NotTaken::Full => "full",
+        NotTaken::Crowded => "too many newcomers",
+        NotTaken::Late => "late",
+        NotTaken::Unreached => "of no consequence",
+        NotTaken::Pointless => "vouches decide nothing here",
+    }
+}

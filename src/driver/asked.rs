@@ -1,0 +1,64 @@
+//! Callers that wait for an answer of the node: sessions, operators and peers. Each is known to the node
+//! by a number only.
+
+use std::collections::BTreeMap;
+
+use libp2p::request_response::ResponseChannel;
+use remailer::{OrderId, QuestionId, SubmissionId};
+use tokio::sync::oneshot;
+
+use crate::control;
+
+/// Who waits for what. The node answers each input, so what waits is bounded by what it was asked.
+#[derive(Default)]
+pub(super) struct Asked {
+    serial: u64,
+    submissions: BTreeMap<SubmissionId, oneshot::Sender<smtp::Answer>>,
+    orders: BTreeMap<OrderId, oneshot::Sender<control::Answer>>,
+    invites: BTreeMap<QuestionId, ResponseChannel<Vec<u8>>>,
+}
+
+impl Asked {
+    fn number(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    pub(super) fn submission(&mut self, to: oneshot::Sender<smtp::Answer>) -> SubmissionId {
+        let id = SubmissionId(self.number());
+        self.submissions.insert(id, to);
+        id
+    }
+
+    pub(super) fn order(&mut self, to: oneshot::Sender<control::Answer>) -> OrderId {
+        let id = OrderId(self.number());
+        self.orders.insert(id, to);
+        id
+    }
+
+    pub(super) fn invite(&mut self, to: ResponseChannel<Vec<u8>>) -> QuestionId {
+        let id = QuestionId(self.number());
+        self.invites.insert(id, to);
+        id
+    }
+
+    /// Answers a session. A client that has gone is answered nothing; its mail is on its way all the
+    /// same.
+    pub(super) fn answer_submission(&mut self, id: SubmissionId, answer: smtp::Answer) {
+        if let Some(to) = self.submissions.remove(&id) {
+            let _ = to.send(answer);
+        }
+    }
+
+    /// Answers an operator. A caller that has hung up is told nothing.
+    pub(super) fn answer_order(&mut self, id: OrderId, answer: control::Answer) {
+        if let Some(to) = self.orders.remove(&id) {
+            let _ = to.send(answer);
+        }
+    }
+
+    /// The channel to a peer that showed an invite.
+    pub(super) fn take_invite(&mut self, id: QuestionId) -> Option<ResponseChannel<Vec<u8>>> {
+        self.invites.remove(&id)
+    }
+}

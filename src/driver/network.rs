@@ -1,0 +1,52 @@
+//! What the network tells a node, and what it asks.
+
+use super::Driver;
+use crate::net::{Event, Links, Order, Reach};
+
+impl Driver {
+    pub(super) async fn net_event(&mut self, event: Event) {
+        let now = self.now();
+        let rng = &mut self.machine.rng;
+        match event {
+            Event::Statement { checked, judged } => {
+                let judgement = self.remailer.handle_statement(checked, now, rng);
+                self.order(Order::Judge(judged, judgement)).await;
+            }
+            Event::SyncRequest { octets, answer } => {
+                if let Some(octets) = self.remailer.handle_sync_request(&octets, now) {
+                    self.order(Order::Answer(answer, octets)).await;
+                }
+            }
+            Event::SyncAnswer { peer, answer } => {
+                self.remailer.handle_sync_answer(peer, answer, now, rng);
+            }
+            Event::SyncFailed(peer) => self.remailer.handle_sync_failed(&peer, now, rng),
+            Event::InviteShown { peer, token, answer } => {
+                let id = self.asked.invite(answer);
+                self.remailer.handle_invite_shown(id, peer, &token, now, rng);
+            }
+            Event::InviteAnswered { peer, answer } => {
+                self.remailer.handle_invite_answered(peer, answer, now, rng);
+            }
+        }
+    }
+
+    /// Tells the node which links are new, and which are gone.
+    pub(super) fn links_changed(&mut self, links: Links) {
+        let (now, before) = (self.now(), std::mem::replace(&mut self.linked, Links::clone(&links)));
+        for gone in before.difference(&links) {
+            self.remailer.handle_peer_down(gone);
+        }
+        for new in links.difference(&before) {
+            self.remailer.handle_peer_up(*new, now, &mut self.machine.rng);
+        }
+        self.progress.send_modify(|progress| progress.linked = links.len());
+    }
+
+    pub(super) fn reach_changed(&mut self) {
+        match *self.net.reach.borrow() {
+            Reach::Reachable { .. } => self.remailer.handle_reachable(),
+            Reach::Unknown | Reach::Unreachable { .. } => self.remailer.handle_unreachable(),
+        }
+    }
+}

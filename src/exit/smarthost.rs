@@ -1,0 +1,107 @@
+//! Conversations with an SMTP server: the next one of an exit, or a node that mail is submitted to.
+
+use std::net::SocketAddr;
+
+use mail::Delivery;
+use remailer::DeliveryOutcome;
+use smtp::{Client, Offers, Outcome, Port};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+
+use crate::clock::Clock;
+
+/// What EHLO says, the same for every exit.
+const EHLO_NAME: &str = "fog.invalid";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a server offers; nothing if it does not answer.
+pub(super) async fn offers(address: SocketAddr, clock: Clock) -> Option<Offers> {
+    match converse(Client::probe(EHLO_NAME), address, clock).await.0 {
+        Outcome::Probed(offers) => Some(offers),
+        Outcome::Delivered { .. } | Outcome::Refused | Outcome::Later => None,
+    }
+}
+
+/// One attempt to deliver.
+pub(super) async fn deliver(
+    address: SocketAddr,
+    delivery: Delivery,
+    clock: Clock,
+) -> DeliveryOutcome {
+    match converse(Client::deliver(EHLO_NAME, delivery), address, clock).await {
+        (Outcome::Delivered { taken, refused, later: 0 }, _) => {
+            DeliveryOutcome::Done { taken, refused }
+        }
+        (Outcome::Delivered { .. } | Outcome::Later, Some(delivery)) => {
+            DeliveryOutcome::Later(delivery)
+        }
+        (_, delivery) => {
+            let refused = delivery.map_or(0, |delivery| delivery.recipients.len());
+            DeliveryOutcome::Done { taken: 0, refused }
+        }
+    }
+}
+
+/// Hands a message to a node as a user's program does; returns its reply.
+///
+/// # Errors
+/// The reply of the node that did not take it; nothing if none answers there.
+pub async fn submit(
+    delivery: Delivery,
+    node: SocketAddr,
+    clock: Clock,
+) -> Result<String, Option<String>> {
+    let client = Client::deliver(EHLO_NAME, delivery);
+    let (outcome, _, reply) = talk(client, node, clock).await;
+    match outcome {
+        Outcome::Delivered { refused: 0, later: 0, .. } => Ok(reply),
+        Outcome::Delivered { .. } => Err(Some(format!("not every recipient was taken; {reply}"))),
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later if reply.is_empty() => Err(None),
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later => Err(Some(reply)),
+    }
+}
+
+async fn converse(
+    client: Client,
+    address: SocketAddr,
+    clock: Clock,
+) -> (Outcome, Option<Delivery>) {
+    let (outcome, delivery, _) = talk(client, address, clock).await;
+    (outcome, delivery)
+}
+
+/// Runs a conversation over a connection; also returns the reply that decided.
+async fn talk(
+    mut client: Client,
+    address: SocketAddr,
+    clock: Clock,
+) -> (Outcome, Option<Delivery>, String) {
+    let start = clock.elapsed();
+    let now = || clock.elapsed().saturating_sub(start);
+    if let Ok(Ok(mut stream)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        let mut octets = [0; 4096];
+        while client.port() == Port::Open {
+            let left = client.poll_timeout().saturating_sub(now());
+            match timeout(left, stream.read(&mut octets)).await {
+                Err(_) => client.handle_timeout(now()),
+                Ok(Ok(read)) if read > 0 => {
+                    client.handle_input(octets.get(..read).unwrap_or_default(), now());
+                }
+                Ok(_) => client.handle_lost(),
+            }
+            while let Some(output) = client.next_output() {
+                let left = client.poll_timeout().saturating_sub(now());
+                if !matches!(timeout(left, stream.write_all(&output)).await, Ok(Ok(()))) {
+                    client.handle_lost();
+                }
+            }
+        }
+        let _ = stream.shutdown().await;
+    } else {
+        client.handle_lost();
+    }
+    let reply = client.decisive_reply().to_owned();
+    let (outcome, delivery) = client.finish();
+    (outcome, delivery, reply)
+}

@@ -1,0 +1,29 @@
+//! Octets of peers that have to be verified before the driver sees them: a pure function, for whatever
+//! thread has time.
+
+use directory::Answer;
+use keys::{NetworkId, NodeId};
+use record::Statement;
+
+use super::handle::{Event, Judged};
+
+/// Octets to verify.
+pub(super) enum Work {
+    Statement { octets: Vec<u8>, judged: Judged },
+    Answer { peer: NodeId, octets: Vec<u8> },
+}
+
+impl Work {
+    /// Verifies them: some 300 us for a statement, up to 20 ms for an answer.
+    pub(super) fn check(self, network: &NetworkId) -> Event {
+        match self {
+            Self::Statement { octets, judged } => {
+                Event::Statement { checked: Statement::check(&octets, network), judged }
+            }
+            Self::Answer { peer, octets } => match Answer::check(&octets, network) {
+                Ok(answer) => Event::SyncAnswer { peer, answer },
+                Err(_) => Event::SyncFailed(peer),
+            },
+        }
+    }
+}

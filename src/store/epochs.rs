@@ -1,0 +1,109 @@
+//! The mix keys: a seed for each epoch, and that a key was given up.
+
+use std::fs;
+use std::path::PathBuf;
+
+use keys::{Epoch, MIX_SEED_LEN, MixSeed};
+use remailer::Kept;
+
+use super::error::Error;
+use super::{Store, tags};
+use crate::files::{destroy, read_exactly};
+
+pub(super) const EPOCHS: &str = "epochs";
+/// What the names of the files of an epoch end with.
+const SEED: &str = "";
+const WITHDRAWN: &str = ".withdrawn";
+
+#[derive(PartialEq, Eq)]
+struct EpochFile {
+    epoch: Epoch,
+    kind: &'static str,
+}
+
+impl Store {
+    /// What was kept of each epoch. A key that may have opened packets of which nothing is known any more
+    /// is given up here.
+    ///
+    /// # Errors
+    /// If the folder or one of its files cannot be read, or a key cannot be given up.
+    pub fn epochs(&self) -> Result<Vec<(Epoch, Kept)>, Error> {
+        let mut epochs = Vec::new();
+        let files = self.epoch_files()?;
+        let withdrawn = |epoch| files.contains(&EpochFile { epoch, kind: WITHDRAWN });
+        for file in &files {
+            let kept = match file.kind {
+                WITHDRAWN => Kept::Withdrawn,
+                SEED if withdrawn(file.epoch) => {
+                    // The node was killed between the two steps.
+                    self.withdraw_seed(file.epoch)?;
+                    continue;
+                }
+                SEED => {
+                    let path = self.epoch_path(file.epoch, SEED);
+                    let seed =
+                        read_exactly::<MIX_SEED_LEN>(&path).map_err(|e| Error::io(&path, &e))?;
+                    match tags::load(&self.db, &self.folder.join(EPOCHS), file.epoch) {
+                        Some(seen) => Kept::Key { seed: MixSeed::from_bytes(&seed), seen },
+                        None => {
+                            tracing::warn!("replay tags were lost: an epoch's key is given up");
+                            self.withdraw_seed(file.epoch)?;
+                            Kept::Withdrawn
+                        }
+                    }
+                }
+                _ => continue,
+            };
+            epochs.push((file.epoch, kept));
+        }
+        Ok(epochs)
+    }
+
+    /// Keeps a mix key's seed; when this returns it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_seed(&self, epoch: Epoch, seed: &MixSeed) -> Result<(), Error> {
+        self.write(&format!("{EPOCHS}/{}", epoch.number()), seed.as_bytes())
+    }
+
+    /// Keeps that an epoch has no key any more, and destroys the one it had.
+    ///
+    /// # Errors
+    /// If either cannot be done.
+    pub fn withdraw_seed(&self, epoch: Epoch) -> Result<(), Error> {
+        self.write(&format!("{EPOCHS}/{}{WITHDRAWN}", epoch.number()), &[])?;
+        let path = self.epoch_path(epoch, SEED);
+        destroy(&path).map_err(|error| Error::io(&path, &error))
+    }
+
+    /// Removes what is kept of all epochs before `oldest`, but for their tags: [`Store::tags`].
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn forget_seeds(&self, oldest: Epoch) -> Result<(), Error> {
+        for file in self.epoch_files()?.into_iter().filter(|file| file.epoch < oldest) {
+            let path = self.epoch_path(file.epoch, file.kind);
+            destroy(&path).map_err(|error| Error::io(&path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn epoch_files(&self) -> Result<Vec<EpochFile>, Error> {
+        let folder = self.folder.join(EPOCHS);
+        let entries = fs::read_dir(&folder).map_err(|error| Error::io(&folder, &error))?;
+        let files = entries.filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let name = name.to_str()?;
+            let kinds = [WITHDRAWN, tags::MARK, SEED].into_iter();
+            let (number, kind) =
+                kinds.filter_map(|kind| Some((name.strip_suffix(kind)?, kind))).next()?;
+            Some(EpochFile { epoch: Epoch::new(number.parse().ok()?), kind })
+        });
+        Ok(files.collect())
+    }
+
+    fn epoch_path(&self, epoch: Epoch, kind: &str) -> PathBuf {
+        self.folder.join(EPOCHS).join(format!("{}{kind}", epoch.number()))
+    }
+}

@@ -1,0 +1,108 @@
+//! Who this node is: its long-term key, its network, and the last record that it published.
+
+use std::io;
+
+use keys::{Identity, NodeId};
+use rand::CryptoRng;
+use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD};
+use remailer::Past;
+
+use super::Store;
+use super::error::{Error, Fault};
+use crate::files::{read_bounded, read_exactly};
+
+impl Store {
+    /// The identity kept here; a new one at the first start.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn identity(&self, rng: &mut impl CryptoRng) -> Result<Identity, Error> {
+        let path = self.folder.join("identity");
+        match read_exactly::<{ Identity::SEED_LEN }>(&path) {
+            Ok(seed) => Ok(Identity::from_seed(&seed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let identity = Identity::generate(rng);
+                // First: an identity without this file was restored by itself.
+                self.write("own", identity.node().as_bytes())?;
+                self.write("identity", identity.seed().as_slice())?;
+                Ok(identity)
+            }
+            Err(error) => Err(Error::io(&path, &error)
+                .remedy("restore the file from a backup; a new identity is another node")),
+        }
+    }
+
+    /// Binds the database to an identity: what it holds was written for that one.
+    ///
+    /// # Errors
+    /// If it was bound to another, or fails.
+    pub fn bind(&self, node: &NodeId) -> Result<(), Error> {
+        let bound = self.db.compare_and_swap("node", None::<&[u8]>, Some(node.as_bytes()));
+        match bound.map_err(|error| self.database(&error))? {
+            Ok(()) => Ok(()),
+            Err(sled::CompareAndSwapError { current: Some(current), .. })
+                if current == node.as_bytes() =>
+            {
+                Ok(())
+            }
+            Err(_) => {
+                Err(Error::new(&self.folder, Fault::Foreign, "the folder of another identity")
+                    .remedy("put its own identity file back, or use another --state-dir"))
+            }
+        }
+    }
+
+    /// Pins the network: the first time it is written, later it must be the same.
+    ///
+    /// # Errors
+    /// If the folder belongs to another network, or cannot be read or written.
+    pub fn pin_network(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        match self.network()? {
+            None => self.write("network", descriptor.octets()),
+            Some(pinned) if pinned.id() == descriptor.id() => Ok(()),
+            Some(_) => {
+                Err(Error::new(&self.folder, Fault::Foreign, "the folder of another network")
+                    .remedy("use another --state-dir"))
+            }
+        }
+    }
+
+    /// The network pinned here.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn network(&self) -> Result<Option<Descriptor>, Error> {
+        let path = self.folder.join("network");
+        let octets = read_bounded(&path, MAX_DESCRIPTOR + 1);
+        let Some(octets) = octets.map_err(|error| Error::io(&path, &error))? else {
+            return Ok(None);
+        };
+        let descriptor = Descriptor::parse(&octets);
+        descriptor.map(Some).map_err(|error| Error::new(&path, Fault::Corrupt, error))
+    }
+
+    /// What this node may have published before.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn past(&self, node: &NodeId) -> Result<Past, Error> {
+        let path = self.folder.join("own");
+        let octets = read_bounded(&path, MAX_RECORD);
+        let Some(octets) = octets.map_err(|error| Error::io(&path, &error))? else {
+            return Ok(Past::Forgotten);
+        };
+        Ok(match octets.len() {
+            NodeId::LEN if octets == node.as_bytes() => Past::None,
+            0..=NodeId::LEN => Past::Forgotten,
+            _ => Past::Known(octets),
+        })
+    }
+
+    /// Keeps the last record of one's own; when this returns it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_own(&self, octets: &[u8]) -> Result<(), Error> {
+        self.write("own", octets)
+    }
+}

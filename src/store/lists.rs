@@ -1,0 +1,69 @@
+//! Small lists that outlive a restart, one line for each entry.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::str::FromStr;
+
+use super::Store;
+use super::error::{Error, Fault};
+use crate::files::destroy;
+
+/// The lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Nodes that this node's routes avoid.
+    Banned,
+    /// Nodes that it chose to link to, and dials first.
+    Peers,
+    /// Tokens that it has handed out.
+    Invites,
+    /// The token that it was given, with who gave it.
+    Invite,
+}
+
+impl List {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::Peers => "peers",
+            Self::Invites => "invites",
+            Self::Invite => "invite",
+        }
+    }
+}
+
+impl Store {
+    /// The lines of a file that is a list; none if there is no such file.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn list<T: FromStr>(&self, list: List) -> Result<Vec<T>, Error> {
+        let path = self.folder.join(list.name());
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let lines = text.lines().map(|line| line.parse::<T>().ok());
+                let lines: Option<Vec<T>> = lines.collect();
+                lines.ok_or_else(|| {
+                    Error::new(&path, Fault::Corrupt, "not a list of what it should hold")
+                        .remedy("correct or remove it")
+                })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Error::io(&path, &error)),
+        }
+    }
+
+    /// Writes a list; an empty one is no file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_list<T: fmt::Display>(&self, list: List, lines: &[T]) -> Result<(), Error> {
+        let path = self.folder.join(list.name());
+        if lines.is_empty() {
+            return destroy(&path).map_err(|error| Error::io(&path, &error));
+        }
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.write(list.name(), text.as_bytes())
+    }
+}
