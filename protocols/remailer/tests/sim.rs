@@ -448,3 +448,63 @@ fn two_keys_shown_to_two_halves_of_a_network_are_known_to_all_within_a_minute() 
         assert!(holder.view().unwrap().get(&node).is_none(), "no route goes through it");
     }
 }
+
+#[test]
+fn a_late_joiner_is_told_of_all_by_reconciliation_and_links_to_all() {
+    let mut simulation = network(12, &main_network(12), 20);
+    // Nobody publishes in the seconds that follow: what the joiner learns it is told when it asks.
+    let published = total(&simulation, Count::RecordPublished);
+    let descriptor = std::sync::Arc::clone(simulation.descriptor());
+    let setup = Setup::new(Identity::from_seed(&[200; 32]), descriptor);
+    let late = simulation.join(Setup { first_record_after: MINUTE, ..setup });
+    simulation.run(Duration::from_secs(5));
+    assert_eq!(total(&simulation, Count::RecordPublished) - published, 1, "its own");
+    assert_eq!(simulation.nodes()[late].directory().len(), 13);
+    assert_eq!(simulation.linked(late).len(), 12);
+    for node in 0..12 {
+        assert!(simulation.nodes()[node].directory().len() == 13, "and it is known to all");
+        assert!(simulation.linked(node).contains(&late));
+    }
+}
+
+#[test]
+fn a_node_whose_links_were_cut_links_again_and_catches_up_with_what_it_missed() {
+    let mut simulation = network(8, &main_network(8), 21);
+    simulation.cut(3);
+    assert!(simulation.linked(3).is_empty());
+    let network = simulation.descriptor().id();
+    let mut rng = ChaCha20Rng::seed_from_u64(22);
+    let parameters = main_network(8);
+    let forger = Forger { identity: Identity::generate(&mut rng), network, parameters };
+    let record = forger.record(1, simulation.now(), 100);
+    assert_eq!(simulation.gossip(0, &record), Judgement::Accept);
+    simulation.run(MINUTE);
+    let node = forger.identity.node();
+    let knows = |simulation: &Simulation<ChaCha20Rng>, number: usize| {
+        simulation.nodes()[number].directory().knows(&node)
+    };
+    assert!(knows(&simulation, 7) && !knows(&simulation, 3), "it was away");
+    simulation.run(MINUTE * 10);
+    assert_eq!(simulation.linked(3).len(), 7);
+    assert!(knows(&simulation, 3));
+}
+
+#[test]
+fn a_banned_node_is_in_no_route_of_the_node_that_bans_it() {
+    use fog_remailer::{NotDone, Order};
+    let mut simulation = network(6, &main_network(6), 23);
+    let banned = simulation.nodes()[2].node();
+    assert!(simulation.order(0, Order::Ban(banned)).is_ok());
+    for from in [0, 1] {
+        let before = simulation.nodes()[2].counts().get(Count::PacketReceived);
+        for _ in 0..40 {
+            simulation.submit(from, &mail("a@b.example", "body")).unwrap();
+        }
+        simulation.run(MINUTE * 100);
+        let received = simulation.nodes()[2].counts().get(Count::PacketReceived) - before;
+        assert_eq!(received > 0, from == 1, "others go on to use it");
+    }
+    assert_eq!(simulation.delivered().len(), 80);
+    assert_eq!(simulation.order(0, Order::Unban(banned)).err(), None);
+    assert_eq!(simulation.order(0, Order::Unban(banned)).err(), Some(NotDone::NotBanned));
+}

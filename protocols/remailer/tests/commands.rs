@@ -1,0 +1,682 @@
+//! What a node wants done for each input, exactly and in order: keys and replay rest on two orders of
+//! commands, and a caller that carries them out one by one must be able to rely on all of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use directory::{Answer, Directory, ItemId, Request};
+use fog_remailer::{
+    Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite, InviteAnswer,
+    InvitesKept, Judgement, Kept, NotDelivered, NotDone, Order, OrderId, QuestionId, Refused,
+    Remailer, Role, Setup, SubmissionId,
+};
+use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
+use mail::{Mailbox, Submission};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use record::{
+    Admission, Capabilities, Descriptor, Domains, Draft, ExitPolicy, Parameters, Statement,
+    StatementHash, VouchDraft, Word,
+};
+use sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Layer, Peeled, Refusal, SizeClass};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const FIRST: u32 = 165_000;
+
+/// A node in a network of ten identities, of which the first is a root that vouches.
+struct World {
+    descriptor: Arc<Descriptor>,
+    now: Time,
+    rng: ChaCha20Rng,
+    node: Remailer,
+    /// Those that packets are opened with.
+    keys: EpochKeys,
+    /// What its packets carry.
+    content: Vec<u8>,
+}
+
+fn identity(number: u8) -> Identity {
+    Identity::from_seed(&[number; 32])
+}
+
+fn id(number: u8) -> NodeId {
+    identity(number).node()
+}
+
+fn descriptor(admission: &Admission) -> Arc<Descriptor> {
+    let parameters = Parameters { first_view: 5, ..Parameters::main() };
+    let start = parameters.schedule().start(Epoch::new(FIRST));
+    let maker = identity(77);
+    Arc::new(Descriptor::create(&maker, "n", start, &parameters, admission).unwrap())
+}
+
+impl World {
+    fn new(admission: &Admission, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let descriptor = descriptor(admission);
+        let schedule = descriptor.parameters().schedule();
+        let now = schedule.start(Epoch::new(FIRST)).plus(MINUTE * 40);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let setup = change(Setup::new(identity(1), Arc::clone(&descriptor)));
+        let node = Remailer::new(setup, now, &mut rng);
+        Self {
+            descriptor,
+            now,
+            rng,
+            node,
+            keys: EpochKeys::default(),
+            content: b"no fragment".to_vec(),
+        }
+    }
+
+    /// A node that has published, with nothing left to be done.
+    fn running(admission: &Admission) -> Self {
+        let mut world = Self::new(admission, |setup| setup);
+        world.node.handle_reachable();
+        world.time_out();
+        world.commands();
+        world
+    }
+
+    fn open() -> Self {
+        Self::running(&Admission::Open)
+    }
+
+    fn rooted() -> Self {
+        Self::running(&Admission::Vouched { roots: vec![id(1)], depth: 2, fan_out: 3 })
+    }
+
+    fn commands(&mut self) -> Vec<Command> {
+        let commands: Vec<_> = std::iter::from_fn(|| self.node.next_command()).collect();
+        for command in &commands {
+            if let Command::Accept(keys) = command {
+                self.keys = keys.clone();
+            }
+        }
+        commands
+    }
+
+    /// The commands as they are printed.
+    fn printed(&mut self) -> Vec<String> {
+        self.commands().iter().map(|command| format!("{command:?}")).collect()
+    }
+
+    fn time_out(&mut self) {
+        self.node.handle_timeout(self.now, &mut self.rng);
+    }
+
+    fn seed(number: u8, epoch: Epoch) -> MixSeed {
+        let seed = u64::from(number) << 32 | u64::from(epoch.number());
+        MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(seed))
+    }
+
+    fn record(&self, number: u8, change: impl Fn(&mut Draft)) -> Vec<u8> {
+        let epoch = self.descriptor.parameters().schedule().epoch_at(self.now);
+        let key = |ahead| {
+            let epoch = epoch.plus(ahead);
+            (epoch, MixSecret::from_seed(&Self::seed(number, epoch)).public().clone())
+        };
+        let mut draft = Draft {
+            sequence: 1,
+            previous: StatementHash::NONE,
+            published_at: self.now,
+            keys: (0..3).map(key).collect(),
+            withdrawn: Vec::new(),
+            exit: number.is_multiple_of(2).then(policy),
+            contact: String::new(),
+            family: Vec::new(),
+            traffic: [0; 9],
+            digest: [0; 32],
+        };
+        change(&mut draft);
+        draft.sign(&identity(number), &self.descriptor.id()).unwrap()
+    }
+
+    fn hear(&mut self, octets: &[u8]) -> Judgement {
+        let checked = Statement::check(octets, &self.descriptor.id());
+        self.node.handle_statement(checked, self.now, &mut self.rng)
+    }
+
+    /// Four others are known, so that there is a view.
+    fn with_a_view() -> Self {
+        let mut world = Self::open();
+        for number in 2..=5 {
+            let record = world.record(number, |_| {});
+            assert_eq!(world.hear(&record), Judgement::Accept);
+        }
+        world.commands();
+        world
+    }
+
+    fn submit(&mut self, number: u64, to: &str) {
+        let message = format!("From: me@home.example\r\nTo: {to}\r\n\r\nbody\r\n").into_bytes();
+        let submission = Submission { recipients: vec![Mailbox::parse(to).unwrap()], message };
+        let id = SubmissionId(number);
+        self.node.handle_submission(id, &submission, self.now, &mut self.rng);
+    }
+
+    /// Opens packet `number`, of this kind and delay, as the node would: over it to 3 and 4, or over 2
+    /// and 3 to it.
+    fn peel(&mut self, kind: Kind, delay: Duration, number: u64) -> Result<Peeled, Refusal> {
+        let epoch = Epoch::new(FIRST);
+        let secrets = [2, 3, 4].map(|n| MixSecret::from_seed(&Self::seed(n, epoch)));
+        let own = Arc::clone(self.node.directory().newest(&id(1)).unwrap());
+        let own = Hop { node: id(1), epoch, key: own.key(epoch).unwrap(), delay };
+        let other = |n: u8| {
+            let key = secrets[usize::from(n) - 2].public();
+            Hop { node: id(n), epoch, key, delay: Duration::ZERO }
+        };
+        let mut rng = ChaCha20Rng::seed_from_u64(number);
+        let class = SizeClass::SMALLEST;
+        if kind == Kind::Forward {
+            let body = Body { kind: Kind::Drop, class, content: b"" };
+            let packet = sphinx::wrap(&[own, other(3), other(4)], &body, &mut rng).unwrap();
+            return sphinx::peel(packet, &self.keys);
+        }
+        let body = Body { kind, class, content: &self.content };
+        let mut packet = sphinx::wrap(&[other(2), other(3), own], &body, &mut rng).unwrap();
+        for n in [2, 3] {
+            let secret = MixSecret::from_seed(&Self::seed(n, epoch));
+            let key = Arc::new(EpochKey::new(id(n), epoch, secret));
+            let peeled = sphinx::peel(packet, &EpochKeys::new(vec![key])).unwrap();
+            let Layer::Forward { packet: next, .. } = peeled.outcome.unwrap() else { panic!() };
+            packet = next;
+        }
+        sphinx::peel(packet, &self.keys)
+    }
+
+    fn receive(&mut self, kind: Kind, delay: Duration, number: u64) {
+        let peeled = self.peel(kind, delay, number);
+        self.node.handle_peeled(peeled, self.now);
+    }
+
+    /// Handles timers until `span` is over, and returns what was to be done meanwhile.
+    fn pass(&mut self, span: Duration) -> Vec<String> {
+        let end = self.now.plus(span);
+        let mut printed = Vec::new();
+        while self.node.poll_timeout() <= end {
+            self.now = self.node.poll_timeout().max(self.now);
+            self.time_out();
+            printed.extend(self.printed());
+        }
+        self.now = end;
+        printed
+    }
+
+    fn order(&mut self, order: Order) {
+        self.node.handle_order(OrderId(9), order, self.now, &mut self.rng);
+    }
+}
+
+fn policy() -> ExitPolicy {
+    ExitPolicy { domains: Domains::Any, max_message: 1 << 20, offers: Capabilities::KEEP_FROM }
+}
+
+#[test]
+fn a_seed_and_an_own_record_are_kept_before_they_are_announced() {
+    let mut world = World::new(&Admission::Open, |setup| setup);
+    assert_eq!(world.printed(), [""; 0], "nobody can reach it");
+    world.time_out();
+    world.printed();
+    world.node.handle_reachable();
+    world.time_out();
+    let mut rng = world.rng.clone();
+    let commands = world.commands();
+    let printed: Vec<_> = commands.iter().map(|command| format!("{command:?}")).collect();
+    assert_eq!(
+        printed,
+        [
+            "KeepSeed(165000)",
+            "Accept[165000]",
+            "KeepSeed(165001)",
+            "KeepSeed(165002)",
+            "KeepOwn(3965 octets)",
+            "KeepStatement(3965 octets)",
+            "Announce(3965 octets)",
+        ]
+    );
+    let own = world.node.directory().newest(&id(1)).unwrap().octets().clone();
+    assert!(commands[4] == Command::KeepOwn(own.to_vec()));
+    assert!(commands[5] == Command::KeepStatement(ItemId::of(&own), Arc::clone(&own)));
+    assert!(commands[6] == Command::Announce(own.to_vec()));
+    // Another seed is another command, though it prints the same.
+    let Command::KeepSeed(epoch, seed) = &commands[0] else { panic!("{:?}", commands[0]) };
+    let same = Command::KeepSeed(*epoch, MixSeed::from_bytes(seed.as_bytes()));
+    let other = Command::KeepSeed(*epoch, MixSeed::generate(&mut rng));
+    assert!(commands[0] == same && commands[0] != other);
+    assert_eq!(format!("{other:?}"), "KeepSeed(165000)");
+}
+
+#[test]
+fn nothing_leaves_between_keep_tags_and_its_confirmation() {
+    let mut world = World::with_a_view();
+    world.receive(Kind::Forward, Duration::from_secs(1), 1);
+    assert_eq!(world.printed(), ["KeepTags(1, 1)"]);
+    // Those that arrive meanwhile wait for the next batch.
+    world.receive(Kind::Forward, Duration::from_secs(1), 2);
+    world.receive(Kind::Forward, Duration::from_secs(1), 3);
+    let meanwhile = world.pass(MINUTE * 10);
+    assert!(meanwhile.iter().all(|command| !command.starts_with("Send")), "{meanwhile:?}");
+    assert_eq!(world.node.held().mixing, 3);
+    world.node.handle_tags_kept(99);
+    assert_eq!(world.printed(), [""; 0], "another batch says nothing of this one");
+    world.node.handle_tags_kept(1);
+    assert_eq!(world.printed(), ["KeepTags(2, 2)"]);
+    assert_eq!(sends(&world.pass(MINUTE * 2)), 1, "the first batch and nothing else");
+    world.node.handle_tags_lost(2);
+    assert_eq!(world.printed(), [""; 0]);
+    assert_eq!(sends(&world.pass(MINUTE * 10)), 0);
+    let count = |count| world.node.counts().get(count);
+    assert_eq!(count(Count::PacketDropped(Dropped::NotKept)), 2);
+    assert_eq!(world.node.held().mixing, 0);
+}
+
+fn sends(printed: &[String]) -> usize {
+    printed.iter().filter(|command| command.starts_with("Send")).count()
+}
+
+#[test]
+fn packets() {
+    let mut world = World::with_a_view();
+    world.node.handle_peeled(Err(Refusal::Mac), world.now);
+    assert_eq!(world.printed(), [""; 0]);
+    world.receive(Kind::Forward, Duration::from_secs(1), 1);
+    world.receive(Kind::Forward, Duration::from_secs(1), 1);
+    world.receive(Kind::Forward, MINUTE * 11, 2);
+    assert_eq!(world.printed(), ["KeepTags(1, 1)"], "the tag of a dropped one comes with the next");
+    world.node.handle_tags_kept(1);
+    assert_eq!(world.printed(), ["KeepTags(2, 1)"]);
+    world.node.handle_tags_kept(2);
+    let now = world.now;
+    let sent = world.pass(MINUTE * 3);
+    assert_eq!(sends(&sent), 1);
+    assert!(world.now.since(now) >= Duration::from_secs(1));
+    for (kind, number) in [(Kind::Drop, 5), (Kind::Loop, 6), (Kind::Deliver, 7)] {
+        world.receive(kind, Duration::ZERO, number);
+        let batch = world.commands();
+        let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
+        world.node.handle_tags_kept(tags.batch);
+        assert_eq!(sends(&world.pass(MINUTE * 2)), 0);
+    }
+    world.node.handle_send_failed(Dropped::Expired);
+    assert_eq!(world.printed(), [""; 0]);
+    let count = |count| world.node.counts().get(count);
+    for (what, times) in [
+        (Count::PacketReceived, 7),
+        (Count::PacketRelayed, 1),
+        (Count::CoverEnded, 2),
+        (Count::PacketDropped(Dropped::Mac), 1),
+        (Count::PacketDropped(Dropped::Replay), 1),
+        (Count::PacketDropped(Dropped::Delay), 1),
+        (Count::PacketDropped(Dropped::Expired), 1),
+        (Count::MessageDropped(NotDelivered::NotAnExit), 1),
+    ] {
+        assert_eq!(count(what), times, "{what:?}");
+    }
+}
+
+#[test]
+fn keys_are_accepted_from_their_time_on_and_no_longer_and_then_destroyed() {
+    let mut world = World::open();
+    let epochs = |keys: &EpochKeys| keys.epochs().map(Epoch::number).collect::<Vec<_>>();
+    assert_eq!(epochs(&world.keys), [FIRST]);
+    let schedule = *world.node.schedule();
+    let mut changes = Vec::new();
+    let end = schedule.end(Epoch::new(FIRST)).plus(MINUTE * 31);
+    while world.now < end {
+        world.now = world.node.poll_timeout().min(end).max(world.now);
+        world.time_out();
+        for command in world.commands() {
+            if matches!(command, Command::Accept(_) | Command::ForgetSeeds(_)) {
+                changes.push((world.now, format!("{command:?}")));
+            }
+        }
+    }
+    let start_over = schedule.start(Epoch::new(FIRST)).plus(MINUTE * 50);
+    let until = schedule.accepted_until(Epoch::new(FIRST));
+    let from = schedule.accepted_from(Epoch::new(FIRST + 1));
+    let kept: Vec<_> = changes.iter().map(|(at, what)| (*at, what.as_str())).collect();
+    assert_eq!(
+        kept,
+        [
+            // The clean-up of the start.
+            (start_over, "ForgetSeeds(165000)"),
+            (from, "Accept[165000, 165001]"),
+            (until, "ForgetSeeds(165001)"),
+            (until, "Accept[165001]"),
+        ]
+    );
+}
+
+#[test]
+fn statements_are_kept_and_links_wanted_and_the_first_view_taken() {
+    let mut world = World::open();
+    let records: Vec<_> = (2..=5).map(|number| world.record(number, |_| {})).collect();
+    for (number, record) in records.iter().enumerate() {
+        assert_eq!(world.hear(record), Judgement::Accept);
+        let kept = format!("KeepStatement({} octets)", record.len());
+        let mut expected = vec!["Link".to_owned(), kept];
+        if number == 3 {
+            expected.extend(["ViewTaken(5 nodes)".to_owned(), "Links(4)".to_owned()]);
+        }
+        assert_eq!(world.printed(), expected);
+        assert_eq!(world.hear(record), Judgement::Ignore);
+        assert_eq!(world.printed(), [""; 0], "known");
+    }
+    // Two records with one number: the proof is kept and announced, and the view goes on without.
+    let second = world.record(3, |draft| draft.contact = "other".to_owned());
+    assert_eq!(world.hear(&second), Judgement::Ignore);
+    let printed = world.printed();
+    let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
+    assert_eq!(kinds, ["KeepStatement", "Announce", "ViewTaken", "Links"]);
+    assert_eq!(printed[2..], ["ViewTaken(4 nodes)", "Links(3)"]);
+    // Octets that are none, and a node that nothing is left of after its keys.
+    assert_eq!(world.hear(b"garbage"), Judgement::Reject);
+    assert_eq!(world.printed(), [""; 0]);
+    let later = world.pass(MINUTE * 60 * 13);
+    assert!(later.iter().filter(|command| *command == "Unlink").count() >= 3, "{later:?}");
+    assert!(later.iter().any(|command| command.starts_with("ForgetStatements(")), "{later:?}");
+}
+
+#[test]
+fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
+    let mut world = World::open();
+    let (peer, network) = (id(8), world.descriptor.id());
+    let mut holder = Directory::new(*world.node.schedule(), &Admission::Open);
+    let record = world.record(2, |_| {});
+    if let Statement::Record(signed) = Statement::check(&record, &network).unwrap() {
+        let record = signed.timely(world.now, world.node.schedule()).unwrap();
+        holder.admit(record, directory::Source::CatchUp).unwrap();
+    }
+    world.node.handle_peer_up(peer, world.now, &mut world.rng);
+    let mut asked = Vec::new();
+    loop {
+        let commands = world.commands();
+        asked.extend(commands.iter().map(|command| format!("{command:?}")));
+        let ask = commands.iter().find_map(|command| match command {
+            Command::Ask(to, request) => Some((*to, request.encode().unwrap())),
+            _ => None,
+        });
+        let Some((to, request)) = ask else { break };
+        assert_eq!(to, peer);
+        let answer = holder.answer(&request, world.now, || [0; 32]).unwrap();
+        let answer = Answer::check(&answer, &network).unwrap();
+        world.node.handle_sync_answer(peer, answer, world.now, &mut world.rng);
+    }
+    let kept = format!("KeepStatement({} octets)", record.len());
+    assert_eq!(asked, ["Ask(summary)", "Ask(list)", "Ask(fetch 1)", "Link", &kept]);
+
+    // A list that answers no question, and one that cannot be read.
+    world.node.handle_peer_up(id(9), world.now, &mut world.rng);
+    assert_eq!(world.printed(), ["Ask(summary)"]);
+    let list = holder.answer(&Request::Fetch(Vec::new()).encode().unwrap(), world.now, || [0; 32]);
+    let list = Answer::check(&list.unwrap(), &network).unwrap();
+    world.node.handle_sync_answer(id(9), list, world.now, &mut world.rng);
+    assert_eq!(world.commands(), [Command::HangUp(id(9))]);
+    world.node.handle_peer_up(id(7), world.now, &mut world.rng);
+    assert_eq!(world.commands(), [Command::Ask(id(7), Request::Summary)]);
+    world.node.handle_sync_failed(&id(7), world.now, &mut world.rng);
+    assert_eq!(world.printed(), [""; 0]);
+
+    // Linked peers are asked now and then; peers that are gone are not.
+    for gone in [7, 9] {
+        world.node.handle_peer_down(&id(gone));
+    }
+    let later = world.pass(MINUTE * 30);
+    assert!(later.contains(&"Ask(summary)".to_owned()), "{later:?}");
+    world.node.handle_peer_down(&peer);
+    let alone = world.pass(MINUTE * 60);
+    assert!(!alone.contains(&"Ask(summary)".to_owned()), "{alone:?}");
+    assert!(world.node.handle_sync_request(b"garbage", world.now).is_none());
+    let summary = Request::Summary.encode().unwrap();
+    assert!(world.node.handle_sync_request(&summary, world.now).is_some());
+    assert_eq!(world.printed(), [""; 0], "questions are answered by what they return");
+}
+
+#[test]
+fn a_submission_is_sealed_answered_and_sent_on_its_tick() {
+    let mut world = World::open();
+    world.submit(1, "a@b.example");
+    assert_eq!(world.commands(), [Command::Answer(SubmissionId(1), Err(Refused::TooFewNodes))]);
+
+    let mut world = World::with_a_view();
+    world.submit(2, "a@b.example");
+    let mut commands = world.commands();
+    assert_eq!(format!("{commands:?}"), "[Seal(2, 1 packets)]");
+    world.submit(2, "a@b.example");
+    assert_eq!(world.commands(), [Command::Answer(SubmissionId(2), Err(Refused::Full))]);
+    assert_eq!(sends(&world.pass(MINUTE * 60)), 0, "it is not sealed yet");
+    let Some(Command::Seal(id, sealing)) = commands.pop() else { panic!() };
+    let sealed = sealing.run(&mut world.rng);
+    world.node.handle_sealed(id, sealed, &mut world.rng);
+    assert_eq!(world.printed(), ["Answer(2, taken)"]);
+    assert_eq!(sends(&world.pass(MINUTE * 60)), 1);
+
+    let mut world = World::with_a_view();
+    world.submit(3, "a@b.example");
+    let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
+    world.node.handle_sealed(id, Err(sealing.give_up()), &mut world.rng);
+    assert_eq!(world.commands(), [Command::Answer(SubmissionId(3), Err(Refused::Full))]);
+    assert_eq!(world.node.held().waiting, 0, "its tick is free again");
+}
+
+#[test]
+fn orders_are_answered_when_they_are_kept() {
+    let mut world = World::rooted();
+    world.order(Order::Ban(id(1)));
+    assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::Oneself))]);
+    world.order(Order::Unban(id(2)));
+    assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NotBanned))]);
+    world.order(Order::Ban(id(2)));
+    let commands = world.commands();
+    let [Command::KeepBanned(keep, banned)] = &commands[..] else { panic!("{commands:?}") };
+    assert!(banned.iter().eq([&id(2)]) && !world.node.bans(&id(2)), "not before it is kept");
+    world.node.handle_kept(*keep, world.now, &mut world.rng);
+    assert_eq!(world.commands(), [Command::Reply(OrderId(9), Ok(Done::Of(id(2))))]);
+    world.order(Order::Unban(id(2)));
+    let commands = world.commands();
+    let [Command::KeepBanned(keep, _)] = &commands[..] else { panic!("{commands:?}") };
+    world.node.handle_keep_failed(*keep, world.now, &mut world.rng);
+    assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NotKept))]);
+    assert!(world.node.bans(&id(2)), "nothing has changed");
+
+    world.order(Order::Vouch(id(3)));
+    let printed = world.printed();
+    let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
+    assert_eq!(kinds, ["KeepStatement", "Announce", "Reply"]);
+    world.order(Order::Unvouch(id(4)));
+    assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NoVouch))]);
+}
+
+#[test]
+fn an_invite_is_kept_before_it_is_handed_out_and_used_up_after_its_word_is_kept() {
+    let mut world = World::rooted();
+    world.order(Order::Invite);
+    let commands = world.commands();
+    let [Command::KeepInvites(keep, open)] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!(open.len(), 1);
+    world.node.handle_kept(*keep, world.now, &mut world.rng);
+    let mut commands = world.commands();
+    let Some(Command::Reply(_, Ok(Done::Invited(invite)))) = commands.pop() else { panic!() };
+    let shown = |world: &mut World, token: &[u8]| {
+        let (now, rng) = (world.now, &mut world.rng);
+        world.node.handle_invite_shown(QuestionId(5), id(6), token, now, rng);
+        world.printed()
+    };
+    assert_eq!(shown(&mut world, &[0; 16]), ["AnswerInvite(5, Refused)"]);
+    let printed = shown(&mut world, invite.token.as_bytes());
+    let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
+    assert_eq!(kinds, ["KeepStatement", "Announce", "KeepInvites", "AnswerInvite"]);
+    assert_eq!(printed[2..], ["KeepInvites(2, 0)", "AnswerInvite(5, Taken)"]);
+    assert_eq!(shown(&mut world, invite.token.as_bytes()), ["AnswerInvite(5, Taken)"]);
+
+    // One that could not be kept was never open.
+    world.order(Order::Invite);
+    let commands = world.commands();
+    let [Command::KeepInvites(keep, _)] = &commands[..] else { panic!("{commands:?}") };
+    world.node.handle_keep_failed(*keep, world.now, &mut world.rng);
+    assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NotKept))]);
+    world.order(Order::Invite);
+    let commands = world.commands();
+    let [Command::KeepInvites(_, open)] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!(open.len(), 1);
+
+    // The other side of it.
+    let inviter = OnionAddress::of(id(8)).unwrap();
+    let given = Invite { inviter, token: invite.token.clone() };
+    let admission = Admission::Vouched { roots: vec![id(8)], depth: 2, fan_out: 3 };
+    let mut world = World::new(&admission, |setup| Setup {
+        invites: InvitesKept { open: Vec::new(), given: Some(given) },
+        ..setup
+    });
+    let (now, rng) = (world.now, &mut world.rng);
+    world.node.handle_peer_up(id(7), now, rng);
+    world.node.handle_peer_up(id(8), now, rng);
+    assert_eq!(world.printed(), ["Ask(summary)", "ShowInvite", "Ask(summary)"]);
+    let answered = |world: &mut World, peer, answer| {
+        world.node.handle_invite_answered(peer, answer, now, &mut ChaCha20Rng::seed_from_u64(1));
+        world.commands()
+    };
+    assert_eq!(answered(&mut world, id(7), InviteAnswer::Refused), [], "nobody asked it");
+    let forgotten = answered(&mut world, id(8), InviteAnswer::Refused);
+    assert_eq!(forgotten, [Command::ForgetInvite(InviteAnswer::Refused)]);
+    assert_eq!(world.node.alarms(now), [fog_remailer::Alarm::InviteRefused]);
+}
+
+/// What an ingress puts into a packet for an exit.
+fn mail_for(to: &str, rng: &mut ChaCha20Rng) -> Vec<u8> {
+    let message = format!("To: {to}\r\n\r\nbody\r\n").into_bytes();
+    let submission = Submission { recipients: vec![Mailbox::parse(to).unwrap()], message };
+    let scrubbed = mail::scrub(&submission).unwrap().pop().unwrap();
+    mail::Fragment::cut(scrubbed, [7; 16], 1).encode(rng).unwrap().to_vec()
+}
+
+#[test]
+fn a_message_is_delivered_tried_again_and_given_up() {
+    let anonymous = Mailbox::parse("anonymous@fog.invalid").unwrap();
+    let offer = ExitOffer { policy: policy(), anonymous };
+    let mut world = World::with_a_view();
+    world.node.handle_exit_changed(offer, world.now);
+    assert_eq!(world.printed(), [""; 0]);
+    let printed = world.pass(MINUTE * 6);
+    let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
+    assert_eq!(kinds, ["KeepOwn", "KeepStatement", "Announce"], "its record says so soon");
+    assert!(world.node.directory().newest(&id(1)).unwrap().exit().is_some());
+
+    world.content = mail_for("a@b.example", &mut world.rng);
+    let arrive = |world: &mut World, number| {
+        world.receive(Kind::Deliver, Duration::ZERO, number);
+        let batch = world.commands();
+        let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
+        world.node.handle_tags_kept(tags.batch);
+        next_delivery(world)
+    };
+    let (first, delivery) = arrive(&mut world, 1);
+    assert_eq!(delivery.recipients.len(), 1);
+    let done = DeliveryOutcome::Done { taken: 1, refused: 0 };
+    world.node.handle_delivery(first, done, world.now);
+    assert_eq!(world.printed(), [""; 0]);
+
+    let (second, mut delivery) = arrive(&mut world, 2);
+    assert!(second != first);
+    let mut waits = Vec::new();
+    loop {
+        let before = world.now;
+        world.node.handle_delivery(second, DeliveryOutcome::Later(delivery), before);
+        if world.node.held().delivering == 0 {
+            break;
+        }
+        let again;
+        (again, delivery) = next_delivery(&mut world);
+        assert_eq!(again, second);
+        waits.push(world.now.since(before).as_secs());
+    }
+    assert_eq!(waits[..4], [60, 120, 240, 480]);
+    assert_eq!(*waits.last().unwrap(), 4000);
+    let count = |count| world.node.counts().get(count);
+    assert_eq!(count(Count::MessageDelivered), 1);
+    assert_eq!(count(Count::MessageDropped(NotDelivered::GaveUp)), 1);
+    assert_eq!(count(Count::DeliveryPostponed), waits.len() as u64 + 1);
+}
+
+/// Lets time pass until something is to be delivered.
+fn next_delivery(world: &mut World) -> (DeliveryId, mail::Delivery) {
+    loop {
+        world.now = world.node.poll_timeout().max(world.now);
+        world.time_out();
+        for command in world.commands() {
+            if let Command::Deliver(id, delivery) = command {
+                return (id, delivery);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_accepts_its_keys_at_once_and_gives_up_what_it_cannot_vouch_for() {
+    let first = Epoch::new(FIRST);
+    let keep = |ahead: u32| {
+        let seed = World::seed(1, first.plus(ahead));
+        (first.plus(ahead), Kept::Key { seed, seen: Default::default() })
+    };
+    let kept = [(first, Kept::Withdrawn), keep(1), keep(2)];
+    let mut world = World::new(&Admission::Open, |setup| Setup { epochs: kept.into(), ..setup });
+    assert_eq!(world.printed(), [""; 0], "the present one was given up");
+    let kept = [keep(0), keep(1)];
+    let mut world = World::new(&Admission::Open, |setup| Setup { epochs: kept.into(), ..setup });
+    assert_eq!(world.printed(), ["Accept[165000]"]);
+    // A record of its own that it does not remember states what it has, and a key that it has not.
+    let own = world.record(1, |draft| draft.sequence = 70);
+    assert_eq!(world.hear(&own), Judgement::Accept);
+    let printed = world.printed();
+    assert_eq!(printed[..3], ["Accept[]", "WithdrawSeed(165000)", "WithdrawSeed(165002)"]);
+    assert!(printed[3].starts_with("KeepStatement("), "{printed:?}");
+}
+
+#[test]
+fn a_client_sends_and_has_no_key_no_record_and_nothing_to_relay() {
+    let mut world = World::new(&Admission::Open, |setup| Setup { role: Role::Client, ..setup });
+    world.node.handle_reachable();
+    for number in 2..=6 {
+        let record = world.record(number, |_| {});
+        assert_eq!(world.hear(&record), Judgement::Accept);
+    }
+    world.commands();
+    assert!(world.node.view().is_some());
+    world.submit(1, "a@b.example");
+    let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
+    let sealed = sealing.run(&mut world.rng);
+    world.node.handle_sealed(id, sealed, &mut world.rng);
+    assert_eq!(world.printed(), ["Answer(1, taken)"]);
+    world.node.handle_peeled(Err(Refusal::Mac), world.now);
+    world.node.handle_tags_kept(1);
+    let done = world.pass(MINUTE * 60 * 7);
+    assert_eq!(sends(&done), 1);
+    let never = ["Accept", "KeepSeed", "KeepOwn", "Announce", "KeepTags"];
+    assert!(!done.iter().any(|command| never.iter().any(|kind| command.starts_with(kind))));
+    assert_eq!(world.node.counts().get(Count::PacketReceived), 0);
+}
+
+#[test]
+fn a_vouch_of_a_stranger_changes_nothing() {
+    let mut world = World::rooted();
+    let draft = VouchDraft {
+        word: Word::Vouch,
+        subject: id(5),
+        since: world.now,
+        issued_at: world.now,
+        expires_at: world.now.plus(MINUTE * 600),
+    };
+    let stranger = draft.sign(&identity(4), &world.descriptor.id()).unwrap();
+    assert_eq!(world.hear(&stranger), Judgement::Ignore);
+    assert_eq!(world.printed(), [""; 0]);
+    let roots = draft.sign(&identity(1), &world.descriptor.id()).unwrap();
+    assert_eq!(world.hear(&roots), Judgement::Accept);
+    assert_eq!(world.printed(), [format!("KeepStatement({} octets)", roots.len())]);
+}
