@@ -116,7 +116,7 @@ async fn start(
     let folder = DevnetFolder::open(&path)
         .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", path.display())))?;
     let descriptor = descriptor(&folder, &path, Some(arguments.speed), arguments.nodes)?;
-    if descriptor.parameters().first_view != arguments.nodes {
+    if descriptor.parameters().views.first_view != arguments.nodes {
         return Err(Failure::new(
             Kind::State,
             format!("{}: the devnet was made for another speed or number of nodes", path.display()),
@@ -291,7 +291,7 @@ pub(super) fn descriptor(
     };
     match folder.descriptor().map_err(|error| fail(&error))? {
         Some(known) => {
-            let first_view = known.parameters().first_view;
+            let first_view = known.parameters().views.first_view;
             let other = |speed| *known.parameters() != Parameters::scaled(speed, first_view);
             if speed.is_some_and(other) {
                 return Err(fail(&"the devnet was made for another speed or number of nodes")

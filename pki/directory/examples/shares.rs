@@ -12,7 +12,7 @@ use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Sc
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
-    Admission, Capabilities, Domains, Draft, ExitPolicy, Statement, StatementHash, VouchDraft, Word,
+    Admission, Capabilities, Domains, Draft, ExitPolicy, Statement, VouchDraft, Word, testing,
 };
 
 const HONEST: u32 = 100;
@@ -152,20 +152,13 @@ impl World {
     fn record(&self, number: u32, at: Time) -> record::Record {
         let first = self.schedule.epoch_at(at);
         let draft = Draft {
-            sequence: 1,
-            previous: StatementHash::NONE,
-            published_at: at,
             keys: (0..3).map(|ahead| (first.plus(ahead), self.key.clone())).collect(),
-            withdrawn: Vec::new(),
             exit: Some(ExitPolicy {
                 domains: Domains::Any,
                 max_message: 1 << 20,
                 offers: Capabilities::NONE,
             }),
-            contact: String::new(),
-            family: Vec::new(),
-            traffic: [0; 9],
-            digest: [0; 32],
+            ..testing::blank(at)
         };
         let octets = draft.sign(&identity(number), &NETWORK).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {

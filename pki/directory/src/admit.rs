@@ -7,7 +7,10 @@ use std::sync::{Arc, OnceLock};
 use keys::{Epoch, NodeId, Schedule, Time};
 use record::{Admission, Proof, Record, StatementHash, Vouch};
 
+use crate::entry::Entry;
+use crate::item::{Item, ItemId};
 use crate::trust::Words;
+use crate::verdict::{Admitted, Source, Unwanted};
 
 /// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
 /// new one. 10,000 identities with 2 records of 10 KB (octets, and keys taken apart), as honest nodes have,
@@ -18,12 +21,6 @@ const MAX_STRANGERS: usize = 2_000;
 /// Identities never heard of that are taken in within one network hour: 10 MB. A joiner takes all that its
 /// peers have in its first hour. What is turned away comes with a later record.
 const MAX_NEWCOMERS_AN_HOUR: usize = 1_000;
-/// Records held for one identity: the one that the present hour's view needs, the newest, and between
-/// them what may become the next hour's: dated within `settle` and the early tolerance, a twelfth of an hour
-/// apart, which is (10 + 10) / 5 + 2.
-const MAX_RECORDS: usize = 6;
-/// Records of one identity that a catch-up brings closer to each other than that, in one hour.
-const MAX_FILLED: u8 = 8;
 
 /// How far apart the records of one identity must be dated, and the words of one identity about another: a
 /// twelfth of an hour. Closer ones are not taken in, so that nobody makes others verify, keep and pass on
@@ -31,41 +28,6 @@ const MAX_FILLED: u8 = 8;
 #[must_use]
 pub fn spacing(schedule: &Schedule) -> Duration {
     schedule.hour() / 12
-}
-
-/// Names a statement among those held: the first 16 octets of its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ItemId([u8; Self::LEN]);
-
-impl ItemId {
-    /// Octets.
-    pub const LEN: usize = 16;
-
-    /// Takes 16 octets.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 16 octets.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-
-    /// The name of a statement's octets.
-    #[must_use]
-    pub fn of(octets: &[u8]) -> Self {
-        Self::cut(blake3::hash(octets).as_bytes())
-    }
-
-    fn named(hash: StatementHash) -> Self {
-        Self::cut(hash.as_bytes())
-    }
-
-    fn cut(hash: &[u8; 32]) -> Self {
-        hash.first_chunk().map_or(Self([0; Self::LEN]), |first| Self(*first))
-    }
 }
 
 /// Every verified statement that still matters.
@@ -85,79 +47,6 @@ pub struct Directory {
     has_caught_up: bool,
     /// Of all buckets, until something changes.
     pub(crate) digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
-}
-
-pub(crate) struct Item {
-    pub(crate) octets: Arc<[u8]>,
-    /// Gossip has passed it on, or need not any more.
-    is_passed_on: bool,
-}
-
-/// Where a statement came from. What gossip brings has to be news; a catch-up also fills gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Gossip.
-    Gossip,
-    /// Reconciliation, or the disk.
-    CatchUp,
-    /// This node itself, for which there is always room.
-    Own,
-}
-
-/// A record that was taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admitted {
-    /// The first of its identity.
-    Newcomer,
-    /// It follows one that was known.
-    Renewal,
-}
-
-/// Why a verified statement is not taken in, and not passed on.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Unwanted {
-    /// It is known already.
-    #[error("known")]
-    Known,
-    /// A later one is known.
-    #[error("older")]
-    Older,
-    /// Dated before the newest one known, or too soon after it.
-    #[error("too soon")]
-    TooSoon,
-    /// It cannot stand beside one that is known.
-    #[error("its author broke its word")]
-    Broken(Arc<Proof>),
-    /// The directory is full of others.
-    #[error("full")]
-    Full,
-    /// Too many new identities in this hour.
-    #[error("too many newcomers")]
-    Crowded,
-    /// Gossip takes seconds; this is dated so long ago that some would have it before the hour and some
-    /// after it. Reconciliation brings it.
-    #[error("late")]
-    Late,
-    /// No chain of vouches reaches its author, or nobody knows the node that it concerns. That may
-    /// change: it is asked for again.
-    #[error("of no consequence")]
-    Unreached,
-    /// Vouches decide nothing in this network.
-    #[error("vouches decide nothing here")]
-    Pointless,
-}
-
-#[derive(Default)]
-pub(crate) struct Entry {
-    /// Ascending by sequence number.
-    pub(crate) records: Vec<Arc<Record>>,
-    /// The newest record that holds the key of each epoch that may still matter.
-    keys: BTreeMap<Epoch, Arc<Record>>,
-    pub(crate) proof: Option<Arc<Proof>>,
-    /// Whether it took the place of another in this hour.
-    is_proof_replaced: bool,
-    /// Records that catch-ups brought in this hour.
-    filled: u8,
 }
 
 impl Directory {
@@ -442,75 +331,4 @@ impl Directory {
 
 fn weight(proof: &Proof) -> (Epoch, Time, StatementHash) {
     (proof.last_epoch(), proof.dated(), proof.hash())
-}
-
-impl Entry {
-    fn check(
-        &self,
-        record: &Record,
-        source: Source,
-        settled: Time,
-        spacing: Duration,
-    ) -> Result<(), Unwanted> {
-        if self.records.iter().any(|known| known.hash() == record.hash()) {
-            return Err(Unwanted::Known);
-        }
-        // Before the order: two keys for one epoch are two whatever their records' numbers.
-        let known = self.records.iter().chain(self.keys.values());
-        if let Some(proof) = known.into_iter().find_map(|known| Proof::of(known, record)) {
-            return Err(Unwanted::Broken(Arc::new(proof)));
-        }
-        let is_later = |known: &&Arc<Record>| known.sequence() > record.sequence();
-        let is_settled = record.published_at() <= settled;
-        // What a catch-up may bring late: what this hour's view or the next needs.
-        let fills_a_gap = !is_settled
-            || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
-        if self.records.iter().any(|known| is_later(&known))
-            && (source != Source::CatchUp || !fills_a_gap)
-        {
-            return Err(Unwanted::Older);
-        }
-        let is_apart = |known: &Arc<Record>| {
-            let (first, second) = if known.sequence() < record.sequence() {
-                (known.published_at(), record.published_at())
-            } else {
-                (record.published_at(), known.published_at())
-            };
-            second >= first.plus(spacing)
-        };
-        // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
-        let may = match source {
-            Source::CatchUp => self.filled < MAX_FILLED,
-            Source::Gossip | Source::Own => self.records.iter().all(is_apart),
-        };
-        if may { Ok(()) } else { Err(Unwanted::TooSoon) }
-    }
-
-    /// In its place by number. What is too much goes, oldest first, but never the newest settled one.
-    fn insert(&mut self, record: &Arc<Record>, settled: Time) -> Vec<Arc<Record>> {
-        for epoch in record.epochs() {
-            let holder = self.keys.entry(epoch).or_insert_with(|| Arc::clone(record));
-            if holder.sequence() < record.sequence() {
-                *holder = Arc::clone(record);
-            }
-        }
-        let at = self.records.partition_point(|known| known.sequence() < record.sequence());
-        self.records.insert(at, Arc::clone(record));
-        let mut gone = Vec::new();
-        if self.records.len() > MAX_RECORDS {
-            let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
-            gone.push(self.records.remove(usize::from(needed == Some(0))));
-        }
-        gone
-    }
-
-    /// What came before the newest settled record.
-    fn prune(&mut self, settled: Time) -> Vec<Arc<Record>> {
-        let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
-        self.records.drain(..needed.unwrap_or(0)).collect()
-    }
-
-    pub(crate) fn settled(&self, deadline: Time) -> Option<&Arc<Record>> {
-        self.records.iter().rev().find(|record| record.published_at() <= deadline)
-    }
 }

@@ -14,14 +14,19 @@
 
 mod admit;
 mod clocks;
+mod entry;
+mod item;
 mod sync;
 mod trust;
+mod verdict;
 mod view;
 
-pub use admit::{Admitted, Directory, ItemId, Source, Unwanted, spacing};
+pub use admit::{Directory, spacing};
 pub use clocks::{Clocks, MAX_APART};
+pub use item::ItemId;
 pub use sync::{
     Answer, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Rest, Step, Summary, Told,
 };
 pub use trust::{EXIT_PROBATION, RELAY_PROBATION};
+pub use verdict::{Admitted, Source, Unwanted};
 pub use view::{PartialView, Route, RouteError, Standing, View};

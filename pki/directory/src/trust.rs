@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keys::{NodeId, Schedule, Time};
 use record::{Admission, StatementHash, Vouch, Word};
 
-use crate::admit::{Source, Unwanted};
+use crate::verdict::{Source, Unwanted};
 
 /// Epochs for which a node is vouched for before it relays: a quarter of a day.
 pub const RELAY_PROBATION: u32 = 2;

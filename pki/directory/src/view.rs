@@ -11,6 +11,7 @@ use rand::{CryptoRng, RngExt as _};
 use record::{Breach, Record};
 
 use crate::admit::Directory;
+use crate::entry::Entry;
 use crate::trust::{EXIT_PROBATION, RELAY_PROBATION};
 
 /// The usable nodes of one hour, however few.
@@ -141,7 +142,7 @@ impl Directory {
         let taken = self.schedule.hour_start(hour);
         let deadline = taken.minus(settle);
         let standings = self.words.standings(deadline, taken, |node| self.broke(node));
-        let stands = |(node, entry): (&NodeId, &crate::admit::Entry)| {
+        let stands = |(node, entry): (&NodeId, &Entry)| {
             let settled = entry.settled(deadline);
             let unsettled = || match self.conviction(node, taken) {
                 Some(proof) => Standing::Convicted(proof.breach()),

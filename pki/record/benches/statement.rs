@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signer as _, SigningKey};
-use fog_record::{Draft, Statement, StatementHash, VouchDraft, Word};
-use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule};
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng as _;
+use fog_record::{Draft, Statement, VouchDraft, Word, testing};
+use keys::{Epoch, Identity, NetworkId, Schedule};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
 
@@ -18,23 +16,11 @@ fn statements(criterion: &mut Criterion) {
     let schedule = Schedule::new(minute * 180, minute * 30, minute * 10);
     let now = schedule.start(Epoch::new(165_000));
     let identity = Identity::from_seed(&[1; 32]);
-    let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let mut key = |ahead: u32| {
-        let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
-        (Epoch::new(165_000 + ahead), secret.public().clone())
+    let key = |ahead| {
+        let epoch = Epoch::new(165_000).plus(ahead);
+        (epoch, testing::key(1, epoch))
     };
-    let draft = Draft {
-        sequence: 1,
-        previous: StatementHash::NONE,
-        published_at: now,
-        keys: (0..4).map(&mut key).collect(),
-        withdrawn: Vec::new(),
-        exit: None,
-        contact: String::new(),
-        family: Vec::new(),
-        traffic: [0; 9],
-        digest: [0; 32],
-    };
+    let draft = Draft { keys: (0..4).map(key).collect(), ..testing::blank(now) };
     let record = draft.sign(&identity, &NETWORK);
     let vouch = VouchDraft {
         word: Word::Vouch,

@@ -1,20 +1,12 @@
 //! The fields of a record, as they are encoded and signed.
 
 use bincode::{Decode, Encode};
-use keys::{
-    Epoch, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, NodeId, Purpose, Signature, Time,
-};
+use keys::{Epoch, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, NodeId, Purpose, Time};
 
 use crate::canonical::{self, CodecError};
+use crate::hash::StatementHash;
+use crate::layout::{MAX_KEYS, MAX_RECORD_BODY, RECORD_TAG, TRAFFIC_CLASSES};
 use crate::policy::ExitPolicy;
-use crate::record::{RECORD_TAG, StatementHash};
-
-/// Octets of a record with its signature, at most.
-pub const MAX_RECORD: usize = 8192;
-/// Mix keys in one record: epochs e, e+1, e+2, and e+3 before the last hour of e.
-pub const MAX_KEYS: usize = 4;
-/// Packet size classes that traffic is reported for.
-pub const TRAFFIC_CLASSES: usize = 9;
 
 const VERSION: u16 = 1;
 /// The same layout without a key: all that its author had are withdrawn. Who knows version 1 only ignores it.
@@ -54,7 +46,7 @@ impl Draft {
     /// Encodes and signs: the statement's octets, ready to be published.
     ///
     /// # Errors
-    /// [`CodecError::TooLong`] above [`MAX_RECORD`] octets, [`CodecError::Malformed`] if a field
+    /// [`CodecError::TooLong`] above [`crate::MAX_RECORD`] octets, [`CodecError::Malformed`] if a field
     /// breaks its bound.
     pub fn sign(self, identity: &Identity, network: &NetworkId) -> Result<Vec<u8>, CodecError> {
         let mut family: Vec<_> = self.family.iter().map(|node| *node.as_bytes()).collect();
@@ -83,7 +75,7 @@ impl Draft {
         if !body.well_formed() {
             return Err(CodecError::Malformed);
         }
-        let octets = canonical::encode::<MAX_BODY>(&body)?;
+        let octets = canonical::encode::<MAX_RECORD_BODY>(&body)?;
         let signature = identity.sign(Purpose::Record, network, &octets);
         let mut statement = vec![RECORD_TAG];
         statement.extend_from_slice(&octets);
@@ -103,8 +95,6 @@ pub struct Extension {
     /// Its octets.
     pub value: Vec<u8>,
 }
-
-pub(crate) const MAX_BODY: usize = MAX_RECORD - Signature::LEN - 1;
 
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) struct Body {

@@ -4,10 +4,11 @@
 use core::time::Duration;
 
 use bincode::{Decode, Encode};
-use keys::{Identity, NetworkId, NodeId, Purpose, Schedule, Signature, Time};
+use keys::{Identity, NetworkId, NodeId, Purpose, Signature, Time};
 
 use crate::canonical;
-use crate::record::StatementError;
+use crate::error::StatementError;
+use crate::parameters::{Mixing, Parameters, Sending, Timing, Views, whole_millis};
 
 /// Octets of a descriptor with its signature, at most.
 pub const MAX_DESCRIPTOR: usize = 4096;
@@ -16,105 +17,6 @@ const VERSION: u16 = 1;
 const MAX_NAME: usize = 64;
 const MAX_ROOTS: usize = 32;
 const MAX_BODY: usize = MAX_DESCRIPTOR - Signature::LEN;
-
-/// Times and counts of the protocols. They are the network's: no node has its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// Length of an epoch.
-    pub epoch: Duration,
-    /// How long after its epoch a mix key is still accepted.
-    pub grace: Duration,
-    /// How long before its epoch a mix key is already accepted.
-    pub early: Duration,
-    /// How old a record must be on the hour to be in that hour's view.
-    pub settle: Duration,
-    /// Mean of the exponential delay that a sender draws for each hop.
-    pub mean_delay: Duration,
-    /// Longest delay drawn.
-    pub max_delay: Duration,
-    /// Length of the window in which a node collects packets before it shuffles them.
-    pub window: Duration,
-    /// What a sender allows for each hop beside the drawn delay when it plans an arrival.
-    pub transit: Duration,
-    /// Mean of the exponential time for which an ingress holds a mail first.
-    pub mean_hold: Duration,
-    /// Mean gap of the Poisson clock on which a node's own packets leave.
-    pub mean_send: Duration,
-    /// In a network just started, the first view is taken as soon as this many nodes are known;
-    /// 0: on the hour.
-    pub first_view: u16,
-}
-
-impl Parameters {
-    /// The main network's.
-    #[must_use]
-    pub const fn main() -> Self {
-        const MINUTE: u64 = 60;
-        Self {
-            epoch: Duration::from_secs(180 * MINUTE),
-            grace: Duration::from_secs(30 * MINUTE),
-            early: Duration::from_secs(10 * MINUTE),
-            settle: Duration::from_secs(10 * MINUTE),
-            mean_delay: Duration::from_secs(20),
-            max_delay: Duration::from_secs(10 * MINUTE),
-            window: Duration::from_secs(30),
-            transit: Duration::from_secs(30),
-            mean_hold: Duration::from_secs(5 * MINUTE),
-            mean_send: Duration::from_secs(10),
-            first_view: 0,
-        }
-    }
-
-    /// Those of a test network: every time divided by `speed`, but an epoch is never under 20 s, the
-    /// grace never under 5 s, and the early acceptance never under 2 s.
-    #[must_use]
-    pub fn scaled(speed: u32, first_view: u16) -> Self {
-        let speed = speed.max(1);
-        let scale = |span: Duration| Duration::from_millis(whole_millis(span) / u64::from(speed));
-        let main = Self::main();
-        Self {
-            epoch: scale(main.epoch).max(MIN_EPOCH),
-            grace: scale(main.grace).max(MIN_GRACE),
-            early: scale(main.early).max(MIN_EARLY),
-            settle: scale(main.settle),
-            mean_delay: scale(main.mean_delay),
-            max_delay: scale(main.max_delay),
-            window: scale(main.window),
-            transit: scale(main.transit),
-            mean_hold: scale(main.mean_hold),
-            mean_send: scale(main.mean_send),
-            first_view,
-        }
-    }
-
-    /// When epochs and hours begin.
-    #[must_use]
-    pub fn schedule(&self) -> Schedule {
-        Schedule::new(self.epoch, self.grace, self.early)
-    }
-
-    /// Bounds that keep every sum of these times representable and every timer above a millisecond.
-    fn well_formed(&self) -> bool {
-        let day = Duration::from_secs(24 * 3600);
-        let within = |span: Duration, low: Duration| low <= span && span <= day;
-        let tick = Duration::from_millis(1);
-        within(self.epoch, MIN_EPOCH)
-            && within(self.grace, MIN_GRACE)
-            && within(self.early, MIN_EARLY)
-            && self.grace + self.early < self.epoch
-            && self.settle * 4 <= self.epoch
-            && within(self.mean_delay, tick)
-            && within(self.max_delay, self.mean_delay)
-            && within(self.window, tick)
-            && within(self.transit, tick)
-            && within(self.mean_hold, tick)
-            && within(self.mean_send, tick)
-    }
-}
-
-const MIN_EPOCH: Duration = Duration::from_secs(20);
-const MIN_GRACE: Duration = Duration::from_secs(5);
-const MIN_EARLY: Duration = Duration::from_secs(2);
 
 /// Who may be routed through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +62,7 @@ impl Descriptor {
             name: name.to_owned(),
             created_at: created_at.as_millis(),
             times: Times::of(parameters),
-            first_view: parameters.first_view,
+            first_view: parameters.views.first_view,
             admission: match admission {
                 Admission::Open => AdmissionBody::Open,
                 Admission::Vouched { roots, depth, fan_out } => AdmissionBody::Vouched {
@@ -267,17 +169,18 @@ struct Times {
 
 impl Times {
     fn of(parameters: &Parameters) -> Self {
+        let Parameters { timing, views, mixing, sending } = parameters;
         Self {
-            epoch: whole_millis(parameters.epoch),
-            grace: whole_millis(parameters.grace),
-            early: whole_millis(parameters.early),
-            settle: whole_millis(parameters.settle),
-            mean_delay: whole_millis(parameters.mean_delay),
-            max_delay: whole_millis(parameters.max_delay),
-            window: whole_millis(parameters.window),
-            transit: whole_millis(parameters.transit),
-            mean_hold: whole_millis(parameters.mean_hold),
-            mean_send: whole_millis(parameters.mean_send),
+            epoch: whole_millis(timing.epoch),
+            grace: whole_millis(timing.grace),
+            early: whole_millis(timing.early),
+            settle: whole_millis(views.settle),
+            mean_delay: whole_millis(mixing.mean_delay),
+            max_delay: whole_millis(mixing.max_delay),
+            window: whole_millis(mixing.window),
+            transit: whole_millis(mixing.transit),
+            mean_hold: whole_millis(sending.mean_hold),
+            mean_send: whole_millis(sending.mean_send),
         }
     }
 
@@ -285,17 +188,19 @@ impl Times {
         // A year is above every bound and leaves room to add and multiply.
         let span = |millis: u64| Duration::from_millis(millis.min(366 * 24 * 3_600_000));
         Parameters {
-            epoch: span(self.epoch),
-            grace: span(self.grace),
-            early: span(self.early),
-            settle: span(self.settle),
-            mean_delay: span(self.mean_delay),
-            max_delay: span(self.max_delay),
-            window: span(self.window),
-            transit: span(self.transit),
-            mean_hold: span(self.mean_hold),
-            mean_send: span(self.mean_send),
-            first_view,
+            timing: Timing {
+                epoch: span(self.epoch),
+                grace: span(self.grace),
+                early: span(self.early),
+            },
+            views: Views { settle: span(self.settle), first_view },
+            mixing: Mixing {
+                mean_delay: span(self.mean_delay),
+                max_delay: span(self.max_delay),
+                window: span(self.window),
+                transit: span(self.transit),
+            },
+            sending: Sending { mean_hold: span(self.mean_hold), mean_send: span(self.mean_send) },
         }
     }
 }
@@ -325,10 +230,6 @@ impl AdmissionBody {
     }
 }
 
-fn whole_millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,7 +253,7 @@ mod tests {
     #[test]
     fn every_speed_makes_a_valid_network() {
         for speed in [1, 2, 5, 60, 100, 540, 1000, 10_000] {
-            assert_eq!(devnet(speed).parameters().first_view, 7, "{speed}");
+            assert_eq!(devnet(speed).parameters().views.first_view, 7, "{speed}");
         }
     }
 

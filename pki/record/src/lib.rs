@@ -17,16 +17,26 @@
 mod body;
 pub mod canonical;
 mod descriptor;
+mod error;
+mod hash;
+mod layout;
+mod parameters;
 mod policy;
 mod proof;
 mod record;
 mod statement;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vouch;
 
-pub use body::{Draft, Extension, MAX_KEYS, MAX_RECORD, TRAFFIC_CLASSES};
-pub use descriptor::{Admission, Descriptor, MAX_DESCRIPTOR, Parameters};
+pub use body::{Draft, Extension};
+pub use descriptor::{Admission, Descriptor, MAX_DESCRIPTOR};
+pub use error::StatementError;
+pub use hash::StatementHash;
+pub use layout::{MAX_KEYS, MAX_RECORD, MAX_STATEMENT, TRAFFIC_CLASSES};
+pub use parameters::{Mixing, Parameters, Sending, Timing, Views};
 pub use policy::{Ask, Capabilities, Domains, ExitPolicy};
 pub use proof::{Breach, Proof};
-pub use record::{Record, Signed, StatementError, StatementHash, Unverified};
-pub use statement::{MAX_STATEMENT, Statement};
+pub use record::{Record, Signed, Unverified};
+pub use statement::Statement;
 pub use vouch::{SignedVouch, VOUCH_EPOCHS, Vouch, VouchDraft, Word};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 use keys::{Epoch, NetworkId, NodeId, Schedule, Time};
 
-use crate::body::MAX_RECORD;
 use crate::canonical;
-use crate::record::{Record, StatementError, StatementHash, Unverified};
-use crate::statement::MAX_STATEMENT;
+use crate::error::StatementError;
+use crate::hash::StatementHash;
+use crate::layout::{MAX_RECORD, MAX_STATEMENT, PROOF_TAG};
+use crate::record::{Record, Unverified};
 
-pub(crate) const PROOF_TAG: u8 = 4;
 const VERSION: u16 = 1;
 const MAX_BODY: usize = MAX_STATEMENT - 1;
 

@@ -8,84 +8,16 @@
 //! Record       its epochs lie where they may at this time
 //! ```
 
-use core::fmt;
 use std::sync::Arc;
 
 use keys::{Epoch, MixPublic, NetworkId, NodeId, OnionAddress, Purpose, Schedule, Signature, Time};
 
-use crate::body::{Body, MAX_BODY, MAX_KEYS, MAX_RECORD};
-use crate::canonical::{self, CodecError};
+use crate::body::Body;
+use crate::canonical;
+use crate::error::StatementError;
+use crate::hash::StatementHash;
+use crate::layout::{MAX_KEYS, MAX_RECORD, MAX_RECORD_BODY, RECORD_TAG};
 use crate::policy::ExitPolicy;
-
-/// First octet of a statement that is a record.
-pub(crate) const RECORD_TAG: u8 = 1;
-
-/// BLAKE3 of a statement's octets, 32 octets: what a record's successor names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StatementHash([u8; 32]);
-
-impl StatementHash {
-    /// Stands before the first record of an identity.
-    pub const NONE: Self = Self([0; 32]);
-
-    /// The 32 octets.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// Takes 32 octets.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) fn of(octets: &[u8]) -> Self {
-        Self(*blake3::hash(octets).as_bytes())
-    }
-}
-
-/// Why octets are not a record that may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum StatementError {
-    /// More than [`MAX_RECORD`] octets.
-    #[error("record over its size limit")]
-    TooLong,
-    /// Not a statement, or fields outside their bounds.
-    #[error("malformed record")]
-    Malformed,
-    /// Another encoding than the one.
-    #[error("record not in its canonical encoding")]
-    NotCanonical,
-    /// A statement or record version that this node does not know.
-    #[error("record of an unknown version or kind")]
-    Unknown,
-    /// Signed for another network.
-    #[error("record of another network")]
-    OtherNetwork,
-    /// Unsigned, altered, or signed by another key.
-    #[error("record not signed by its identity")]
-    BadSignature,
-    /// A mix key that cannot be used.
-    #[error("record with an unusable mix key")]
-    BadKey,
-    /// Published in the future, or with keys of epochs it may not speak of yet.
-    #[error("record from the future")]
-    Future,
-    /// All its epochs are past.
-    #[error("record whose epochs are past")]
-    Stale,
-}
-
-impl From<CodecError> for StatementError {
-    fn from(error: CodecError) -> Self {
-        match error {
-            CodecError::TooLong => Self::TooLong,
-            CodecError::Malformed => Self::Malformed,
-            CodecError::NotCanonical => Self::NotCanonical,
-        }
-    }
-}
 
 /// A record as somebody sent it: parsed, believed in nothing.
 #[derive(Debug)]
@@ -105,7 +37,7 @@ impl Unverified {
             return Err(StatementError::TooLong);
         }
         let (body, signature) = split(octets)?;
-        let body: Body = canonical::decode::<_, MAX_BODY>(body)?;
+        let body: Body = canonical::decode::<_, MAX_RECORD_BODY>(body)?;
         if !body.is_known_version() || body.has_unknown_critical() {
             return Err(StatementError::Unknown);
         }
@@ -256,7 +188,7 @@ impl Record {
     /// Hash of the record it follows.
     #[must_use]
     pub fn previous(&self) -> StatementHash {
-        StatementHash(self.body.previous)
+        StatementHash::from_bytes(self.body.previous)
     }
 
     /// When the author says it was published.
@@ -330,12 +262,6 @@ impl Record {
     #[must_use]
     pub fn software(&self) -> &str {
         &self.body.software
-    }
-}
-
-impl fmt::Display for StatementHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 

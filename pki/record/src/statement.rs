@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use keys::NetworkId;
 
-use crate::proof::{PROOF_TAG, Proof};
-use crate::record::{RECORD_TAG, Signed, StatementError, Unverified};
-use crate::vouch::{REVOCATION_TAG, SignedVouch, VOUCH_TAG};
-
-/// Octets of any statement on the topic, at most: a proof is two records.
-pub const MAX_STATEMENT: usize = 20 * 1024;
+use crate::error::StatementError;
+use crate::layout::{MAX_STATEMENT, PROOF_TAG, RECORD_TAG, REVOCATION_TAG, VOUCH_TAG};
+use crate::proof::Proof;
+use crate::record::{Signed, Unverified};
+use crate::vouch::SignedVouch;
 
 /// A statement whose signatures hold, of whatever time.
 #[derive(Debug)]

@@ -10,10 +10,9 @@ use bincode::{Decode, Encode};
 use keys::{Identity, NetworkId, NodeId, Purpose, Schedule, Signature, Time};
 
 use crate::canonical::{self, CodecError};
-use crate::record::{StatementError, StatementHash};
-
-pub(crate) const VOUCH_TAG: u8 = 2;
-pub(crate) const REVOCATION_TAG: u8 = 3;
+use crate::error::StatementError;
+use crate::hash::StatementHash;
+use crate::layout::{REVOCATION_TAG, VOUCH_TAG};
 
 /// For how many epochs a word holds, at most: 90 days of epochs of 3 hours.
 pub const VOUCH_EPOCHS: u32 = 720;

@@ -61,7 +61,8 @@ impl Remailer {
         let Setup { identity, descriptor, role, exit, contact, family, .. } = setup;
         let parameters = descriptor.parameters();
         let schedule = parameters.schedule();
-        let times = Times { window: parameters.window, max_delay: parameters.max_delay };
+        let times =
+            Times { window: parameters.mixing.window, max_delay: parameters.mixing.max_delay };
         let (node, network) = (identity.node(), descriptor.id());
         let own = [node].into_iter().chain(family.iter().copied()).collect();
         let first_record_at = now.plus(setup.first_record_after);

@@ -152,7 +152,7 @@ impl Outlook {
 
     /// The first view of a network that has just been started, as soon as enough nodes are known.
     pub(crate) fn take_first_view(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        let enough = usize::from(self.parameters().first_view);
+        let enough = usize::from(self.parameters().views.first_view);
         if self.view.is_none()
             && enough > 0
             && self.directory.len() >= enough
@@ -178,7 +178,7 @@ impl Outlook {
 
     pub(crate) fn take_view(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
         let hour = self.schedule.hour_at(now);
-        let settle = self.parameters().settle;
+        let settle = self.parameters().views.settle;
         // Said once and for all: what comes late must not make this node differ from itself.
         self.comparison.remember(hour, self.directory.set_hash(hour, settle));
         match self.directory.partial_view(hour, settle).if_sufficient() {
@@ -193,7 +193,7 @@ impl Outlook {
 
     pub(crate) fn turn_hour(&mut self, now: Time, out: &mut Out) {
         let start = self.schedule.hour_start(self.schedule.hour_at(now));
-        self.directory.turn_hour(start.minus(self.parameters().settle));
+        self.directory.turn_hour(start.minus(self.parameters().views.settle));
         self.forget(out);
     }
 
@@ -258,7 +258,7 @@ impl Outlook {
     }
 
     pub(crate) fn standings(&self, now: Time) -> BTreeMap<NodeId, Standing> {
-        self.directory.standings(self.schedule.hour_at(now), self.parameters().settle)
+        self.directory.standings(self.schedule.hour_at(now), self.parameters().views.settle)
     }
 
     // What is kept of the directory.
@@ -332,12 +332,12 @@ impl Outlook {
     pub(crate) fn set_hash(&self, now: Time) -> [u8; 32] {
         let hour = self.schedule.hour_at(now);
         let taken = self.comparison.hash(hour);
-        taken.unwrap_or_else(|| self.directory.set_hash(hour, self.parameters().settle))
+        taken.unwrap_or_else(|| self.directory.set_hash(hour, self.parameters().views.settle))
     }
 
     /// The hash of the present hour's set with what has come since.
     pub(crate) fn present_set_hash(&self, now: Time) -> [u8; 32] {
-        self.directory.set_hash(self.schedule.hour_at(now), self.parameters().settle)
+        self.directory.set_hash(self.schedule.hour_at(now), self.parameters().views.settle)
     }
 
     /// Whether a node had the same directory as this one, in the hour of its newest record.
@@ -389,7 +389,7 @@ impl Outlook {
         };
         // Statements that arrived during the hour do not count as disagreement: both the set before
         // and the set after them match.
-        let live = self.directory.set_hash(hour, self.parameters().settle);
+        let live = self.directory.set_hash(hour, self.parameters().views.settle);
         let others = view.iter().map(|record| record.node());
         let (mut same, mut other) = (0_usize, 0_usize);
         for node in others.filter(|node| *node != self.node) {

@@ -7,7 +7,7 @@ use directory::Route;
 use keys::{Epoch, NodeId, Schedule, Time};
 use rand::CryptoRng;
 use rand_distr::{Distribution as _, Exp1};
-use record::Parameters;
+use record::Mixing;
 use sphinx::{Body, Hop, Kind, Packet, WrapError};
 
 use crate::content::{Fitted, TooBig};
@@ -69,15 +69,10 @@ impl From<TooBig> for SealError {
 
 impl Plan {
     /// Draws a delay for every hop that a route can have: exponential, in whole milliseconds, capped.
-    pub(crate) fn draw(
-        send: Time,
-        parameters: &Parameters,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Self {
-        let delays = core::array::from_fn(|_| {
-            exponential(parameters.mean_delay, rng).min(parameters.max_delay)
-        });
-        Self { send, delays, transit: parameters.transit }
+    pub(crate) fn draw(send: Time, mixing: &Mixing, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let delays =
+            core::array::from_fn(|_| exponential(mixing.mean_delay, rng).min(mixing.max_delay));
+        Self { send, delays, transit: mixing.transit }
     }
 
     /// The epochs from leaving to arriving at the last of the most hops.

@@ -43,7 +43,7 @@ pub(crate) enum NotSent {
 impl Sender {
     pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
         let schedule = descriptor.parameters().schedule();
-        let outbox = Outbox::new(descriptor.parameters().mean_send, now);
+        let outbox = Outbox::new(descriptor.parameters().sending.mean_send, now);
         Self { descriptor, schedule, own, outbox }
     }
 
@@ -71,7 +71,7 @@ impl Sender {
         let fitted = Fitted::new(content, rng).map_err(|why| NotSent::Seal(why.into()))?;
         let earliest = now.plus(self.hold(rng));
         let tick = self.outbox.reserve(earliest, fitted.packet_len(), rng).ok_or(NotSent::Full)?;
-        let plan = Plan::draw(tick.at, self.parameters(), rng);
+        let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
         match view.route(&self.own, &epochs, rng, allows) {
             Ok(route) => Ok(Unsealed { tick, route, plan, fitted }),
@@ -83,7 +83,7 @@ impl Sender {
     }
 
     fn hold(&self, rng: &mut impl CryptoRng) -> Duration {
-        let mean = self.parameters().mean_hold;
+        let mean = self.parameters().sending.mean_hold;
         exponential(mean, rng).min(mean * LONGEST_HOLD)
     }
 

@@ -197,7 +197,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
     fn check_late(&self, dated: Time, source: Source) -> Result<(), Unwanted> {
         let parameters = self.outlook.parameters();
         // Clocks differ by no more than statements may be ahead.
-        let is_late = self.now.since(dated) > parameters.settle / 2 + parameters.early;
+        let is_late = self.now.since(dated) > parameters.views.settle / 2 + parameters.timing.early;
         if is_late && source == Source::Gossip { Err(Unwanted::Late) } else { Ok(()) }
     }
 

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
     Admission, Capabilities, Descriptor, Domains, Draft, ExitPolicy, Parameters, Statement,
-    StatementHash, VouchDraft, Word,
+    VouchDraft, Word, testing,
 };
 use sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Layer, Peeled, Refusal, SizeClass};
 
@@ -51,7 +51,7 @@ fn id(number: u8) -> NodeId {
 }
 
 fn descriptor(admission: &Admission) -> Arc<Descriptor> {
-    let parameters = Parameters { first_view: 5, ..Parameters::main() };
+    let parameters = Parameters::main().with_first_view(5);
     let start = parameters.schedule().start(Epoch::new(FIRST));
     let maker = identity(77);
     Arc::new(Descriptor::create(&maker, "n", start, &parameters, admission).unwrap())
@@ -111,29 +111,9 @@ impl World {
         self.node.handle_timeout(self.now, &mut self.rng);
     }
 
-    fn seed(number: u8, epoch: Epoch) -> MixSeed {
-        let seed = u64::from(number) << 32 | u64::from(epoch.number());
-        MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(seed))
-    }
-
     fn record(&self, number: u8, change: impl Fn(&mut Draft)) -> Vec<u8> {
-        let epoch = self.descriptor.parameters().schedule().epoch_at(self.now);
-        let key = |ahead| {
-            let epoch = epoch.plus(ahead);
-            (epoch, MixSecret::from_seed(&Self::seed(number, epoch)).public().clone())
-        };
-        let mut draft = Draft {
-            sequence: 1,
-            previous: StatementHash::NONE,
-            published_at: self.now,
-            keys: (0..3).map(key).collect(),
-            withdrawn: Vec::new(),
-            exit: number.is_multiple_of(2).then(policy),
-            contact: String::new(),
-            family: Vec::new(),
-            traffic: [0; 9],
-            digest: [0; 32],
-        };
+        let draft = testing::draft(number.into(), self.now, self.node.schedule());
+        let mut draft = Draft { exit: number.is_multiple_of(2).then(policy), ..draft };
         change(&mut draft);
         draft.sign(&identity(number), &self.descriptor.id()).unwrap()
     }
@@ -165,7 +145,7 @@ impl World {
     /// and 3 to it.
     fn peel(&mut self, kind: Kind, delay: Duration, number: u64) -> Result<Peeled, Refusal> {
         let epoch = Epoch::new(FIRST);
-        let secrets = [2, 3, 4].map(|n| MixSecret::from_seed(&Self::seed(n, epoch)));
+        let secrets = [2_u64, 3, 4].map(|n| MixSecret::from_seed(&testing::seed(n, epoch)));
         let own = Arc::clone(self.node.directory().newest(&id(1)).unwrap());
         let own = Hop { node: id(1), epoch, key: own.key(epoch).unwrap(), delay };
         let other = |n: u8| {
@@ -182,7 +162,7 @@ impl World {
         let body = Body { kind, class, content: &self.content };
         let mut packet = sphinx::wrap(&[other(2), other(3), own], &body, &mut rng).unwrap();
         for n in [2, 3] {
-            let secret = MixSecret::from_seed(&Self::seed(n, epoch));
+            let secret = MixSecret::from_seed(&testing::seed(n.into(), epoch));
             let key = Arc::new(EpochKey::new(id(n), epoch, secret));
             let peeled = sphinx::peel(packet, &EpochKeys::new(vec![key])).unwrap();
             let Layer::Forward { packet: next, .. } = peeled.outcome.unwrap() else { panic!() };
@@ -622,7 +602,7 @@ fn next_delivery(world: &mut World) -> (DeliveryId, mail::Delivery) {
 fn a_node_that_comes_back_accepts_its_keys_at_once_and_gives_up_what_it_cannot_vouch_for() {
     let first = Epoch::new(FIRST);
     let keep = |ahead: u32| {
-        let seed = World::seed(1, first.plus(ahead));
+        let seed = testing::seed(1, first.plus(ahead));
         (first.plus(ahead), Kept::Key { seed, seen: Default::default() })
     };
     let kept = [(first, Kept::Withdrawn), keep(1), keep(2)];

@@ -16,12 +16,10 @@ use fog_remailer::{
     Agreement, Alarm, Command, Count, Done, Judgement, Kept, NotDone, NotPublished, NotTaken,
     Order, OrderId, Past, Refused, Remailer, Setup,
 };
-use keys::{Epoch, Identity, MixSecret, MixSeed, Time};
+use keys::{Epoch, Identity, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{
-    Admission, Descriptor, Draft, Parameters, Record, Statement, StatementHash, Unverified,
-};
+use record::{Admission, Descriptor, Draft, Parameters, Record, Statement, Unverified, testing};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -33,7 +31,7 @@ struct World {
 }
 
 fn world(admission: &Admission) -> World {
-    let parameters = Parameters { first_view: 4, ..Parameters::main() };
+    let parameters = Parameters::main().with_first_view(4);
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 40);
     let maker = Identity::from_seed(&[77; 32]);
     let descriptor = Descriptor::create(&maker, "n", start, &parameters, admission).unwrap();
@@ -43,11 +41,6 @@ fn world(admission: &Admission) -> World {
 
 fn identity(number: u8) -> Identity {
     Identity::from_seed(&[number; 32])
-}
-
-fn seed(number: u8, epoch: Epoch) -> MixSeed {
-    let seed = u64::from(number) << 32 | u64::from(epoch.number());
-    MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(seed))
 }
 
 impl World {
@@ -64,23 +57,8 @@ impl World {
 
     /// A record as `number` publishes it, changed as `change` says.
     fn record(&self, number: u8, at: Time, change: impl Fn(&mut Draft)) -> Vec<u8> {
-        let first = self.parameters.schedule().epoch_at(at);
-        let key = |ahead| {
-            let epoch = first.plus(ahead);
-            (epoch, MixSecret::from_seed(&seed(number, epoch)).public().clone())
-        };
-        let mut draft = Draft {
-            sequence: 41,
-            previous: StatementHash::NONE,
-            published_at: at,
-            keys: (0..3).map(key).collect(),
-            withdrawn: Vec::new(),
-            exit: None,
-            contact: String::new(),
-            family: Vec::new(),
-            traffic: [0; 9],
-            digest: [0; 32],
-        };
+        let schedule = self.parameters.schedule();
+        let mut draft = Draft { sequence: 41, ..testing::draft(number.into(), at, &schedule) };
         change(&mut draft);
         draft.sign(&identity(number), &self.descriptor.id()).unwrap()
     }
@@ -152,7 +130,7 @@ impl World {
         let first = self.parameters.schedule().epoch_at(self.start);
         let keep = |ahead| {
             let epoch = first.plus(ahead);
-            (epoch, Kept::Key { seed: seed(number, epoch), seen: BTreeSet::new() })
+            (epoch, Kept::Key { seed: testing::seed(number.into(), epoch), seen: BTreeSet::new() })
         };
         (0..epochs).map(keep).collect()
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use fog_remailer::sim::Simulation;
 use fog_remailer::{Command, Count, Dropped, Judgement, NotTaken, Refused, Remailer, Setup};
-use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Time};
+use keys::{Epoch, Identity, NetworkId, Time};
 use mail::{Mailbox, Submission};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Draft, Parameters, StatementError, StatementHash};
+use record::{Draft, Parameters, Sending, StatementError, testing};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -28,7 +28,7 @@ fn network(nodes: u16, parameters: &Parameters, seed: u64) -> Simulation<ChaCha2
 }
 
 fn main_network(nodes: u16) -> Parameters {
-    Parameters { first_view: nodes, ..Parameters::main() }
+    Parameters::main().with_first_view(nodes)
 }
 
 fn mail(to: &str, body: &str) -> Submission {
@@ -227,8 +227,10 @@ fn mail_that_cannot_be_carried_is_refused_with_its_reason() {
 #[test]
 fn a_flood_of_submissions_is_refused_at_the_bound_and_what_was_taken_arrives() {
     let parameters = Parameters {
-        mean_send: Duration::from_millis(20),
-        mean_hold: Duration::from_secs(30),
+        sending: Sending {
+            mean_send: Duration::from_millis(20),
+            mean_hold: Duration::from_secs(30),
+        },
         ..main_network(7)
     };
     let mut simulation = network(7, &parameters, 7);
@@ -251,25 +253,7 @@ struct Forger {
 impl Forger {
     fn record(&self, sequence: u64, at: Time, key_seed: u64) -> Vec<u8> {
         let schedule = self.parameters.schedule();
-        let keys = (0..3)
-            .map(|ahead| {
-                let mut rng = ChaCha20Rng::seed_from_u64(key_seed + ahead);
-                let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
-                (schedule.epoch_at(at).plus(u32::try_from(ahead).unwrap()), secret.public().clone())
-            })
-            .collect();
-        let draft = Draft {
-            sequence,
-            previous: StatementHash::NONE,
-            published_at: at,
-            keys,
-            withdrawn: Vec::new(),
-            exit: None,
-            contact: String::new(),
-            family: Vec::new(),
-            traffic: [0; 9],
-            digest: [0; 32],
-        };
+        let draft = Draft { sequence, ..testing::draft(key_seed, at, &schedule) };
         draft.sign(&self.identity, &self.network).unwrap()
     }
 }
@@ -371,7 +355,7 @@ fn nobody_is_told_of_a_node_that_cannot_be_reached() {
 
 #[test]
 fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
-    let parameters = Parameters { first_view: 4, ..Parameters::main() };
+    let parameters = Parameters::main().with_first_view(4);
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
     let others = [20, 21, 22].map(|seed| Identity::from_seed(&[seed; 32]));
     for (family, why) in [(0, Refused::NoExit), (1, Refused::TooFewNodes)] {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use keys::{Identity, MixSecret, MixSeed, OnionAddress};
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
-use record::{Draft, StatementHash, TRAFFIC_CLASSES};
+use keys::{Identity, OnionAddress};
+use record::{Draft, testing};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::hostile::peers;
@@ -20,23 +18,8 @@ const SCALED_MINUTE: Duration = Duration::from_secs(6);
 
 fn record(world: &World, identity: &Identity, keys: u64) -> Vec<u8> {
     let now = world.clock.now();
-    let epoch = world.descriptor.parameters().schedule().epoch_at(now);
-    let key = |ahead: u32| {
-        let mut rng = StdRng::seed_from_u64(keys + u64::from(ahead));
-        (epoch.plus(ahead), MixSecret::from_seed(&MixSeed::generate(&mut rng)).public().clone())
-    };
-    let draft = Draft {
-        sequence: keys,
-        previous: StatementHash::NONE,
-        published_at: now,
-        keys: (0..3).map(key).collect(),
-        withdrawn: Vec::new(),
-        exit: None,
-        contact: String::new(),
-        family: Vec::new(),
-        traffic: [0; TRAFFIC_CLASSES],
-        digest: [0; 32],
-    };
+    let schedule = world.descriptor.parameters().schedule();
+    let draft = Draft { sequence: keys, ..testing::draft(keys, now, &schedule) };
     draft.sign(identity, &world.descriptor.id()).unwrap()
 }
 

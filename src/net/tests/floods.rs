@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, Time};
+use keys::{Epoch, Identity, MixPublic, Time};
 use libp2p::swarm::StreamProtocol;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
-use record::{Draft, StatementHash, TRAFFIC_CLASSES};
+use record::{Draft, testing};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -40,8 +38,7 @@ impl Mint {
     pub(super) fn new(world: &World) -> Self {
         let (clock, now) = (world.clock, world.clock.now());
         let epoch = world.descriptor.parameters().schedule().epoch_at(now);
-        let seed = MixSeed::generate(&mut StdRng::seed_from_u64(1));
-        let key = MixSecret::from_seed(&seed).public().clone();
+        let key = testing::key(1, epoch);
         Self { network: world.descriptor.id(), epoch, clock, key, keys: 1 }
     }
 
@@ -50,18 +47,8 @@ impl Mint {
     }
 
     fn draft(&self, sequence: u64, epoch: Epoch, published_at: Time) -> Draft {
-        Draft {
-            sequence,
-            previous: StatementHash::NONE,
-            published_at,
-            keys: (0..self.keys).map(|ahead| (epoch.plus(ahead), self.key.clone())).collect(),
-            withdrawn: Vec::new(),
-            exit: None,
-            contact: String::new(),
-            family: Vec::new(),
-            traffic: [0; TRAFFIC_CLASSES],
-            digest: [0; 32],
-        }
+        let keys = (0..self.keys).map(|ahead| (epoch.plus(ahead), self.key.clone()));
+        Draft { sequence, keys: keys.collect(), ..testing::blank(published_at) }
     }
 
     /// In turn: a bad signature, a record of years ago, and the first one of a new identity.

@@ -4,11 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use keys::{Identity, MixSecret, MixSeed, NetworkId, Time};
+use keys::{Identity, NetworkId, Time};
 use libp2p::Swarm;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
-use record::{Draft, StatementHash, TRAFFIC_CLASSES};
+use record::{Draft, testing};
 use tokio::time::timeout;
 
 use super::world::World;
@@ -24,23 +22,9 @@ const SOON: Duration = Duration::from_secs(20);
 const NAME: &str = "the victim's contact";
 
 fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
-    let epoch = world.descriptor.parameters().schedule().epoch_at(at);
-    let key = |ahead: u32| {
-        let mut rng = StdRng::seed_from_u64(u64::from(identity.seed()[0]) << 8 | u64::from(ahead));
-        (epoch.plus(ahead), MixSecret::from_seed(&MixSeed::generate(&mut rng)).public().clone())
-    };
-    let draft = Draft {
-        sequence: 1,
-        previous: StatementHash::NONE,
-        published_at: at,
-        keys: (0..3).map(key).collect(),
-        withdrawn: Vec::new(),
-        exit: None,
-        contact: NAME.to_owned(),
-        family: Vec::new(),
-        traffic: [0; TRAFFIC_CLASSES],
-        digest: [0; 32],
-    };
+    let schedule = world.descriptor.parameters().schedule();
+    let number = u64::from(identity.seed()[0]);
+    let draft = Draft { contact: NAME.to_owned(), ..testing::draft(number, at, &schedule) };
     draft.sign(identity, &world.descriptor.id()).unwrap()
 }
 

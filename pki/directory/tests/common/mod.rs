@@ -10,12 +10,10 @@
 use std::time::Duration;
 
 use fog_directory::{Directory, Source};
-use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng as _;
+use keys::{Epoch, Identity, NetworkId, Schedule, Time};
 use record::{
-    Admission, Capabilities, Domains, Draft, ExitPolicy, Record, Statement, StatementHash,
-    Unverified, Vouch, VouchDraft, Word,
+    Admission, Capabilities, Domains, Draft, ExitPolicy, Record, Statement, Unverified, Vouch,
+    VouchDraft, Word, testing,
 };
 
 pub const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
@@ -49,26 +47,11 @@ pub fn record_naming(
     at: Time,
     exit: Option<ExitPolicy>,
 ) -> Record {
-    let first = schedule().epoch_at(at);
-    let keys = (0..3)
-        .map(|ahead| {
-            let epoch = first.plus(ahead);
-            let seed = u64::from(number) << 32 | u64::from(epoch.number());
-            let seed = MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(seed));
-            (epoch, MixSecret::from_seed(&seed).public().clone())
-        })
-        .collect();
     let draft = Draft {
         sequence,
-        previous: StatementHash::NONE,
-        published_at: at,
-        keys,
-        withdrawn: Vec::new(),
         exit,
-        contact: String::new(),
         family: family.iter().map(|number| identity(*number).node()).collect(),
-        traffic: [0; 9],
-        digest: [0; 32],
+        ..testing::draft(number.into(), at, &schedule())
     };
     let octets = draft.sign(&identity(number), &NETWORK).unwrap();
     read(&octets, at)

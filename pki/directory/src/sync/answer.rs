@@ -1,0 +1,71 @@
+//! The side that is asked.
+
+use core::ops::Bound::{Excluded, Unbounded};
+
+use keys::Time;
+use record::canonical::{self, CodecError};
+
+use super::wire::{
+    AnswerBody, BUCKETS, DIGEST, MAX_ANSWER, MAX_ITEM_OCTETS, MAX_LISTED, Request, VERSION,
+    Versioned, bucket, contains, join,
+};
+use crate::admit::Directory;
+
+impl Directory {
+    /// The answer to a peer's question, as octets.
+    ///
+    /// # Errors
+    /// [`CodecError`] for what is no question.
+    pub fn answer(
+        &self,
+        octets: &[u8],
+        now: Time,
+        set: impl FnOnce() -> [u8; 32],
+    ) -> Result<Vec<u8>, CodecError> {
+        let body = match Request::decode(octets)? {
+            Request::Summary => AnswerBody::Summary {
+                now: now.as_millis(),
+                set: set(),
+                buckets: self.bucket_digests().concat(),
+            },
+            Request::List { buckets, after } => {
+                let from = after.map_or(Unbounded, Excluded);
+                let names = self.items.range((from, Unbounded)).map(|(id, _)| id);
+                let mut names = names.filter(|id| contains(&buckets, bucket(id)));
+                let listed: Vec<_> = names.by_ref().take(MAX_LISTED).copied().collect();
+                AnswerBody::List { names: join(&listed), more: names.next().is_some() }
+            }
+            Request::Fetch(names) => {
+                let mut octets = 0;
+                let held = names.iter().filter_map(|name| self.items.get(name));
+                let fitting = held.take_while(|item| {
+                    octets += item.octets.len();
+                    octets <= MAX_ITEM_OCTETS
+                });
+                AnswerBody::Items(fitting.map(|item| item.octets.to_vec()).collect())
+            }
+        };
+        canonical::encode::<MAX_ANSWER>(&Versioned { version: VERSION, body })
+    }
+
+    pub(super) fn bucket_digests(&self) -> &[[u8; DIGEST]] {
+        self.digests.get_or_init(|| self.digest_buckets())
+    }
+
+    fn digest_buckets(&self) -> Vec<[u8; DIGEST]> {
+        let mut digests = vec![[0; DIGEST]; BUCKETS];
+        let mut items = self.items.keys().peekable();
+        for (number, digest) in digests.iter_mut().enumerate() {
+            let mut hasher = blake3::Hasher::new();
+            let mut is_empty = true;
+            while let Some(id) = items.next_if(|id| bucket(id) == number) {
+                hasher.update(id.as_bytes());
+                is_empty = false;
+            }
+            if !is_empty {
+                hasher.finalize_xof().fill(digest);
+            }
+        }
+        digests
+    }
+}

@@ -1,0 +1,252 @@
+//! The side that asks: one conversation with each peer.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use keys::{NodeId, Time};
+
+use super::wire::{Answer, BUCKETS, DIGEST, MAX_FETCH, Request, Rest, bucket, contains, insert};
+use crate::admit::Directory;
+use crate::item::ItemId;
+
+/// Peers asked at once.
+const MAX_PEERS: usize = 4;
+/// A peer that has not answered for so long never will; whoever asks for us gives up before that.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A conversation lasts no longer: 100 MB at 100 KB a second are 17 minutes.
+const LONGEST: Duration = Duration::from_secs(1200);
+/// Names listed by one peer that are kept: those of 10,000 nodes with 4 statements each, and of 20,000 words.
+/// What is beyond is asked for by the next conversation.
+const MAX_MISSING: usize = 60_000;
+/// Names of statements that were fetched and not taken in, which are not fetched again in this hour.
+const MAX_REFUSED: usize = 8192;
+
+/// The conversations with the peers that are being asked.
+#[derive(Default)]
+pub struct Reconciliation {
+    peers: BTreeMap<NodeId, Conversation>,
+    refused: BTreeSet<ItemId>,
+}
+
+struct Conversation {
+    state: State,
+    /// When it began, for the clock of who answers.
+    begun: Time,
+    /// When the last question was asked.
+    asked: Time,
+    /// Names that the peer has and this directory had not.
+    missing: BTreeSet<ItemId>,
+    /// Questions for statements that it may still take.
+    fetches: usize,
+    told: Option<Told>,
+}
+
+enum State {
+    Summary,
+    List { buckets: [u8; BUCKETS / 8], after: Option<ItemId> },
+    Fetch(Vec<ItemId>),
+}
+
+/// What a peer said of itself at the beginning of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// How far its clock was ahead of ours, in milliseconds, give or take half a round trip.
+    pub ahead_ms: i64,
+    /// Its hash of the present hour's set.
+    pub set: [u8; 32],
+}
+
+/// What comes next in a conversation.
+#[derive(Debug)]
+pub enum Step {
+    /// Ask the peer this.
+    Ask(Request),
+    /// That was all; what the peer said of itself.
+    Done(Told),
+    /// Nobody waits for this answer any more.
+    Late,
+    /// The peer does not keep to the protocol.
+    Bad,
+}
+
+impl Reconciliation {
+    /// Begins a conversation with a peer, unless there is one or there are too many.
+    pub fn begin(&mut self, peer: NodeId, now: Time) -> Option<Request> {
+        self.end_silent(now);
+        if self.peers.len() >= MAX_PEERS || self.peers.contains_key(&peer) {
+            return None;
+        }
+        let conversation = Conversation {
+            state: State::Summary,
+            begun: now,
+            asked: now,
+            missing: BTreeSet::new(),
+            fetches: 0,
+            told: None,
+        };
+        self.peers.insert(peer, conversation);
+        Some(Request::Summary)
+    }
+
+    /// Whether a peer is being asked.
+    pub fn is_asking(&mut self, peer: &NodeId, now: Time) -> bool {
+        self.end_silent(now);
+        self.peers.contains_key(peer)
+    }
+
+    fn end_silent(&mut self, now: Time) {
+        self.peers
+            .retain(|_, talk| now.since(talk.asked) < PATIENCE && now.since(talk.begun) < LONGEST);
+    }
+
+    /// A peer did not answer.
+    pub fn fail(&mut self, peer: &NodeId) {
+        self.peers.remove(peer);
+    }
+
+    /// What was refused may be taken in another hour.
+    pub fn turn_hour(&mut self) {
+        self.refused.clear();
+    }
+
+    /// A statement that was fetched was not taken in.
+    pub fn refuse(&mut self, name: ItemId) {
+        if self.refused.len() < MAX_REFUSED {
+            self.refused.insert(name);
+        }
+    }
+
+    /// Takes an answer whose statements, if it had any, have been taken in or refused already.
+    pub fn handle_answer(
+        &mut self,
+        peer: &NodeId,
+        answer: &Answer,
+        directory: &Directory,
+        now: Time,
+    ) -> Step {
+        let Some(mut conversation) = self.peers.remove(peer) else { return Step::Late };
+        let step = self.go_on(&mut conversation, answer, directory, now);
+        if let Step::Ask(_) = step {
+            conversation.asked = now;
+            self.peers.insert(*peer, conversation);
+        }
+        step
+    }
+
+    fn go_on(
+        &self,
+        conversation: &mut Conversation,
+        answer: &Answer,
+        directory: &Directory,
+        now: Time,
+    ) -> Step {
+        match (&conversation.state, answer) {
+            (State::Summary, Answer::Summary(summary)) => {
+                let middle = conversation.begun.plus(now.since(conversation.begun) / 2);
+                let (theirs, ours) = (summary.now.as_millis(), middle.as_millis());
+                let ahead = i64::try_from(theirs.abs_diff(ours)).unwrap_or(i64::MAX);
+                let ahead_ms = if theirs < ours { -ahead } else { ahead };
+                conversation.told = Some(Told { ahead_ms, set: summary.set });
+                let mut buckets = [0; BUCKETS / 8];
+                let ours = directory.bucket_digests();
+                for (number, (theirs, ours)) in summary.buckets.iter().zip(ours).enumerate() {
+                    // A bucket that is empty there has nothing for us.
+                    if theirs != ours && *theirs != [0; DIGEST] {
+                        insert(&mut buckets, number);
+                    }
+                }
+                if buckets == [0; BUCKETS / 8] {
+                    return conversation.end();
+                }
+                conversation.state = State::List { buckets, after: None };
+                Step::Ask(Request::List { buckets, after: None })
+            }
+            (State::List { buckets, after }, Answer::List(names, rest)) => {
+                let (buckets, after) = (*buckets, *after);
+                let is_asked = |name: &ItemId| {
+                    contains(&buckets, bucket(name)) && after.is_none_or(|after| *name > after)
+                };
+                if !names.iter().all(is_asked) {
+                    return Step::Bad;
+                }
+                let last = names.last().copied();
+                let lacks = |name: &&ItemId| {
+                    !directory.items.contains_key(*name) && !self.refused.contains(*name)
+                };
+                let room = MAX_MISSING.saturating_sub(conversation.missing.len());
+                conversation.missing.extend(names.iter().filter(lacks).take(room));
+                match rest {
+                    // A list gets on: names ascend, and each comes after those before.
+                    Rest::More => {
+                        conversation.state = State::List { buckets, after: last };
+                        Step::Ask(Request::List { buckets, after: last })
+                    }
+                    Rest::Nothing => {
+                        // An answer holds 7 of the longest proofs, and 15 of the longest records.
+                        conversation.fetches = conversation.missing.len() / 4 + 16;
+                        self.fetch(conversation, directory)
+                    }
+                }
+            }
+            (State::Fetch(asked), Answer::Items(items)) => {
+                if items.iter().any(|(name, _)| !asked.contains(name)) {
+                    return Step::Bad;
+                }
+                for (name, _) in items {
+                    conversation.missing.remove(name);
+                }
+                if items.is_empty() {
+                    // The peer has forgotten them since it listed them.
+                    for name in asked {
+                        conversation.missing.remove(name);
+                    }
+                }
+                self.fetch(conversation, directory)
+            }
+            (State::Summary | State::List { .. } | State::Fetch(_), _) => Step::Bad,
+        }
+    }
+
+    fn fetch(&self, conversation: &mut Conversation, directory: &Directory) -> Step {
+        let first = conversation.begun_at();
+        let missing = &mut conversation.missing;
+        missing.retain(|name| !directory.items.contains_key(name) && !self.refused.contains(name));
+        let is_asked_elsewhere = |name: &&ItemId| {
+            self.peers.values().any(|other| match &other.state {
+                State::Fetch(asked) => asked.contains(name),
+                State::Summary | State::List { .. } => false,
+            })
+        };
+        // Each conversation starts elsewhere: two that miss the same do not follow one another.
+        let (before, after): (Vec<_>, Vec<_>) =
+            missing.iter().partition(|name| bucket(name) < first);
+        let names = after.into_iter().chain(before);
+        let mut names: Vec<_> =
+            names.filter(|name| !is_asked_elsewhere(name)).take(MAX_FETCH).copied().collect();
+        if names.is_empty() {
+            // Only what somebody else is being asked for: a peer that never answers must not hide it.
+            names = missing.iter().take(MAX_FETCH).copied().collect();
+        }
+        if names.is_empty() {
+            return conversation.end();
+        }
+        // Who hands out one by one is left; the others have the rest.
+        let Some(left) = conversation.fetches.checked_sub(1) else { return conversation.end() };
+        conversation.fetches = left;
+        conversation.state = State::Fetch(names.clone());
+        Step::Ask(Request::Fetch(names))
+    }
+}
+
+impl Conversation {
+    fn end(&self) -> Step {
+        self.told.map_or(Step::Bad, Step::Done)
+    }
+
+    /// A bucket that differs from conversation to conversation.
+    fn begun_at(&self) -> usize {
+        let hash =
+            self.told.map_or(0, |told| told.ahead_ms.unsigned_abs() ^ self.begun.as_millis());
+        usize::try_from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56).unwrap_or(0)
+    }
+}

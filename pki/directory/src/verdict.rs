@@ -1,0 +1,59 @@
+//! Where statements come from, and what becomes of them.
+
+use std::sync::Arc;
+
+use record::Proof;
+
+/// Where a statement came from. What gossip brings has to be news; a catch-up also fills gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Gossip.
+    Gossip,
+    /// Reconciliation, or the disk.
+    CatchUp,
+    /// This node itself, for which there is always room.
+    Own,
+}
+
+/// A record that was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The first of its identity.
+    Newcomer,
+    /// It follows one that was known.
+    Renewal,
+}
+
+/// Why a verified statement is not taken in, and not passed on.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unwanted {
+    /// It is known already.
+    #[error("known")]
+    Known,
+    /// A later one is known.
+    #[error("older")]
+    Older,
+    /// Dated before the newest one known, or too soon after it.
+    #[error("too soon")]
+    TooSoon,
+    /// It cannot stand beside one that is known.
+    #[error("its author broke its word")]
+    Broken(Arc<Proof>),
+    /// The directory is full of others.
+    #[error("full")]
+    Full,
+    /// Too many new identities in this hour.
+    #[error("too many newcomers")]
+    Crowded,
+    /// Gossip takes seconds; this is dated so long ago that some would have it before the hour and some
+    /// after it. Reconciliation brings it.
+    #[error("late")]
+    Late,
+    /// No chain of vouches reaches its author, or nobody knows the node that it concerns. That may
+    /// change: it is asked for again.
+    #[error("of no consequence")]
+    Unreached,
+    /// Vouches decide nothing in this network.
+    #[error("vouches decide nothing here")]
+    Pointless,
+}
