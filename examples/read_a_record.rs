@@ -9,7 +9,7 @@ use std::time::Duration;
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId};
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
-use record::{Draft, Parameters, Record, StatementError, StatementHash, Unverified};
+use record::{Draft, Parameters, Record, SetHash, StatementError, StatementHash, Unverified};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = StdRng::try_from_rng(&mut SysRng)?;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         contact: "operator@example.org".into(),
         family: Vec::new(),
         traffic: [0; 9],
-        digest: [0; 32],
+        set: SetHash::from_bytes([0; 32]),
     };
     let octets = draft.sign(&identity, &network)?;
     println!("a record of {} octets", octets.len());

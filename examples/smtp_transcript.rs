@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use mail::{Delivery, Mailbox, Needs};
-use smtp::{Answer, Client, Event, Limits, Outcome, Session};
+use smtp::{Client, Limits, Outcome, Session, SessionEvent, Verdict};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Neither machine has a socket or a clock; time since the start is told to them.
@@ -24,16 +24,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     loop {
         while let Some(event) = server.next_event() {
             match event {
-                Event::Write(octets) => {
+                SessionEvent::Write(octets) => {
                     print("S", &octets);
                     client.handle_input(&octets, now);
                 }
-                Event::Recipient(_) => server.handle_answer(Answer::RecipientTaken, now),
-                Event::Message(submission) => {
+                SessionEvent::Recipient(_) => server.handle_answer(Verdict::RecipientTaken, now),
+                SessionEvent::Message(submission) => {
                     println!("   (the server has {} octets)", submission.message.len());
-                    server.handle_answer(Answer::Taken([0xab; 16]), now);
+                    server.handle_answer(Verdict::Taken([0xab; 16]), now);
                 }
-                Event::Close => println!("   (the server hangs up)"),
+                SessionEvent::Close => println!("   (the server hangs up)"),
             }
         }
         let Some(octets) = client.next_output() else { break };

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::Target;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::net::tor::{Mode, TorSettings};
 
 /// Every key there is.
@@ -81,12 +81,12 @@ impl Config {
     /// One line with file, key and cause.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let text = fs::read_to_string(path).map_err(|error| {
-            Failure::new(Kind::Usage, format!("{}: {error}", path.display()))
+            Failure::new(FailureKind::Usage, format!("{}: {error}", path.display()))
                 .remedy("make one with: fog init")
         })?;
         Self::parse(&text).map_err(|problem| {
             let failure =
-                Failure::new(Kind::Usage, format!("{}: {}", path.display(), problem.cause));
+                Failure::new(FailureKind::Usage, format!("{}: {}", path.display(), problem.cause));
             match problem.remedy {
                 Some(remedy) => failure.remedy(remedy),
                 None => failure.remedy("examples/deploy/fog.toml shows every key"),
@@ -99,7 +99,7 @@ impl Config {
     /// # Errors
     /// None, unless a default is no valid value.
     pub fn default_settings() -> Result<Self, Failure> {
-        Self::parse("").map_err(|problem| Failure::new(Kind::Internal, problem.cause))
+        Self::parse("").map_err(|problem| Failure::new(FailureKind::Internal, problem.cause))
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -131,7 +131,7 @@ impl Config {
 /// # Errors
 /// As [`Config::read`].
 pub fn check(text: &str) -> Result<(), Failure> {
-    Config::parse(text).map(drop).map_err(|problem| Failure::new(Kind::Usage, problem.cause))
+    Config::parse(text).map(drop).map_err(|problem| Failure::new(FailureKind::Usage, problem.cause))
 }
 
 struct Problem {

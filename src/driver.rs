@@ -47,14 +47,14 @@ struct Inputs {
     failures: mpsc::Receiver<net::SendFailed>,
     calls: mpsc::Receiver<Call>,
     questions: mpsc::Receiver<Question>,
-    events: mpsc::Receiver<net::Event>,
+    events: mpsc::Receiver<net::NetEvent>,
     links: watch::Receiver<Links>,
     reach: watch::Receiver<Reach>,
     chosen: watch::Receiver<Vec<NodeId>>,
 }
 
 struct Net {
-    orders: mpsc::Sender<net::Order>,
+    orders: mpsc::Sender<net::SwarmOrder>,
     queues: net::PacketQueues,
     scores: watch::Receiver<Scores>,
     reach: watch::Receiver<Reach>,
@@ -191,7 +191,7 @@ impl Driver {
             Question::Recipient(ask, to) => {
                 let checked = self.remailer.check_recipient(&ask.mailbox, ask.size, now);
                 let answer = match checked {
-                    Ok(()) => smtp::Answer::RecipientTaken,
+                    Ok(()) => smtp::Verdict::RecipientTaken,
                     Err(why) => commands::refusal(why),
                 };
                 // A client that has gone is answered nothing.

@@ -4,7 +4,7 @@ use rand::TryRng as _;
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// The operating system's generator, asked anew each time. It holds nothing: a generator with a buffer would
 /// leave in memory, wherever it was moved, the octets of which keys are made. It fails only on a
@@ -18,6 +18,6 @@ pub type Generator = UnwrapErr<SysRng>;
 pub fn generator() -> Result<Generator, Failure> {
     SysRng
         .try_next_u64()
-        .map_err(|error| Failure::new(Kind::Internal, format!("no randomness: {error}")))?;
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("no randomness: {error}")))?;
     Ok(UnwrapErr(SysRng))
 }

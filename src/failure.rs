@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A failure that ends the program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
-    kind: Kind,
+    kind: FailureKind,
     cause: String,
     remedy: Option<String>,
 }
@@ -17,7 +17,7 @@ pub struct Failure {
 /// Its kind, which decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum FailureKind {
     /// 1: a fault of fog itself.
     Internal,
     /// 2: command line or configuration.
@@ -39,7 +39,7 @@ pub enum Kind {
 impl Failure {
     /// A failure with its cause.
     #[must_use]
-    pub fn new(kind: Kind, cause: impl fmt::Display) -> Self {
+    pub fn new(kind: FailureKind, cause: impl fmt::Display) -> Self {
         Self { kind, cause: cause.to_string(), remedy: None }
     }
 
@@ -59,14 +59,14 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {
-            Kind::Internal => 1,
-            Kind::Usage => 2,
-            Kind::NoNode => 3,
-            Kind::State => 4,
-            Kind::Tor => 5,
-            Kind::Network => 6,
-            Kind::Clock => 7,
-            Kind::Port => 8,
+            FailureKind::Internal => 1,
+            FailureKind::Usage => 2,
+            FailureKind::NoNode => 3,
+            FailureKind::State => 4,
+            FailureKind::Tor => 5,
+            FailureKind::Network => 6,
+            FailureKind::Clock => 7,
+            FailureKind::Port => 8,
         })
     }
 }

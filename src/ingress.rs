@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::Submission;
-use smtp::{Answer, Event, Limits, RecipientAsk, Session};
+use smtp::{Limits, RecipientAsk, Session, SessionEvent, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::net::incoming::{Arrived, Incoming};
 
 /// Sessions at once; the next one is told 421. Each holds one message of at most
@@ -34,9 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// A question of a session to the driver.
 pub enum Question {
     /// Is there a way to this recipient?
-    Recipient(RecipientAsk, oneshot::Sender<Answer>),
+    Recipient(RecipientAsk, oneshot::Sender<Verdict>),
     /// Take this message.
-    Message(Submission, oneshot::Sender<Answer>),
+    Message(Submission, oneshot::Sender<Verdict>),
 }
 
 /// Where questions go.
@@ -54,10 +54,10 @@ pub async fn listen(
     clock: Clock,
 ) -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(Kind::Port, format!("SMTP on {address}: {error}"))
+        Failure::new(FailureKind::Port, format!("SMTP on {address}: {error}"))
             .remedy("stop what listens there, or choose another port")
     })?;
-    let bound = listener.local_addr().map_err(|error| Failure::new(Kind::Port, error))?;
+    let bound = listener.local_addr().map_err(|error| Failure::new(FailureKind::Port, error))?;
     // Both have one bound together.
     let places = Arc::new(Semaphore::new(MAX_SESSIONS));
     if let Some(incoming) = from_onion {
@@ -120,18 +120,18 @@ impl Connection {
             }
             while let Some(event) = self.session.next_event() {
                 match event {
-                    Event::Write(reply) => {
+                    SessionEvent::Write(reply) => {
                         timeout(WRITE_TIMEOUT, self.stream.write_all(&reply)).await??;
                     }
-                    Event::Recipient(ask) => {
+                    SessionEvent::Recipient(ask) => {
                         let answer = put(questions, |to| Question::Recipient(ask, to)).await;
                         self.session.handle_answer(answer, self.now());
                     }
-                    Event::Message(submission) => {
+                    SessionEvent::Message(submission) => {
                         let answer = put(questions, |to| Question::Message(submission, to)).await;
                         self.session.handle_answer(answer, self.now());
                     }
-                    Event::Close => return self.stream.shutdown().await,
+                    SessionEvent::Close => return self.stream.shutdown().await,
                 }
             }
             let left = self.session.poll_timeout().saturating_sub(self.now());
@@ -155,11 +155,11 @@ impl Connection {
 
 async fn put(
     questions: &Submissions,
-    question: impl FnOnce(oneshot::Sender<Answer>) -> Question,
-) -> Answer {
+    question: impl FnOnce(oneshot::Sender<Verdict>) -> Question,
+) -> Verdict {
     let (to, answer) = oneshot::channel();
     match questions.send(question(to)).await {
-        Ok(()) => answer.await.unwrap_or(Answer::Full),
-        Err(_) => Answer::Full,
+        Ok(()) => answer.await.unwrap_or(Verdict::Full),
+        Err(_) => Verdict::Full,
     }
 }

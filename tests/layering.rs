@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -73,6 +74,9 @@ const ABSENT: &[&str] = &[
     "libp2p-identify",
 ];
 
+/// Names that several public types may have.
+const SHARED_NAMES: &[&str] = &[];
+
 #[test]
 fn crates_use_only_lower_layers() {
     let dependencies = dependencies();
@@ -124,6 +128,45 @@ fn locked_versions_are_above_their_floors() {
         }
     }
     assert!(seen.contains("yamux") && seen.contains("libp2p-gossipsub"), "the lock was read");
+}
+
+#[test]
+fn one_word_is_one_thing() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for line in text.lines() {
+            let kinds = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
+            let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) else {
+                continue;
+            };
+            let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+            places.entry(name).or_default().push(file.display().to_string());
+        }
+    }
+    assert!(places.len() > 150, "the sources were read: {}", places.len());
+    for (name, files) in places {
+        let is_known = SHARED_NAMES.contains(&name.as_str());
+        assert!(files.len() == 1 || is_known, "{name} is several public types: {files:?}");
+    }
+}
+
+/// The Rust files of the product: everything under a `src` folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut sources = Vec::new();
+    let mut left = ["src", "pki", "protocols"].map(|part| folder.join(part)).to_vec();
+    while let Some(folder) = left.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_product = path.components().any(|part| part.as_os_str() == "src");
+            if path.is_dir() {
+                left.push(path);
+            } else if is_product && path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(path);
+            }
+        }
+    }
+    sources
 }
 
 fn dependencies() -> BTreeMap<String, Vec<String>> {

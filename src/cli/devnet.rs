@@ -14,7 +14,7 @@ use super::{Interrupted, generator, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::driver::{Carrier, Node, Settings};
 use crate::exit::{ExitSettings, Target};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
 use crate::net::tor::private::{PrivateClient, PrivateTor};
@@ -54,12 +54,12 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let only_tor = arguments.tor && arguments.nodes == 0;
     if arguments.nodes < MIN_NODES && !only_tor {
-        return Err(Failure::new(Kind::Usage, "--nodes: routes need at least 4 nodes")
+        return Err(Failure::new(FailureKind::Usage, "--nodes: routes need at least 4 nodes")
             .remedy("say 4..=64; 0 goes with --tor"));
     }
     let ports = arguments.nodes.saturating_sub(1);
     let last = arguments.smtp_port.checked_add(ports).ok_or_else(|| {
-        Failure::new(Kind::Usage, format!("no room for {} ports", arguments.nodes))
+        Failure::new(FailureKind::Usage, format!("no room for {} ports", arguments.nodes))
             .remedy("choose a lower --smtp-port")
     })?;
     let state = state_folder(arguments.state_dir.clone())?;
@@ -113,12 +113,13 @@ async fn start(
 ) -> Result<(), Failure> {
     let clock = Clock::start();
     let path = state.join("devnet");
-    let folder = DevnetFolder::open(&path)
-        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", path.display())))?;
+    let folder = DevnetFolder::open(&path).map_err(|error| {
+        Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
+    })?;
     let descriptor = descriptor(&folder, &path, Some(arguments.speed), arguments.nodes)?;
     if descriptor.parameters().views.first_view != arguments.nodes {
         return Err(Failure::new(
-            Kind::State,
+            FailureKind::State,
             format!("{}: the devnet was made for another speed or number of nodes", path.display()),
         )
         .remedy("repeat the options it was made with, or use another --state-dir"));
@@ -144,7 +145,7 @@ async fn start(
                 target: target.clone(),
                 domains: Domains::Any,
                 anonymous: Mailbox::parse("anonymous@fog.invalid")
-                    .map_err(|error| Failure::new(Kind::Internal, error))?,
+                    .map_err(|error| Failure::new(FailureKind::Internal, error))?,
             }),
         };
         nodes.push(Node::start(settings, clock).await?);
@@ -267,14 +268,16 @@ fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let Some(folder) = wanted else {
         // Made anew under a random name, for nobody else to read.
         let made = tempfile::Builder::new().prefix("fog-devnet-").tempdir();
-        let made =
-            made.map_err(|error| Failure::new(Kind::State, format!("temporary folder: {error}")))?;
+        let made = made.map_err(|error| {
+            Failure::new(FailureKind::State, format!("temporary folder: {error}"))
+        })?;
         return Ok(made.keep());
     };
     let folder = std::path::absolute(folder)
-        .map_err(|error| Failure::new(Kind::State, format!("--state-dir: {error}")))?;
-    fs::create_dir_all(&folder)
-        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
+        .map_err(|error| Failure::new(FailureKind::State, format!("--state-dir: {error}")))?;
+    fs::create_dir_all(&folder).map_err(|error| {
+        Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
+    })?;
     Ok(folder)
 }
 
@@ -287,7 +290,7 @@ pub(super) fn descriptor(
     nodes: u16,
 ) -> Result<Descriptor, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::State, format!("{}: {error}", path.display()))
+        Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
     };
     match folder.descriptor().map_err(|error| fail(&error))? {
         Some(known) => {

@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use super::{State, generator, open_store, say, say_json, wording};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, Answer, Order};
+use crate::control::{self, ControlOrder, Response};
 use crate::entropy::Generator;
 use crate::exit::probe;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
 use crate::net::connect::Connector;
 use crate::net::tor::{Mode, Tor, TorSettings};
@@ -78,7 +78,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     report.note("configuration", said.map_err(Failure::clone))?;
     report.note("state folder", check_modes(&folder))?;
 
-    if let Ok(Answer::Status(status)) = control::call(&folder, Order::Status).await {
+    if let Ok(Response::Status(status)) = control::call(&folder, ControlOrder::Status).await {
         report.note("node", Ok(format!("runs as {}", status.onion)))?;
         if let Some(failure) = status.tor_failure {
             report.note("tor", Err(failure))?;
@@ -87,7 +87,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
         }
         for warning in &status.warnings {
             let says = wording::warning(warning);
-            report.note("node", Err(Failure::new(Kind::Network, says)))?;
+            report.note("node", Err(Failure::new(FailureKind::Network, says)))?;
         }
         if status.reach.reachable == Some(true) {
             report.note("onion", Ok("the node reaches itself".to_owned()))?;
@@ -105,7 +105,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     if let Ok(Config { deliver: Some(target), .. }) = &config {
         let answered = probe(target, Clock::start()).await.map(|_| format!("{target} answers"));
         let answered = answered.ok_or_else(|| {
-            Failure::new(Kind::Network, format!("{target} does not answer"))
+            Failure::new(FailureKind::Network, format!("{target} does not answer"))
                 .remedy("start it, or correct exit.deliver")
         });
         report.note("next mail server", answered)?;
@@ -128,7 +128,7 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
     let mut looked_at = 0;
     while let Some(path) = left.pop() {
         let fail = |error: std::io::Error| {
-            Failure::new(Kind::State, format!("{}: {error}", path.display()))
+            Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
         };
         let metadata = fs::symlink_metadata(&path).map_err(fail)?;
         if metadata.is_symlink() {
@@ -139,14 +139,14 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
             // A folder that is closed closes what is in it; only its own mode counts then.
             if path == *folder {
                 let cause = format!("{}: open to other users", path.display());
-                return Err(Failure::new(Kind::State, cause)
+                return Err(Failure::new(FailureKind::State, cause)
                     .remedy(format!("chmod 700 {}", path.display())));
             }
             let is_secret = path.ends_with("identity")
                 || path.parent().is_some_and(|parent| parent.ends_with("epochs"));
             if is_secret {
                 let cause = format!("{}: open to other users", path.display());
-                return Err(Failure::new(Kind::State, cause)
+                return Err(Failure::new(FailureKind::State, cause)
                     .remedy(format!("chmod 600 {}", path.display())));
             }
         }
@@ -166,7 +166,7 @@ async fn check_tor(
     settings: &TorSettings,
     state: &Path,
 ) -> Result<(), Failure> {
-    let fail = |error| Failure::new(Kind::State, error);
+    let fail = |error| Failure::new(FailureKind::State, error);
     let mut rng = generator()?;
     let identity = match settings.mode {
         Mode::Manual if state.join("identity").exists() => open_store(state)?.identity(&mut rng)?,
@@ -208,7 +208,7 @@ async fn dial_oneself(
     rng: Generator,
 ) -> Result<f64, Failure> {
     let parameters = Parameters::main();
-    let fail = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);
+    let fail = |error: &dyn std::fmt::Display| Failure::new(FailureKind::Internal, error);
     let descriptor =
         Descriptor::create(identity, "none", clock.now(), &parameters, &Admission::Open)
             .map_err(|error| fail(&error))?;
@@ -235,6 +235,6 @@ async fn dial_oneself(
         Reach::Unreachable { why, .. } => why.to_string(),
         Reach::Unknown | Reach::Reachable { .. } => "it is not published".to_owned(),
     };
-    Err(Failure::new(Kind::Tor, format!("an onion service cannot be reached: {why}"))
+    Err(Failure::new(FailureKind::Tor, format!("an onion service cannot be reached: {why}"))
         .remedy("see Tor's log; a network that blocks Tor needs bridges"))
 }

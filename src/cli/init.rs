@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{State, devnet, generator, network, say, say_json};
 use crate::config::DEFAULT_TOR_LISTEN;
 use crate::exit::Target;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::files::write_whole;
 use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
@@ -67,11 +67,15 @@ struct Made {
 pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(), Failure> {
     let config = state.config_file();
     if config.exists() {
-        return Err(Failure::new(Kind::Usage, format!("{} is there already", config.display()))
-            .remedy("edit it, or use another --state-dir"));
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!("{} is there already", config.display()),
+        )
+        .remedy("edit it, or use another --state-dir"));
     }
     let devnet = arguments.devnet.as_deref().map(std::path::absolute).transpose();
-    let devnet = devnet.map_err(|error| Failure::new(Kind::Usage, format!("--devnet: {error}")))?;
+    let devnet =
+        devnet.map_err(|error| Failure::new(FailureKind::Usage, format!("--devnet: {error}")))?;
     let mut text = Draft::default();
     text.section("network");
     let bootstrap: Vec<_> = arguments.bootstrap.iter().map(ToString::to_string).collect();
@@ -85,7 +89,7 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         text.section("exit");
         let target = target
             .absolute()
-            .map_err(|error| Failure::new(Kind::Usage, format!("--deliver: {error}")))?;
+            .map_err(|error| Failure::new(FailureKind::Usage, format!("--deliver: {error}")))?;
         text.line("deliver", target.to_string());
     }
     if let Some(contact) = arguments.contact {
@@ -94,7 +98,7 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     }
     let tor_dir = arguments.tor_dir.as_deref().map(std::path::absolute).transpose();
     let tor_dir =
-        tor_dir.map_err(|error| Failure::new(Kind::Usage, format!("--tor-dir: {error}")))?;
+        tor_dir.map_err(|error| Failure::new(FailureKind::Usage, format!("--tor-dir: {error}")))?;
     if let Some(control) = &arguments.tor_control {
         text.section("tor");
         text.line("mode", "running");
@@ -112,7 +116,8 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     let descriptor = match &devnet {
         None => network,
         Some(path) => {
-            let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
+            let fail =
+                |error| Failure::new(FailureKind::State, format!("{}: {error}", path.display()));
             let folder = DevnetFolder::open(path).map_err(fail)?;
             if let (Some(network), Ok(None)) = (&network, folder.descriptor()) {
                 folder.found(network).map_err(fail)?;
@@ -127,35 +132,48 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         store.pin_network(&descriptor)?;
     }
     let onion = OnionAddress::of(identity.node())
-        .map_err(|error| Failure::new(Kind::Internal, format!("identity: {error}")))?
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("identity: {error}")))?
         .to_string();
     if let Some(folder) = &tor_dir {
         write_service(folder, &identity, &onion).map_err(|error| {
-            Failure::new(Kind::State, format!("{}: {error}", folder.display()))
+            Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
                 .remedy("name an empty folder of your own; it is given to Tor afterwards")
         })?;
     }
     if let Some(folder) = config.parent() {
-        fs::create_dir_all(folder)
-            .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
+        fs::create_dir_all(folder).map_err(|error| {
+            Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
+        })?;
     }
-    write_whole(&config, text.0.as_bytes())
-        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", config.display())))?;
+    write_whole(&config, text.0.as_bytes()).map_err(|error| {
+        Failure::new(FailureKind::State, format!("{}: {error}", config.display()))
+    })?;
 
     let torrc = tor_dir.as_deref().map(torrc);
     if json {
         return say_json(&Made { onion, config, torrc });
     }
+    say_next(&state.folder(), &onion, &config, tor_dir.as_deref(), torrc.as_deref())
+}
+
+/// What was made, and what is to be done next.
+fn say_next(
+    state: &Path,
+    onion: &str,
+    config: &Path,
+    tor_dir: Option<&Path>,
+    torrc: Option<&str>,
+) -> Result<(), Failure> {
     say(&format!("this node is {onion}"))?;
     say(&format!("its configuration is {}", config.display()))?;
-    if let (Some(torrc), Some(folder)) = (torrc, &tor_dir) {
+    if let (Some(torrc), Some(folder)) = (torrc, tor_dir) {
         let folder = folder.display();
         say(&format!("give {folder} to Tor's user (Debian: chown -R debian-tor: {folder}),"))?;
         say("add this to the torrc, and reload Tor:")?;
         say(torrc.trim_end())?;
     }
     let as_root = if rustix::process::geteuid().is_root() { " --as-root" } else { "" };
-    say(&format!("start it with: fog run{as_root} --state-dir {}", state.folder().display()))?;
+    say(&format!("start it with: fog run{as_root} --state-dir {}", state.display()))?;
     if as_root.is_empty() { Ok(()) } else { say("better: make it again as a user of its own") }
 }
 

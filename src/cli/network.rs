@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{generator, open_store, say, say_json};
 use crate::clock::Clock;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::files::write_whole;
 
 #[derive(Args)]
@@ -58,8 +58,11 @@ struct Made {
 pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let Order::New { file, name, speed, nodes, root, root_of, depth, fan_out } = arguments.order;
     if file.exists() {
-        return Err(Failure::new(Kind::Usage, format!("{} is there already", file.display()))
-            .remedy("a network's descriptor is never changed; choose another name"));
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!("{} is there already", file.display()),
+        )
+        .remedy("a network's descriptor is never changed; choose another name"));
     }
     // It signs this once: a network is named by the hash of its descriptor.
     let maker = Identity::generate(&mut generator()?);
@@ -78,9 +81,10 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let admission =
         if is_open { Admission::Open } else { Admission::Vouched { roots, depth, fan_out } };
     let made = Descriptor::create(&maker, &name, now, &parameters, &admission)
-        .map_err(|error| Failure::new(Kind::Usage, format!("--name or --root: {error}")))?;
-    write_whole(&file, made.octets())
-        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", file.display())))?;
+        .map_err(|error| Failure::new(FailureKind::Usage, format!("--name or --root: {error}")))?;
+    write_whole(&file, made.octets()).map_err(|error| {
+        Failure::new(FailureKind::State, format!("{}: {error}", file.display()))
+    })?;
     let network = made.id().to_string();
     if json {
         return say_json(&Made { network, file });
@@ -97,7 +101,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
 /// A descriptor from a file.
 pub(super) fn read(file: &Path) -> Result<Descriptor, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::Usage, format!("{}: {error}", file.display()))
+        Failure::new(FailureKind::Usage, format!("{}: {error}", file.display()))
             .remedy("make one with: fog network new")
     };
     let length = std::fs::metadata(file).map_err(|error| fail(&error))?.len();

@@ -2,13 +2,13 @@
 
 use super::{State, say, say_json, wording};
 use crate::clock::Clock;
-use crate::control::{self, Answer, Order, Peer, PeerView};
-use crate::failure::{Failure, Kind};
+use crate::control::{self, ControlOrder, Peer, PeerView, Response};
+use crate::failure::{Failure, FailureKind};
 
 pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Failure> {
-    let answer = control::call(&state.folder(), Order::Peers).await?;
-    let Answer::Peers(peers) = answer else {
-        return Err(Failure::new(Kind::Internal, "the node answered something else"));
+    let answer = control::call(&state.folder(), ControlOrder::Peers).await?;
+    let Response::Peers(peers) = answer else {
+        return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
     };
     if json {
         return say_json(&peers);

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::{Carrier, Node, Settings};
 use crate::exit::ExitSettings;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::files::write_whole;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::fetch_descriptor;
@@ -41,7 +41,7 @@ pub(super) struct Joining {
 /// `fog join`: as `fog run` with the inviter as bootstrap, and the token is kept until it has been shown.
 pub(super) async fn join(state: State, arguments: Joining, json: bool) -> Result<(), Failure> {
     let invite: Invite = arguments.invite.parse().map_err(|error| {
-        Failure::new(Kind::Usage, error).remedy("repeat what fog invite printed")
+        Failure::new(FailureKind::Usage, error).remedy("repeat what fog invite printed")
     })?;
     let bootstrap = vec![invite.inviter];
     {
@@ -60,7 +60,7 @@ struct Running {
 
 pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() && !arguments.as_root {
-        return Err(Failure::new(Kind::Usage, "a node should not run as root")
+        return Err(Failure::new(FailureKind::Usage, "a node should not run as root")
             .remedy("run it as a user of its own, or say --as-root"));
     }
     let (mut config, store) = read_config(&state, &arguments.bootstrap)?;
@@ -100,8 +100,9 @@ fn read_config(
     let store = open_store(&state.folder())?;
     let bootstrap: Vec<_> = bootstrap.iter().map(ToString::to_string).collect();
     let text = format!("[network]\nbootstrap = {}\n", toml::Value::from(bootstrap));
-    write_whole(&file, text.as_bytes())
-        .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", file.display())))?;
+    write_whole(&file, text.as_bytes()).map_err(|error| {
+        Failure::new(FailureKind::State, format!("{}: {error}", file.display()))
+    })?;
     Ok((Config::read(&file)?, Some(store)))
 }
 
@@ -114,11 +115,15 @@ async fn start(
     let open = || store.map_or_else(|| open_store(&state.folder()), Ok);
     let (carrier, descriptor, store) = match config.devnet.clone() {
         Some(path) => {
-            let fail = |error| Failure::new(Kind::State, format!("{}: {error}", path.display()));
+            let fail =
+                |error| Failure::new(FailureKind::State, format!("{}: {error}", path.display()));
             let folder = DevnetFolder::open(&path).map_err(fail)?;
             let descriptor = folder.descriptor().map_err(fail)?.ok_or_else(|| {
-                Failure::new(Kind::Network, format!("{}: there is no devnet yet", path.display()))
-                    .remedy(format!("make one with: fog init --devnet {}", path.display()))
+                Failure::new(
+                    FailureKind::Network,
+                    format!("{}: there is no devnet yet", path.display()),
+                )
+                .remedy(format!("make one with: fog init --devnet {}", path.display()))
             })?;
             check_network(&config, &descriptor)?;
             (Carrier::Devnet(folder), descriptor, open()?)
@@ -152,7 +157,7 @@ async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Des
     let mut rng = generator()?;
     let pinned = store.network()?;
     if pinned.is_none() && config.bootstrap.is_empty() {
-        return Err(Failure::new(Kind::Usage, "no network to join")
+        return Err(Failure::new(FailureKind::Usage, "no network to join")
             .remedy("name a node of it with --bootstrap, or make one with: fog network new"));
     }
     if let Some(pinned) = &pinned {
@@ -178,8 +183,11 @@ async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Des
 fn check_network(config: &Config, descriptor: &Descriptor) -> Result<(), Failure> {
     let id = descriptor.id().to_string();
     if config.network.as_ref().is_some_and(|wanted| *wanted != id) {
-        return Err(Failure::new(Kind::Network, format!("network.id: this network is {id}"))
-            .remedy("correct network.id, or join the network it names"));
+        return Err(Failure::new(
+            FailureKind::Network,
+            format!("network.id: this network is {id}"),
+        )
+        .remedy("correct network.id, or join the network it names"));
     }
     let made_for = |speed| {
         let first_view = descriptor.parameters().views.first_view;
@@ -187,7 +195,7 @@ fn check_network(config: &Config, descriptor: &Descriptor) -> Result<(), Failure
     };
     if config.speed.is_some_and(|speed| !made_for(speed)) {
         return Err(Failure::new(
-            Kind::Network,
+            FailureKind::Network,
             "network.speed: not what this network was made with",
         )
         .remedy("remove network.speed: the network's descriptor says it"));

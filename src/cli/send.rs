@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{say, say_json};
 use crate::clock::Clock;
 use crate::exit::submit;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// More than any node takes; a file is not read beyond it.
 const MAX_FILE: u64 = 64 << 20;
@@ -37,7 +37,7 @@ struct Sent {
 pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let message = read(&arguments.file)?;
     let usage = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::new(Kind::Usage, format!("{what}: {error}"))
+        Failure::new(FailureKind::Usage, format!("{what}: {error}"))
     };
     let to = arguments.to.iter().map(|text| Mailbox::parse(text));
     let recipients: Vec<_> = to.collect::<Result<_, _>>().map_err(|error| usage("--to", &error))?;
@@ -54,9 +54,11 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
     let delivery = Delivery { recipients, needs, message };
     let via = arguments.via;
     let reply = submit(delivery, via, Clock::start()).await.map_err(|reply| match reply {
-        Some(reply) => Failure::new(Kind::Network, format!("{via} did not take it: {reply}"))
-            .remedy("fog status says how the node is"),
-        None => Failure::new(Kind::NoNode, format!("no node answers at {via}"))
+        Some(reply) => {
+            Failure::new(FailureKind::Network, format!("{via} did not take it: {reply}"))
+                .remedy("fog status says how the node is")
+        }
+        None => Failure::new(FailureKind::NoNode, format!("no node answers at {via}"))
             .remedy("start one, or name another with --via"),
     })?;
     if json {
@@ -73,7 +75,7 @@ fn read(file: &PathBuf) -> Result<Vec<u8>, Failure> {
     } else {
         std::fs::File::open(file).and_then(|file| file.take(MAX_FILE).read_to_end(&mut octets))
     };
-    read.map_err(|error| Failure::new(Kind::Usage, format!("{}: {error}", file.display())))?;
+    read.map_err(|error| Failure::new(FailureKind::Usage, format!("{}: {error}", file.display())))?;
     let mut message = Vec::with_capacity(octets.len() + octets.len() / 32);
     for octet in octets {
         if octet == b'\n' && message.last() != Some(&b'\r') {

@@ -2,13 +2,13 @@
 
 use super::{State, say, say_json, wording};
 use crate::clock::Clock;
-use crate::control::{self, Answer, Order, Status};
-use crate::failure::{Failure, Kind};
+use crate::control::{self, ControlOrder, Response, Status};
+use crate::failure::{Failure, FailureKind};
 
 pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
-    let answer = control::call(&state.folder(), Order::Status).await?;
-    let Answer::Status(status) = answer else {
-        return Err(Failure::new(Kind::Internal, "the node answered something else"));
+    let answer = control::call(&state.folder(), ControlOrder::Status).await?;
+    let Response::Status(status) = answer else {
+        return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
     };
     if json {
         return say_json(&status);

@@ -38,7 +38,7 @@ pub struct Status {
     /// The view that routes come from.
     pub view: Option<ViewStatus>,
     /// What is held.
-    pub held: Held,
+    pub held: HeldStatus,
     /// How late things were, at worst, since the start.
     pub lateness: Lateness,
     /// Counts by name: what came, what left, what was refused or dropped, and why.
@@ -137,7 +137,7 @@ pub struct ViewStatus {
 
 /// What a node holds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Held {
+pub struct HeldStatus {
     /// Packets in the mix.
     pub mixing: usize,
     /// Its own packets that wait for their tick.

@@ -13,8 +13,8 @@ use crate::control;
 #[derive(Default)]
 pub(super) struct Asked {
     serial: u64,
-    submissions: BTreeMap<SubmissionId, oneshot::Sender<smtp::Answer>>,
-    orders: BTreeMap<OrderId, oneshot::Sender<control::Answer>>,
+    submissions: BTreeMap<SubmissionId, oneshot::Sender<smtp::Verdict>>,
+    orders: BTreeMap<OrderId, oneshot::Sender<control::Response>>,
     invites: BTreeMap<QuestionId, ResponseChannel<Vec<u8>>>,
 }
 
@@ -24,13 +24,13 @@ impl Asked {
         self.serial
     }
 
-    pub(super) fn submission(&mut self, to: oneshot::Sender<smtp::Answer>) -> SubmissionId {
+    pub(super) fn submission(&mut self, to: oneshot::Sender<smtp::Verdict>) -> SubmissionId {
         let id = SubmissionId(self.number());
         self.submissions.insert(id, to);
         id
     }
 
-    pub(super) fn order(&mut self, to: oneshot::Sender<control::Answer>) -> OrderId {
+    pub(super) fn order(&mut self, to: oneshot::Sender<control::Response>) -> OrderId {
         let id = OrderId(self.number());
         self.orders.insert(id, to);
         id
@@ -44,14 +44,14 @@ impl Asked {
 
     /// Answers a session. A client that has gone is answered nothing; its mail is on its way all the
     /// same.
-    pub(super) fn answer_submission(&mut self, id: SubmissionId, answer: smtp::Answer) {
+    pub(super) fn answer_submission(&mut self, id: SubmissionId, answer: smtp::Verdict) {
         if let Some(to) = self.submissions.remove(&id) {
             let _ = to.send(answer);
         }
     }
 
     /// Answers an operator. A caller that has hung up is told nothing.
-    pub(super) fn answer_order(&mut self, id: OrderId, answer: control::Answer) {
+    pub(super) fn answer_order(&mut self, id: OrderId, answer: control::Response) {
         if let Some(to) = self.orders.remove(&id) {
             let _ = to.send(answer);
         }

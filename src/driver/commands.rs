@@ -6,9 +6,9 @@ use keys::{NodeId, OnionAddress};
 use remailer::{Command, Done, InviteAnswer, KeepId, NotDone, Refused};
 
 use super::Driver;
-use crate::control::Answer;
+use crate::control::Response;
 use crate::failure::Failure;
-use crate::net::Order;
+use crate::net::SwarmOrder;
 use crate::store::{self, List};
 
 impl Driver {
@@ -32,7 +32,7 @@ impl Driver {
                 Command::Accept(keys) => self.work.accept(keys),
                 Command::KeepTags(_) | Command::Seal(..) => self.give_work(command),
                 Command::Answer(id, Ok(name)) => {
-                    let taken = smtp::Answer::Taken(*name.as_bytes());
+                    let taken = smtp::Verdict::Taken(*name.as_bytes());
                     self.asked.answer_submission(id, taken);
                 }
                 Command::Answer(id, Err(why)) => self.asked.answer_submission(id, refusal(why)),
@@ -158,18 +158,18 @@ impl Driver {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the caller tells these from the others")]
     async fn order_net(&mut self, command: Command) {
         let order = match command {
-            Command::Announce(octets) => Order::Announce(octets),
-            Command::Link(node) => Order::Link(node),
-            Command::Links(nodes) => Order::Links(nodes),
+            Command::Announce(octets) => SwarmOrder::Announce(octets),
+            Command::Link(node) => SwarmOrder::Link(node),
+            Command::Links(nodes) => SwarmOrder::Links(nodes),
             Command::Unlink(node) => {
                 self.net.queues.forget(&node);
-                Order::Unlink(node)
+                SwarmOrder::Unlink(node)
             }
-            Command::Ask(peer, request) => Order::Ask(peer, request),
-            Command::HangUp(peer) => Order::HangUp(peer),
-            Command::ShowInvite(peer, token) => Order::ShowInvite(peer, token),
+            Command::Ask(peer, request) => SwarmOrder::Ask(peer, request),
+            Command::HangUp(peer) => SwarmOrder::HangUp(peer),
+            Command::ShowInvite(peer, token) => SwarmOrder::ShowInvite(peer, token),
             Command::AnswerInvite(id, answer) => match self.asked.take_invite(id) {
-                Some(channel) => Order::AnswerInvite(channel, answer),
+                Some(channel) => SwarmOrder::AnswerInvite(channel, answer),
                 None => return,
             },
             _ => return,
@@ -177,7 +177,7 @@ impl Driver {
         self.order(order).await;
     }
 
-    pub(super) async fn order(&self, order: Order) {
+    pub(super) async fn order(&self, order: SwarmOrder) {
         // The swarm ends only after this loop.
         let _ = self.net.orders.send(order).await;
     }
@@ -188,29 +188,29 @@ fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<OnionAddress> {
 }
 
 /// What a session is told of mail that is not taken.
-pub(super) fn refusal(why: Refused) -> smtp::Answer {
+pub(super) fn refusal(why: Refused) -> smtp::Verdict {
     match why {
-        Refused::TooFewNodes | Refused::ClockApart | Refused::Divided => smtp::Answer::TooFewNodes,
-        Refused::NoExit => smtp::Answer::NoExit,
-        Refused::TooBig => smtp::Answer::TooBig,
-        Refused::Full => smtp::Answer::Full,
-        Refused::Unfit(why) => smtp::Answer::Unfit(why),
+        Refused::TooFewNodes | Refused::ClockApart | Refused::Divided => smtp::Verdict::TooFewNodes,
+        Refused::NoExit => smtp::Verdict::NoExit,
+        Refused::TooBig => smtp::Verdict::TooBig,
+        Refused::Full => smtp::Verdict::Full,
+        Refused::Unfit(why) => smtp::Verdict::Unfit(why),
     }
 }
 
-fn answer(reply: Result<Done, NotDone>) -> Answer {
+fn answer(reply: Result<Done, NotDone>) -> Response {
     match reply {
         Ok(Done::Of(node)) => match OnionAddress::of(node) {
-            Ok(onion) => Answer::Done(onion.to_string()),
+            Ok(onion) => Response::Done(onion.to_string()),
             Err(error) => error_of(error),
         },
-        Ok(Done::Invited(invite)) => Answer::Done(invite.to_string()),
+        Ok(Done::Invited(invite)) => Response::Done(invite.to_string()),
         Err(why) => error_of(not_done(why)),
     }
 }
 
-fn error_of(why: impl Display) -> Answer {
-    Answer::Error(why.to_string())
+fn error_of(why: impl Display) -> Response {
+    Response::Error(why.to_string())
 }
 
 fn not_done(why: NotDone) -> &'static str {

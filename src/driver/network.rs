@@ -1,31 +1,31 @@
 //! What the network tells a node, and what it asks.
 
 use super::Driver;
-use crate::net::{Event, Links, Order, Reach};
+use crate::net::{Links, NetEvent, Reach, SwarmOrder};
 
 impl Driver {
-    pub(super) async fn net_event(&mut self, event: Event) {
+    pub(super) async fn net_event(&mut self, event: NetEvent) {
         let now = self.now();
         let rng = &mut self.machine.rng;
         match event {
-            Event::Statement { checked, judged } => {
+            NetEvent::Statement { checked, judged } => {
                 let judgement = self.remailer.handle_statement(checked, now, rng);
-                self.order(Order::Judge(judged, judgement)).await;
+                self.order(SwarmOrder::Judge(judged, judgement)).await;
             }
-            Event::SyncRequest { octets, answer } => {
+            NetEvent::SyncRequest { octets, answer } => {
                 if let Some(octets) = self.remailer.handle_sync_request(&octets, now) {
-                    self.order(Order::Answer(answer, octets)).await;
+                    self.order(SwarmOrder::Answer(answer, octets)).await;
                 }
             }
-            Event::SyncAnswer { peer, answer } => {
+            NetEvent::SyncAnswer { peer, answer } => {
                 self.remailer.handle_sync_answer(peer, answer, now, rng);
             }
-            Event::SyncFailed(peer) => self.remailer.handle_sync_failed(&peer, now, rng),
-            Event::InviteShown { peer, token, answer } => {
+            NetEvent::SyncFailed(peer) => self.remailer.handle_sync_failed(&peer, now, rng),
+            NetEvent::InviteShown { peer, token, answer } => {
                 let id = self.asked.invite(answer);
                 self.remailer.handle_invite_shown(id, peer, &token, now, rng);
             }
-            Event::InviteAnswered { peer, answer } => {
+            NetEvent::InviteAnswered { peer, answer } => {
                 self.remailer.handle_invite_answered(peer, answer, now, rng);
             }
         }

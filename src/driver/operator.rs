@@ -1,27 +1,27 @@
 //! What the operator asks and orders over the control socket.
 
 use keys::{NodeId, OnionAddress};
-use remailer::Order;
+use remailer::OperatorOrder;
 use tokio::sync::oneshot;
 
 use super::Driver;
-use crate::control::{self, Answer};
+use crate::control::{ControlOrder, Response};
 
 impl Driver {
     /// Answers a question at once, and an order when the node has carried it out.
     pub(super) fn order_from_operator(
         &mut self,
-        order: control::Order,
-        to: oneshot::Sender<Answer>,
+        order: ControlOrder,
+        to: oneshot::Sender<Response>,
     ) {
         let order = match order {
-            control::Order::Status => Err(Answer::Status(Box::new(self.status()))),
-            control::Order::Peers => Err(Answer::Peers(self.peers())),
-            control::Order::Vouch(onion) => node(&onion).map(Order::Vouch),
-            control::Order::Unvouch(onion) => node(&onion).map(Order::Unvouch),
-            control::Order::Ban(onion) => node(&onion).map(Order::Ban),
-            control::Order::Unban(onion) => node(&onion).map(Order::Unban),
-            control::Order::Invite => Ok(Order::Invite),
+            ControlOrder::Status => Err(Response::Status(Box::new(self.status()))),
+            ControlOrder::Peers => Err(Response::Peers(self.peers())),
+            ControlOrder::Vouch(onion) => node(&onion).map(OperatorOrder::Vouch),
+            ControlOrder::Unvouch(onion) => node(&onion).map(OperatorOrder::Unvouch),
+            ControlOrder::Ban(onion) => node(&onion).map(OperatorOrder::Ban),
+            ControlOrder::Unban(onion) => node(&onion).map(OperatorOrder::Unban),
+            ControlOrder::Invite => Ok(OperatorOrder::Invite),
         };
         match order {
             Ok(order) => {
@@ -34,8 +34,8 @@ impl Driver {
     }
 }
 
-fn node(onion: &str) -> Result<NodeId, Answer> {
+fn node(onion: &str) -> Result<NodeId, Response> {
     let onion = onion.parse::<OnionAddress>();
-    let onion = onion.map_err(|_| Answer::Error("not an onion address".to_owned()))?;
+    let onion = onion.map_err(|_| Response::Error("not an onion address".to_owned()))?;
     Ok(onion.node())
 }

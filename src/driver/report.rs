@@ -7,8 +7,8 @@ use remailer::{Agreement, Alarm, Refused};
 
 use super::Driver;
 use crate::control::{
-    Held, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus, Status,
-    ViewStatus, Warning, named,
+    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus,
+    Status, ViewStatus, Warning, named,
 };
 use crate::net::Reach;
 
@@ -37,7 +37,11 @@ impl Driver {
                 .remailer
                 .view()
                 .map(|view| ViewStatus { nodes: view.len(), taken_ms: view.taken().as_millis() }),
-            held: Held { mixing: held.mixing, waiting: held.waiting, delivering: held.delivering },
+            held: HeldStatus {
+                mixing: held.mixing,
+                waiting: held.waiting,
+                delivering: held.delivering,
+            },
             lateness: Lateness {
                 timer_ms: millis(self.troubles.late_timer),
                 handover_ms: millis(self.net.queues.slowest()),

@@ -14,11 +14,11 @@ use super::asked::Asked;
 use super::work::Work;
 use super::{Driver, Inputs, Net, Troubles};
 use crate::clock::Clock;
-use crate::control;
+use crate::control::{self, Call};
 use crate::entropy::generator;
 use crate::exit::{Exit, ExitInputs, ExitSettings};
-use crate::failure::{Failure, Kind};
-use crate::ingress;
+use crate::failure::{Failure, FailureKind};
+use crate::ingress::{self, Question};
 use crate::machine::Machine;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::incoming::Incoming;
@@ -88,7 +88,7 @@ impl Node {
         let mut machine = Machine::new(clock, generator()?);
         let identity = store.identity(&mut machine.rng)?;
         let onion = OnionAddress::of(identity.node())
-            .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
+            .map_err(|error| Failure::new(FailureKind::State, format!("identity: {error}")))?;
         let (exit, exit_inputs) = start_exit(settings.exit, &machine).await;
         let carried = Carried::open(settings.carrier, &onion).await?;
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
@@ -111,48 +111,9 @@ impl Node {
         let setup = Setup { contact, family, ..setup };
         let remailer = Remailer::new(setup, clock.now(), &mut machine.rng);
 
-        let keeper = store.tags();
-        let (work, done, keeping) = Work::start(machine.clone(), net.packets, keeper);
-        let (progress_in, progress) = watch::channel(Progress::default());
-        let (stop, stopped) = oneshot::channel();
-        let inputs = Inputs {
-            stopped,
-            done,
-            exit: exit_inputs,
-            failures: net.failures,
-            calls,
-            questions,
-            events: net.events,
-            links: net.links,
-            reach: net.reach.clone(),
-            chosen: net.chosen,
-        };
         let tor = carried.tor;
-        let driver = Driver {
-            remailer,
-            store,
-            machine,
-            net: Net {
-                orders: net.orders,
-                queues: net.queues,
-                scores: net.scores,
-                reach: net.reach,
-                tor: tor.as_ref().map(Tor::state),
-            },
-            exit,
-            work,
-            asked: Asked::default(),
-            progress: progress_in,
-            linked: Links::default(),
-            troubles: Troubles::default(),
-        };
-        let ending = Ending { keeping, swarm: net.task, tor, socket };
-        let task = tokio::spawn(async move {
-            let ended = driver.run(inputs).await;
-            ending.wait().await;
-            ended
-        });
-        Ok(Self { onion, smtp, progress, stop, task })
+        let started = Started { remailer, store, machine, net, exit, tor, socket };
+        Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
     }
 
     /// Stops it and waits until everything is written.
@@ -162,12 +123,78 @@ impl Node {
     pub async fn stop(self) -> Result<(), Failure> {
         // It may have ended already.
         let _ = self.stop.send(());
-        self.task.await.unwrap_or_else(|error| Err(Failure::new(Kind::Internal, error)))
+        self.task.await.unwrap_or_else(|error| Err(Failure::new(FailureKind::Internal, error)))
     }
 
     /// Waits until it ends by itself, which only a failing disk makes it do.
     pub async fn ended(&mut self) {
         while self.progress.changed().await.is_ok() {}
+    }
+}
+
+/// What a running node is made of, once each part has been started.
+struct Started {
+    remailer: Remailer,
+    store: Store,
+    machine: Machine,
+    net: net::Handle,
+    exit: Option<Exit>,
+    tor: Option<Tor>,
+    socket: control::Socket,
+}
+
+impl Started {
+    /// Sets the loop going.
+    fn drive(
+        self,
+        onion: OnionAddress,
+        smtp: SocketAddr,
+        exit: ExitInputs,
+        calls: mpsc::Receiver<Call>,
+        questions: mpsc::Receiver<Question>,
+    ) -> Node {
+        let net = self.net;
+        let keeper = self.store.tags();
+        let (work, done, keeping) = Work::start(self.machine.clone(), net.packets, keeper);
+        let (progress_in, progress) = watch::channel(Progress::default());
+        let (stop, stopped) = oneshot::channel();
+        let inputs = Inputs {
+            stopped,
+            done,
+            exit,
+            failures: net.failures,
+            calls,
+            questions,
+            events: net.events,
+            links: net.links,
+            reach: net.reach.clone(),
+            chosen: net.chosen,
+        };
+        let driver = Driver {
+            remailer: self.remailer,
+            store: self.store,
+            machine: self.machine,
+            net: Net {
+                orders: net.orders,
+                queues: net.queues,
+                scores: net.scores,
+                reach: net.reach,
+                tor: self.tor.as_ref().map(Tor::state),
+            },
+            exit: self.exit,
+            work,
+            asked: Asked::default(),
+            progress: progress_in,
+            linked: Links::default(),
+            troubles: Troubles::default(),
+        };
+        let ending = Ending { keeping, swarm: net.task, tor: self.tor, socket: self.socket };
+        let task = tokio::spawn(async move {
+            let ended = driver.run(inputs).await;
+            ending.wait().await;
+            ended
+        });
+        Node { onion, smtp, progress, stop, task }
     }
 }
 
@@ -195,7 +222,8 @@ struct Carried {
 
 impl Carried {
     async fn open(carrier: Carrier, onion: &OnionAddress) -> Result<Self, Failure> {
-        let no_port = |error| Failure::new(Kind::Port, format!("the swarm's listener: {error}"));
+        let no_port =
+            |error| Failure::new(FailureKind::Port, format!("the swarm's listener: {error}"));
         Ok(match carrier {
             Carrier::Devnet(folder) => {
                 let swarm = folder.listen(onion).await.map_err(no_port)?;

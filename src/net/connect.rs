@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::incoming::Incoming;
-use super::tor::socks::Purpose;
+use super::tor::socks::DialPurpose;
 use super::tor::{TorConnector, TorState};
 use crate::files::write_whole;
 
@@ -29,7 +29,7 @@ impl Connector {
     ///
     /// # Errors
     /// If it is not known, or does not answer.
-    pub async fn dial(&self, onion: &OnionAddress, purpose: Purpose) -> io::Result<TcpStream> {
+    pub async fn dial(&self, onion: &OnionAddress, purpose: DialPurpose) -> io::Result<TcpStream> {
         match self {
             Self::Tor(tor) => tor.dial(onion, purpose).await,
             Self::Devnet(folder) => {

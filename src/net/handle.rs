@@ -15,7 +15,7 @@ use super::packets::{PacketQueues, SendFailed};
 use super::reach::Reach;
 
 /// What the driver is told.
-pub enum Event {
+pub enum NetEvent {
     /// A gossiped statement was looked at, and waits for its judgement.
     Statement {
         /// What came of looking at it.
@@ -64,7 +64,7 @@ pub struct Judged {
 }
 
 /// What the driver wants.
-pub enum Order {
+pub enum SwarmOrder {
     /// Publish a statement, now or as soon as a peer is there to hear it.
     Announce(Vec<u8>),
     /// Pass a statement on or not.
@@ -90,11 +90,11 @@ pub enum Order {
 /// The driver's side of the network.
 pub struct Handle {
     /// What happened.
-    pub events: mpsc::Receiver<Event>,
+    pub events: mpsc::Receiver<NetEvent>,
     /// Packets received, unopened.
     pub packets: mpsc::Receiver<Packet>,
     /// What is wanted.
-    pub orders: mpsc::Sender<Order>,
+    pub orders: mpsc::Sender<SwarmOrder>,
     /// Packets to send.
     pub queues: PacketQueues,
     /// Packets that were not handed over.

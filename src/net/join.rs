@@ -15,9 +15,9 @@ use super::behaviour::{Addresses, DescriptorCodec, descriptor_exchange};
 use super::connect::Connector;
 use super::dialling::dial_failed;
 use super::onion;
-use super::tor::socks::{DialFailed, Purpose, Retry};
+use super::tor::socks::{DialFailed, DialPurpose, Retry};
 use super::transport::{OnionTransport, transport};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// A bootstrap that has just been started is found by others after some seconds; one that is not found
 /// in this time is down.
@@ -39,7 +39,7 @@ struct Joining {
 /// The asker has a key of its own for this: it is nobody yet. One that does not pass `check` is not taken.
 ///
 /// # Errors
-/// [`Kind::Network`] if none answers in two minutes, or another key answers at a bootstrap's address,
+/// [`FailureKind::Network`] if none answers in two minutes, or another key answers at a bootstrap's address,
 /// or why `check` did not let a network pass.
 pub async fn fetch_descriptor(
     connector: Connector,
@@ -47,9 +47,9 @@ pub async fn fetch_descriptor(
     check: impl Fn(&Descriptor) -> Result<(), Failure>,
     rng: &mut impl CryptoRng,
 ) -> Result<Descriptor, Failure> {
-    let internal = |error: &dyn std::fmt::Display| Failure::new(Kind::Internal, error);
+    let internal = |error: &dyn std::fmt::Display| Failure::new(FailureKind::Internal, error);
     let keypair = onion::keypair(&Identity::generate(rng)).map_err(|error| internal(&error))?;
-    let carrier = transport(&keypair, OnionTransport::dialling(connector, Purpose::Join));
+    let carrier = transport(&keypair, OnionTransport::dialling(connector, DialPurpose::Join));
     let carrier = carrier.map_err(|error| internal(&error))?;
     let behaviour = Joining {
         addresses: Addresses::default(),
@@ -157,7 +157,7 @@ impl Asked {
             self.state = State::Over;
             let cause = format!("another key answers at {}", self.onion);
             self.failure = Some(
-                Failure::new(Kind::Network, cause)
+                Failure::new(FailureKind::Network, cause)
                     .remedy("ask its operator where its onion service leads"),
             );
             return;
@@ -166,7 +166,7 @@ impl Asked {
         if why == Some(DialFailed::NoTor) {
             self.state = State::Over;
             self.failure = Some(
-                Failure::new(Kind::Tor, "Tor went away while a bootstrap was asked")
+                Failure::new(FailureKind::Tor, "Tor went away while a bootstrap was asked")
                     .remedy("see Tor's log, and try again"),
             );
             return;
@@ -182,13 +182,13 @@ impl Asked {
 }
 
 fn nobody(why: &str) -> Failure {
-    Failure::new(Kind::Network, format!("no bootstrap answers: {why}"))
+    Failure::new(FailureKind::Network, format!("no bootstrap answers: {why}"))
         .remedy("see whether it runs, or name another with --bootstrap")
 }
 
 fn parse(octets: &[u8]) -> Result<Descriptor, Failure> {
     Descriptor::parse(octets).map_err(|error| {
-        Failure::new(Kind::Network, format!("the bootstrap's network descriptor: {error}"))
+        Failure::new(FailureKind::Network, format!("the bootstrap's network descriptor: {error}"))
             .remedy("name another with --bootstrap")
     })
 }

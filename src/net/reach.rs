@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::connect::Connector;
 use super::onion;
 use super::tor::TorState;
-use super::tor::socks::{DialFailed, Purpose};
+use super::tor::socks::{DialFailed, DialPurpose};
 use super::transport::{OnionTransport, transport};
 use crate::clock::Clock;
 use crate::entropy::Generator;
@@ -163,7 +163,7 @@ impl Lookout {
     async fn look(&mut self) -> Result<(), Unreachable> {
         while self.echoes.try_recv().is_ok() {}
         let dial = async {
-            let carrier = OnionTransport::dialling(self.connector.clone(), Purpose::Reach);
+            let carrier = OnionTransport::dialling(self.connector.clone(), DialPurpose::Reach);
             let upgraded = transport(&self.keypair, carrier);
             let mut upgraded = upgraded.map_err(io::Error::other)?;
             let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };

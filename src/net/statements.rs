@@ -2,8 +2,8 @@
 //! questions and answers of reconciliation and of invites.
 //!
 //! ```text
-//! gossip -> meter -> Waiting -> Work::check -> Event::Statement -> judge -> gossip
-//! answer ----------> answers -> Work::check -> Event::SyncAnswer
+//! gossip -> meter -> Waiting -> Work::check -> NetEvent::Statement -> judge -> gossip
+//! answer ----------> answers -> Work::check -> NetEvent::SyncAnswer
 //! ```
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::behaviour::{Behaviour, INVITED};
 use super::gossip::{Said, topic};
-use super::handle::{Event, Judged};
+use super::handle::{Judged, NetEvent};
 use super::meters::{Allowance, Meters};
 use super::onion;
 use super::verify::Work;
@@ -36,7 +36,7 @@ pub(super) struct Statements {
     /// Answers to be verified: one of each peer that is being asked.
     answers: VecDeque<Work>,
     meters: Meters,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<NetEvent>,
 }
 
 /// A peer that broke a bound: it is hung up on.
@@ -44,7 +44,7 @@ pub(super) struct Statements {
 pub(super) struct Broken(pub(super) PeerId);
 
 impl Statements {
-    pub(super) fn new(network: &NetworkId, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn new(network: &NetworkId, events: mpsc::Sender<NetEvent>) -> Self {
         Self {
             topic: topic(network),
             announcements: VecDeque::new(),
@@ -186,7 +186,7 @@ impl Statements {
                 swarm.behaviour_mut().sync.send_request(&peer, octets);
             }
             // It is asked again when it is linked again.
-            _ => self.tell(Event::SyncFailed(node)),
+            _ => self.tell(NetEvent::SyncFailed(node)),
         }
     }
 
@@ -200,7 +200,7 @@ impl Statements {
             Sync::Message { message: Message::Request { request, channel, .. }, peer, .. } => {
                 match self.meters.question(peer, now) {
                     Allowance::Granted => {
-                        self.tell(Event::SyncRequest { octets: request, answer: channel });
+                        self.tell(NetEvent::SyncRequest { octets: request, answer: channel });
                     }
                     // A peer that gets no answer asks somebody else.
                     Allowance::Denied => {}
@@ -214,7 +214,7 @@ impl Statements {
             }
             Sync::OutboundFailure { peer, .. } => {
                 if let Some(peer) = onion::node_id(&peer) {
-                    self.tell(Event::SyncFailed(peer));
+                    self.tell(NetEvent::SyncFailed(peer));
                 }
             }
             Sync::InboundFailure { .. } | Sync::ResponseSent { .. } => {}
@@ -235,19 +235,19 @@ impl Statements {
         match message {
             Message::Request { request: token, channel: answer, .. } => {
                 if self.meters.question(peer, now) == Allowance::Granted {
-                    self.tell(Event::InviteShown { peer: node, token, answer });
+                    self.tell(NetEvent::InviteShown { peer: node, token, answer });
                 }
             }
             Message::Response { response, .. } => {
                 let is_taken = response == [INVITED];
                 let answer = if is_taken { InviteAnswer::Taken } else { InviteAnswer::Refused };
-                self.tell(Event::InviteAnswered { peer: node, answer });
+                self.tell(NetEvent::InviteAnswered { peer: node, answer });
             }
         }
     }
 
     /// What finds no room is lost: it is asked for again by the next catch-up.
-    fn tell(&self, event: Event) {
+    fn tell(&self, event: NetEvent) {
         let _ = self.events.try_send(event);
     }
 }

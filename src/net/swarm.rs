@@ -21,7 +21,7 @@ use super::behaviour::{Behaviour, BehaviourEvent, INVITED};
 use super::connect::Connector;
 use super::dialling::{DialledBy, Dialling};
 use super::gossip::WORST_SCORE;
-use super::handle::{Beginning, Event, Handle, Order};
+use super::handle::{Beginning, Handle, NetEvent, SwarmOrder};
 use super::incoming::Incoming;
 use super::links::{Links, Scores};
 use super::onion;
@@ -30,7 +30,7 @@ use super::reach::{Lookout, changed};
 use super::statements::{Broken, Statements, score};
 use super::transport::{MAX_STREAMS, OnionTransport, transport};
 use crate::clock::Clock;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
 
 const EVENTS: usize = 1024;
@@ -92,7 +92,7 @@ pub fn spawn(
 }
 
 fn fail(what: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Kind::Network, format!("{what}: {error}"))
+    Failure::new(FailureKind::Network, format!("{what}: {error}"))
 }
 
 /// A swarm that speaks what nodes of this network speak, not listening yet.
@@ -122,7 +122,7 @@ struct SwarmTask {
     scores: watch::Sender<Scores>,
     /// Where it is said that this node was dialled by itself.
     echoes: mpsc::Sender<()>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<NetEvent>,
     machine: Machine,
 }
 
@@ -130,7 +130,7 @@ impl SwarmTask {
     /// Subscribes, and runs until the orders end.
     fn start(
         mut self,
-        orders: mpsc::Receiver<Order>,
+        orders: mpsc::Receiver<SwarmOrder>,
         at_the_end: impl FnOnce() + Send + 'static,
     ) -> Result<tokio::task::JoinHandle<()>, Failure> {
         let gossip = &mut self.swarm.behaviour_mut().gossip.inner;
@@ -141,7 +141,7 @@ impl SwarmTask {
         }))
     }
 
-    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    async fn run(mut self, mut orders: mpsc::Receiver<SwarmOrder>) {
         let mut tick = tokio::time::interval(DIAL_EVERY);
         let mut look = tokio::time::interval(SCORES_EVERY);
         let verifying = self.machine.workers.lane(1);
@@ -175,24 +175,24 @@ impl SwarmTask {
         self.machine.clock.elapsed()
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: SwarmOrder) {
         match order {
-            Order::Announce(octets) => self.statements.announce(octets, &mut self.swarm),
-            Order::Judge(judged, judgement) => {
+            SwarmOrder::Announce(octets) => self.statements.announce(octets, &mut self.swarm),
+            SwarmOrder::Judge(judged, judgement) => {
                 self.statements.judge(&judged, judgement, &mut self.swarm);
             }
-            Order::Answer(channel, octets) => {
+            SwarmOrder::Answer(channel, octets) => {
                 // The peer may have gone in the meantime.
                 let _ = self.swarm.behaviour_mut().sync.send_response(channel, octets);
             }
-            Order::Ask(node, request) => self.statements.ask(node, &request, &mut self.swarm),
-            Order::ShowInvite(node, token) => {
+            SwarmOrder::Ask(node, request) => self.statements.ask(node, &request, &mut self.swarm),
+            SwarmOrder::ShowInvite(node, token) => {
                 if let Some(peer) = onion::peer_id(&node) {
                     let token = token.as_bytes().to_vec();
                     self.swarm.behaviour_mut().invite.send_request(&peer, token);
                 }
             }
-            Order::AnswerInvite(channel, answer) => {
+            SwarmOrder::AnswerInvite(channel, answer) => {
                 let octets = match answer {
                     InviteAnswer::Taken => vec![INVITED],
                     InviteAnswer::Refused => Vec::new(),
@@ -200,17 +200,17 @@ impl SwarmTask {
                 // The peer may have gone in the meantime.
                 let _ = self.swarm.behaviour_mut().invite.send_response(channel, octets);
             }
-            Order::HangUp(node) => {
+            SwarmOrder::HangUp(node) => {
                 if let Some(peer) = onion::peer_id(&node) {
                     self.hang_up(peer);
                 }
             }
-            Order::Link(node) => {
+            SwarmOrder::Link(node) => {
                 self.dialling.want(node);
                 self.dial_due();
             }
-            Order::Links(nodes) => self.dialling.want_only(&nodes),
-            Order::Unlink(node) => self.dialling.forget(&node),
+            SwarmOrder::Links(nodes) => self.dialling.want_only(&nodes),
+            SwarmOrder::Unlink(node) => self.dialling.forget(&node),
         }
     }
 

@@ -20,7 +20,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 use super::connect::Connector;
 use super::incoming::{Arrived, Incoming};
 use super::onion;
-use super::tor::socks::Purpose;
+use super::tor::socks::DialPurpose;
 
 /// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ type Upgrade = Ready<io::Result<Compat<Arrived>>>;
 
 pub(crate) struct OnionTransport {
     connector: Connector,
-    purpose: Purpose,
+    purpose: DialPurpose,
     /// Where it listens, until it does.
     incoming: Option<Incoming>,
     listener: Option<Listener>,
@@ -53,17 +53,17 @@ struct Listener {
 
 impl OnionTransport {
     /// One that only dials.
-    pub(crate) fn dialling(connector: Connector, purpose: Purpose) -> Self {
+    pub(crate) fn dialling(connector: Connector, purpose: DialPurpose) -> Self {
         let events = VecDeque::new();
         Self { connector, purpose, incoming: None, listener: None, events, waker: None }
     }
 
     /// A swarm's, which can listen, once, for what arrives here.
     pub(crate) fn listening(connector: Connector, incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), ..Self::dialling(connector, Purpose::Swarm) }
+        Self { incoming: Some(incoming), ..Self::dialling(connector, DialPurpose::Swarm) }
     }
 
-    pub(crate) fn purpose(&self) -> Purpose {
+    pub(crate) fn purpose(&self) -> DialPurpose {
         self.purpose
     }
 
@@ -167,9 +167,9 @@ pub(super) fn transport(
     yamux.set_max_num_streams(MAX_STREAMS);
     let version = match carrier.purpose() {
         // Saves a round trip for each negotiation, which through Tor is most of a dial.
-        Purpose::Swarm | Purpose::Join => Version::V1Lazy,
+        DialPurpose::Swarm | DialPurpose::Join => Version::V1Lazy,
         // Nothing is said on this connection, and a lazy negotiation ends with the first word.
-        Purpose::Reach => Version::V1,
+        DialPurpose::Reach => Version::V1,
     };
     let upgraded =
         carrier.upgrade(version).authenticate(noise::Config::new(keypair)?).multiplex(yamux);

@@ -5,7 +5,7 @@ use directory::Answer;
 use keys::{NetworkId, NodeId};
 use record::Statement;
 
-use super::handle::{Event, Judged};
+use super::handle::{Judged, NetEvent};
 
 /// Octets to verify.
 pub(super) enum Work {
@@ -15,14 +15,14 @@ pub(super) enum Work {
 
 impl Work {
     /// Verifies them: some 300 us for a statement, up to 20 ms for an answer.
-    pub(super) fn check(self, network: &NetworkId) -> Event {
+    pub(super) fn check(self, network: &NetworkId) -> NetEvent {
         match self {
             Self::Statement { octets, judged } => {
-                Event::Statement { checked: Statement::check(&octets, network), judged }
+                NetEvent::Statement { checked: Statement::check(&octets, network), judged }
             }
             Self::Answer { peer, octets } => match Answer::check(&octets, network) {
-                Ok(answer) => Event::SyncAnswer { peer, answer },
-                Err(_) => Event::SyncFailed(peer),
+                Ok(answer) => NetEvent::SyncAnswer { peer, answer },
+                Err(_) => NetEvent::SyncFailed(peer),
             },
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// Something could not be read or kept.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl core::error::Error for Error {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let failure = Self::new(Kind::State, &error);
+        let failure = Self::new(FailureKind::State, &error);
         match (error.remedy, error.fault) {
             (Some(remedy), _) => failure.remedy(remedy),
             (None, Fault::Full) => failure.remedy("make room on that file system"),

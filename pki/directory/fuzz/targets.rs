@@ -66,7 +66,7 @@ pub(crate) fn request(octets: &[u8]) {
         assert_eq!(request.encode().as_deref(), Ok(octets));
     }
     let directory = Directory::new(schedule(), &Admission::Open);
-    let _ = directory.answer(octets, now(), || [0; 32]);
+    let _ = directory.answer(octets, now(), || record::SetHash::from_bytes([0; 32]));
 }
 
 /// Three answers of a peer that is asked, cut from what came.

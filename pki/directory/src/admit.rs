@@ -12,19 +12,22 @@ use crate::item::{Item, ItemId};
 use crate::trust::Words;
 use crate::verdict::{Admitted, Source, Unwanted};
 
-/// Identities held, at most. Beyond it strangers are turned away: a known node is never displaced by a
-/// new one. 10,000 identities with 2 records of 10 KB (octets, and keys taken apart), as honest nodes have,
-/// are 200 MB; if all are hostile and have as many as may be, and a proof of 16 KB, 760 MB.
+/// Identities held, at most. When they are that many, strangers are turned away: a new node never
+/// displaces a known one. 10,000 identities with 2 records of 10 KB (octets and parsed keys), as
+/// honest nodes have, are 200 MB; if all are hostile, with as many records as allowed and a proof
+/// of 16 KB each, 760 MB.
 const MAX_IDENTITIES: usize = 10_000;
-/// Of those that nobody vouches for, in a network where that matters: the others keep their room.
+/// Identities held that nobody vouches for, at most, where vouches count: the rest of the room is
+/// kept for identities that are vouched for.
 const MAX_STRANGERS: usize = 2_000;
-/// Identities never heard of that are taken in within one network hour: 10 MB. A joiner takes all that its
-/// peers have in its first hour. What is turned away comes with a later record.
+/// Identities never heard of that are taken in within one network hour: 10 MB. In its first hour a
+/// joiner takes in all that its peers have. An identity that was turned away comes with a later
+/// record.
 const MAX_NEWCOMERS_AN_HOUR: usize = 1_000;
 
-/// How far apart the records of one identity must be dated, and the words of one identity about another: a
-/// twelfth of an hour. Closer ones are not taken in, so that nobody makes others verify, keep and pass on
-/// without end.
+/// How far apart the records of one identity must be dated, and the words of one identity about
+/// another: a twelfth of an hour. A closer one is not taken in, so that no identity makes others
+/// verify, keep and pass on statements without end.
 #[must_use]
 pub fn spacing(schedule: &Schedule) -> Duration {
     schedule.hour() / 12
@@ -33,19 +36,21 @@ pub fn spacing(schedule: &Schedule) -> Duration {
 /// Every verified statement that still matters.
 pub struct Directory {
     pub(crate) schedule: Schedule,
-    /// By when statements for the present hour's view were published.
+    /// When a statement must have been published, at the latest, to count for the present hour's
+    /// view.
     pub(crate) settled: Time,
     pub(crate) entries: BTreeMap<NodeId, Entry>,
     pub(crate) words: Words,
     /// Everything held, as reconciliation compares it.
     pub(crate) items: BTreeMap<ItemId, Item>,
-    /// Names of what was held, until somebody asks for them.
+    /// Names of statements no longer held, until [`Directory::take_forgotten`] takes them.
     forgotten: Vec<ItemId>,
     newcomers: usize,
-    /// Whether this directory has yet to learn what others know: until the hour after that.
+    /// Whether this directory has yet to learn what others know; it counts as such until the hour
+    /// after it has.
     is_young: bool,
     has_caught_up: bool,
-    /// Of all buckets, until something changes.
+    /// The digests of all buckets, for as long as nothing changes.
     pub(crate) digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
 }
 
@@ -99,7 +104,7 @@ impl Directory {
         self.hold(record.hash(), record.octets());
         let entry = self.entries.entry(node).or_default();
         for older in &entry.records {
-            // Gossip is for news.
+            // Gossip passes on only the newest record of an identity.
             if Some(older.hash()) != newest
                 && let Some(item) = self.items.get_mut(&ItemId::named(older.hash()))
             {
@@ -122,9 +127,10 @@ impl Directory {
         Ok(vouch)
     }
 
-    /// Takes in a proof. Its identity is routed through no more until the epochs that it concerns are
-    /// past and, where vouches count, a chain of words said after its records reaches it. One proof for each
-    /// identity is kept: the one that concerns the latest epoch, and of those the one dated last.
+    /// Takes in a proof. No route goes through its identity until the epochs that it concerns are
+    /// past and, where vouches count, a chain of words said after its records reaches that
+    /// identity. One proof for each identity is kept: the one that concerns the latest epoch, and
+    /// of those the one dated last.
     ///
     /// # Errors
     /// [`Unwanted`].
@@ -135,9 +141,10 @@ impl Directory {
             None => self.check_room(&node, Source::CatchUp)?,
             Some(entry) => match &entry.proof {
                 Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
-                // Whichever came first: all keep the same one.
+                // All nodes keep the same proof, whichever they heard first.
                 Some(known) if weight(known) > weight(&proof) => return Err(Unwanted::Older),
-                // Its author can make any number: one an hour takes the place of another.
+                // An author can make any number of proofs against itself: only one an hour may
+                // replace another.
                 Some(_) if entry.is_proof_replaced => return Err(Unwanted::TooSoon),
                 Some(_) | None => {}
             },
@@ -166,7 +173,7 @@ impl Directory {
         }
     }
 
-    /// The names of statements that were held and are not any more, each once.
+    /// The names of statements that are no longer held, each returned once.
     pub fn take_forgotten(&mut self) -> Vec<ItemId> {
         core::mem::take(&mut self.forgotten)
     }
@@ -192,8 +199,9 @@ impl Directory {
         Ok(())
     }
 
-    /// Says by when statements for the present hour's view were published. Of each identity the newest
-    /// of those stays, however often it is renewed, and what came before that goes.
+    /// Begins an hour, whose view counts what was published by `settled`. The newest record of each
+    /// identity published by then stays, however often the identity renews it, and the older ones
+    /// go.
     pub fn turn_hour(&mut self, settled: Time) {
         self.is_young = !self.has_caught_up;
         self.settled = settled;
@@ -207,13 +215,14 @@ impl Directory {
         self.release(gone.into_iter());
     }
 
-    /// Whether these octets are held, news, and not passed on by gossip yet; from then on they are.
+    /// Whether these octets are held, news, and not passed on by gossip yet; after this call they
+    /// count as passed on.
     pub fn pass_on(&mut self, octets: &[u8]) -> bool {
         let Some(item) = self.items.get_mut(&ItemId::of(octets)) else { return false };
         !core::mem::replace(&mut item.is_passed_on, true)
     }
 
-    /// Forgets what lies in the past, and returns the identities that are gone.
+    /// Forgets what lies in the past, and returns the identities of which nothing is left.
     pub fn expire(&mut self, now: Time) -> Vec<NodeId> {
         let oldest = self.schedule.oldest_held(now);
         let mut hashes = self.words.expire(now);
@@ -255,19 +264,20 @@ impl Directory {
         (proof.last_epoch() >= self.schedule.epoch_at(at)).then_some(proof)
     }
 
-    /// Peers have said what they know: the directory is that of the network from now on.
+    /// Notes that peers have told what they know: from now on this directory is the network's.
     pub fn note_caught_up(&mut self) {
         self.has_caught_up = true;
     }
 
-    /// Whether a proof still decides anything: its epochs are not past, or words of before it are about.
+    /// Whether a proof still decides anything: its epochs are not past, or words from before it are
+    /// held.
     #[must_use]
     pub fn concerns(&self, proof: &Proof, now: Time) -> bool {
         proof.last_epoch() >= self.schedule.oldest_held(now)
             || self.words.any_before(&proof.node(), proof.dated())
     }
 
-    /// When a node broke its word, as long as words of before that are about.
+    /// When a node broke its word, as long as words from before that are held.
     #[must_use]
     pub fn broke(&self, node: &NodeId) -> Option<Time> {
         Some(self.entries.get(node)?.proof.as_ref()?.dated())
@@ -305,7 +315,7 @@ impl Directory {
         self.words.may_vouch(node)
     }
 
-    /// Who vouches for a node at present.
+    /// The nodes that vouch for a node at present.
     pub fn vouchers_of(&self, subject: &NodeId) -> impl Iterator<Item = NodeId> {
         self.words.about(subject).map(|vouch| vouch.voucher())
     }
@@ -316,7 +326,7 @@ impl Directory {
         self.entries.len()
     }
 
-    /// Whether none is.
+    /// Whether no identity is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -1,4 +1,4 @@
-//! One's own clock beside those of one's peers.
+//! This node's clock beside those of its peers.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -7,11 +7,11 @@ use keys::{NodeId, Schedule, Time};
 
 /// How far apart a clock may be from the median of the peers', as a part of an epoch: 5 min of 3 hours.
 pub const MAX_APART: u32 = 36;
-/// Never less than this, in whatever network: what a round trip may hide.
+/// The least that is allowed in any network, because a round trip may hide as much.
 const LEAST: Duration = Duration::from_secs(2);
 /// Peers whose clocks are remembered.
 const MAX_PEERS: usize = 64;
-/// Fewer say nothing.
+/// Clocks that a comparison needs, at least.
 const MIN_PEERS: usize = 3;
 
 /// How far the peers' clocks were ahead, when they last said so.
@@ -19,7 +19,7 @@ const MIN_PEERS: usize = 3;
 pub struct Clocks(BTreeMap<NodeId, (Time, i64)>);
 
 impl Clocks {
-    /// A peer said what time it is there.
+    /// Takes a peer's word about its clock.
     pub fn note(&mut self, peer: NodeId, ahead_ms: i64, now: Time) {
         if self.0.len() >= MAX_PEERS
             && !self.0.contains_key(&peer)
@@ -31,14 +31,14 @@ impl Clocks {
         self.0.insert(peer, (now, ahead_ms));
     }
 
-    /// Whether enough peers have spoken to compare with.
+    /// Whether enough peers have told their time for a comparison.
     #[must_use]
     pub fn are_known(&self) -> bool {
         self.0.len() >= MIN_PEERS
     }
 
-    /// By how many milliseconds the peers' clocks are ahead of ours, if their median is further apart
-    /// than it may be; none with fewer than three that spoke within an epoch.
+    /// By how many milliseconds the peers' clocks are ahead of ours, if their median is further off
+    /// than allowed; `None` if fewer than three told their time within an epoch.
     #[must_use]
     pub fn apart(&self, schedule: &Schedule, now: Time) -> Option<i64> {
         let epoch = schedule.hour() * 3;

@@ -9,11 +9,12 @@ use record::{Proof, Record};
 
 use crate::verdict::{Source, Unwanted};
 
-/// Records held for one identity: the one that the present hour's view needs, the newest, and between
-/// them what may become the next hour's: dated within `settle` and the early tolerance, a twelfth of an hour
-/// apart, which is (10 + 10) / 5 + 2.
+/// Records held for one identity: the one that the present hour's view needs, the newest, and those
+/// between them that the next hour's view may need. These are dated within `settle` and the early
+/// tolerance, a twelfth of an hour apart, which makes (10 + 10) / 5 + 2.
 const MAX_RECORDS: usize = 6;
-/// Records of one identity that a catch-up brings closer to each other than a twelfth of an hour, in one hour.
+/// Records of one identity that catch-ups may bring in one hour closer to each other than a twelfth
+/// of an hour.
 const MAX_FILLED: u8 = 8;
 
 #[derive(Default)]
@@ -23,7 +24,7 @@ pub(crate) struct Entry {
     /// The newest record that holds the key of each epoch that may still matter.
     pub(crate) keys: BTreeMap<Epoch, Arc<Record>>,
     pub(crate) proof: Option<Arc<Proof>>,
-    /// Whether it took the place of another in this hour.
+    /// Whether the proof took the place of another in this hour.
     pub(crate) is_proof_replaced: bool,
     /// Records that catch-ups brought in this hour.
     pub(crate) filled: u8,
@@ -40,14 +41,15 @@ impl Entry {
         if self.records.iter().any(|known| known.hash() == record.hash()) {
             return Err(Unwanted::Known);
         }
-        // Before the order: two keys for one epoch are two whatever their records' numbers.
+        // Checked before the order: two keys for one epoch are a breach whatever the records'
+        // numbers.
         let known = self.records.iter().chain(self.keys.values());
         if let Some(proof) = known.into_iter().find_map(|known| Proof::of(known, record)) {
             return Err(Unwanted::Broken(Arc::new(proof)));
         }
         let is_later = |known: &&Arc<Record>| known.sequence() > record.sequence();
         let is_settled = record.published_at() <= settled;
-        // What a catch-up may bring late: what this hour's view or the next needs.
+        // A catch-up may bring an older record if this hour's view or the next needs it.
         let fills_a_gap = !is_settled
             || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
         if self.records.iter().any(|known| is_later(&known))
@@ -63,7 +65,8 @@ impl Entry {
             };
             second >= first.plus(spacing)
         };
-        // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
+        // Of two records too close together, nodes may have heard either first: a catch-up brings
+        // both to all.
         let may = match source {
             Source::CatchUp => self.filled < MAX_FILLED,
             Source::Gossip | Source::Own => self.records.iter().all(is_apart),
@@ -71,7 +74,8 @@ impl Entry {
         if may { Ok(()) } else { Err(Unwanted::TooSoon) }
     }
 
-    /// In its place by number. What is too much goes, oldest first, but never the newest settled one.
+    /// Inserts a record by number. Above [`MAX_RECORDS`] the oldest goes, but never the newest
+    /// settled one.
     pub(crate) fn insert(&mut self, record: &Arc<Record>, settled: Time) -> Vec<Arc<Record>> {
         for epoch in record.epochs() {
             let holder = self.keys.entry(epoch).or_insert_with(|| Arc::clone(record));
@@ -89,7 +93,7 @@ impl Entry {
         gone
     }
 
-    /// What came before the newest settled record.
+    /// Removes the records before the newest settled one.
     pub(crate) fn prune(&mut self, settled: Time) -> Vec<Arc<Record>> {
         let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
         self.records.drain(..needed.unwrap_or(0)).collect()

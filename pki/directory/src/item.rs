@@ -9,7 +9,7 @@ use record::StatementHash;
 pub struct ItemId([u8; Self::LEN]);
 
 impl ItemId {
-    /// Octets.
+    /// Length in octets.
     pub const LEN: usize = 16;
 
     /// Takes 16 octets.
@@ -41,6 +41,6 @@ impl ItemId {
 
 pub(crate) struct Item {
     pub(crate) octets: Arc<[u8]>,
-    /// Gossip has passed it on, or need not any more.
+    /// Whether gossip has passed it on, or does not need to any more.
     pub(crate) is_passed_on: bool,
 }

@@ -6,9 +6,9 @@
 //! Proof  -> convict -'
 //! ```
 //!
-//! A [`Directory`] changes with every statement heard. A [`View`] does not change: it is a function of the
-//! statements and an hour, the same for everybody who has the same ones, and routes come from it alone.
-//! [`View::route`] is the only maker of a [`Route`].
+//! A [`Directory`] changes with every statement heard. A [`View`] does not change: it is a function
+//! of the statements and an hour, the same for every node that has the same statements, and routes
+//! come from it alone. [`View::route`] is the only maker of a [`Route`].
 //!
 //! This crate talks to nobody: the octets of reconciliation are made and read here, and sent elsewhere.
 

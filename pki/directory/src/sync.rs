@@ -1,4 +1,4 @@
-//! Reconciliation: what two directories have to tell each other, in as few octets as may be.
+//! Reconciliation: two directories find out what one of them lacks, in as few octets as possible.
 //!
 //! ```text
 //! Summary  ->  a digest for each of 256 buckets of names
@@ -6,10 +6,10 @@
 //! Fetch    ->  the statements that are missing here
 //! ```
 //!
-//! One side asks. It asks several peers, so that none of them can hide a statement that another has;
-//! what one is being asked for is not asked of another, until that one has failed. Everything that comes is
-//! verified as if it had been gossiped. Where it breaks off, the next time goes on by itself: what came is
-//! not missing any more.
+//! One side asks. It asks several peers, so that none of them can hide a statement that another
+//! has; what one peer is being asked for is not asked of another until the first has failed. Every
+//! statement that arrives is verified as if it had been gossiped. A conversation that breaks off
+//! needs no resumption: in the next one, what has arrived is no longer missing.
 
 mod answer;
 mod ask;

@@ -1,8 +1,9 @@
-//! Who vouches for whom, and whom that makes routable.
+//! Which nodes vouch for which, and which nodes that makes routable.
 //!
-//! In an open network nobody has to. In a vouched one chains of words begin at the descriptor's roots, are
-//! as long as it allows, and each node in them speaks for as many others as it allows. How long a node has
-//! been vouched for is its probation: a node cannot prove its own age, so an open network has none.
+//! An open network needs no vouches. In a vouched one, chains of words begin at the descriptor's
+//! roots; the descriptor bounds their length, and for how many others each node in them speaks.
+//! Probation is how long a node has been vouched for: a node cannot prove its own age, so an open
+//! network has no probation.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -20,13 +21,14 @@ pub const EXIT_PROBATION: u32 = 8;
 
 /// Words about one subject by one voucher: the one that the present view needs, and newer ones.
 const MAX_WORDS: usize = 8;
-/// Words of one pair, or of one voucher in the place of others, that a catch-up brings in one hour closer to each
-/// other than gossip takes them.
+/// Words of one pair, or of one voucher in the place of others, that catch-ups may bring in one
+/// hour closer to each other than gossip allows.
 const MAX_FILLED: u8 = 8;
-/// Subjects of one voucher that words are kept about, in units of those that count: some are revoked.
+/// Subjects of one voucher that words are kept about, as a multiple of those that count: some are
+/// revoked.
 const SUBJECTS: usize = 2;
-/// Pairs that words are kept about: with one word of 400 octets each, as honest nodes have, 8 MB; with as many as
-/// may be, 64 MB.
+/// Pairs that words are kept about: with one word of 400 octets each, as honest nodes have, 8 MB;
+/// with as many words as allowed, 64 MB.
 const MAX_PAIRS: usize = 20_000;
 
 /// How a node stands in a vouched network.
@@ -38,7 +40,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// When a probation of so many epochs is over.
+    /// When a probation of this many epochs is over.
     pub(crate) fn over(&self, epochs: u32, schedule: &Schedule) -> Time {
         if self.depth == 0 { Time::default() } else { self.since.plus(probation(epochs, schedule)) }
     }
@@ -48,7 +50,7 @@ fn probation(epochs: u32, schedule: &Schedule) -> Duration {
     (schedule.hour() * 3).saturating_mul(epochs)
 }
 
-/// Whether a word may stand beside those of its pair.
+/// Whether a word may be kept beside the others of its pair.
 fn check(
     words: &[Arc<Vouch>],
     vouch: &Vouch,
@@ -61,14 +63,14 @@ fn check(
     }
     let Some(last) = words.last() else { return Ok(()) };
     if !vouch.supersedes(last) {
-        // What a catch-up may bring late: the one that this hour's view needs.
+        // A catch-up may bring an older word if this hour's view needs it.
         let is_settled = |word: &Vouch| word.issued_at() <= settled;
         let mut others = words.iter().filter(|word| is_settled(word));
         let fills_a_gap = is_settled(vouch) && others.all(|word| vouch.supersedes(word));
         let may = source == Source::CatchUp && fills_a_gap;
         return if may { Ok(()) } else { Err(Unwanted::Older) };
     }
-    // A vouch can be taken back at once, and then there is time.
+    // A vouch may be revoked at once; any other word has to wait its time.
     let is_turn = vouch.word() == Word::Revocation && last.word() == Word::Vouch;
     if !is_turn && vouch.issued_at() < last.issued_at().plus(spacing) {
         return Err(Unwanted::TooSoon);
@@ -80,9 +82,10 @@ pub(crate) struct Words {
     rule: Option<Rule>,
     /// By voucher and subject; ascending by date.
     pairs: BTreeMap<(NodeId, NodeId), Vec<Arc<Vouch>>>,
-    /// Whom chains of the newest words reach, whatever their dates.
+    /// The nodes that chains of the newest words reach, whatever the words' dates.
     known: BTreeMap<NodeId, Standing>,
-    /// How many words catch-ups have brought in this hour, by pair, and by voucher in the place of others.
+    /// How many words catch-ups have brought in this hour, by pair; under a voucher paired with
+    /// itself, how many of its words took the place of others.
     filled: BTreeMap<(NodeId, NodeId), u8>,
 }
 
@@ -116,7 +119,7 @@ impl Words {
         self.known.contains_key(node)
     }
 
-    /// Whether this node's word counts: a chain reaches it that may be longer.
+    /// Whether this node's word counts: a chain reaches it that may grow longer.
     pub(crate) fn may_vouch(&self, node: &NodeId) -> bool {
         let known = self.known.get(node).zip(self.rule.as_ref());
         known.is_some_and(|(standing, rule)| standing.depth < rule.depth)
@@ -138,7 +141,8 @@ impl Words {
         };
         let fan_out = rule.fan_out;
         let mut gone = Vec::new();
-        // Where each of two that are too close was heard first somewhere, a catch-up brings both to all.
+        // Of two words too close together, nodes may have heard either first: a catch-up brings
+        // both to all.
         let filled = |of: (NodeId, NodeId)| self.filled.get(&of).copied().unwrap_or_default();
         let is_filling = source == Source::CatchUp;
         if is_filling && filled(pair) >= MAX_FILLED {
@@ -182,8 +186,8 @@ impl Words {
         Ok(gone)
     }
 
-    /// Room for words about another subject: of too many the first by (since, subject) stay, whoever was
-    /// heard of first.
+    /// Makes room for words about another subject: if a voucher has too many, the first by (since,
+    /// subject) stay, whichever were heard first.
     fn make_room(
         &mut self,
         vouch: &Vouch,
@@ -201,7 +205,7 @@ impl Words {
             return if self.pairs.len() < MAX_PAIRS { Ok(Vec::new()) } else { Err(Unwanted::Full) };
         }
         let last = last.filter(|last| rank(last) > rank(vouch)).ok_or(Unwanted::Full)?;
-        // Or one voucher could have everybody pass on ever earlier words.
+        // Without this, one voucher could have every node pass on ever earlier words.
         let newest = self.by(&voucher).flatten().map(|word| word.issued_at()).max();
         if newest.is_some_and(|newest| vouch.issued_at() < newest.plus(spacing)) {
             return Err(Unwanted::TooSoon);
@@ -210,7 +214,7 @@ impl Words {
         Ok(self.pairs.remove(&pair).unwrap_or_default())
     }
 
-    /// The words before the newest settled one of each pair go.
+    /// Removes the words before the newest settled one of each pair.
     pub(crate) fn prune(&mut self, settled: Time) -> Vec<StatementHash> {
         self.filled.clear();
         let mut gone = Vec::new();
@@ -235,13 +239,13 @@ impl Words {
         gone
     }
 
-    /// Whether somebody still vouches for a node with a date that is not after this.
+    /// Whether a vouch for this node is dated no later than `dated`.
     pub(crate) fn any_before(&self, node: &NodeId, dated: Time) -> bool {
         self.about(node).any(|vouch| vouch.issued_at() <= dated)
     }
 
-    /// Whom chains of words said by `deadline` and holding at `taken` reach; none in an open network. Of
-    /// who broke its word those count that were said after that.
+    /// The nodes reached by chains of words said by `deadline` and holding at `taken`; `None` in an
+    /// open network. For a node that broke its word, only words said after that count.
     pub(crate) fn standings(
         &self,
         deadline: Time,
@@ -265,8 +269,8 @@ impl Words {
         self.known = self.reach(rule, newest);
     }
 
-    /// Level by level from the roots. Of each voucher the subjects count that it says it has vouched for
-    /// longest, as many as the network allows: the same for everybody.
+    /// Goes level by level from the roots. Of each voucher those subjects count that it says it has
+    /// vouched for longest, as many as the network allows: the same at every node.
     fn reach(
         &self,
         rule: &Rule,
@@ -291,7 +295,8 @@ impl Words {
                         next.push(subject);
                         Standing { since, depth }
                     });
-                    // Whoever vouches for a node later, and however near to a root, takes nothing from it.
+                    // A later vouch takes nothing from the node, however near to a root its voucher
+                    // is.
                     known.since = known.since.min(since);
                 }
             }
@@ -300,7 +305,7 @@ impl Words {
         reached
     }
 
-    /// The newest words of one voucher that are vouches, for who renews its own.
+    /// The newest words of one voucher that are vouches, for a node that renews its own.
     pub(crate) fn by_newest(&self, voucher: &NodeId) -> impl Iterator<Item = &Arc<Vouch>> {
         self.by(voucher).filter_map(|words| words.last()).filter(|w| w.word() == Word::Vouch)
     }

@@ -36,21 +36,21 @@ pub enum Unwanted {
     /// Dated before the newest one known, or too soon after it.
     #[error("too soon")]
     TooSoon,
-    /// It cannot stand beside one that is known.
+    /// It contradicts a known record; the two make this proof.
     #[error("its author broke its word")]
     Broken(Arc<Proof>),
-    /// The directory is full of others.
+    /// The directory has no room left for it.
     #[error("full")]
     Full,
     /// Too many new identities in this hour.
     #[error("too many newcomers")]
     Crowded,
-    /// Gossip takes seconds; this is dated so long ago that some would have it before the hour and some
-    /// after it. Reconciliation brings it.
+    /// It is dated too long ago for gossip, which takes seconds: some nodes would have it before
+    /// the hour and some after it. Reconciliation brings it.
     #[error("late")]
     Late,
-    /// No chain of vouches reaches its author, or nobody knows the node that it concerns. That may
-    /// change: it is asked for again.
+    /// No chain of vouches reaches its author, or the node that it concerns is unknown. Either may
+    /// change, so the statement is asked for again.
     #[error("of no consequence")]
     Unreached,
     /// Vouches decide nothing in this network.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keys::{Epoch, Hour, NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
-use record::{Breach, Record};
+use record::{Breach, Record, SetHash};
 
 use crate::admit::Directory;
 use crate::entry::Entry;
@@ -40,16 +40,16 @@ enum Use {
     Exit,
 }
 
-/// How a node stands in an hour: whether its view holds it, and if not, why.
+/// How a node stands in an hour: whether it is in the hour's view, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Routes go through it.
     Routable,
-    /// They do, and end there from this time on only.
+    /// Routes go through it, but end there only from this time on.
     NotYetExit(Time),
     /// It has no record that is old enough for this hour.
     Unsettled,
-    /// It has none that holds a key for this time.
+    /// It has no record that holds a key for this time.
     NoKey,
     /// Nobody vouches for it.
     NotVouched,
@@ -74,9 +74,9 @@ pub enum RouteError {
 }
 
 impl Directory {
-    /// The view of an hour: for each identity the newest record published at least `settle` before the
-    /// hour began, if it has a key for that time, if there is no proof against it, and, where vouches
-    /// count, if words as old as that reach it and its probation is over.
+    /// The view of an hour: for each identity the newest record published at least `settle` before
+    /// the hour began, if it has a key for that time, if there is no proof against the identity,
+    /// and, where vouches count, if words published as early reach it and its probation is over.
     #[must_use]
     pub fn partial_view(&self, hour: Hour, settle: Duration) -> PartialView {
         let taken = self.schedule.hour_start(hour);
@@ -155,11 +155,11 @@ impl Directory {
         self.entries.iter().map(stands).collect()
     }
 
-    /// The hash of an hour's set, 32 octets, which a record says of its author's directory: BLAKE3 over
-    /// the hashes of the settled records with a key for that hour and no proof against them, in the order
-    /// of identities. Whom anybody vouches for makes no difference.
+    /// The hash of an hour's set, 32 octets, which a record states of its author's directory:
+    /// BLAKE3 over the hashes of the settled records with a key for that hour and no proof against
+    /// them, in the order of identities. Vouches make no difference to it.
     #[must_use]
-    pub fn set_hash(&self, hour: Hour, settle: Duration) -> [u8; 32] {
+    pub fn set_hash(&self, hour: Hour, settle: Duration) -> SetHash {
         let taken = self.schedule.hour_start(hour);
         let epoch = self.schedule.epoch_at(taken);
         let mut hasher = blake3::Hasher::new();
@@ -168,11 +168,11 @@ impl Directory {
                 hasher.update(record.hash().as_bytes());
             }
         }
-        *hasher.finalize().as_bytes()
+        SetHash::from_bytes(*hasher.finalize().as_bytes())
     }
 }
 
-/// By the instant, the records and what they are used as.
+/// Equal if the instants, the records and their uses are.
 impl PartialEq for View {
     fn eq(&self, other: &Self) -> bool {
         let seat = |(_, seat): (_, &Seat)| (seat.record.hash(), seat.use_as);
@@ -180,7 +180,7 @@ impl PartialEq for View {
     }
 }
 
-/// By the records of its nodes, in their order.
+/// Equal if the records of the nodes are, in their order.
 impl PartialEq for Route {
     fn eq(&self, other: &Self) -> bool {
         let hash = |record: &Arc<Record>| record.hash();
@@ -203,13 +203,13 @@ impl PartialView {
 }
 
 impl View {
-    /// Whether it has enough nodes for a route; less after some were left out.
+    /// Whether it has enough nodes for a route; it may not once some were left out.
     #[must_use]
     pub fn is_sufficient(&self) -> bool {
         self.seats.len() > Route::MIN
     }
 
-    /// The instant it speaks of.
+    /// The instant that it describes.
     #[must_use]
     pub fn taken(&self) -> Time {
         self.taken
@@ -221,7 +221,7 @@ impl View {
         self.seats.len()
     }
 
-    /// Never: a view has enough nodes for a route.
+    /// Never true: a view has enough nodes for a route.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seats.is_empty()
@@ -233,7 +233,7 @@ impl View {
         self.seats.get(node).map(|seat| &seat.record)
     }
 
-    /// The same view without these nodes: what has become known of them cannot wait for the hour.
+    /// The same view without these nodes: what is now known of them cannot wait for the next hour.
     #[must_use]
     pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
         let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
@@ -313,8 +313,8 @@ impl View {
     }
 }
 
-/// The first of these nodes, at most `count`, that are not the exit, nor of one family with it or with each
-/// other; none if there are too few for a route.
+/// The first of these nodes, at most `count`, that are not the exit, nor of one family with it or
+/// with each other; empty if they are too few for a route.
 fn strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Arc<Record>> {
     let fits = |node: &Record| node.node() != exit.node() && !exit.is_family_of(node);
     let mut taken: Vec<Arc<Record>> = Vec::with_capacity(Route::MAX);
@@ -329,8 +329,8 @@ fn strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Ar
     if taken.len() >= Route::MIN - 1 {
         return taken;
     }
-    // One that names many who do not name each other stands in its own way. A record names at most 16, so
-    // a pair is found among the first few if there is one.
+    // A node of one family with many that are strangers to each other blocks the choice above. A
+    // record names at most 16, so a pair is found among the first few if there is one.
     let mut rest = nodes.iter().filter(|node| fits(node));
     while let Some(first) = rest.next() {
         if let Some(second) = rest.clone().find(|second| !first.is_family_of(second)) {

@@ -57,7 +57,8 @@ fn seeds() {
     let mut all = Vec::new();
     for (name, question) in questions {
         let octets = question.encode().unwrap();
-        let answer = directory.answer(&octets, start(), || [3; 32]).unwrap();
+        let answer =
+            directory.answer(&octets, start(), || record::SetHash::from_bytes([3; 32])).unwrap();
         keep("request", name, &octets);
         keep("answer", name, &answer);
         all.push(answer);

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 const NOW: Time = Time::from_millis(165_000 * 10_800_000 + 600_000);
 
+const SET: record::SetHash = record::SetHash::from_bytes([7; 32]);
+
 fn peer(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
 }
@@ -68,7 +70,7 @@ fn converse(
     loop {
         let asked = request.encode().unwrap();
         assert!(asked.len() <= MAX_REQUEST);
-        let octets = holder.answer(&asked, NOW, || [7; 32]).unwrap();
+        let octets = holder.answer(&asked, NOW, || SET).unwrap();
         assert!(octets.len() <= MAX_ANSWER);
         let octets = bend(&request, octets);
         talk.octets += asked.len() + octets.len();
@@ -103,7 +105,7 @@ fn a_joiner_gets_everything_for_hardly_more_than_its_octets_and_then_asks_for_no
     let held: usize = all.statements().map(|octets| octets.len()).sum();
     let (mut joiner, mut asking) = (empty(), Reconciliation::default());
     let talk = converse(&mut joiner, &mut asking, peer(1), &all, honest);
-    assert!(matches!(talk.step, Step::Done(Told { ahead_ms: 0, set: [7, ..] })), "{:?}", talk.step);
+    assert!(matches!(talk.step, Step::Done(Told { ahead_ms: 0, set: SET })), "{:?}", talk.step);
     assert_eq!(names(&joiner), names(&all));
     assert!(talk.octets * 100 < held * 103, "{} octets for {held}", talk.octets);
     let again = converse(&mut joiner, &mut asking, peer(1), &all, honest);
@@ -153,9 +155,11 @@ fn a_liar_hides_nothing_from_who_asks_others_and_is_found_out() {
     let (mut joiner, mut asking) = (empty(), Reconciliation::default());
     let nothing = empty();
     let bare = |request: &Request, octets| match request {
-        Request::Fetch(_) => {
-            nothing.answer(&Request::Fetch(Vec::new()).encode().unwrap(), NOW, || [0; 32]).unwrap()
-        }
+        Request::Fetch(_) => nothing
+            .answer(&Request::Fetch(Vec::new()).encode().unwrap(), NOW, || {
+                record::SetHash::from_bytes([0; 32])
+            })
+            .unwrap(),
         Request::Summary | Request::List { .. } => octets,
     };
     let talk = converse(&mut joiner, &mut asking, peer(1), &all, bare);
@@ -166,9 +170,11 @@ fn a_liar_hides_nothing_from_who_asks_others_and_is_found_out() {
     stock.admit(other, Source::Gossip).unwrap();
     let name = names(&stock)[0];
     let foist = |request: &Request, octets| match request {
-        Request::Fetch(_) => {
-            stock.answer(&Request::Fetch(vec![name]).encode().unwrap(), NOW, || [0; 32]).unwrap()
-        }
+        Request::Fetch(_) => stock
+            .answer(&Request::Fetch(vec![name]).encode().unwrap(), NOW, || {
+                record::SetHash::from_bytes([0; 32])
+            })
+            .unwrap(),
         Request::Summary | Request::List { .. } => octets,
     };
     let talk = converse(&mut joiner, &mut asking, peer(1), &all, foist);
@@ -187,7 +193,9 @@ fn what_one_peer_is_being_asked_for_is_asked_of_another_only_when_it_fails() {
     let all = directory(100, 3);
     let (joiner, mut asking) = (empty(), Reconciliation::default());
     let ask = |asking: &mut Reconciliation, who, request: &Request| {
-        let octets = all.answer(&request.encode().unwrap(), NOW, || [0; 32]).unwrap();
+        let octets = all
+            .answer(&request.encode().unwrap(), NOW, || record::SetHash::from_bytes([0; 32]))
+            .unwrap();
         let answer = Answer::check(&octets, &NETWORK).unwrap();
         match asking.handle_answer(&who, &answer, &joiner, NOW) {
             Step::Ask(next) => next,
@@ -244,7 +252,7 @@ proptest! {
     fn any_octets_are_decoded_without_harm(octets: Vec<u8>) {
         let _ = Request::decode(&octets);
         let _ = Answer::check(&octets, &NETWORK);
-        let _ = empty().answer(&octets, NOW, || [0; 32]);
+        let _ = empty().answer(&octets, NOW, || record::SetHash::from_bytes([0; 32]));
     }
 
     #[test]

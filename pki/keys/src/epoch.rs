@@ -104,13 +104,13 @@ impl Schedule {
         self.start(epoch).plus(Duration::from_millis(self.epoch_ms))
     }
 
-    /// From when on packets of this epoch are taken.
+    /// When a node begins to take packets of this epoch.
     #[must_use]
     pub fn accepted_from(&self, epoch: Epoch) -> Time {
         self.start(epoch).minus(self.early)
     }
 
-    /// Until when packets of this epoch are taken; then its secret is destroyed.
+    /// Until when a node takes packets of this epoch; then its secret is destroyed.
     #[must_use]
     pub fn accepted_until(&self, epoch: Epoch) -> Time {
         self.end(epoch).plus(self.grace)

@@ -65,7 +65,7 @@ impl NodeId {
         self.verify_checked(purpose, network, message, signature)
     }
 
-    /// As [`NodeId::verify`], for one that [`NodeId::check`] has passed: half as dear.
+    /// As [`NodeId::verify`], for an id that [`NodeId::check`] has passed: at half the cost.
     pub(crate) fn verify_checked(
         &self,
         purpose: Purpose,
@@ -97,7 +97,7 @@ pub struct NetworkId([u8; Self::LEN]);
 impl NetworkId {
     /// Length in octets.
     pub const LEN: usize = 32;
-    /// Stands where a descriptor is signed, which cannot hold its own hash.
+    /// The value under which a descriptor is signed, as it cannot hold its own hash.
     pub const NONE: Self = Self([0; Self::LEN]);
 
     /// Takes 32 octets.
@@ -128,7 +128,7 @@ impl fmt::Debug for NetworkId {
 /// What a signature is for. A signature for one purpose never verifies for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A network descriptor, signed by who made the network.
+    /// A network descriptor, signed by the maker of the network.
     Descriptor,
     /// A node's record.
     Record,

@@ -1,4 +1,4 @@
-//! Who a node is, and which mix key it holds in which epoch.
+//! A node's identity, and the mix key that it holds in each epoch.
 //!
 //! A node has one long-term ed25519 key. The same 32 octets are its [`NodeId`], its Tor v3
 //! [`OnionAddress`], its libp2p peer id, and the key that signs its statements. For each [`Epoch`] it

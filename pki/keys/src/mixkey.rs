@@ -1,7 +1,7 @@
 //! The mix key: a hybrid KEM of X25519 (RFC 7748) and ML-KEM-768 (FIPS 203).
 //!
-//! The two shared secrets are handed out side by side. Who uses them must bind both ciphertexts and
-//! the public key in its key derivation: X25519 alone is malleable.
+//! The two shared secrets are handed out side by side. A protocol that uses them must bind both
+//! ciphertexts and the public key in its key derivation: X25519 alone is malleable.
 
 use core::fmt;
 use core::hint::black_box;
@@ -51,7 +51,7 @@ impl MixSeed {
     }
 }
 
-/// In constant time.
+/// Compared in constant time.
 impl PartialEq for MixSeed {
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes().ct_eq(other.as_bytes()).into()

@@ -4,12 +4,13 @@ use bincode::{Decode, Encode};
 use keys::{Epoch, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, NodeId, Purpose, Time};
 
 use crate::canonical::{self, CodecError};
-use crate::hash::StatementHash;
+use crate::hash::{SetHash, StatementHash};
 use crate::layout::{MAX_KEYS, MAX_RECORD_BODY, RECORD_TAG, TRAFFIC_CLASSES};
 use crate::policy::ExitPolicy;
 
 const VERSION: u16 = 1;
-/// The same layout without a key: all that its author had are withdrawn. Who knows version 1 only ignores it.
+/// The version of the same layout without a key: all keys that its author had are withdrawn. A node
+/// that knows only version 1 ignores it.
 const WITHOUT_KEYS: u16 = 2;
 const MAX_FAMILY: usize = 16;
 const MAX_CONTACT: usize = 128;
@@ -25,8 +26,8 @@ pub struct Draft {
     pub previous: StatementHash,
     /// When it is published.
     pub published_at: Time,
-    /// Mix keys in ascending order of epoch, from the epoch of `published_at` on; none only if some are
-    /// withdrawn.
+    /// Mix keys in ascending order of epoch, from the epoch of `published_at` on; empty only if
+    /// some keys are withdrawn.
     pub keys: Vec<(Epoch, MixPublic)>,
     /// Epochs whose key is given up, ascending, at most [`MAX_KEYS`]; none of them in `keys`.
     pub withdrawn: Vec<Epoch>,
@@ -38,8 +39,8 @@ pub struct Draft {
     pub family: Vec<NodeId>,
     /// Packets relayed in the last hour for each size class, rounded down to a power of two.
     pub traffic: [u32; TRAFFIC_CLASSES],
-    /// Digest of the author's verified records.
-    pub digest: [u8; 32],
+    /// What the author's directory holds for the hour.
+    pub set: SetHash,
 }
 
 impl Draft {
@@ -68,7 +69,7 @@ impl Draft {
             family,
             contact: self.contact,
             traffic: self.traffic,
-            digest: self.digest,
+            digest: *self.set.as_bytes(),
             software: concat!("fog ", env!("CARGO_PKG_VERSION")).to_owned(),
             extensions: Vec::new(),
         };
@@ -90,7 +91,7 @@ impl Draft {
 pub struct Extension {
     /// Which field; strictly ascending within a record.
     pub kind: u16,
-    /// Whether who does not know it must not use the record.
+    /// Whether a node that does not know the field must not use the record.
     pub critical: bool,
     /// Its octets.
     pub value: Vec<u8>,

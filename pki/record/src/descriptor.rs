@@ -1,4 +1,4 @@
-//! The descriptor of a network: its name and every parameter of its protocols, signed by who made it.
+//! The descriptor of a network: its name and every parameter of its protocols, signed by its maker.
 //! Its hash is the network id, so a node that pins one has pinned them all.
 
 use core::time::Duration;
@@ -18,18 +18,18 @@ const MAX_NAME: usize = 64;
 const MAX_ROOTS: usize = 32;
 const MAX_BODY: usize = MAX_DESCRIPTOR - Signature::LEN;
 
-/// Who may be routed through.
+/// The nodes that may be routed through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Everybody with a live record.
+    /// Every node with a live record.
     Open,
-    /// Who is vouched for along a chain from one of the roots.
+    /// Every node that a chain of vouches from one of the roots reaches.
     Vouched {
         /// Where chains begin; ascending.
         roots: Vec<NodeId>,
         /// Vouches in a chain, at most.
         depth: u8,
-        /// Identities that one may vouch for.
+        /// Identities that one node may vouch for.
         fan_out: u16,
     },
 }
@@ -134,7 +134,7 @@ impl Descriptor {
         &self.parameters
     }
 
-    /// Who may be routed through.
+    /// The nodes that may be routed through.
     #[must_use]
     pub fn admission(&self) -> &Admission {
         &self.admission

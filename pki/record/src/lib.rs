@@ -32,7 +32,7 @@ mod vouch;
 pub use body::{Draft, Extension};
 pub use descriptor::{Admission, Descriptor, MAX_DESCRIPTOR};
 pub use error::StatementError;
-pub use hash::StatementHash;
+pub use hash::{SetHash, StatementHash};
 pub use layout::{MAX_KEYS, MAX_RECORD, MAX_STATEMENT, TRAFFIC_CLASSES};
 pub use parameters::{Mixing, Parameters, Sending, Timing, Views};
 pub use policy::{Ask, Capabilities, Domains, ExitPolicy};

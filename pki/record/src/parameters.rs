@@ -68,7 +68,7 @@ pub struct Sending {
 }
 
 impl Parameters {
-    /// The main network's.
+    /// The parameters of the main network.
     #[must_use]
     pub const fn main() -> Self {
         Self {
@@ -91,8 +91,8 @@ impl Parameters {
         }
     }
 
-    /// Those of a test network: every time divided by `speed`, but an epoch is never under 20 s, the
-    /// grace never under 5 s, and the early acceptance never under 2 s.
+    /// The parameters of a test network: every time divided by `speed`, but an epoch is never under
+    /// 20 s, the grace never under 5 s, and the early acceptance never under 2 s.
     #[must_use]
     pub fn scaled(speed: u32, first_view: u16) -> Self {
         let speed = speed.max(1);

@@ -41,7 +41,7 @@ impl BitOr for Capabilities {
 pub enum Domains {
     /// Every domain.
     Any,
-    /// These only.
+    /// Only these.
     Only(Vec<String>),
     /// All but these.
     Except(Vec<String>),
@@ -72,7 +72,7 @@ impl Domains {
 /// What an exit delivers.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ExitPolicy {
-    /// To which recipient domains.
+    /// The recipient domains that it delivers to.
     pub domains: Domains,
     /// Largest message in octets that its next hop takes.
     pub max_message: u32,

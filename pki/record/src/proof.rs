@@ -1,6 +1,7 @@
-//! The proof that an identity said two things of which it may say one: two of its own records.
+//! The proof that an identity said two things of which it may say only one: two of its own records.
 //!
-//! It needs no signature of its own: anybody can make it who has both, and nobody can make it otherwise.
+//! It needs no signature of its own: anybody with both records can make it, and nobody without
+//! them.
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub enum Breach {
 }
 
 impl Breach {
-    /// What two different records of one identity break, if anything.
+    /// The rule that two different records of one identity break, if any.
     #[must_use]
     pub fn between(first: &Record, second: &Record) -> Option<Self> {
         if first.node() != second.node() || first.hash() == second.hash() {
@@ -44,7 +45,8 @@ impl Breach {
         if first.keys().any(differs) {
             return Some(Self::TwoKeys);
         }
-        // A first record follows none, and a node that has lost everything begins again.
+        // A first record follows no other, and a node that has lost everything begins with one
+        // again.
         let follows = first.previous();
         (follows != StatementHash::NONE && follows == second.previous()).then_some(Self::Fork)
     }
@@ -89,7 +91,7 @@ impl Proof {
         let (first, second) = (Unverified::parse(&body.first)?, Unverified::parse(&body.second)?);
         let (first, second) = (first.check_signature(network)?, second.check_signature(network)?);
         let (first, second) = (first.peek(), second.peek());
-        // One order, or a proof would have two encodings.
+        // Only one order is valid, or a proof would have two encodings.
         if first.hash() >= second.hash() {
             return Err(StatementError::NotCanonical);
         }
@@ -97,13 +99,14 @@ impl Proof {
         Ok(Self::new(octets.into(), breach, first, second))
     }
 
-    /// Checks that its records speak of epochs that they could speak of, as [`crate::Signed::timely`] does: a
-    /// proof of the far future would be kept until then.
+    /// Checks that its records speak only of epochs that they may speak of, as
+    /// [`crate::Signed::timely`] does: a proof about the far future would be kept until then.
     ///
     /// # Errors
     /// `Future`.
     pub fn timely(&self, now: Time, schedule: &Schedule) -> Result<(), StatementError> {
-        // As records are: one that never could be taken in proves nothing, and outweighs no other proof.
+        // The same rule as for records: one that could never be taken in proves nothing, and
+        // outweighs no other proof.
         let is_ahead = |(published, first, last): (Time, Epoch, Epoch)| {
             let epoch = schedule.epoch_at(published);
             first < epoch || last > epoch.plus(3) || !schedule.may_be_dated(published, now)
@@ -140,7 +143,7 @@ impl Proof {
         self.hash
     }
 
-    /// Whose it is.
+    /// The identity that made both records.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.node
@@ -158,7 +161,8 @@ impl Proof {
         self.last_epoch
     }
 
-    /// The date of its later record: who vouches for the identity after that knew.
+    /// The date of its later record: a node that vouches for the identity after that knew of the
+    /// breach.
     #[must_use]
     pub fn dated(&self) -> Time {
         self.dated

@@ -15,11 +15,11 @@ use keys::{Epoch, MixPublic, NetworkId, NodeId, OnionAddress, Purpose, Schedule,
 use crate::body::Body;
 use crate::canonical;
 use crate::error::StatementError;
-use crate::hash::StatementHash;
+use crate::hash::{SetHash, StatementHash};
 use crate::layout::{MAX_KEYS, MAX_RECORD, MAX_RECORD_BODY, RECORD_TAG};
 use crate::policy::ExitPolicy;
 
-/// A record as somebody sent it: parsed, believed in nothing.
+/// A record as received: parsed, with nothing in it believed yet.
 #[derive(Debug)]
 pub struct Unverified {
     octets: Arc<[u8]>,
@@ -47,7 +47,7 @@ impl Unverified {
         Ok(Self { octets: octets.into(), body, signature })
     }
 
-    /// Who it claims to be from.
+    /// The identity that it claims to be from.
     #[must_use]
     pub fn claimed_node(&self) -> NodeId {
         NodeId::from_bytes(self.body.node)
@@ -85,12 +85,12 @@ impl Unverified {
     }
 }
 
-/// A record that its identity signed, of whatever time.
+/// A record that its identity signed, whatever its time.
 #[derive(Debug)]
 pub struct Signed(Record);
 
 impl Signed {
-    /// Whose it is.
+    /// The identity that signed it.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.0.node()
@@ -114,7 +114,7 @@ impl Signed {
         self.0.published_at()
     }
 
-    /// What it says, for who looks at it whatever its time.
+    /// What it says, for a caller that reads it whatever its time.
     #[must_use]
     pub fn peek(&self) -> &Record {
         &self.0
@@ -155,7 +155,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whose it is.
+    /// The identity that signed it.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.onion.node()
@@ -229,10 +229,10 @@ impl Record {
         self.body.withdrawn.binary_search(&epoch.number()).is_ok()
     }
 
-    /// The digest of its author's directory.
+    /// What its author's directory held for the hour in which it was published.
     #[must_use]
-    pub fn digest(&self) -> &[u8; 32] {
-        &self.body.digest
+    pub fn set(&self) -> SetHash {
+        SetHash::from_bytes(self.body.digest)
     }
 
     /// What it delivers, if it is an exit.
@@ -247,8 +247,8 @@ impl Record {
         &self.body.contact
     }
 
-    /// Whether two nodes say of each other that one operator runs both. One that says so alone could
-    /// push another out of routes.
+    /// Whether two nodes say of each other that one operator runs both. A node whose word alone
+    /// sufficed could push another out of routes.
     #[must_use]
     pub fn is_family_of(&self, other: &Self) -> bool {
         self.names(&other.node()) && other.names(&self.node())
@@ -258,7 +258,7 @@ impl Record {
         self.body.family.binary_search(node.as_bytes()).is_ok()
     }
 
-    /// What it runs.
+    /// The software that it runs.
     #[must_use]
     pub fn software(&self) -> &str {
         &self.body.software

@@ -1,4 +1,4 @@
-//! What travels on the topic: one octet that says which kind, then the statement.
+//! What travels on the topic: one octet for the kind, then the statement.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::proof::Proof;
 use crate::record::{Signed, Unverified};
 use crate::vouch::SignedVouch;
 
-/// A statement whose signatures hold, of whatever time.
+/// A statement whose signatures hold, whatever its time.
 #[derive(Debug)]
 pub enum Statement {
     /// A node's record of itself.
     Record(Box<Signed>),
     /// A node's word for another, or that word taken back.
     Vouch(SignedVouch),
-    /// That a node broke its own word.
+    /// The proof that a node broke its own word.
     Proof(Box<Proof>),
 }
 

@@ -2,7 +2,7 @@
 
 use keys::{Epoch, MIX_SEED_LEN, MixPublic, MixSecret, MixSeed, Schedule, Time};
 
-use crate::{Draft, StatementHash, TRAFFIC_CLASSES};
+use crate::{Draft, SetHash, StatementHash, TRAFFIC_CLASSES};
 
 /// The seed of the mix key that a number stands for in an epoch.
 #[must_use]
@@ -33,7 +33,7 @@ pub fn blank(at: Time) -> Draft {
         contact: String::new(),
         family: Vec::new(),
         traffic: [0; TRAFFIC_CLASSES],
-        digest: [0; 32],
+        set: SetHash::from_bytes([0; 32]),
     }
 }
 

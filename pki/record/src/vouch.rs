@@ -26,7 +26,7 @@ const MAX_BODY: usize = 122;
 pub enum Word {
     /// The subject may be routed through.
     Vouch,
-    /// Not any more.
+    /// The subject may not be routed through any more.
     Revocation,
 }
 
@@ -49,9 +49,9 @@ impl Word {
 /// A word before it is signed.
 #[derive(Clone, Copy, Debug)]
 pub struct VouchDraft {
-    /// Which.
+    /// Whether it is a vouch or a revocation.
     pub word: Word,
-    /// About whom.
+    /// The node that it is about.
     pub subject: NodeId,
     /// Since when the voucher has vouched for it without a gap: its probation counts from here.
     pub since: Time,
@@ -65,7 +65,7 @@ impl VouchDraft {
     /// Encodes and signs: the statement's octets.
     ///
     /// # Errors
-    /// None that a draft can cause.
+    /// No draft causes one.
     pub fn sign(&self, identity: &Identity, network: &NetworkId) -> Result<Vec<u8>, CodecError> {
         let body = Body {
             version: VERSION,
@@ -85,7 +85,7 @@ impl VouchDraft {
     }
 }
 
-/// A word that its voucher signed, of whatever time.
+/// A word that its voucher signed, whatever its time.
 #[derive(Debug)]
 pub struct SignedVouch(Vouch);
 
@@ -120,7 +120,7 @@ impl SignedVouch {
         Ok(Self(Vouch { octets, hash, word, voucher, subject, since, issued_at, expires_at }))
     }
 
-    /// What it says, for who looks at it whatever its time.
+    /// What it says, for a caller that reads it whatever its time.
     #[must_use]
     pub fn peek(&self) -> &Vouch {
         &self.0
@@ -183,13 +183,13 @@ impl Vouch {
         self.word
     }
 
-    /// Who says it.
+    /// The node that says it.
     #[must_use]
     pub fn voucher(&self) -> NodeId {
         self.voucher
     }
 
-    /// About whom.
+    /// The node that it is about.
     #[must_use]
     pub fn subject(&self) -> NodeId {
         self.subject

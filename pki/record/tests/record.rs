@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fog_record::{
     Breach, Capabilities, Domains, Draft, ExitPolicy, MAX_RECORD, MAX_STATEMENT, Proof, Record,
-    Statement, StatementError, StatementHash, Unverified, VOUCH_EPOCHS, Vouch, VouchDraft, Word,
+    SetHash, Statement, StatementError, StatementHash, Unverified, VOUCH_EPOCHS, Vouch, VouchDraft,
+    Word,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
 use proptest::prelude::*;
@@ -49,7 +50,7 @@ fn draft(published_at: Time, epochs: std::ops::RangeInclusive<u32>) -> Draft {
         contact: "fog@example.org".into(),
         family: Vec::new(),
         traffic: [0, 1, 2, 4, 8, 16, 32, 64, 128],
-        digest: [4; 32],
+        set: SetHash::from_bytes([4; 32]),
     }
 }
 

@@ -92,7 +92,7 @@ impl Mailbox {
         format!("{}@{}", self.local, self.domain.0)
     }
 
-    /// Whether it takes SMTPUTF8 to say it.
+    /// Whether the address can be sent only with SMTPUTF8.
     #[must_use]
     pub fn is_international(&self) -> bool {
         !self.local.is_ascii() || !self.domain.0.is_ascii()

@@ -61,7 +61,7 @@ impl Fragment {
         }
     }
 
-    /// For whom.
+    /// The recipients that it is for.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope

@@ -18,7 +18,7 @@ const NOTICE_FROM: &str = "This message came through an anonymous mail network. 
 /// anybody. Zeroized on drop.
 #[derive(PartialEq, Eq, ZeroizeOnDrop)]
 pub struct Delivery {
-    /// To whom; all in one domain.
+    /// The recipients; all in one domain.
     #[zeroize(skip)]
     pub recipients: Vec<Mailbox>,
     /// What the next server must be able to take.
@@ -61,7 +61,7 @@ pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, Mes
     Ok(Delivery { recipients, needs: stripped.needs | utf8, message })
 }
 
-/// In UTC and to the hour: a finer one would join a delivery to the moment of its submission.
+/// In UTC and to the hour: a finer date would link a delivery to the moment of its submission.
 fn date(hour: u32) -> Result<String, MessageError> {
     let at = OffsetDateTime::from_unix_timestamp(i64::from(hour) * 3600);
     at.ok().and_then(|at| at.format(&Rfc2822).ok()).ok_or(MessageError::Header)

@@ -40,7 +40,7 @@ const CARRIED_WITH_FROM: &[&str] = &["From", "Reply-To"];
 /// What SMTP handed over. The envelope's sender is not part of it: nothing may depend on it.
 #[derive(ZeroizeOnDrop)]
 pub struct Submission {
-    /// To whom.
+    /// The recipients, as SMTP named them.
     #[zeroize(skip)]
     pub recipients: Vec<Mailbox>,
     /// Header and body, with CRLF line ends, dots unstuffed.
@@ -130,7 +130,7 @@ pub struct Scrubbed {
 }
 
 impl Scrubbed {
-    /// For whom.
+    /// The recipients that it is for.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope

@@ -1,10 +1,11 @@
 //! What a node does to passing packets: refuse replays, hold, shuffle, release.
 //!
-//! [`Mix`] takes what [`sphinx::peel`] opened. A replay is refused by the [`slot`](Mix::insert_key)
-//! of the key that opened the packet. What is not refused stays until its replay tag is durable
-//! ([`Mix::next_tags`], [`Mix::handle_kept`]): a node that was killed must not take the packet again. Then it
-//! waits out the delay that its sender sealed in it, is collected with what falls due in the same window, shuffled, and released one by one in the
-//! window that follows. Time and randomness are passed in, so hours of it run in a test at once.
+//! [`Mix`] takes what [`sphinx::peel`] opened. The [`slot`](Mix::insert_key) of the key that opened
+//! the packet refuses a replay. Any other packet stays until its replay tag is durable
+//! ([`Mix::next_tags`], [`Mix::handle_kept`]): a node that was killed must not take the packet
+//! again. Then it waits out the delay that its sender sealed in it, is collected with what falls
+//! due in the same window, shuffled, and released one by one in the window that follows. Time and
+//! randomness are passed in, so hours of it run in a test at once.
 //!
 //! It does not know what packets carry, where they go, or who sent them.
 
@@ -35,9 +36,9 @@ pub struct Times {
 pub enum Release {
     /// To be sent on.
     Forward {
-        /// Where to.
+        /// The next hop.
         to: NodeId,
-        /// What.
+        /// The packet to send.
         packet: Packet,
     },
     /// Its route ended here.
@@ -60,7 +61,7 @@ impl Release {
 
 /// Why an opened packet goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Dropped {
+pub enum MixRefusal {
     /// Seen before.
     #[error("replay")]
     Replay,
@@ -70,7 +71,7 @@ pub enum Dropped {
     /// More packets in one epoch than a slot remembers.
     #[error("slot full")]
     SlotFull,
-    /// Its next hop is no node with a live record.
+    /// Its next hop has no live record.
     #[error("unknown next hop")]
     UnknownHop,
     /// Its delay is longer than the network allows.
@@ -82,7 +83,7 @@ pub enum Dropped {
     /// Its replay tag could not be kept: after a restart it would be taken again.
     #[error("tag not kept")]
     NotKept,
-    /// What stood behind its MAC was wrong.
+    /// What followed its header MAC was wrong.
     #[error("{0}")]
     Refused(Refusal),
 }
@@ -90,7 +91,7 @@ pub enum Dropped {
 /// Replay tags that are to be made durable, together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tags {
-    /// For [`Mix::handle_kept`].
+    /// The number of these tags, for [`Mix::handle_kept`].
     pub batch: u64,
     /// The tags, with the epochs of the keys that opened their packets.
     pub tags: Vec<(Epoch, ReplayTag)>,
@@ -101,9 +102,9 @@ pub struct Mix {
     schedule: Schedule,
     times: Times,
     slots: Slots,
-    /// Tags that nobody has begun to keep, and the packets that wait for them.
+    /// Tags that are not being kept yet, and the packets that wait for them.
     fresh: Batch,
-    /// What is being kept, by its number; one at a time.
+    /// The batch that is being kept, after its number; one at a time.
     keeping: Option<(u64, Batch)>,
     batches: u64,
     pool: Pool,
@@ -117,7 +118,7 @@ struct Batch {
 }
 
 impl Mix {
-    /// A mix whose windows have a phase of their own, drawn here.
+    /// A mix whose windows have a phase of their own, drawn at random here.
     pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
         let pool = Pool::new(times.window, now, rng);
         let (slots, fresh) = (Slots::default(), Batch::default());
@@ -129,7 +130,7 @@ impl Mix {
         self.slots.insert(key, seen);
     }
 
-    /// Destroys the slot of an epoch: what it has opened may have been forgotten.
+    /// Destroys the slot of an epoch: its filter may lack some of what its key has opened.
     pub fn withdraw(&mut self, epoch: Epoch) {
         self.slots.remove(epoch);
     }
@@ -157,34 +158,34 @@ impl Mix {
         self.slots.key(epoch)
     }
 
-    /// Takes an opened packet: into the filter first, whatever its outcome, then into the pool. `known`
-    /// says whether there is such a node to send to.
+    /// Takes an opened packet: into the filter first, whatever its outcome, then into the pool.
+    /// `known` says whether a next hop is a node to send to.
     ///
     /// # Errors
-    /// [`Dropped`].
+    /// [`MixRefusal`].
     pub fn handle_peeled(
         &mut self,
         peeled: Peeled,
         now: Time,
         known: impl Fn(&NodeId) -> bool,
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), MixRefusal> {
         if !self.schedule.accepts(peeled.epoch, now) {
-            return Err(Dropped::Epoch);
+            return Err(MixRefusal::Epoch);
         }
         match self.slots.see(peeled.epoch, peeled.tag) {
             Seen::First => {}
-            Seen::Before => return Err(Dropped::Replay),
-            Seen::NoSlot => return Err(Dropped::Epoch),
-            Seen::Full => return Err(Dropped::SlotFull),
+            Seen::Before => return Err(MixRefusal::Replay),
+            Seen::NoSlot => return Err(MixRefusal::Epoch),
+            Seen::Full => return Err(MixRefusal::SlotFull),
         }
         self.fresh.tags.push((peeled.epoch, peeled.tag));
-        let (delay, release) = match peeled.outcome.map_err(Dropped::Refused)? {
-            Layer::Forward { to, .. } if !known(&to) => return Err(Dropped::UnknownHop),
+        let (delay, release) = match peeled.outcome.map_err(MixRefusal::Refused)? {
+            Layer::Forward { to, .. } if !known(&to) => return Err(MixRefusal::UnknownHop),
             Layer::Forward { to, delay, packet } => (delay, Release::Forward { to, packet }),
             Layer::End { kind, delay, payload } => (delay, Release::End { kind, payload }),
         };
         if delay > self.times.max_delay {
-            return Err(Dropped::Delay);
+            return Err(MixRefusal::Delay);
         }
         let unkept = self.fresh.octets + self.keeping.as_ref().map_or(0, |(_, batch)| batch.octets);
         self.pool.check_room(unkept.saturating_add(release.octets()))?;
@@ -205,22 +206,23 @@ impl Mix {
         Some(tags)
     }
 
-    /// These tags are durable: their packets go on.
+    /// Notes that these tags are durable: their packets go on.
     pub fn handle_kept(&mut self, batch: u64) {
         let Some((_, kept)) = self.keeping.take_if(|(number, _)| *number == batch) else { return };
         for (release, due) in kept.packets {
-            // Room was kept for it.
+            // Room was reserved when the packet was taken.
             let _ = self.pool.hold(release, due);
         }
     }
 
-    /// These tags could not be made durable. Returns how many packets are dropped for that.
+    /// Notes that these tags could not be made durable. Returns how many packets are dropped for
+    /// that.
     pub fn handle_keep_failed(&mut self, batch: u64) -> usize {
         let failed = self.keeping.take_if(|(number, _)| *number == batch);
         failed.map_or(0, |(_, batch)| batch.packets.len())
     }
 
-    /// When [`Mix::handle_timeout`] is due; none while nothing is held.
+    /// When [`Mix::handle_timeout`] is due; `None` while nothing is held.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         self.pool.poll_timeout()

@@ -8,15 +8,15 @@ use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 use rand_distr::{Distribution as _, Exp1};
 
-use crate::{Dropped, Release};
+use crate::{MixRefusal, Release};
 
-/// Octets held, at most. Beyond it the newest packet is dropped: which ones are held must not depend
-/// on who floods.
+/// Octets held, at most. Above that the newest packet is dropped: a flooder must not decide which
+/// packets are held.
 const MAX_OCTETS: usize = 256 << 20;
 
 pub(crate) struct Pool {
     window: Duration,
-    /// Where windows end, counted from any one end.
+    /// The end of any one window; the others are counted from it.
     phase: Time,
     octets: usize,
     serial: u64,
@@ -34,16 +34,16 @@ impl Pool {
         Self { window, phase, octets: 0, serial: 0, waiting, leaving }
     }
 
-    /// Whether so many octets fit in.
-    pub(crate) fn check_room(&self, octets: usize) -> Result<(), Dropped> {
+    /// Whether this many octets fit in.
+    pub(crate) fn check_room(&self, octets: usize) -> Result<(), MixRefusal> {
         if self.octets.saturating_add(octets) > MAX_OCTETS {
-            Err(Dropped::PoolFull)
+            Err(MixRefusal::PoolFull)
         } else {
             Ok(())
         }
     }
 
-    pub(crate) fn hold(&mut self, release: Release, due: Time) -> Result<(), Dropped> {
+    pub(crate) fn hold(&mut self, release: Release, due: Time) -> Result<(), MixRefusal> {
         self.check_room(release.octets())?;
         self.octets += release.octets();
         self.serial += 1;
@@ -57,7 +57,7 @@ impl Pool {
         [collected, leaves].into_iter().flatten().min()
     }
 
-    /// Windows are worked off one after the other, so that what fell due in different ones is never
+    /// Handles windows one after the other, so that what fell due in different ones is never
     /// shuffled together, however late this is called.
     pub(crate) fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         while let Some((due, _)) = self.waiting.keys().next() {
@@ -85,7 +85,7 @@ impl Pool {
         self.waiting.len() + self.leaving.len()
     }
 
-    /// A random order, and exponential gaps that are cut at the end of the window.
+    /// Draws a random order, and exponential gaps that are cut off at the end of the window.
     fn release(&mut self, mut batch: Vec<Release>, from: Time, rng: &mut impl CryptoRng) {
         batch.shuffle(rng);
         let end = from.plus(self.window);
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Runs the pool dry and returns who left when.
+    /// Runs the pool dry and returns which packet left when.
     fn run(pool: &mut Pool, rng: &mut ChaCha20Rng) -> Vec<(Time, u16)> {
         let mut left = Vec::new();
         while let Some(now) = pool.poll_timeout() {
@@ -214,6 +214,6 @@ mod tests {
         let fit = MAX_OCTETS / SizeClass::SMALLEST.packet_len();
         pool.octets = (fit - 1) * SizeClass::SMALLEST.packet_len();
         assert!(pool.hold(numbered(1), now).is_ok());
-        assert_eq!(pool.hold(numbered(2), now), Err(Dropped::PoolFull));
+        assert_eq!(pool.hold(numbered(2), now), Err(MixRefusal::PoolFull));
     }
 }

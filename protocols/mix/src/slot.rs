@@ -6,8 +6,8 @@ use std::sync::Arc;
 use keys::Epoch;
 use sphinx::{EpochKey, EpochKeys, ReplayTag};
 
-/// Packets that one key may open: 2^20 are 90 a second over an epoch of 3 h 40 with its margins, and
-/// 30 MB of tags. Beyond it packets are dropped: forgetting a tag would let a replay through.
+/// Packets that one key may open: 2^20 are 90 a second over an epoch of 3 h 40 with its margins,
+/// and 30 MB of tags. Packets above that are dropped: forgetting a tag would let a replay through.
 const MAX_SEEN: usize = 1 << 20;
 
 /// All slots, by epoch.
@@ -29,7 +29,7 @@ pub(crate) enum Seen {
 }
 
 impl Slots {
-    /// A slot that is there already keeps its key and its filter.
+    /// An epoch that already has a slot keeps its key and its filter.
     pub(crate) fn insert(&mut self, key: Arc<EpochKey>, seen: BTreeSet<ReplayTag>) {
         self.0.entry(key.epoch()).or_insert(Slot { key, seen });
     }

@@ -9,7 +9,7 @@ use crate::invite::Invite;
 /// Why mail is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Refused {
-    /// Too few usable nodes; may change.
+    /// Too few nodes are usable; that may change.
     #[error("too few nodes")]
     TooFewNodes,
     /// No exit delivers that.
@@ -24,7 +24,7 @@ pub enum Refused {
     /// More than the largest packet holds.
     #[error("too big")]
     TooBig,
-    /// As much waits as may; will change.
+    /// As much mail waits as is allowed; that will change.
     #[error("full")]
     Full,
     /// It cannot be carried as it is.
@@ -55,8 +55,8 @@ pub enum Done {
 pub enum NotDone {
     /// It concerns this node itself.
     Oneself,
-    /// This node's word counts for nothing: no chain of vouches that may be longer reaches it, or the
-    /// network is open.
+    /// This node's word counts for nothing: no chain of vouches reaches it that may grow longer, or
+    /// the network is open.
     WordCountsForNothing,
     /// This node vouches for as many as it may.
     TooManyVouches,
@@ -66,11 +66,11 @@ pub enum NotDone {
     NoVouch,
     /// This node's own directory does not take the statement in.
     NotTaken,
-    /// As many nodes are banned as may be.
+    /// As many nodes are banned as is allowed.
     TooManyBanned,
     /// It is not banned.
     NotBanned,
-    /// As many invites are open as may be.
+    /// As many invites are open as is allowed.
     TooManyInvites,
     /// It could not be kept.
     NotKept,
@@ -94,9 +94,9 @@ impl From<&Unwanted> for NotDone {
 /// Whether an invite was taken by the node that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InviteAnswer {
-    /// It was: the bearer is vouched for.
+    /// It was taken: the bearer is vouched for.
     Taken,
-    /// It was not.
+    /// It was not taken.
     Refused,
 }
 

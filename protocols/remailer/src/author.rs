@@ -9,8 +9,9 @@
 //!                                                           Rival
 //! ```
 //!
-//! A node that may have published what it does not remember waits: a record below one that peers hold
-//! would be ignored, and two records with one number are a proof against their author.
+//! A node that may have published something that it does not remember waits: a record below one
+//! that peers hold would be ignored, and two records with one number are a proof against their
+//! author.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -18,15 +19,15 @@ use std::sync::Arc;
 
 use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand::{CryptoRng, RngExt as _};
-use record::{Draft, Signed, StatementHash, TRAFFIC_CLASSES, VouchDraft, Word};
+use record::{Draft, SetHash, Signed, StatementHash, TRAFFIC_CLASSES, VouchDraft, Word};
 use sphinx::EpochKey;
 
 use crate::exit::ExitOffer;
 use crate::invite::{Invite, Invites};
 use crate::setup::InvitesKept;
 
-/// How far record numbers jump when a node starts again: whatever it published and has forgotten
-/// since, and whatever a copy of it published, is below.
+/// How far record numbers jump when a node starts again: all that it published and has forgotten
+/// since, and all that a copy of it published, has lower numbers.
 const JUMP: u64 = 1 << 20;
 /// For how many epochs this node's word about another holds: 30 days. It is renewed at half of that.
 const VOUCH_LIFE: u32 = 240;
@@ -43,7 +44,7 @@ pub(crate) struct Author {
     numbers: Numbers,
     phase: Phase,
     reach: Reach,
-    /// Epochs whose key was given up; there is never another one.
+    /// Epochs whose key was given up; they never have another.
     withdrawn: BTreeSet<Epoch>,
     pub(crate) invites: Invites,
     pub(crate) given: GivenInvite,
@@ -61,26 +62,26 @@ struct Numbers {
     next: Time,
 }
 
-/// What stands before the next record.
+/// What has to happen before the next record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing was ever published. The first peer that answers ends the wait for the first record.
     New,
-    /// Something was, or may have been. Until then nothing is published, however pressing, unless
-    /// enough witnesses have answered.
+    /// Something was, or may have been, published. Until the time given nothing more is, however
+    /// pressing, unless enough witnesses have answered.
     Waiting {
         /// When the node waits no longer.
         until: Time,
     },
-    /// Nothing but its time.
+    /// Only the time of the next record has to come.
     Ready,
-    /// Nothing but its time; this node has published since it started.
+    /// Only the time of the next record has to come; this node has published since it started.
     Publishing,
     /// Another node publishes with this identity: this one is silent for good.
     Rival,
 }
 
-/// Whether peers can reach this node. Before they can, nobody should be told to dial it.
+/// Whether peers can reach this node. Before they can, no peer should be told to dial it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
     Reachable,
@@ -91,7 +92,7 @@ pub(crate) enum Reach {
 pub(crate) enum GivenInvite {
     /// There is none, or it was taken.
     None,
-    /// It is shown to the node that made it as soon as that is linked.
+    /// It is shown to the node that made it as soon as a link to that node is up.
     Held(Invite),
     /// The node that made it did not take it.
     Refused,
@@ -102,7 +103,8 @@ pub(crate) enum GivenInvite {
 pub(crate) enum OwnRecord {
     /// Nothing new.
     Known,
-    /// It was published after what this node remembers, which was restored from a backup, or copied.
+    /// It was published after anything that this node remembers: it was restored from a backup, or
+    /// copied.
     Forgotten,
     /// It was published while this node was publishing: another runs with the same identity.
     Rival,
@@ -162,7 +164,7 @@ impl Author {
         self.phase == Phase::Rival
     }
 
-    /// A peer has told all that it knows, and as many as can know of this node's last record have.
+    /// Notes that all that peers know was told by as many as can know of this node's last record.
     pub(crate) fn note_witnesses(&mut self, now: Time) {
         if self.waits() {
             self.phase = Phase::Ready;
@@ -170,7 +172,7 @@ impl Author {
         }
     }
 
-    /// A peer has told all that it knows.
+    /// Notes that a peer has told all that it knows.
     pub(crate) fn note_witness(&mut self, now: Time) {
         if self.phase == Phase::New {
             self.note_witnesses(now);
@@ -187,8 +189,9 @@ impl Author {
         may.then_some(self.numbers.next)
     }
 
-    /// Goes on after a record of one's own, wherever it came from: above its number, and not sooner
-    /// than peers take the next. A date ahead of the clock is a clock that was once wrong.
+    /// Goes on after a record of this node, wherever it came from: above its number, and not sooner
+    /// than peers take the next. A record dated ahead of the clock comes from a clock that was once
+    /// wrong.
     pub(crate) fn resume(&mut self, own: &Signed, now: Time) -> OwnRecord {
         if own.sequence() <= self.numbers.sequence {
             return OwnRecord::Known;
@@ -203,7 +206,7 @@ impl Author {
         }
     }
 
-    /// The record that was signed last is kept and goes out; the next one follows it.
+    /// Notes that the record signed last is kept and goes out; the next one follows it.
     pub(crate) fn note_published(&mut self, own: &Signed, now: Time) {
         self.follow(own, now);
         self.phase = Phase::Publishing;
@@ -231,7 +234,7 @@ impl Author {
         Arc::new(EpochKey::new(self.node(), epoch, MixSecret::from_seed(seed)))
     }
 
-    /// Gives an epoch's key up; whether it was not given up before.
+    /// Gives up an epoch's key; returns whether it had not been given up before.
     pub(crate) fn withdraw(&mut self, epoch: Epoch) -> bool {
         self.withdrawn.insert(epoch)
     }
@@ -250,7 +253,7 @@ impl Author {
         &mut self,
         keys: Vec<(Epoch, MixPublic)>,
         exit: Option<&ExitOffer>,
-        set: [u8; 32],
+        set: SetHash,
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Option<Vec<u8>> {
@@ -271,7 +274,7 @@ impl Author {
             contact: self.contact.clone(),
             family: self.family.clone(),
             traffic: [0; TRAFFIC_CLASSES],
-            digest: set,
+            set,
         };
         draft.sign(&self.identity, &self.network).ok()
     }
@@ -334,7 +337,7 @@ mod tests {
             (epoch, MixSecret::from_seed(&seed).public().clone())
         });
         let keys = keys.collect();
-        let octets = author.sign(keys, None, [0; 32], now, &mut rng).unwrap();
+        let octets = author.sign(keys, None, SetHash::from_bytes([0; 32]), now, &mut rng).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {
             Statement::Record(signed) => signed,
             Statement::Vouch(_) | Statement::Proof(_) => panic!("it signed a record"),

@@ -1,4 +1,4 @@
-//! Reconciliation with peers: whom to ask and when, what comes of it, and what waits for it.
+//! Reconciliation with peers: which to ask and when, what comes of it, and what waits for it.
 //!
 //! ```text
 //! a peer is linked --.
@@ -17,7 +17,7 @@ use crate::links::Links;
 
 /// Peers that a node with a past asks for its own newest record before it publishes.
 pub(crate) const WITNESSES: usize = 3;
-/// How long it waits for them, as a part of an hour: 10 minutes.
+/// How long a node with a past waits for those peers, as a part of an hour: 10 minutes.
 pub(crate) const WAIT: u32 = 6;
 /// Peers drawn at each round.
 const ASKED: usize = 3;
@@ -27,15 +27,15 @@ pub(crate) struct CatchUp {
     reconciliation: Reconciliation,
     /// Linked peers that have not been asked yet. A part of the links, which are bounded.
     to_ask: BTreeSet<NodeId>,
-    /// When some are drawn anew.
+    /// When the next peers are drawn.
     next_round: Time,
     /// Peers that have told all that they have; no more than are waited for.
     witnesses: BTreeSet<NodeId>,
-    /// When witnesses are not waited for any longer; not at all once that is over.
+    /// Until when witnesses are waited for; `None` once that is over.
     waits_until: Option<Time>,
 }
 
-/// How many have told all that they have.
+/// How many peers have told all that they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Witnessed {
     /// Some, and others are still to be heard.
@@ -65,7 +65,7 @@ impl CatchUp {
         self.waits_until.take_if(|until| *until <= now).is_some()
     }
 
-    /// A peer that has just been linked is asked for what it has.
+    /// Asks a peer that has just been linked for what it has.
     pub(crate) fn handle_peer_up(
         &mut self,
         peer: NodeId,
@@ -85,7 +85,7 @@ impl CatchUp {
         self.next_round
     }
 
-    /// Now and then, some of the linked peers are asked.
+    /// Now and then asks some of the linked peers.
     pub(crate) fn handle_timeout(
         &mut self,
         links: &Links,
@@ -101,7 +101,7 @@ impl CatchUp {
         }
     }
 
-    /// As many as may be asked at once, in an order that does not follow from their keys.
+    /// Asks as many peers as is allowed at once, in an order that does not follow from their keys.
     fn ask_next(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
         let mut peers: Vec<_> = self.to_ask.iter().copied().collect();
         peers.shuffle(rng);
@@ -114,12 +114,12 @@ impl CatchUp {
         }
     }
 
-    /// A statement that a peer sent was not taken in, and is not asked for again in this hour.
+    /// Notes that a peer's statement was not taken in: it is not asked for again in this hour.
     pub(crate) fn refuse(&mut self, name: ItemId) {
         self.reconciliation.refuse(name);
     }
 
-    /// What was refused may be taken in another hour.
+    /// Lets refused statements be asked for again: another hour may take them.
     pub(crate) fn turn_hour(&mut self) {
         self.reconciliation.turn_hour();
     }
@@ -226,11 +226,13 @@ mod tests {
         }
         let first = asked(&mut out);
         assert_eq!(first.len(), 4);
-        // The next one takes the place of one that fails, and of one that has told all.
+        // The next peer takes the place of one that fails, and of one that has told all.
         catch_up.handle_failed(&first[0], now, &mut rng, &mut out);
         let next = asked(&mut out);
         assert_eq!(next.len(), 1);
-        let octets = directory.answer(&Request::Summary.encode().unwrap(), now, || [0; 32]);
+        let octets = directory.answer(&Request::Summary.encode().unwrap(), now, || {
+            record::SetHash::from_bytes([0; 32])
+        });
         let network = keys::NetworkId::from_bytes([1; 32]);
         let summary = Answer::check(&octets.unwrap(), &network).unwrap();
         let done = catch_up.handle_answer(next[0], &summary, &directory, now, &mut rng, &mut out);

@@ -100,17 +100,17 @@ pub enum Dropped {
     QueueFull,
 }
 
-impl From<mix::Dropped> for Dropped {
-    fn from(why: mix::Dropped) -> Self {
+impl From<mix::MixRefusal> for Dropped {
+    fn from(why: mix::MixRefusal) -> Self {
         match why {
-            mix::Dropped::Replay => Self::Replay,
-            mix::Dropped::Epoch => Self::NoKey,
-            mix::Dropped::SlotFull => Self::SlotFull,
-            mix::Dropped::UnknownHop => Self::UnknownHop,
-            mix::Dropped::Delay => Self::Delay,
-            mix::Dropped::PoolFull => Self::PoolFull,
-            mix::Dropped::NotKept => Self::NotKept,
-            mix::Dropped::Refused(refusal) => refusal.into(),
+            mix::MixRefusal::Replay => Self::Replay,
+            mix::MixRefusal::Epoch => Self::NoKey,
+            mix::MixRefusal::SlotFull => Self::SlotFull,
+            mix::MixRefusal::UnknownHop => Self::UnknownHop,
+            mix::MixRefusal::Delay => Self::Delay,
+            mix::MixRefusal::PoolFull => Self::PoolFull,
+            mix::MixRefusal::NotKept => Self::NotKept,
+            mix::MixRefusal::Refused(refusal) => refusal.into(),
         }
     }
 }
@@ -136,7 +136,7 @@ impl From<Refusal> for Dropped {
 pub enum NotDelivered {
     /// This node is no exit.
     NotAnExit,
-    /// The payload is none that a sender makes.
+    /// The payload is not one that a sender makes.
     Payload,
     /// The payload holds no fragment.
     Fragment(FragmentError),
@@ -155,7 +155,7 @@ pub enum NotDelivered {
 /// Why a statement was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotTaken {
-    /// It is none that may be used.
+    /// It is not one that may be used.
     Bad(StatementError),
     /// It is known already.
     Known,
@@ -171,7 +171,7 @@ pub enum NotTaken {
     Crowded,
     /// It is dated too long ago for gossip.
     Late,
-    /// Nobody vouches for its author, or knows whom it concerns.
+    /// Nobody vouches for its author, or the node that it concerns is unknown.
     Unreached,
     /// Vouches decide nothing in this network.
     Pointless,

@@ -14,10 +14,10 @@ use crate::count::{Count, NotDelivered};
 use crate::ids::DeliveryId;
 use crate::sender::ask;
 
-/// Octets held for delivery, at most. Beyond it a message is dropped and counted.
+/// Octets held for delivery, at most. A message above that is dropped and counted.
 const MAX_OCTETS: usize = 64 << 20;
-/// Wait before a second attempt; doubles up to [`LONGEST_WAIT`]. Times towards the world outside are
-/// never scaled.
+/// Wait before a second attempt; it doubles up to [`LONGEST_WAIT`]. Times that concern the outside
+/// world are never scaled.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(4000);
 /// For how long an exit tries to deliver a message.
@@ -26,7 +26,7 @@ const HORIZON: Duration = Duration::from_secs(6 * 3600);
 /// What makes a node an exit.
 #[derive(Clone, Debug)]
 pub struct ExitOffer {
-    /// What it delivers; stands in its record.
+    /// What it delivers, as its record says.
     pub policy: ExitPolicy,
     /// The From of mail whose sender did not ask for another.
     pub anonymous: Mailbox,

@@ -18,7 +18,7 @@ use crate::sender::{NotSent, Sender, ask};
 
 /// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
 const REBUILT_OCTETS: usize = 1024;
-/// Submissions that are being sealed at once. Beyond it the newest is refused for now.
+/// Submissions sealed at once, at most. Above that the newest is refused for now.
 const MAX_UNDER_WAY: usize = 1024;
 
 /// What stands between a submission and its answer.

@@ -2,16 +2,15 @@
 //!
 //! [`Remailer`] is told what happens and when (`handle_*`, with `now`, and randomness where it is
 //! needed) and says what is to be done ([`Remailer::next_command`], [`Remailer::poll_timeout`]). It
-//! opens no connection, writes no file and reads no clock; whoever runs it carries out its
-//! [`Command`]s and reports what came of them. [`sim`] runs many nodes against each other in virtual
-//! time.
+//! opens no connection, writes no file and reads no clock; its caller carries out its [`Command`]s
+//! and reports what came of them. [`sim`] runs many nodes against each other in virtual time.
 //!
 //! ```text
 //! statement -> statements -> outlook (directory, view) --.
 //!                 '-> author (own keys and records)      |
 //! packet ----> relay (mix) -> exit -> delivery           +-> Out -> next_command
 //! submission -> ingress -> sender (clock, route) --------|
-//! link ------> links, catch_up (whom to link and ask) ---'
+//! link ------> links, catch_up (peers to link or ask) ---'
 //! ```
 //!
 //! Each part owns its state and writes into the `Out` that is passed to it; [`Remailer`] holds the
@@ -50,7 +49,7 @@ pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
 pub use links::MAX_LINKS;
 pub use node::{Held, Remailer};
-pub use operator::Order;
+pub use operator::OperatorOrder;
 pub use outlook::{Agreement, Alarm};
 pub use seal::{SealError, Sealed, SealedMessage, Sealing, SealingFailed};
 pub use setup::{InvitesKept, Kept, Past, Role, Setup};

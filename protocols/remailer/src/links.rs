@@ -1,8 +1,9 @@
 //! Which nodes this one is linked to, and which it wants to be.
 //!
-//! Up to [`MAX_LINKS`] routable nodes everybody keeps a link to everybody. Beside the links wanted
-//! here, whoever carries the commands out keeps dialling its bootstraps and some nodes that it chose
-//! before: who may be dialled again, and when, is known where dials fail.
+//! With up to [`MAX_LINKS`] routable nodes, every node keeps a link to every other. Beside the
+//! links wanted here, the caller that carries the commands out keeps dialling its bootstraps and
+//! some nodes that it chose before: which may be dialled again, and when, is known where dials
+//! fail.
 
 use std::collections::BTreeSet;
 
@@ -37,8 +38,8 @@ impl Links {
     }
 }
 
-/// Wants links to the nodes of a view, in an order that does not follow from their keys: of more than
-/// can be linked, nobody can choose to be among the first.
+/// Wants links to the nodes of a view, in an order that does not follow from their keys: where
+/// there are more than can be linked, no node can choose to be among the first.
 pub(crate) fn want(view: &View, own: NodeId, rng: &mut impl CryptoRng, out: &mut Out) {
     let others = view.iter().map(|record| record.node()).filter(|node| *node != own);
     let mut others: Vec<_> = others.collect();

@@ -9,7 +9,7 @@ use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
 use mail::{Mailbox, Submission};
 use mix::Times;
 use rand::CryptoRng;
-use record::{Descriptor, Record, Statement, StatementError};
+use record::{Descriptor, Record, SetHash, Statement, StatementError};
 use sphinx::{Peeled, Refusal};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
@@ -21,7 +21,7 @@ use crate::exit::{Exit, ExitOffer};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, SubmissionId};
 use crate::ingress::{self, Ingress};
 use crate::links::Links;
-use crate::operator::{self, Operator, Order};
+use crate::operator::{self, Operator, OperatorOrder};
 use crate::outlook::{Agreement, Alarm, Outlook};
 use crate::relay::Relay;
 use crate::seal::{SealedMessage, SealingFailed};
@@ -131,7 +131,7 @@ impl Remailer {
             hearing.give_up_lost_keys(&own);
         }
         let all: Vec<_> = statements.iter().map(|octets| ItemId::of(octets)).collect();
-        // Records first; words depend on each other, and are tried again while that helps.
+        // Records go first; words depend on each other, and are tried again while that helps.
         statements.sort_by_key(|octets| octets.first().copied());
         let mut before = usize::MAX;
         while !statements.is_empty() && statements.len() < before {
@@ -229,9 +229,9 @@ impl Remailer {
         self.outlook.standings(now)
     }
 
-    /// The hash of the present hour's set, 32 octets, as it was when this node took its view.
+    /// The hash of the present hour's set, as it was when this node took its view.
     #[must_use]
-    pub fn set_hash(&self, now: Time) -> [u8; 32] {
+    pub fn set_hash(&self, now: Time) -> SetHash {
         self.outlook.set_hash(now)
     }
 
@@ -348,12 +348,12 @@ impl Remailer {
 
     // Peers.
 
-    /// Peers can reach this node: its records may be published.
+    /// Notes that peers can reach this node: its records may be published.
     pub fn handle_reachable(&mut self) {
         self.author.set_reach(Reach::Reachable);
     }
 
-    /// Peers cannot reach this node any more: no new record until they can.
+    /// Notes that peers cannot reach this node any more: it publishes no record until they can.
     pub fn handle_unreachable(&mut self) {
         self.author.set_reach(Reach::Unreachable);
     }
@@ -425,7 +425,7 @@ impl Remailer {
             let mut hearing = self.hearing(now, rng);
             let taken = checked.map_err(Rejected::from);
             let taken = taken.and_then(|item| hearing.take(item, Source::CatchUp));
-            // A word whose voucher is still to be heard of is asked for again.
+            // A word whose voucher is not known yet is asked for again.
             let waits = matches!(taken, Err(Rejected::Unwanted(Unwanted::Unreached)));
             let is_refused = taken.is_err() && !waits;
             if hearing.judge(taken) == Judgement::Reject {
@@ -451,7 +451,7 @@ impl Remailer {
         }
     }
 
-    /// A peer that was asked does not answer, or with octets that are no answer.
+    /// Takes note that a peer did not answer, or answered with octets that are no answer.
     pub fn handle_sync_failed(&mut self, peer: &NodeId, now: Time, rng: &mut impl CryptoRng) {
         self.catch_up.handle_failed(peer, now, rng, &mut self.out);
     }
@@ -482,18 +482,24 @@ impl Remailer {
     // The operator.
 
     /// Carries out an order, or begins to; it is answered by [`Command::Reply`].
-    pub fn handle_order(&mut self, id: OrderId, order: Order, now: Time, rng: &mut impl CryptoRng) {
+    pub fn handle_order(
+        &mut self,
+        id: OrderId,
+        order: OperatorOrder,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_order(id, order, &mut hearing);
     }
 
-    /// What was to be kept under this name is on the disk.
+    /// Notes that what was to be kept under this name is on the disk.
     pub fn handle_kept(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_kept(id, &mut hearing);
     }
 
-    /// What was to be kept under this name could not be kept.
+    /// Notes that what was to be kept under this name could not be kept.
     pub fn handle_keep_failed(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_keep_failed(id, &mut hearing);
@@ -554,7 +560,7 @@ impl Remailer {
         self.out.next()
     }
 
-    /// A clock that nobody shares dates nothing.
+    /// A clock that no peer shares must not date anything.
     fn publishes_at(&self) -> Option<Time> {
         self.author.next().filter(|_| self.relay.is_some() && self.outlook.shares_the_clock())
     }

@@ -22,7 +22,7 @@ const MAX_PENDING: usize = 64;
 
 /// An order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum OperatorOrder {
     /// Vouch for a node, or renew the vouch.
     Vouch(NodeId),
     /// Take a vouch back.
@@ -66,20 +66,23 @@ impl Operator {
     pub(crate) fn handle_order<R: CryptoRng>(
         &mut self,
         id: OrderId,
-        order: Order,
+        order: OperatorOrder,
         hearing: &mut Hearing<'_, R>,
     ) {
         let done = match order {
-            Order::Vouch(node) | Order::Unvouch(node) | Order::Ban(node) | Order::Unban(node)
+            OperatorOrder::Vouch(node)
+            | OperatorOrder::Unvouch(node)
+            | OperatorOrder::Ban(node)
+            | OperatorOrder::Unban(node)
                 if node == hearing.outlook.node() =>
             {
                 Err(NotDone::Oneself)
             }
-            Order::Vouch(node) => hearing.vouch(node).map(|()| Some(Done::Of(node))),
-            Order::Unvouch(node) => hearing.unvouch(node).map(|()| Some(Done::Of(node))),
-            Order::Ban(node) => self.ban(id, node, hearing).map(|()| None),
-            Order::Unban(node) => self.unban(id, node, hearing).map(|()| None),
-            Order::Invite => self.invite(id, hearing).map(|()| None),
+            OperatorOrder::Vouch(node) => hearing.vouch(node).map(|()| Some(Done::Of(node))),
+            OperatorOrder::Unvouch(node) => hearing.unvouch(node).map(|()| Some(Done::Of(node))),
+            OperatorOrder::Ban(node) => self.ban(id, node, hearing).map(|()| None),
+            OperatorOrder::Unban(node) => self.unban(id, node, hearing).map(|()| None),
+            OperatorOrder::Invite => self.invite(id, hearing).map(|()| None),
         };
         if let Some(done) = done.transpose() {
             hearing.out.push(Command::Reply(id, done));

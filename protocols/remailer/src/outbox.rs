@@ -37,8 +37,8 @@ impl Outbox {
         Self { mean, drawn_to: now, serial: 0, ticks: BTreeMap::new(), packets: 0, octets: 0 }
     }
 
-    /// Reserves the first free tick at or after `earliest` for a packet of so many octets; none if
-    /// there is no room for it.
+    /// Reserves the first free tick at or after `earliest` for a packet of this many octets; `None`
+    /// if there is no room for it.
     pub(crate) fn reserve(
         &mut self,
         earliest: Time,
@@ -55,7 +55,8 @@ impl Outbox {
         Some(tick)
     }
 
-    /// Puts the packet where it was reserved; if the tick is past already it leaves at once.
+    /// Puts the packet on its reserved tick; if the tick is past already, the packet leaves at
+    /// once.
     pub(crate) fn fill(&mut self, tick: Tick, sealed: Sealed) {
         self.ticks.insert(tick, Slot::Filled(sealed));
     }

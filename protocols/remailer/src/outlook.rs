@@ -8,7 +8,7 @@ use std::sync::Arc;
 use directory::{Clocks, Directory, ItemId, Standing, View};
 use keys::{Epoch, Hour, NodeId, Schedule, Time};
 use rand::CryptoRng;
-use record::{Descriptor, Parameters};
+use record::{Descriptor, Parameters, SetHash};
 
 use crate::answer::Refused;
 use crate::catch_up::{WAIT, WITNESSES};
@@ -23,7 +23,7 @@ const HASHES: usize = 4;
 const LASTING: u32 = 2;
 /// Hours for which a sudden halving is shown.
 const HALVED_FOR: u32 = 3;
-/// Epochs after which a node whose clock nobody shares destroys its keys all the same: 6 hours.
+/// Epochs after which a node whose clock no peer shares destroys its keys all the same: 6 hours.
 const APART_FOR: u32 = 2;
 /// Peers whose word about their set is remembered. Beyond it the oldest word goes.
 const MAX_TOLD: usize = 64;
@@ -58,9 +58,9 @@ pub enum Alarm {
 /// Whether another node's directory is the same as this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// It is, in the hour that its record speaks of.
+    /// It was the same in the hour that its record speaks of.
     Same,
-    /// It was not then.
+    /// It was another in the hour that its record speaks of.
     Other,
     /// Its record speaks of an hour that this node does not remember.
     Unknown,
@@ -82,7 +82,7 @@ pub(crate) struct Outlook {
     leftovers: Option<Leftovers>,
 }
 
-/// What may have to be forgotten after a start, until the clock can be trusted to say so.
+/// What may have to be forgotten after a start, once the clock can be trusted to say so.
 struct Leftovers {
     /// Names of stored statements that were not valid at the time that the clock said.
     lapsed: Vec<ItemId>,
@@ -93,9 +93,9 @@ struct Leftovers {
 #[derive(Default)]
 struct Comparison {
     /// The hashes of this node's own sets.
-    hashes: Vec<(Hour, [u8; 32])>,
-    /// What peers that were asked said of theirs, the last time.
-    told: BTreeMap<NodeId, (Hour, [u8; 32])>,
+    hashes: Vec<(Hour, SetHash)>,
+    /// What peers said of their own sets when they were last asked.
+    told: BTreeMap<NodeId, (Hour, SetHash)>,
     differing: u32,
     last: (usize, usize),
     halved: Option<(Time, usize, usize)>,
@@ -179,7 +179,7 @@ impl Outlook {
     pub(crate) fn take_view(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
         let hour = self.schedule.hour_at(now);
         let settle = self.parameters().views.settle;
-        // Said once and for all: what comes late must not make this node differ from itself.
+        // Stated once for the hour: what comes late must not make this node differ from itself.
         self.comparison.remember(hour, self.directory.set_hash(hour, settle));
         match self.directory.partial_view(hour, settle).if_sufficient() {
             Ok(view) => self.set_view(&view, now, rng, out),
@@ -204,7 +204,7 @@ impl Outlook {
         links::want(&view, self.node, rng, out);
     }
 
-    /// What has become known since the hour and cannot wait for the next: proofs, and keys given up.
+    /// Leaves out nodes for what cannot wait for the next hour: proofs, and keys given up.
     pub(crate) fn leave_out(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
         if let Some(view) = self.view.clone()
             && !self.unusable(&view, now).is_empty()
@@ -230,7 +230,8 @@ impl Outlook {
 
     /// The view that routes may come from at `now`.
     pub(crate) fn sending_view(&self, now: Time) -> Result<&Arc<View>, Refused> {
-        // Epochs are counted by the clock: packets for the wrong ones would be lost.
+        // Epochs are counted by the clock: with a wrong clock, packets would be sealed for the
+        // wrong ones and lost.
         if self.clock_apart(now).is_some() {
             return Err(Refused::ClockApart);
         }
@@ -244,8 +245,8 @@ impl Outlook {
         &self.banned
     }
 
-    /// This node's routes avoid these from now on. An observer of its submissions can tell it from
-    /// others by that.
+    /// Makes this node's routes avoid these nodes from now on. An observer of its submissions can
+    /// tell it from others by that.
     pub(crate) fn ban(
         &mut self,
         banned: BTreeSet<NodeId>,
@@ -270,7 +271,7 @@ impl Outlook {
         self.forget(out);
     }
 
-    /// Statements that the directory does not hold any more are not kept either.
+    /// Lets the disk forget the statements that the directory does not hold any more.
     pub(crate) fn forget(&mut self, out: &mut Out) {
         let names = self.directory.take_forgotten();
         if !names.is_empty() {
@@ -278,8 +279,9 @@ impl Outlook {
         }
     }
 
-    /// Statements that were kept and are not valid at the time that the clock says: they are forgotten
-    /// when peers agree with the clock, or after a patience that is longer where more should be there.
+    /// Starts with kept statements that are not valid by the clock: they are forgotten when peers
+    /// agree with the clock, or after a wait, which is longer for a node that knows more than a few
+    /// others.
     pub(crate) fn begin_with_leftovers(&mut self, lapsed: Vec<ItemId>, known: usize, now: Time) {
         let patience = match known {
             0..=WITNESSES => self.schedule.hour() / WAIT,
@@ -329,14 +331,14 @@ impl Outlook {
     // Whether others see the same.
 
     /// The hash of the present hour's set, as it was when this node took its view.
-    pub(crate) fn set_hash(&self, now: Time) -> [u8; 32] {
+    pub(crate) fn set_hash(&self, now: Time) -> SetHash {
         let hour = self.schedule.hour_at(now);
         let taken = self.comparison.hash(hour);
         taken.unwrap_or_else(|| self.directory.set_hash(hour, self.parameters().views.settle))
     }
 
     /// The hash of the present hour's set with what has come since.
-    pub(crate) fn present_set_hash(&self, now: Time) -> [u8; 32] {
+    pub(crate) fn present_set_hash(&self, now: Time) -> SetHash {
         self.directory.set_hash(self.schedule.hour_at(now), self.parameters().views.settle)
     }
 
@@ -354,7 +356,7 @@ impl Outlook {
     }
 
     /// What a node last said of its set, to this node or to all.
-    fn last_said(&self, node: &NodeId) -> Option<(Hour, [u8; 32])> {
+    fn last_said(&self, node: &NodeId) -> Option<(Hour, SetHash)> {
         let published = self.published(node);
         let told = self.comparison.told.get(node).copied();
         match (published, told) {
@@ -363,13 +365,13 @@ impl Outlook {
         }
     }
 
-    fn published(&self, node: &NodeId) -> Option<(Hour, [u8; 32])> {
+    fn published(&self, node: &NodeId) -> Option<(Hour, SetHash)> {
         let record = self.directory.newest(node)?;
-        Some((self.schedule.hour_at(record.published_at()), *record.digest()))
+        Some((self.schedule.hour_at(record.published_at()), record.set()))
     }
 
     /// Takes a peer's word about its set in the present hour.
-    pub(crate) fn note_set(&mut self, peer: NodeId, set: [u8; 32], now: Time) {
+    pub(crate) fn note_set(&mut self, peer: NodeId, set: SetHash, now: Time) {
         let told = &mut self.comparison.told;
         if told.len() >= MAX_TOLD
             && !told.contains_key(&peer)
@@ -402,8 +404,8 @@ impl Outlook {
         self.comparison.note(same, other);
     }
 
-    /// Whether this node may be shown a part of the network: a route through that part would be known to
-    /// whoever shows it.
+    /// Whether somebody may be showing this node only a part of the network: a route through that
+    /// part would be known to them.
     fn is_divided(&self) -> bool {
         let (same, other) = self.comparison.last;
         self.comparison.differing >= LASTING && other > same
@@ -433,7 +435,7 @@ impl Outlook {
 
     // The clock.
 
-    /// By how many milliseconds the peers' clocks are ahead, if that is too much.
+    /// By how many milliseconds the peers' clocks are ahead, if that is more than allowed.
     pub(crate) fn clock_apart(&self, now: Time) -> Option<i64> {
         self.clocks.apart(&self.schedule, now)
     }
@@ -443,8 +445,9 @@ impl Outlook {
         self.apart_since.is_none()
     }
 
-    /// Whether a peer's word about its clock and its directory counts. That of strangers, who are as
-    /// many as anybody likes, does not; but a node that knows hardly anybody has to listen to everybody.
+    /// Whether a peer's word about its clock and its directory counts. The word of strangers, of
+    /// whom anybody can make any number, does not; but a node that knows hardly any others has to
+    /// listen to all.
     pub(crate) fn has_a_say(&self, peer: &NodeId) -> bool {
         match &self.view {
             Some(view) => view.get(peer).is_some(),
@@ -481,14 +484,14 @@ pub(crate) struct Past {
 }
 
 impl Comparison {
-    fn remember(&mut self, hour: Hour, hash: [u8; 32]) {
+    fn remember(&mut self, hour: Hour, hash: SetHash) {
         self.hashes.retain(|(known, _)| *known != hour);
         self.hashes.push((hour, hash));
         let surplus = self.hashes.len().saturating_sub(HASHES);
         self.hashes.drain(..surplus);
     }
 
-    fn hash(&self, hour: Hour) -> Option<[u8; 32]> {
+    fn hash(&self, hour: Hour) -> Option<SetHash> {
         self.hashes.iter().find(|(known, _)| *known == hour).map(|(_, hash)| *hash)
     }
 

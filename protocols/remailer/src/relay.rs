@@ -18,9 +18,9 @@ use crate::count::{Count, Dropped};
 pub(crate) struct Relay {
     schedule: Schedule,
     mix: Mix,
-    /// The epochs whose keys packets are opened with, as it was last said.
+    /// The epochs whose keys packets are opened with, as last announced.
     accepted: Vec<Epoch>,
-    /// When that changes by itself.
+    /// When those epochs next change by themselves.
     changes_at: Option<Time>,
     /// How long after the end of its key the latest packet came.
     latest: Option<Duration>,
@@ -55,12 +55,13 @@ impl Relay {
         self.mix.epochs().next()
     }
 
-    /// Destroys the keys of the epochs before this one, with their tags; whether there were any.
+    /// Destroys the keys of the epochs before this one, with their tags; returns whether there were
+    /// any.
     pub(crate) fn forget_before(&mut self, oldest: Epoch) -> bool {
         !self.mix.forget_before(oldest).is_empty()
     }
 
-    /// Says which keys packets are opened with, if that has changed.
+    /// Announces which keys packets are opened with, if that has changed.
     pub(crate) fn offer_keys(&mut self, now: Time, out: &mut Out) {
         let accepts = |epoch: &Epoch| self.schedule.accepts(*epoch, now);
         let accepted: Vec<_> = self.mix.epochs().filter(accepts).collect();
@@ -90,7 +91,7 @@ impl Relay {
                 let epoch = peeled.epoch;
                 match self.mix.handle_peeled(peeled, now, known) {
                     Ok(()) => None,
-                    Err(mix::Dropped::Epoch) => Some(self.missed(epoch, now)),
+                    Err(mix::MixRefusal::Epoch) => Some(self.missed(epoch, now)),
                     Err(why) => Some(why.into()),
                 }
             }

@@ -75,7 +75,7 @@ impl Plan {
         Self { send, delays, transit: mixing.transit }
     }
 
-    /// The epochs from leaving to arriving at the last of the most hops.
+    /// The epochs from leaving to arriving at the last hop of the longest route.
     pub(crate) fn epochs(&self, schedule: &Schedule) -> RangeInclusive<Epoch> {
         let last = self.arrivals().last().unwrap_or(self.send);
         schedule.epoch_at(self.send)..=schedule.epoch_at(last)

@@ -17,7 +17,8 @@ use crate::count::Count;
 use crate::outbox::Outbox;
 use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed, exponential};
 
-/// How long a packet is held before its tick, at most, in means: one in 55 draws is longer.
+/// How long a packet is held before its tick, at most, in multiples of the mean: one in 55 draws is
+/// longer.
 const LONGEST_HOLD: u32 = 4;
 
 /// The sender of a node's own packets.
@@ -36,7 +37,7 @@ pub(crate) enum NotSent {
     Route(RouteError),
     /// It cannot be sealed.
     Seal(SealError),
-    /// As much waits for its tick as may.
+    /// As much waits for its tick as is allowed.
     Full,
 }
 
@@ -92,7 +93,7 @@ impl Sender {
         self.outbox.fill(tick, packet);
     }
 
-    /// Gives ticks back whose packets will not come.
+    /// Gives back the ticks of packets that will not come.
     pub(crate) fn release(&mut self, reserved: impl IntoIterator<Item = Reserved>) {
         for Reserved { tick, octets } in reserved {
             self.outbox.release(tick, octets);

@@ -82,7 +82,7 @@ pub struct InvitesKept {
 pub enum Past {
     /// Its identity was made for this network and has published nothing.
     None,
-    /// It may have published, and does not know what: the identity was restored by itself.
+    /// It may have published, and does not know what: the identity was restored alone.
     Forgotten,
     /// The last record that it published or was about to publish.
     Known(Vec<u8>),
@@ -97,6 +97,6 @@ pub enum Kept {
         /// The tags.
         seen: BTreeSet<ReplayTag>,
     },
-    /// That its key was given up. There is never another.
+    /// A mark that its key was given up. There is never another key.
     Withdrawn,
 }

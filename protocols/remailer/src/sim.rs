@@ -24,13 +24,13 @@ use crate::command::Command;
 use crate::exit::ExitOffer;
 use crate::ids::{OrderId, QuestionId, QueueId, SubmissionId};
 use crate::node::Remailer;
-use crate::operator::Order;
+use crate::operator::OperatorOrder;
 use crate::setup::Setup;
 use crate::statements::Judgement;
 
 /// For how long a peer that was hung up on is not linked again.
 const BLOCKED_FOR: Duration = Duration::from_secs(600);
-/// Statements that wait for somebody to hear them. Beyond it the oldest goes.
+/// Statements that wait for a peer to hear them. Above that number the oldest goes.
 const MAX_UNHEARD: usize = 64;
 
 /// A network in virtual time.
@@ -55,7 +55,7 @@ struct Surroundings {
     wanted: BTreeSet<usize>,
     /// Peers that it hung up on, until when.
     blocked: BTreeMap<usize, Time>,
-    /// Statements of its own that nobody was there to hear.
+    /// Statements of its own that no peer was there to hear.
     unheard: VecDeque<Vec<u8>>,
 }
 
@@ -71,7 +71,7 @@ struct Seen {
 
 /// A message that reached the next server of an exit.
 pub struct Delivered {
-    /// When.
+    /// When it was delivered.
     pub at: Time,
     /// The node that delivered it.
     pub exit: usize,
@@ -215,7 +215,7 @@ impl<R: CryptoRng> Simulation<R> {
     ///
     /// # Errors
     /// [`NotDone`]; a node that does not exist keeps nothing.
-    pub fn order(&mut self, node: usize, order: Order) -> Result<Done, NotDone> {
+    pub fn order(&mut self, node: usize, order: OperatorOrder) -> Result<Done, NotDone> {
         let id = OrderId(self.number());
         if let Some(remailer) = self.nodes.get_mut(node) {
             remailer.handle_order(id, order, self.now, &mut self.rng);
@@ -241,7 +241,7 @@ impl<R: CryptoRng> Simulation<R> {
         }
     }
 
-    /// Cuts the links of a node; those who want them dial again.
+    /// Cuts the links of a node; the peers that want them dial again.
     pub fn cut(&mut self, node: usize) {
         for peer in self.linked(node) {
             self.unlink(node, peer);
@@ -419,7 +419,7 @@ impl<R: CryptoRng> Simulation<R> {
         }
     }
 
-    /// Dials again when nobody is blocked any more.
+    /// Dials again when no peer is blocked any more.
     fn dial_again(&mut self, from: usize, to: usize) {
         if self.around.get(from).is_some_and(|around| around.wanted.contains(&to)) {
             self.serial += 1;

@@ -192,8 +192,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
     }
 
-    /// What settles for the hour has to be everywhere by then: a statement that was held back, to arrive
-    /// at some nodes before the hour and at others after it, is not helped along by gossip.
+    /// What settles for the hour has to be everywhere by then: gossip does not help a statement
+    /// that was held back to reach some nodes before the hour and others after it.
     fn check_late(&self, dated: Time, source: Source) -> Result<(), Unwanted> {
         let parameters = self.outlook.parameters();
         // Clocks differ by no more than statements may be ahead.
@@ -203,14 +203,15 @@ impl<R: CryptoRng> Hearing<'_, R> {
 
     // Keys that are given up.
 
-    /// A record of its own that this node does not remember: it may have opened packets that it does not
-    /// remember either, and its keys of those epochs are not to be trusted to refuse a replay. Keys that
-    /// the record states and this node never had must not be made anew: one key for one epoch, ever.
+    /// Gives up keys for a record of this node's own that it does not remember: it may have opened
+    /// packets that it does not remember either, so that its keys of those epochs cannot be trusted
+    /// to refuse a replay. Keys that the record states and this node never had must not be made
+    /// anew: an epoch has one key, ever.
     fn give_up_keys(&mut self, own: &Signed) {
         let schedule = *self.outlook.schedule();
         let stated = own.peek().keys().map(|(epoch, key)| (epoch, Some(key.clone())));
         let oldest = schedule.oldest_held(self.now);
-        // And, whether it states them or not, those that are accepted now.
+        // The keys accepted now are given up too, whether the record states them or not.
         let accepted = (0..=2).map(|ahead| oldest.plus(ahead));
         let accepted = accepted.filter(|epoch| schedule.accepts(*epoch, self.now));
         let accepted = accepted.map(|epoch| (epoch, None));
@@ -226,8 +227,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
         self.author.hasten(self.now);
     }
 
-    /// Epochs that this node has stated a key for and has no key of: destroyed, or lost. A clock that was
-    /// set back must not make another.
+    /// Gives up epochs that this node has stated a key for and has no key of, destroyed or lost: a
+    /// clock that was set back must not make another.
     pub(crate) fn give_up_lost_keys(&mut self, own: &Signed) {
         let (_, last) = own.peek().span();
         let first = self.outlook.schedule().oldest_held(self.now);
@@ -360,8 +361,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
     }
 
-    /// Whether nothing has become known of its subject since: a person has to know what it did before it
-    /// is vouched for again.
+    /// Whether nothing has become known against its subject since: a person has to know what the
+    /// subject did before it is vouched for again.
     fn is_sound(&self, vouch: &Vouch) -> bool {
         let broke = self.outlook.directory.broke(&vouch.subject());
         broke.is_none_or(|dated| vouch.issued_at() > dated)

@@ -14,8 +14,8 @@ use std::time::Duration;
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
     Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite, InviteAnswer,
-    InvitesKept, Judgement, Kept, NotDelivered, NotDone, Order, OrderId, QuestionId, Refused,
-    Remailer, Role, Setup, SubmissionId,
+    InvitesKept, Judgement, Kept, NotDelivered, NotDone, OperatorOrder, OrderId, QuestionId,
+    Refused, Remailer, Role, Setup, SubmissionId,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
 use mail::{Mailbox, Submission};
@@ -189,7 +189,7 @@ impl World {
         printed
     }
 
-    fn order(&mut self, order: Order) {
+    fn order(&mut self, order: OperatorOrder) {
         self.node.handle_order(OrderId(9), order, self.now, &mut self.rng);
     }
 }
@@ -385,7 +385,8 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
         });
         let Some((to, request)) = ask else { break };
         assert_eq!(to, peer);
-        let answer = holder.answer(&request, world.now, || [0; 32]).unwrap();
+        let answer =
+            holder.answer(&request, world.now, || record::SetHash::from_bytes([0; 32])).unwrap();
         let answer = Answer::check(&answer, &network).unwrap();
         world.node.handle_sync_answer(peer, answer, world.now, &mut world.rng);
     }
@@ -395,7 +396,9 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
     // A list that answers no question, and one that cannot be read.
     world.node.handle_peer_up(id(9), world.now, &mut world.rng);
     assert_eq!(world.printed(), ["Ask(summary)"]);
-    let list = holder.answer(&Request::Fetch(Vec::new()).encode().unwrap(), world.now, || [0; 32]);
+    let list = holder.answer(&Request::Fetch(Vec::new()).encode().unwrap(), world.now, || {
+        record::SetHash::from_bytes([0; 32])
+    });
     let list = Answer::check(&list.unwrap(), &network).unwrap();
     world.node.handle_sync_answer(id(9), list, world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::HangUp(id(9))]);
@@ -449,35 +452,35 @@ fn a_submission_is_sealed_answered_and_sent_on_its_tick() {
 #[test]
 fn orders_are_answered_when_they_are_kept() {
     let mut world = World::rooted();
-    world.order(Order::Ban(id(1)));
+    world.order(OperatorOrder::Ban(id(1)));
     assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::Oneself))]);
-    world.order(Order::Unban(id(2)));
+    world.order(OperatorOrder::Unban(id(2)));
     assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NotBanned))]);
-    world.order(Order::Ban(id(2)));
+    world.order(OperatorOrder::Ban(id(2)));
     let commands = world.commands();
     let [Command::KeepBanned(keep, banned)] = &commands[..] else { panic!("{commands:?}") };
     assert!(banned.iter().eq([&id(2)]) && !world.node.bans(&id(2)), "not before it is kept");
     world.node.handle_kept(*keep, world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::Reply(OrderId(9), Ok(Done::Of(id(2))))]);
-    world.order(Order::Unban(id(2)));
+    world.order(OperatorOrder::Unban(id(2)));
     let commands = world.commands();
     let [Command::KeepBanned(keep, _)] = &commands[..] else { panic!("{commands:?}") };
     world.node.handle_keep_failed(*keep, world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NotKept))]);
     assert!(world.node.bans(&id(2)), "nothing has changed");
 
-    world.order(Order::Vouch(id(3)));
+    world.order(OperatorOrder::Vouch(id(3)));
     let printed = world.printed();
     let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
     assert_eq!(kinds, ["KeepStatement", "Announce", "Reply"]);
-    world.order(Order::Unvouch(id(4)));
+    world.order(OperatorOrder::Unvouch(id(4)));
     assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NoVouch))]);
 }
 
 #[test]
 fn an_invite_is_kept_before_it_is_handed_out_and_used_up_after_its_word_is_kept() {
     let mut world = World::rooted();
-    world.order(Order::Invite);
+    world.order(OperatorOrder::Invite);
     let commands = world.commands();
     let [Command::KeepInvites(keep, open)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!(open.len(), 1);
@@ -497,12 +500,12 @@ fn an_invite_is_kept_before_it_is_handed_out_and_used_up_after_its_word_is_kept(
     assert_eq!(shown(&mut world, invite.token.as_bytes()), ["AnswerInvite(5, Taken)"]);
 
     // One that could not be kept was never open.
-    world.order(Order::Invite);
+    world.order(OperatorOrder::Invite);
     let commands = world.commands();
     let [Command::KeepInvites(keep, _)] = &commands[..] else { panic!("{commands:?}") };
     world.node.handle_keep_failed(*keep, world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::Reply(OrderId(9), Err(NotDone::NotKept))]);
-    world.order(Order::Invite);
+    world.order(OperatorOrder::Invite);
     let commands = world.commands();
     let [Command::KeepInvites(_, open)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!(open.len(), 1);

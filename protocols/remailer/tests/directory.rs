@@ -14,12 +14,14 @@ use std::time::Duration;
 use directory::{Answer, Directory, Standing};
 use fog_remailer::{
     Agreement, Alarm, Command, Count, Done, Judgement, Kept, NotDone, NotPublished, NotTaken,
-    Order, OrderId, Past, Refused, Remailer, Setup,
+    OperatorOrder, OrderId, Past, Refused, Remailer, Setup,
 };
 use keys::{Epoch, Identity, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Admission, Descriptor, Draft, Parameters, Record, Statement, Unverified, testing};
+use record::{
+    Admission, Descriptor, Draft, Parameters, Record, SetHash, Statement, Unverified, testing,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -360,15 +362,18 @@ fn said(world: &World, commands: Vec<Command>) -> usize {
 fn order(
     world: &World,
     node: &mut Remailer,
-    order: Order,
+    order: OperatorOrder,
     now: Time,
 ) -> (Result<(), NotDone>, usize) {
     node.handle_order(OrderId(1), order, now, &mut ChaCha20Rng::seed_from_u64(3));
     let mut commands: Vec<_> = std::iter::from_fn(|| node.next_command()).collect();
     let Some(Command::Reply(OrderId(1), reply)) = commands.pop() else { panic!("no reply") };
     let subject = match order {
-        Order::Vouch(node) | Order::Unvouch(node) | Order::Ban(node) | Order::Unban(node) => node,
-        Order::Invite => panic!("of no node"),
+        OperatorOrder::Vouch(node)
+        | OperatorOrder::Unvouch(node)
+        | OperatorOrder::Ban(node)
+        | OperatorOrder::Unban(node) => node,
+        OperatorOrder::Invite => panic!("of no node"),
     };
     (reply.map(|done| assert!(done == Done::Of(subject))), said(world, commands))
 }
@@ -381,8 +386,11 @@ fn a_node_vouches_renews_and_takes_back() {
     let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
     let mut node = world.node(setup);
     let friend = identity(2).node();
-    assert_eq!(order(&world, &mut node, Order::Unvouch(friend), start), (Err(NotDone::NoVouch), 0));
-    assert_eq!(order(&world, &mut node, Order::Vouch(friend), start), (Ok(()), 1));
+    assert_eq!(
+        order(&world, &mut node, OperatorOrder::Unvouch(friend), start),
+        (Err(NotDone::NoVouch), 0)
+    );
+    assert_eq!(order(&world, &mut node, OperatorOrder::Vouch(friend), start), (Ok(()), 1));
     let record = world.record(2, start, |_| {});
     world.hear(&mut node, &record, start);
     let soon = start.plus(MINUTE * 60);
@@ -391,12 +399,15 @@ fn a_node_vouches_renews_and_takes_back() {
     node.handle_timeout(days, &mut ChaCha20Rng::seed_from_u64(3));
     let commands = std::iter::from_fn(|| node.next_command()).collect();
     assert_eq!(said(&world, commands), 1, "at half of its thirty days");
-    assert_eq!(order(&world, &mut node, Order::Unvouch(friend), days.plus(MINUTE)), (Ok(()), 1));
+    assert_eq!(
+        order(&world, &mut node, OperatorOrder::Unvouch(friend), days.plus(MINUTE)),
+        (Ok(()), 1)
+    );
 
     let mut stranger = world.setup(3);
     stranger.first_record_after = Duration::ZERO;
     let mut stranger = world.node(stranger);
-    let refused = order(&world, &mut stranger, Order::Vouch(friend), start).0;
+    let refused = order(&world, &mut stranger, OperatorOrder::Vouch(friend), start).0;
     assert_eq!(refused, Err(NotDone::WordCountsForNothing));
 }
 
@@ -415,7 +426,8 @@ fn views_that_differ_for_two_hours_and_halve_are_alarms() {
         for number in 2..=8 {
             let record = world.record(number, now, |draft| {
                 draft.sequence = u64::from(hour) + 1;
-                draft.digest = if number <= 3 || hour == 0 { own } else { [9; 32] };
+                draft.set =
+                    if number <= 3 || hour == 0 { own } else { SetHash::from_bytes([9; 32]) };
             });
             world.hear(&mut node, &record, now);
         }
@@ -439,7 +451,7 @@ fn views_that_differ_for_two_hours_and_halve_are_alarms() {
         let own = node.set_hash(now);
         for number in 2..=4 {
             let record = world.record(number, now, |draft| {
-                (draft.sequence, draft.digest) = (100 + hour, own);
+                (draft.sequence, draft.set) = (100 + hour, own);
             });
             world.hear(&mut node, &record, now);
         }

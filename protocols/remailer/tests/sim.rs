@@ -475,10 +475,10 @@ fn a_node_whose_links_were_cut_links_again_and_catches_up_with_what_it_missed() 
 
 #[test]
 fn a_banned_node_is_in_no_route_of_the_node_that_bans_it() {
-    use fog_remailer::{NotDone, Order};
+    use fog_remailer::{NotDone, OperatorOrder};
     let mut simulation = network(6, &main_network(6), 23);
     let banned = simulation.nodes()[2].node();
-    assert!(simulation.order(0, Order::Ban(banned)).is_ok());
+    assert!(simulation.order(0, OperatorOrder::Ban(banned)).is_ok());
     for from in [0, 1] {
         let before = simulation.nodes()[2].counts().get(Count::PacketReceived);
         for _ in 0..40 {
@@ -489,6 +489,6 @@ fn a_banned_node_is_in_no_route_of_the_node_that_bans_it() {
         assert_eq!(received > 0, from == 1, "others go on to use it");
     }
     assert_eq!(simulation.delivered().len(), 80);
-    assert_eq!(simulation.order(0, Order::Unban(banned)).err(), None);
-    assert_eq!(simulation.order(0, Order::Unban(banned)).err(), Some(NotDone::NotBanned));
+    assert_eq!(simulation.order(0, OperatorOrder::Unban(banned)).err(), None);
+    assert_eq!(simulation.order(0, OperatorOrder::Unban(banned)).err(), Some(NotDone::NotBanned));
 }

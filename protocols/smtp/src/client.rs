@@ -1,4 +1,5 @@
-//! The client's side: one message to the next server, or only the question what that server takes.
+//! The client's side: one message to the next server, or only the question of what that server
+//! takes.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -14,19 +15,19 @@ const MAX_REPLY_LINES: usize = 128;
 /// What the next server takes, by its reply to EHLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offers {
-    /// 8BITMIME and SMTPUTF8, as what they meet.
+    /// 8BITMIME and SMTPUTF8, as the needs that they meet.
     pub needs: Needs,
     /// SIZE with a number other than zero.
     pub max_message: Option<u64>,
 }
 
-/// What came of it.
+/// What came of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The server answered EHLO.
     Probed(Offers),
-    /// The server took the message: for this many recipients, and refused these many for good. The
-    /// others may be tried again.
+    /// The server took the message for some recipients, and refused it for others for good. The
+    /// rest may be tried again.
     Delivered {
         /// Recipients taken.
         taken: usize,
@@ -168,7 +169,7 @@ impl Client {
         &self.decisive
     }
 
-    /// What came of it, and the delivery with the recipients that may be tried again.
+    /// What came of the conversation, and the delivery with the recipients that may be tried again.
     #[must_use]
     pub fn finish(mut self) -> (Outcome, Option<Delivery>) {
         let outcome = self.outcome.unwrap_or(Outcome::Later);

@@ -29,7 +29,7 @@ pub(crate) enum Hello {
     Extended,
 }
 
-/// What MAIL said beside the sender, which is not kept.
+/// What MAIL said besides the sender's address, which is not kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MailParameters {
     pub(crate) size: Option<u64>,
@@ -40,10 +40,10 @@ pub(crate) struct MailParameters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadCommand {
     TooLong,
-    /// Octets that no command has.
+    /// Octets that no command may contain.
     Octets,
     Unknown,
-    /// Known, and not offered.
+    /// A known command that is not offered.
     NotOffered,
     /// A verb of HTTP: a browser was made to talk to us.
     Http,
@@ -104,7 +104,7 @@ fn mail(rest: &str) -> Result<Command, BadCommand> {
                 if !digits {
                     return Err(BadCommand::Arguments);
                 }
-                // 20 digits can be more than fits; then it is too big whatever it is.
+                // 20 digits may not fit the integer; such a message is too big in any case.
                 read.size = Some(value.parse().unwrap_or(u64::MAX));
             }
             "BODY" if !body => {

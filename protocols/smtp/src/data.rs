@@ -112,7 +112,7 @@ impl Data {
         }
     }
 
-    /// The first fault is the one that is told; from then on nothing is kept.
+    /// Only the first fault is reported; from then on nothing is kept.
     fn spoil(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
         self.message = Zeroizing::default();

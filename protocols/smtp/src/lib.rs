@@ -2,7 +2,7 @@
 //!
 //! [`Session`] is the server that takes submissions, [`Client`] hands a message to the next server.
 //! Neither opens a socket, reads a clock, or decides where mail goes: octets and the time since the
-//! conversation began go in, [`Event`]s or octets come out.
+//! conversation began go in, [`SessionEvent`]s or octets come out.
 //!
 //! Replies of the server tell no host name, address, version or time, and repeat nothing that was
 //! received.
@@ -13,4 +13,4 @@ mod data;
 mod server;
 
 pub use client::{Client, Offers, Outcome, Port};
-pub use server::{Answer, Event, Limits, RecipientAsk, Session};
+pub use server::{Limits, RecipientAsk, Session, SessionEvent, Verdict};

@@ -39,20 +39,20 @@ impl Limits {
 
 /// What the session wants done.
 #[derive(Debug)]
-pub enum Event {
+pub enum SessionEvent {
     /// Send these octets.
     Write(Vec<u8>),
     /// Say whether there is a way to this recipient; [`Session::handle_answer`].
     Recipient(RecipientAsk),
     /// Take this message; [`Session::handle_answer`].
     Message(Submission),
-    /// End the connection, after all that was to be written.
+    /// End the connection as soon as everything has been written.
     Close,
 }
 
 /// A recipient whose acceptance is asked for.
 pub struct RecipientAsk {
-    /// Who.
+    /// The recipient's address.
     pub mailbox: Mailbox,
     /// Octets that the client announced.
     pub size: Option<u64>,
@@ -64,9 +64,9 @@ impl core::fmt::Debug for RecipientAsk {
     }
 }
 
-/// The answer to [`Event::Recipient`] or [`Event::Message`].
+/// The answer to [`SessionEvent::Recipient`] or [`SessionEvent::Message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Verdict {
     /// The recipient is taken.
     RecipientTaken,
     /// The message is taken, under this name of 128 random bits.
@@ -91,11 +91,11 @@ pub struct Session {
     input: Vec<u8>,
     /// A line over its bound is being dropped up to its end.
     overlong: bool,
-    events: VecDeque<Event>,
+    events: VecDeque<SessionEvent>,
     errors: u32,
     messages: u32,
     deadline: Duration,
-    /// When it last came nearer to a message.
+    /// When the session last came nearer to a message.
     moved: Duration,
 }
 
@@ -151,8 +151,8 @@ impl Session {
             }
     }
 
-    /// Takes octets as they come, at `now` since the session began. Only a whole command, or a part of
-    /// a message, puts the deadline off: single octets of a command line do not.
+    /// Takes octets as they come, at `now` since the session began. Only a whole command, or a part
+    /// of a message, postpones the deadline: single octets of a command line do not.
     pub fn handle_input(&mut self, octets: &[u8], now: Duration) {
         if matches!(self.state, State::Data { .. }) {
             self.progress(now);
@@ -163,39 +163,39 @@ impl Session {
     }
 
     /// Takes the answer that the last event asked for.
-    pub fn handle_answer(&mut self, answer: Answer, now: Duration) {
+    pub fn handle_answer(&mut self, answer: Verdict, now: Duration) {
         self.progress(now);
         match core::mem::replace(&mut self.state, State::Ready) {
             State::AskedRecipient(mut transaction, mailbox) => {
                 match answer {
-                    Answer::RecipientTaken => {
+                    Verdict::RecipientTaken => {
                         self.moved = now;
                         transaction.recipients.push(mailbox);
                         self.reply("250 2.1.5 ok");
                     }
-                    refused @ (Answer::Taken(_)
-                    | Answer::TooFewNodes
-                    | Answer::NoExit
-                    | Answer::TooBig
-                    | Answer::Unfit(_)
-                    | Answer::Full) => self.refuse(refused),
+                    refused @ (Verdict::Taken(_)
+                    | Verdict::TooFewNodes
+                    | Verdict::NoExit
+                    | Verdict::TooBig
+                    | Verdict::Unfit(_)
+                    | Verdict::Full) => self.refuse(refused),
                 }
                 self.state = State::Mail(transaction);
             }
             State::AskedMessage => match answer {
-                Answer::Taken(name) => {
+                Verdict::Taken(name) => {
                     self.moved = now;
                     let name = u128::from_be_bytes(name);
                     self.reply(&format!("250 2.0.0 taken as {name:032x}"));
                 }
-                refused @ (Answer::RecipientTaken
-                | Answer::TooFewNodes
-                | Answer::NoExit
-                | Answer::TooBig
-                | Answer::Unfit(_)
-                | Answer::Full) => self.refuse(refused),
+                refused @ (Verdict::RecipientTaken
+                | Verdict::TooFewNodes
+                | Verdict::NoExit
+                | Verdict::TooBig
+                | Verdict::Unfit(_)
+                | Verdict::Full) => self.refuse(refused),
             },
-            // Nothing was asked: a mistake of the caller, without consequence.
+            // No answer was asked for: a mistake of the caller, without consequence.
             other @ (State::Greeted
             | State::Ready
             | State::Mail(_)
@@ -226,8 +226,9 @@ impl Session {
         }
     }
 
-    /// The server is crowded: ends the session if nothing has brought it nearer to a message for `idle`
-    /// (NOOP and the like do not), or it is still sending one that began longer ago than ten times that.
+    /// For a crowded server: ends the session if nothing has brought it nearer to a message for
+    /// `idle` (NOOP and the like do not), or if it has been sending one message for longer than ten
+    /// times that.
     pub fn handle_pressure(&mut self, idle: Duration, now: Duration) {
         let began = match &self.state {
             State::Data { until, .. } => until.saturating_sub(self.limits.message),
@@ -251,7 +252,7 @@ impl Session {
     }
 
     /// The next thing to do.
-    pub fn next_event(&mut self) -> Option<Event> {
+    pub fn next_event(&mut self) -> Option<SessionEvent> {
         self.events.pop_front()
     }
 
@@ -282,7 +283,7 @@ impl Session {
         self.input = rest.to_vec();
     }
 
-    /// Acts on the next line and returns what stands behind it; keeps an unfinished line.
+    /// Acts on the next line and returns what follows it; keeps an unfinished line.
     fn line<'a>(&mut self, rest: &'a [u8], now: Duration) -> Option<&'a [u8]> {
         let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
             self.keep_start(rest);
@@ -375,7 +376,7 @@ impl Session {
                 } else {
                     let size = transaction.parameters.size;
                     let ask = RecipientAsk { mailbox: mailbox.clone(), size };
-                    self.events.push_back(Event::Recipient(ask));
+                    self.events.push_back(SessionEvent::Recipient(ask));
                     self.state = State::AskedRecipient(transaction, mailbox);
                 }
             }
@@ -427,25 +428,25 @@ impl Session {
         match data.finish() {
             Ok(message) => {
                 self.state = State::AskedMessage;
-                self.events.push_back(Event::Message(Submission { recipients, message }));
+                self.events.push_back(SessionEvent::Message(Submission { recipients, message }));
             }
             Err(Fault::TooBig) => self.error("552 5.3.4 too big"),
-            Err(Fault::BareLineEnd) => self.refuse(Answer::Unfit(MessageError::BareLineEnd)),
-            Err(Fault::Nul) => self.refuse(Answer::Unfit(MessageError::Nul)),
-            Err(Fault::LongLine) => self.refuse(Answer::Unfit(MessageError::LongLine)),
+            Err(Fault::BareLineEnd) => self.refuse(Verdict::Unfit(MessageError::BareLineEnd)),
+            Err(Fault::Nul) => self.refuse(Verdict::Unfit(MessageError::Nul)),
+            Err(Fault::LongLine) => self.refuse(Verdict::Unfit(MessageError::LongLine)),
         }
     }
 
-    fn refuse(&mut self, answer: Answer) {
+    fn refuse(&mut self, answer: Verdict) {
         match answer {
-            // An answer to another question takes nothing.
-            Answer::RecipientTaken | Answer::Taken(_) | Answer::TooFewNodes => {
+            // An answer to another question has no effect.
+            Verdict::RecipientTaken | Verdict::Taken(_) | Verdict::TooFewNodes => {
                 self.reply("451 4.4.0 too few nodes to route through; try again later");
             }
-            Answer::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),
-            Answer::TooBig => self.error("552 5.3.4 too big for one packet"),
-            Answer::Full => self.reply("452 4.3.1 no room; try again later"),
-            Answer::Unfit(why) => self.error(&format!("550 5.6.0 {why}")),
+            Verdict::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),
+            Verdict::TooBig => self.error("552 5.3.4 too big for one packet"),
+            Verdict::Full => self.reply("452 4.3.1 no room; try again later"),
+            Verdict::Unfit(why) => self.error(&format!("550 5.6.0 {why}")),
         }
     }
 
@@ -462,7 +463,7 @@ impl Session {
         }
     }
 
-    /// A refusal that counts: who only makes mistakes is sent away.
+    /// A refusal that counts: a client that only makes mistakes is sent away.
     fn error(&mut self, line: &str) {
         self.errors = self.errors.saturating_add(1);
         if self.errors > self.limits.max_errors {
@@ -473,7 +474,7 @@ impl Session {
     }
 
     fn reply(&mut self, text: &str) {
-        self.events.push_back(Event::Write(format!("{text}\r\n").into_bytes()));
+        self.events.push_back(SessionEvent::Write(format!("{text}\r\n").into_bytes()));
     }
 
     fn close(&mut self, line: &str) {
@@ -481,7 +482,7 @@ impl Session {
             self.state = State::Closed;
             self.input = Vec::new();
             self.reply(line);
-            self.events.push_back(Event::Close);
+            self.events.push_back(SessionEvent::Close);
         }
     }
 }

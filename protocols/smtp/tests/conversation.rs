@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fog_smtp::{Answer, Client, Event, Limits, Outcome, Port, Session};
+use fog_smtp::{Client, Limits, Outcome, Port, Session, SessionEvent, Verdict};
 use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission, rebuild, scrub};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -14,8 +14,8 @@ const NOW: Duration = Duration::ZERO;
 /// A server with answers of its own.
 struct Server {
     session: Session,
-    recipient: Answer,
-    message: Answer,
+    recipient: Verdict,
+    message: Verdict,
     written: String,
     taken: Vec<(Vec<String>, Vec<u8>)>,
     closed: bool,
@@ -26,8 +26,8 @@ impl Server {
         let limits = Limits { max_message: 5000, ..Limits::new(0) };
         let mut server = Self {
             session: Session::new(limits),
-            recipient: Answer::RecipientTaken,
-            message: Answer::Taken([0xab; 16]),
+            recipient: Verdict::RecipientTaken,
+            message: Verdict::Taken([0xab; 16]),
             written: String::new(),
             taken: Vec::new(),
             closed: false,
@@ -40,14 +40,16 @@ impl Server {
     fn drain(&mut self) {
         while let Some(event) = self.session.next_event() {
             match event {
-                Event::Write(octets) => self.written += std::str::from_utf8(&octets).unwrap(),
-                Event::Recipient(_) => self.session.handle_answer(self.recipient, NOW),
-                Event::Message(submission) => {
+                SessionEvent::Write(octets) => {
+                    self.written += std::str::from_utf8(&octets).unwrap()
+                }
+                SessionEvent::Recipient(_) => self.session.handle_answer(self.recipient, NOW),
+                SessionEvent::Message(submission) => {
                     let to = submission.recipients.iter().map(Mailbox::to_text).collect();
                     self.taken.push((to, submission.message.clone()));
                     self.session.handle_answer(self.message, NOW);
                 }
-                Event::Close => self.closed = true,
+                SessionEvent::Close => self.closed = true,
             }
         }
     }
@@ -156,11 +158,11 @@ fn a_hundred_recipients_and_not_one_more() {
 #[test]
 fn every_answer_has_its_code() {
     for (answer, code) in [
-        (Answer::TooFewNodes, 451),
-        (Answer::NoExit, 550),
-        (Answer::TooBig, 552),
-        (Answer::Full, 452),
-        (Answer::Unfit(MessageError::Header), 550),
+        (Verdict::TooFewNodes, 451),
+        (Verdict::NoExit, 550),
+        (Verdict::TooBig, 552),
+        (Verdict::Full, 452),
+        (Verdict::Unfit(MessageError::Header), 550),
     ] {
         let mut server = Server::new();
         server.recipient = answer;
@@ -168,7 +170,7 @@ fn every_answer_has_its_code() {
             server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")[2..],
             [code, 554]
         );
-        server.recipient = Answer::RecipientTaken;
+        server.recipient = Verdict::RecipientTaken;
         server.message = answer;
         assert_eq!(server.say("RCPT TO:<a@b>\r\nDATA\r\n\r\n.\r\n"), [250, 354, code]);
         assert_eq!(server.say("DATA\r\n"), [503], "the transaction is over");
@@ -200,15 +202,16 @@ fn the_slow_are_sent_away() {
     assert!(session.next_event().is_none());
     session.handle_timeout(five);
     assert!(
-        matches!(session.next_event(), Some(Event::Write(octets)) if octets.starts_with(b"421"))
+        matches!(session.next_event(), Some(SessionEvent::Write(octets)) if octets.starts_with(b"421"))
     );
-    assert!(matches!(session.next_event(), Some(Event::Close)));
+    assert!(matches!(session.next_event(), Some(SessionEvent::Close)));
 }
 
 #[test]
 fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
     let closed = |session: &mut Session| {
-        std::iter::from_fn(|| session.next_event()).any(|event| matches!(event, Event::Close))
+        std::iter::from_fn(|| session.next_event())
+            .any(|event| matches!(event, SessionEvent::Close))
     };
     let second = Duration::from_secs(1);
     let mut session = Session::new(Limits::new(1000));
@@ -232,7 +235,7 @@ fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
 
     let mut session = Session::new(Limits::new(1000));
     session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", NOW);
-    session.handle_answer(Answer::RecipientTaken, NOW);
+    session.handle_answer(Verdict::RecipientTaken, NOW);
     session.handle_input(b"DATA\r\n", NOW);
     for late in 0..200 {
         session.handle_input(b"x", second * late);

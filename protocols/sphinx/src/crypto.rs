@@ -98,7 +98,7 @@ impl EpochKeys {
     }
 }
 
-/// By their public halves.
+/// Equal if the public halves are.
 impl PartialEq for EpochKeys {
     fn eq(&self, other: &Self) -> bool {
         let public = |key: &std::sync::Arc<EpochKey>| (key.epoch, key.public().clone());
@@ -156,7 +156,7 @@ impl HopKeys {
         clear: &[u8; CLEAR_LEN - MAC_LEN],
         routing: &[u8; ROUTING_LEN],
     ) -> [u8; MAC_LEN] {
-        // In one piece: hashing two that do not end with a chunk takes half as long again.
+        // Hashed in one piece: two that do not end with a chunk take half as long again.
         let mut header = [0; HEADER_LEN - MAC_LEN];
         let (first, second) = header.split_at_mut(clear.len());
         first.copy_from_slice(clear);
@@ -177,7 +177,7 @@ impl HopKeys {
         stream
     }
 
-    /// Encrypts the payload in place; none if it is too long for the mode, which no class is.
+    /// Encrypts the payload in place; `None` if it is too long for the mode, which no class is.
     pub(crate) fn seal(&self, payload: &mut [u8]) -> Option<[u8; TAG_LEN]> {
         let tag = Aes256Gcm::new(&self.payload.into())
             .encrypt_inout_detached(&[0; 12].into(), &[], payload.into())

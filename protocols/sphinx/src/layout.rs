@@ -20,7 +20,7 @@ pub(crate) const CLEAR_LEN: usize = 2 + EPOCH_LEN + MIX_CIPHERTEXT_LEN + MAC_LEN
 pub(crate) const LAST_BLOCK_LEN: usize = NodeId::LEN + 4 + 1 + 1 + EPOCH_LEN + TAG_LEN + MAC_LEN;
 /// The same and the next ciphertext.
 pub(crate) const BLOCK_LEN: usize = LAST_BLOCK_LEN + MIX_CIPHERTEXT_LEN;
-/// Five blocks and a sixth without ciphertext: nobody follows the sixth hop.
+/// Five blocks and a sixth without ciphertext: no hop follows the sixth.
 pub(crate) const ROUTING_LEN: usize = (MAX_HOPS - 1) * BLOCK_LEN + LAST_BLOCK_LEN;
 
 /// Octets of a header: clear part and routing blocks.

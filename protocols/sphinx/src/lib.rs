@@ -13,11 +13,13 @@ mod crypto;
 mod layout;
 mod packet;
 mod peel;
+mod refusal;
 mod wrap;
 
 pub use class::SizeClass;
 pub use crypto::{EpochKey, EpochKeys, ReplayTag};
 pub use layout::{HEADER_LEN, MAX_HOPS, MIN_HOPS, REPLY_BLOCK_LEN};
 pub use packet::{Kind, Packet};
-pub use peel::{Layer, Payload, Peeled, Refusal, peel};
+pub use peel::{Layer, Payload, Peeled, peel};
+pub use refusal::Refusal;
 pub use wrap::{Body, Hop, WrapError, wrap};

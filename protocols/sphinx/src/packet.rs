@@ -8,7 +8,7 @@ use crate::class::SizeClass;
 use crate::layout::{
     CLEAR_LEN, EPOCH_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, SUITE, TAG_LEN, VERSION,
 };
-use crate::peel::Refusal;
+use crate::refusal::Refusal;
 
 /// A packet between two nodes: one of nine lengths, otherwise only octets.
 #[derive(PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Packet {
     }
 }
 
-/// A packet taken apart for one hop; `octets` is the whole packet still.
+/// A packet taken apart for one hop; `octets` is still the whole packet.
 pub(crate) struct Parts {
     pub(crate) class: SizeClass,
     pub(crate) clear: Clear,
@@ -89,7 +89,7 @@ impl Parts {
     }
 }
 
-/// What stands before the routing blocks, 1,142 octets.
+/// The part before the routing blocks, 1,142 octets.
 pub(crate) struct Clear {
     pub(crate) epoch: Epoch,
     pub(crate) ciphertext: MixCiphertext,
@@ -117,7 +117,7 @@ impl Clear {
         to.extend_from_slice(&self.mac);
     }
 
-    /// All but the MAC: what the MAC covers of it.
+    /// The part that the MAC covers: all but the MAC itself.
     pub(crate) fn authenticated(&self) -> [u8; CLEAR_LEN - MAC_LEN] {
         let epoch = self.epoch.number().to_be_bytes();
         let fields = [VERSION, SUITE].into_iter().chain(epoch);
@@ -140,7 +140,7 @@ pub enum Kind {
     Deliver,
     /// 2: along a reply block. Reserved.
     Reply,
-    /// 3: came back to who sent it, to see whether it would.
+    /// 3: a packet that has come back to its sender, which tests whether it would.
     Loop,
     /// 4: cover that ends here.
     Drop,

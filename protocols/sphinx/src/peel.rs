@@ -9,38 +9,7 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 use crate::crypto::{EpochKey, EpochKeys, HopKeys, ReplayTag};
 use crate::layout::{BLOCK_LEN, PAYLOAD_PREFIX_LEN, ROUTING_LEN};
 use crate::packet::{Block, Clear, Kind, Packet, Parts};
-
-/// Why a packet goes no further. The sender is told nothing; the node counts by reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Refusal {
-    /// Not one of the nine lengths.
-    #[error("length")]
-    Length,
-    /// An unknown version or suite.
-    #[error("version")]
-    Version,
-    /// No key for its epoch, which is this one, is accepted now.
-    #[error("epoch")]
-    Epoch(Epoch),
-    /// A first ciphertext that no honest sender makes.
-    #[error("ciphertext")]
-    Ciphertext,
-    /// The header MAC does not fit: altered, or not for this node.
-    #[error("mac")]
-    Mac,
-    /// The payload tag does not fit: altered since the last hop.
-    #[error("payload")]
-    Payload,
-    /// The block's size class is not that of the packet.
-    #[error("class")]
-    Class,
-    /// An unknown or reserved kind.
-    #[error("kind")]
-    Kind,
-    /// A block that no honest sender makes.
-    #[error("block")]
-    Block,
-}
+use crate::refusal::Refusal;
 
 /// A packet whose header MAC was right. Its tag goes to the replay filter before anything else is
 /// looked at, and stays there whatever the outcome.
@@ -57,11 +26,11 @@ pub struct Peeled {
 pub enum Layer {
     /// Hold the packet for `delay`, then send it on.
     Forward {
-        /// Where to; whether there is such a node is for the directory to say.
+        /// The next hop; whether there is such a node is for the directory to say.
         to: NodeId,
         /// How long to hold it.
         delay: Duration,
-        /// What to send.
+        /// The packet to send.
         packet: Packet,
     },
     /// The route ends here.
@@ -86,7 +55,7 @@ impl Payload {
         self.0.len()
     }
 
-    /// Never: a payload has the length of its class.
+    /// Never true: a payload has the length of its class.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -208,7 +177,7 @@ mod tests {
         region[LAST_BLOCK_LEN..ROUTING_LEN].to_vec()
     }
 
-    /// A packet for one hop with any block in it: what a sender who does not keep to the rules can make.
+    /// A packet for one hop with any block in it: what a sender that breaks the rules can make.
     fn crafted(key: &EpochKey, block: &Block, rng: &mut ChaCha20Rng) -> Packet {
         use rand_chacha::rand_core::Rng as _;
         let class = SizeClass::SMALLEST;

@@ -15,7 +15,7 @@ use crate::packet::{Block, Clear, Kind, Packet};
 
 /// One hop of a route as its sender plans it.
 pub struct Hop<'a> {
-    /// Which node.
+    /// The node at this hop.
     pub node: NodeId,
     /// The epoch in which the packet is planned to arrive there.
     pub epoch: Epoch,

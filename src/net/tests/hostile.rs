@@ -10,11 +10,11 @@ use record::{Draft, testing};
 use tokio::time::timeout;
 
 use super::world::World;
-use crate::control::{self, Answer, Order, Peer, Status};
+use crate::control::{self, ControlOrder, Peer, Response, Status};
 use crate::net::behaviour::Behaviour;
 use crate::net::connect::Connector;
 use crate::net::gossip::topic;
-use crate::net::tor::socks::Purpose;
+use crate::net::tor::socks::DialPurpose;
 use crate::net::transport::OnionTransport;
 use crate::net::{onion, swarm};
 
@@ -29,16 +29,16 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
 }
 
 pub(super) async fn status(state: &Path) -> Status {
-    match control::call(state, Order::Status).await.unwrap() {
-        Answer::Status(status) => *status,
-        Answer::Peers(_) | Answer::Done(_) | Answer::Error(_) => panic!("no status"),
+    match control::call(state, ControlOrder::Status).await.unwrap() {
+        Response::Status(status) => *status,
+        Response::Peers(_) | Response::Done(_) | Response::Error(_) => panic!("no status"),
     }
 }
 
 pub(super) async fn peers(state: &Path) -> Vec<Peer> {
-    match control::call(state, Order::Peers).await.unwrap() {
-        Answer::Peers(peers) => peers,
-        Answer::Status(_) | Answer::Done(_) | Answer::Error(_) => panic!("no peers"),
+    match control::call(state, ControlOrder::Peers).await.unwrap() {
+        Response::Peers(peers) => peers,
+        Response::Status(_) | Response::Done(_) | Response::Error(_) => panic!("no peers"),
     }
 }
 
@@ -86,7 +86,7 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
     let keypair = onion::keypair(&attacker).unwrap();
     let mut swarm = swarm::build(
         &keypair,
-        OnionTransport::dialling(Connector::Devnet(world.devnet()), Purpose::Swarm),
+        OnionTransport::dialling(Connector::Devnet(world.devnet()), DialPurpose::Swarm),
         &network,
         world.clock,
     )

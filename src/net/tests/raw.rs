@@ -15,7 +15,7 @@ use super::world::World;
 use crate::net::behaviour::Addresses;
 use crate::net::connect::Connector;
 use crate::net::onion;
-use crate::net::tor::socks::Purpose;
+use crate::net::tor::socks::DialPurpose;
 use crate::net::transport::{OnionTransport, transport};
 
 pub(super) const MESHSUB: StreamProtocol = StreamProtocol::new("/meshsub/1.1.0");
@@ -42,7 +42,8 @@ impl RawPeer {
         to: &OnionAddress,
     ) -> Option<Self> {
         let keypair = onion::keypair(identity).unwrap();
-        let carrier = OnionTransport::dialling(Connector::Devnet(world.devnet()), Purpose::Swarm);
+        let carrier =
+            OnionTransport::dialling(Connector::Devnet(world.devnet()), DialPurpose::Swarm);
         let behaviour = Raw {
             addresses: Addresses::default(),
             streams: libp2p_stream::Behaviour::new(),

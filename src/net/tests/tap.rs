@@ -22,7 +22,7 @@ use crate::net::behaviour::{Behaviour, BehaviourEvent};
 use crate::net::connect::Connector;
 use crate::net::gossip::{Said, topic};
 use crate::net::onion;
-use crate::net::tor::socks::Purpose;
+use crate::net::tor::socks::DialPurpose;
 use crate::net::transport::{OnionTransport, transport};
 
 /// Hears all octets that come over a link.
@@ -118,9 +118,11 @@ async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let tapped = Arc::clone(&log);
     let ear: Ear = Arc::new(move |octets| tapped.lock().unwrap().extend_from_slice(octets));
-    let upgraded =
-        transport(&keypair, OnionTransport::dialling(Connector::Devnet(devnet), Purpose::Swarm))
-            .unwrap();
+    let upgraded = transport(
+        &keypair,
+        OnionTransport::dialling(Connector::Devnet(devnet), DialPurpose::Swarm),
+    )
+    .unwrap();
     let tap =
         move |(peer, inner), _| (peer, StreamMuxerBox::new(Tap { inner, ear: Arc::clone(&ear) }));
     let transport = libp2p::Transport::map(upgraded, tap).boxed();

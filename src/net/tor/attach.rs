@@ -13,7 +13,7 @@ use super::child::{self, TorChild};
 use super::control::{Control, ControlAddress, ControlFailed, Trust};
 use crate::clock::Clock;
 use crate::entropy::Generator;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// The oldest that has layered guards for onion services (vanguards-lite), 0.4.7.
 const OLDEST: [u64; 3] = [0, 4, 7];
@@ -130,7 +130,7 @@ async fn start(folder: &Path, rng: &mut Generator) -> Result<Started, Failure> {
 
 fn none_running(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
     let tried: Vec<_> = failures.iter().map(|(at, why)| format!("{at}: {why}")).collect();
-    Failure::new(Kind::Tor, format!("no running Tor lets us in ({})", tried.join("; "))).remedy(
+    Failure::new(FailureKind::Tor, format!("no running Tor lets us in ({})", tried.join("; "))).remedy(
         "start it with a control port (Debian: join the group debian-tor), or set tor.mode = \"own\"",
     )
 }
@@ -152,11 +152,11 @@ fn no_tor(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
         Some((at, why)) => format!("the Tor at {at} does not let us in: {why}"),
         None => "there is no Tor on this machine".to_owned(),
     };
-    Failure::new(Kind::Tor, cause).remedy("install it (Debian: apt install tor)")
+    Failure::new(FailureKind::Tor, cause).remedy("install it (Debian: apt install tor)")
 }
 
 fn explain(at: &ControlAddress, failed: &ControlFailed) -> Failure {
-    let failure = Failure::new(Kind::Tor, format!("Tor's control port {at}: {failed}"));
+    let failure = Failure::new(FailureKind::Tor, format!("Tor's control port {at}: {failed}"));
     match failed {
         ControlFailed::Connect(_) => failure
             .remedy("start Tor, give it ControlPort or ControlSocket, or correct tor.control"),
@@ -176,7 +176,7 @@ fn explain(at: &ControlAddress, failed: &ControlFailed) -> Failure {
 
 /// Something failed on a connection that had been opened.
 pub(super) fn broken(failed: &ControlFailed) -> Failure {
-    Failure::new(Kind::Tor, format!("Tor's control port: {failed}")).remedy("see Tor's log")
+    Failure::new(FailureKind::Tor, format!("Tor's control port: {failed}")).remedy("see Tor's log")
 }
 
 fn check_version(version: &str) -> Result<(), Failure> {
@@ -185,8 +185,11 @@ fn check_version(version: &str) -> Result<(), Failure> {
     if parts >= OLDEST {
         return Ok(());
     }
-    Err(Failure::new(Kind::Tor, format!("this Tor is too old: {version}; 0.4.7 is the oldest"))
-        .remedy("upgrade it"))
+    Err(Failure::new(
+        FailureKind::Tor,
+        format!("this Tor is too old: {version}; 0.4.7 is the oldest"),
+    )
+    .remedy("upgrade it"))
 }
 
 /// A service that is one hop from its clients is not hidden.
@@ -194,7 +197,7 @@ async fn check_hops(control: &mut Control) -> Result<(), Failure> {
     for option in ["HiddenServiceSingleHopMode", "HiddenServiceNonAnonymousMode"] {
         let values = control.option(option).await.map_err(|failed| broken(&failed))?;
         if values.iter().any(|value| value != "0") {
-            return Err(Failure::new(Kind::Tor, format!("this Tor has {option} set"))
+            return Err(Failure::new(FailureKind::Tor, format!("this Tor has {option} set"))
                 .remedy("remove it: its onion services are not hidden"));
         }
     }
@@ -222,7 +225,7 @@ pub(super) async fn wait_until_ready(control: &mut Control) -> Result<(), Failur
             (furthest, since) = (progress, Instant::now());
         } else if since.elapsed() > STEP_TIMEOUT {
             let cause = format!("Tor gets no further: {}", summary(&phase));
-            return Err(Failure::new(Kind::Tor, cause)
+            return Err(Failure::new(FailureKind::Tor, cause)
                 .remedy("see its log; where Tor is blocked, it needs bridges"));
         }
         // An event may say why it gets no further.
@@ -271,7 +274,7 @@ async fn check_clock(control: &mut Control, clock: Clock) -> Result<(), Failure>
 }
 
 fn clock_is_off(how: &str) -> Failure {
-    Failure::new(Kind::Clock, format!("this machine's clock is wrong: {how}"))
+    Failure::new(FailureKind::Clock, format!("this machine's clock is wrong: {how}"))
         .remedy("set it, for example with: timedatectl set-ntp true")
 }
 
@@ -294,7 +297,7 @@ async fn socks_port(control: &mut Control) -> Result<SocketAddr, Failure> {
     let listeners = control.info("net/listeners/socks").await.map_err(|failed| broken(&failed))?;
     let mut ports = listeners.split(' ').filter_map(|word| word.trim_matches('"').parse().ok());
     ports.find(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| {
-        Failure::new(Kind::Tor, "this Tor has no SOCKS port on loopback")
+        Failure::new(FailureKind::Tor, "this Tor has no SOCKS port on loopback")
             .remedy("give it SocksPort 9050, or set tor.mode = \"own\"")
     })
 }

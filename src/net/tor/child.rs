@@ -13,7 +13,7 @@ use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
 use super::control::ControlAddress;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// For writing down its control port, which it does before it reaches for the network.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,15 +35,16 @@ impl TorChild {
     /// among them, beside what every child has.
     ///
     /// # Errors
-    /// [`Kind::State`] for the folder, [`Kind::Tor`] if it cannot be started.
+    /// [`FailureKind::State`] for the folder, [`FailureKind::Tor`] if it cannot be started.
     pub(super) fn start(binary: &Path, folder: &Path, lines: &str) -> Result<Self, Failure> {
         let made = write_torrc(folder, lines).and_then(|()| {
             let _ = fs::remove_file(folder.join(CONTROL_PORT));
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o600).open(folder.join(LOG))
         });
-        let log = made
-            .map_err(|error| Failure::new(Kind::State, format!("{}: {error}", folder.display())))?;
+        let log = made.map_err(|error| {
+            Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
+        })?;
         let mut command = tokio::process::Command::new(binary);
         command
             // The system's defaults are for the system's tor: another user, other folders.
@@ -56,7 +57,7 @@ impl TorChild {
             .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn().map_err(|error| {
-            Failure::new(Kind::Tor, format!("cannot start {}: {error}", binary.display()))
+            Failure::new(FailureKind::Tor, format!("cannot start {}: {error}", binary.display()))
         })?;
         Ok(Self { child, folder: folder.to_owned() })
     }
@@ -76,7 +77,7 @@ impl TorChild {
                 }
                 if let Ok(Some(status)) = self.child.try_wait() {
                     let said = last_words(&self.folder).unwrap_or_else(|| status.to_string());
-                    return Err(Failure::new(Kind::Tor, format!("tor ended: {said}"))
+                    return Err(Failure::new(FailureKind::Tor, format!("tor ended: {said}"))
                         .remedy(format!("see {}", self.folder.join(LOG).display())));
                 }
                 sleep(LOOK_AGAIN).await;
@@ -84,7 +85,7 @@ impl TorChild {
         };
         let limit = timeout(START_TIMEOUT, written).await;
         limit.unwrap_or_else(|_| {
-            Err(Failure::new(Kind::Tor, "tor does not say where its control port is")
+            Err(Failure::new(FailureKind::Tor, "tor does not say where its control port is")
                 .remedy(format!("see {}", self.folder.join(LOG).display())))
         })
     }

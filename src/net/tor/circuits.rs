@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::SMTP_PORT;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::net::incoming::Arrived;
 use crate::net::onion::SWARM_PORT;
 
@@ -42,7 +42,7 @@ pub(super) struct Sorted {
 /// Listens at an address for streams that tell their circuit.
 pub(super) async fn listen(address: SocketAddr) -> Result<Sorted, Failure> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(Kind::Port, format!("tor.listen: {address}: {error}"))
+        Failure::new(FailureKind::Port, format!("tor.listen: {address}: {error}"))
             .remedy("stop what listens there, or choose another port")
     })?;
     let (swarm_in, swarm) = mpsc::channel(WAITING);

@@ -14,7 +14,7 @@ use super::control::{Control, ControlFailed};
 use super::{Service, TorState};
 use crate::clock::Clock;
 use crate::entropy::Generator;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// A killed node's control connection may outlive it for a moment, and its onion service with it.
 const COLLISION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -240,7 +240,7 @@ async fn add(control: &mut Control, service: &Service, since: Instant) -> Result
             Err(ControlFailed::Refused { code: COLLISION, text }) => {
                 if since.elapsed() > COLLISION_TIMEOUT {
                     let cause = format!("this node's address is taken at this Tor ({text})");
-                    return Err(Failure::new(Kind::Tor, cause)
+                    return Err(Failure::new(FailureKind::Tor, cause)
                         .remedy("stop the other node that has the same identity"));
                 }
                 sleep(FIRST_WAIT).await;

@@ -20,7 +20,7 @@ use super::attach::{broken, wait_until_ready};
 use super::child::{TorChild, find_program, quoted};
 use super::control::{Control, ControlAddress, Trust};
 use crate::entropy::Generator;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 
 /// Votes need a majority of three to survive one that is late.
 const AUTHORITIES: u16 = 3;
@@ -98,7 +98,7 @@ impl PrivateTor {
     /// minute.
     ///
     /// # Errors
-    /// [`Kind::Tor`] if tor or tor-gencert is missing or the network does not come up.
+    /// [`FailureKind::Tor`] if tor or tor-gencert is missing or the network does not come up.
     pub async fn start(folder: &Path, clients: u16, rng: &mut Generator) -> Result<Self, Failure> {
         let tor = program("tor")?;
         let lock = make_folder(folder)?;
@@ -177,7 +177,7 @@ impl PrivateTor {
 /// other ports. A folder that holds anything and is not marked is somebody else's, and is not touched.
 fn make_folder(folder: &Path) -> Result<File, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::State, format!("{}: {error}", folder.display()))
+        Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
     };
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(folder).map_err(|error| fail(&error))?;
@@ -211,7 +211,7 @@ struct Authority {
 
 fn program(name: &str) -> Result<PathBuf, Failure> {
     find_program(name).ok_or_else(|| {
-        Failure::new(Kind::Tor, format!("{name} is not installed"))
+        Failure::new(FailureKind::Tor, format!("{name} is not installed"))
             .remedy("install Tor (Debian: apt install tor)")
     })
 }
@@ -229,7 +229,7 @@ fn free_ports(count: u16, rng: &mut Generator) -> Result<Vec<u16>, Failure> {
     let free = ports.filter(|port| TcpListener::bind(loopback(*port)).is_ok());
     let free: Vec<_> = free.take(count.into()).collect();
     if free.len() < count.into() {
-        return Err(Failure::new(Kind::Port, "not enough free ports on loopback"));
+        return Err(Failure::new(FailureKind::Port, "not enough free ports on loopback"));
     }
     Ok(free)
 }
@@ -246,7 +246,7 @@ async fn make_keys(tor: &Path, authorities: &[Authority]) -> Result<String, Fail
         .collect();
     let mut lines = String::new();
     for (made, authority) in making.into_iter().zip(authorities) {
-        let made = made.await.map_err(|error| Failure::new(Kind::Internal, error))?;
+        let made = made.await.map_err(|error| Failure::new(FailureKind::Internal, error))?;
         let identity = made?;
         let fingerprint = fingerprint(tor, authority).await?;
         lines.push_str(&format!(
@@ -264,7 +264,7 @@ async fn make_certificate(
     dir_port: u16,
 ) -> Result<String, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::Tor, format!("cannot make the keys of an authority: {error}"))
+        Failure::new(FailureKind::Tor, format!("cannot make the keys of an authority: {error}"))
     };
     fs::create_dir_all(&keys).map_err(|error| fail(&error))?;
     let certificate = keys.join("authority_certificate");
@@ -297,7 +297,7 @@ async fn make_certificate(
 /// The fingerprint of an authority's relay key, which tor makes when it is asked for it.
 async fn fingerprint(tor: &Path, authority: &Authority) -> Result<String, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::Tor, format!("cannot make the keys of an authority: {error}"))
+        Failure::new(FailureKind::Tor, format!("cannot make the keys of an authority: {error}"))
     };
     let data = authority.folder.join("data");
     let torrc = authority.folder.join("torrc");
@@ -338,7 +338,7 @@ async fn wait_for_consensus(authority: &mut TorChild, rng: &mut Generator) -> Re
         }
     };
     timeout(CONSENSUS_TIMEOUT, complete).await.unwrap_or_else(|_| {
-        Err(Failure::new(Kind::Tor, "the private Tor network does not come up")
+        Err(Failure::new(FailureKind::Tor, "the private Tor network does not come up")
             .remedy("see the logs in its folder; its ports may have been taken"))
     })
 }

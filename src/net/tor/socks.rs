@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// What a stream is for. Streams for different purposes share no circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum DialPurpose {
     /// Links between nodes.
     Swarm,
     /// A node that looks whether it can be reached itself.
@@ -31,7 +31,7 @@ pub enum Purpose {
     Join,
 }
 
-impl Purpose {
+impl DialPurpose {
     const fn name(self) -> &'static str {
         match self {
             Self::Swarm => "swarm",
@@ -147,7 +147,7 @@ pub async fn connect(
     from: &NodeId,
     to: &OnionAddress,
     port: u16,
-    purpose: Purpose,
+    purpose: DialPurpose,
     turn: u32,
 ) -> Result<TcpStream, DialFailed> {
     let user = user(purpose, from, &to.node());
@@ -177,7 +177,7 @@ pub async fn connect(
     timeout(CONNECT_TIMEOUT, connect).await.unwrap_or(Err(DialFailed::TimedOut))
 }
 
-fn user(purpose: Purpose, from: &NodeId, to: &NodeId) -> String {
+fn user(purpose: DialPurpose, from: &NodeId, to: &NodeId) -> String {
     let mut user = format!("fog-{}-", purpose.name());
     for octet in from.as_bytes().iter().take(8).chain(to.as_bytes()) {
         // Writing to a string cannot fail.
@@ -224,7 +224,7 @@ mod tests {
 
     async fn dial(method: u8, reply: &'static [u8]) -> Result<TcpStream, DialFailed> {
         let (socks, onion) = answering(method, reply).await;
-        connect(socks, &NodeId::from_bytes([2; 32]), &onion, 9999, Purpose::Swarm, 1).await
+        connect(socks, &NodeId::from_bytes([2; 32]), &onion, 9999, DialPurpose::Swarm, 1).await
     }
 
     #[tokio::test]
@@ -247,18 +247,18 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let onion = OnionAddress::of(Identity::from_seed(&[1; 32]).node()).unwrap();
         let from = NodeId::from_bytes([2; 32]);
-        let failed = connect(closed, &from, &onion, 1, Purpose::Swarm, 0).await;
+        let failed = connect(closed, &from, &onion, 1, DialPurpose::Swarm, 0).await;
         assert_eq!(failed.unwrap_err(), DialFailed::NoTor);
     }
 
     #[test]
     fn every_peer_and_purpose_has_its_own_name() {
         let (a, b) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
-        let name = user(Purpose::Swarm, &a, &b);
+        let name = user(DialPurpose::Swarm, &a, &b);
         assert!(name.len() <= 255 && name.starts_with("fog-swarm-0101"));
-        assert_ne!(name, user(Purpose::Reach, &a, &b));
-        assert_ne!(name, user(Purpose::Swarm, &b, &b));
-        assert_ne!(name, user(Purpose::Swarm, &a, &a));
+        assert_ne!(name, user(DialPurpose::Reach, &a, &b));
+        assert_ne!(name, user(DialPurpose::Swarm, &b, &b));
+        assert_ne!(name, user(DialPurpose::Swarm, &a, &a));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::machine::Machine;
 use crate::net::connect::Connector;
 use crate::net::dialling::dial_failed;
 use crate::net::transport::OnionTransport;
-use crate::net::{self, Event, Handle, Order, Reach, onion, swarm};
+use crate::net::{self, Handle, NetEvent, Reach, SwarmOrder, onion, swarm};
 
 const PEERS: u8 = 40;
 
@@ -104,15 +104,18 @@ async fn forty_honest_peers_through_one_tor_keep_their_scores(client: &private::
 
     // Each says something, which is accepted; then some minutes' worth of heartbeats.
     for (number, (peer, _)) in peers.iter().enumerate() {
-        peer.orders.send(Order::Announce(vec![u8::try_from(number).unwrap(); 100])).await.unwrap();
+        peer.orders
+            .send(SwarmOrder::Announce(vec![u8::try_from(number).unwrap(); 100]))
+            .await
+            .unwrap();
     }
     let mut heard = 0;
     let mut lowest = f64::MAX;
     let end = Instant::now() + Duration::from_secs(45);
     while let Ok(event) = tokio::time::timeout_at(end, target.events.recv()).await {
-        if let Some(Event::Statement { judged, .. }) = event {
+        if let Some(NetEvent::Statement { judged, .. }) = event {
             heard += 1;
-            target.orders.send(Order::Judge(judged, Judgement::Accept)).await.unwrap();
+            target.orders.send(SwarmOrder::Judge(judged, Judgement::Accept)).await.unwrap();
         }
         lowest = target.scores.borrow().values().copied().fold(lowest, f64::min);
     }
@@ -151,7 +154,7 @@ async fn dial_dead_onions(
     let keypair = onion::keypair(identity).unwrap();
     let mut swarm = swarm::build(
         &keypair,
-        OnionTransport::dialling(Connector::Tor(connector), Purpose::Swarm),
+        OnionTransport::dialling(Connector::Tor(connector), DialPurpose::Swarm),
         &descriptor().id(),
         Clock::start(),
     )

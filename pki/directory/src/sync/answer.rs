@@ -3,6 +3,7 @@
 use core::ops::Bound::{Excluded, Unbounded};
 
 use keys::Time;
+use record::SetHash;
 use record::canonical::{self, CodecError};
 
 use super::wire::{
@@ -15,17 +16,17 @@ impl Directory {
     /// The answer to a peer's question, as octets.
     ///
     /// # Errors
-    /// [`CodecError`] for what is no question.
+    /// [`CodecError`] for octets that are no question.
     pub fn answer(
         &self,
         octets: &[u8],
         now: Time,
-        set: impl FnOnce() -> [u8; 32],
+        set: impl FnOnce() -> SetHash,
     ) -> Result<Vec<u8>, CodecError> {
         let body = match Request::decode(octets)? {
             Request::Summary => AnswerBody::Summary {
                 now: now.as_millis(),
-                set: set(),
+                set: *set().as_bytes(),
                 buckets: self.bucket_digests().concat(),
             },
             Request::List { buckets, after } => {

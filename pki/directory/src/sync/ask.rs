@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keys::{NodeId, Time};
+use record::SetHash;
 
 use super::wire::{Answer, BUCKETS, DIGEST, MAX_FETCH, Request, Rest, bucket, contains, insert};
 use crate::admit::Directory;
@@ -11,12 +12,13 @@ use crate::item::ItemId;
 
 /// Peers asked at once.
 const MAX_PEERS: usize = 4;
-/// A peer that has not answered for so long never will; whoever asks for us gives up before that.
+/// A peer that has not answered for this long never will; a peer that asks this node gives up
+/// sooner.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A conversation lasts no longer: 100 MB at 100 KB a second are 17 minutes.
+/// How long a conversation lasts, at most: 100 MB at 100 KB a second are 17 minutes.
 const LONGEST: Duration = Duration::from_secs(1200);
-/// Names listed by one peer that are kept: those of 10,000 nodes with 4 statements each, and of 20,000 words.
-/// What is beyond is asked for by the next conversation.
+/// Names listed by one peer that are kept: those of 10,000 nodes with 4 statements each, and of
+/// 20,000 words. The next conversation asks for the rest.
 const MAX_MISSING: usize = 60_000;
 /// Names of statements that were fetched and not taken in, which are not fetched again in this hour.
 const MAX_REFUSED: usize = 8192;
@@ -30,13 +32,13 @@ pub struct Reconciliation {
 
 struct Conversation {
     state: State,
-    /// When it began, for the clock of who answers.
+    /// When it began, to compare the clock of the answering peer with.
     begun: Time,
     /// When the last question was asked.
     asked: Time,
     /// Names that the peer has and this directory had not.
     missing: BTreeSet<ItemId>,
-    /// Questions for statements that it may still take.
+    /// How many more times it may ask for statements.
     fetches: usize,
     told: Option<Told>,
 }
@@ -53,7 +55,7 @@ pub struct Told {
     /// How far its clock was ahead of ours, in milliseconds, give or take half a round trip.
     pub ahead_ms: i64,
     /// Its hash of the present hour's set.
-    pub set: [u8; 32],
+    pub set: SetHash,
 }
 
 /// What comes next in a conversation.
@@ -61,9 +63,9 @@ pub struct Told {
 pub enum Step {
     /// Ask the peer this.
     Ask(Request),
-    /// That was all; what the peer said of itself.
+    /// The conversation is over; the peer said this of itself.
     Done(Told),
-    /// Nobody waits for this answer any more.
+    /// No conversation waits for this answer any more.
     Late,
     /// The peer does not keep to the protocol.
     Bad,
@@ -99,17 +101,17 @@ impl Reconciliation {
             .retain(|_, talk| now.since(talk.asked) < PATIENCE && now.since(talk.begun) < LONGEST);
     }
 
-    /// A peer did not answer.
+    /// Ends the conversation with a peer that did not answer.
     pub fn fail(&mut self, peer: &NodeId) {
         self.peers.remove(peer);
     }
 
-    /// What was refused may be taken in another hour.
+    /// Lets refused statements be fetched again: another hour may take them.
     pub fn turn_hour(&mut self) {
         self.refused.clear();
     }
 
-    /// A statement that was fetched was not taken in.
+    /// Notes that a fetched statement was not taken in: it is not fetched again in this hour.
     pub fn refuse(&mut self, name: ItemId) {
         if self.refused.len() < MAX_REFUSED {
             self.refused.insert(name);
@@ -176,7 +178,8 @@ impl Reconciliation {
                 let room = MAX_MISSING.saturating_sub(conversation.missing.len());
                 conversation.missing.extend(names.iter().filter(lacks).take(room));
                 match rest {
-                    // A list gets on: names ascend, and each comes after those before.
+                    // A list always advances: names ascend, and each comes after those listed
+                    // before.
                     Rest::More => {
                         conversation.state = State::List { buckets, after: last };
                         Step::Ask(Request::List { buckets, after: last })
@@ -196,7 +199,7 @@ impl Reconciliation {
                     conversation.missing.remove(name);
                 }
                 if items.is_empty() {
-                    // The peer has forgotten them since it listed them.
+                    // The peer has forgotten these statements since it listed them.
                     for name in asked {
                         conversation.missing.remove(name);
                     }
@@ -217,20 +220,23 @@ impl Reconciliation {
                 State::Summary | State::List { .. } => false,
             })
         };
-        // Each conversation starts elsewhere: two that miss the same do not follow one another.
+        // Conversations start at different buckets, so that two that lack the same ask in different
+        // orders.
         let (before, after): (Vec<_>, Vec<_>) =
             missing.iter().partition(|name| bucket(name) < first);
         let names = after.into_iter().chain(before);
         let mut names: Vec<_> =
             names.filter(|name| !is_asked_elsewhere(name)).take(MAX_FETCH).copied().collect();
         if names.is_empty() {
-            // Only what somebody else is being asked for: a peer that never answers must not hide it.
+            // All that is missing is being asked of other peers: one that never answers must not
+            // hide it.
             names = missing.iter().take(MAX_FETCH).copied().collect();
         }
         if names.is_empty() {
             return conversation.end();
         }
-        // Who hands out one by one is left; the others have the rest.
+        // The node gives up on a peer that hands out statements one by one; other peers have the
+        // rest.
         let Some(left) = conversation.fetches.checked_sub(1) else { return conversation.end() };
         conversation.fetches = left;
         conversation.state = State::Fetch(names.clone());
@@ -243,7 +249,7 @@ impl Conversation {
         self.told.map_or(Step::Bad, Step::Done)
     }
 
-    /// A bucket that differs from conversation to conversation.
+    /// The bucket to start at, which differs from conversation to conversation.
     fn begun_at(&self) -> usize {
         let hash =
             self.told.map_or(0, |told| told.ahead_ms.unsigned_abs() ^ self.begun.as_millis());

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use keys::{NetworkId, Time};
 use record::canonical::{self, CodecError};
-use record::{MAX_STATEMENT, Statement, StatementError};
+use record::{MAX_STATEMENT, SetHash, Statement, StatementError};
 
 use crate::item::ItemId;
 
@@ -22,7 +22,7 @@ pub(super) const MAX_FETCH: usize = 128;
 pub(super) const MAX_LISTED: usize = 4096;
 /// Statements in one answer: as many as can be asked for.
 pub(super) const MAX_ITEMS: usize = MAX_FETCH;
-/// Leaves room for the lengths around the statements.
+/// Octets of the statements in one answer, at most; leaves room for the lengths around them.
 pub(super) const MAX_ITEM_OCTETS: usize = MAX_ANSWER - 4096;
 
 const _: () = assert!(MAX_FETCH * ItemId::LEN + 64 <= MAX_REQUEST);
@@ -34,20 +34,21 @@ const _: () = assert!(MAX_ITEMS * 8 + 64 <= MAX_ANSWER - MAX_ITEM_OCTETS);
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// What time it is there, and the digests of all buckets.
+    /// Asks for the peer's time and the digests of all buckets.
     Summary,
-    /// The names in these buckets, in ascending order, after one that is known.
+    /// Asks for the names in these buckets, in ascending order, after one that is known.
     List {
-        /// A bit for each bucket, the first octet of its names; the lowest bit of the first octet is bucket 0.
+        /// A bit for each bucket, a bucket being the first octet of its names; the lowest bit of
+        /// the first octet is bucket 0.
         buckets: [u8; BUCKETS / 8],
-        /// Where the list before ended.
+        /// The last name of the previous list.
         after: Option<ItemId>,
     },
-    /// The statements of these names, as many as an answer holds.
+    /// Asks for the statements of these names, as many as an answer holds.
     Fetch(Vec<ItemId>),
 }
 
-/// An answer, of whose statements the signatures were checked.
+/// An answer; the signatures of its statements have been checked.
 #[derive(Debug)]
 pub enum Answer {
     /// To [`Request::Summary`].
@@ -61,19 +62,19 @@ pub enum Answer {
 /// Whether a list goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// It does.
+    /// There are more names.
     More,
-    /// That was all.
+    /// There are no more names.
     Nothing,
 }
 
 /// What a peer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// The time there.
+    /// The peer's time.
     pub now: Time,
     /// The hash of the present hour's set: [`crate::Directory::set_hash`].
-    pub set: [u8; 32],
+    pub set: SetHash,
     pub(super) buckets: Vec<[u8; DIGEST]>,
 }
 
@@ -81,7 +82,7 @@ impl Request {
     /// The octets.
     ///
     /// # Errors
-    /// None for what [`crate::Reconciliation`] asks.
+    /// No request that [`crate::Reconciliation`] makes causes one.
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
         let body = match self {
             Self::Summary => RequestBody::Summary,
@@ -129,7 +130,11 @@ impl Answer {
                     return Err(CodecError::Malformed);
                 }
                 let now = Time::from_millis(now);
-                Ok(Self::Summary(Box::new(Summary { now, set, buckets: digests.to_vec() })))
+                Ok(Self::Summary(Box::new(Summary {
+                    now,
+                    set: SetHash::from_bytes(set),
+                    buckets: digests.to_vec(),
+                })))
             }
             AnswerBody::List { names, more } => {
                 let names = names_of(&names, MAX_LISTED)?;

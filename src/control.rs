@@ -20,11 +20,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 pub use counts::named;
 pub use status::{
-    Held, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus, Status,
-    ViewStatus, Warning,
+    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus,
+    Status, ViewStatus, Warning,
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -37,18 +37,18 @@ const NAME: &str = "control.sock";
 /// What a caller asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
+pub struct ControlRequest {
     /// Version of this protocol: 1.
     pub v: u32,
     /// What to do.
     #[serde(rename = "do")]
-    pub order: Order,
+    pub order: ControlOrder,
 }
 
 /// The orders. Nodes are named by their onion addresses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum ControlOrder {
     /// Tell how the node is.
     Status,
     /// Tell what it knows of the others.
@@ -68,10 +68,10 @@ pub enum Order {
 /// What is answered: one of these, under its name. It may hold an invite, so it cannot be printed.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// To [`Order::Status`].
+pub enum Response {
+    /// To [`ControlOrder::Status`].
     Status(Box<Status>),
-    /// To [`Order::Peers`].
+    /// To [`ControlOrder::Peers`].
     Peers(Vec<Peer>),
     /// To an order that was carried out: about which node, or the invite that was made.
     Done(String),
@@ -80,7 +80,7 @@ pub enum Answer {
 }
 
 /// An order on its way to the driver.
-pub type Call = (Order, oneshot::Sender<Answer>);
+pub type Call = (ControlOrder, oneshot::Sender<Response>);
 
 /// The socket of a state folder; removed when it is dropped.
 pub struct Socket(PathBuf);
@@ -104,7 +104,7 @@ pub fn check_path(folder: &Path) -> Result<(), Failure> {
         "{}: longer than the {MAX_PATH} octets that a socket's path may have",
         path.display()
     );
-    Err(Failure::new(Kind::State, cause).remedy("use a --state-dir with a shorter path"))
+    Err(Failure::new(FailureKind::State, cause).remedy("use a --state-dir with a shorter path"))
 }
 
 /// Listens in a state folder whose lock is held.
@@ -114,7 +114,7 @@ pub fn check_path(folder: &Path) -> Result<(), Failure> {
 pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failure> {
     let path = folder.join(NAME);
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::State, format!("{}: {error}", path.display()))
+        Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
     };
     match fs::symlink_metadata(&path) {
         // Left by a node that was killed: the lock says that nobody serves it.
@@ -135,22 +135,23 @@ pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failur
 ///
 /// # Errors
 /// If none runs there, or it does not answer.
-pub async fn call(folder: &Path, order: Order) -> Result<Answer, Failure> {
+pub async fn call(folder: &Path, order: ControlOrder) -> Result<Response, Failure> {
     let path = folder.join(NAME);
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(Kind::NoNode, format!("no node answers at {}: {error}", path.display()))
+        Failure::new(FailureKind::NoNode, format!("no node answers at {}: {error}", path.display()))
             .remedy("start one, or name its folder with --state-dir")
     };
     let mut stream = UnixStream::connect(&path).await.map_err(|error| fail(&error))?;
-    let mut line = serde_json::to_vec(&Request { v: 1, order }).map_err(|error| fail(&error))?;
+    let mut line =
+        serde_json::to_vec(&ControlRequest { v: 1, order }).map_err(|error| fail(&error))?;
     line.push(b'\n');
     stream.write_all(&line).await.map_err(|error| fail(&error))?;
     let mut answer = Vec::new();
     let read = timeout(DEADLINE * 2, stream.read_to_end(&mut answer)).await;
     read.map_err(|error| fail(&error))?.map_err(|error| fail(&error))?;
     match serde_json::from_slice(&answer).map_err(|error| fail(&error))? {
-        Answer::Error(error) => Err(Failure::new(Kind::Usage, error)),
-        answer @ (Answer::Status(_) | Answer::Peers(_) | Answer::Done(_)) => Ok(answer),
+        Response::Error(error) => Err(Failure::new(FailureKind::Usage, error)),
+        answer @ (Response::Status(_) | Response::Peers(_) | Response::Done(_)) => Ok(answer),
     }
 }
 
@@ -179,14 +180,14 @@ async fn serve(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     BufReader::new(reader.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
-    let answer = match serde_json::from_slice::<Request>(&line) {
-        Ok(Request { v: 1, order }) => {
+    let answer = match serde_json::from_slice::<ControlRequest>(&line) {
+        Ok(ControlRequest { v: 1, order }) => {
             let (to, answer) = oneshot::channel();
             calls.send((order, to)).await.map_err(io::Error::other)?;
             answer.await.map_err(io::Error::other)?
         }
-        Ok(_) => Answer::Error("version 1 is spoken here".to_owned()),
-        Err(_) => Answer::Error("not a request".to_owned()),
+        Ok(_) => Response::Error("version 1 is spoken here".to_owned()),
+        Err(_) => Response::Error("not a request".to_owned()),
     };
     let mut answer = serde_json::to_vec(&answer)?;
     answer.push(b'\n');

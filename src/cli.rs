@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::entropy::generator;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::store::Store;
 
 /// Anonymous mail over Tor, libp2p and Sphinx.
@@ -158,7 +158,7 @@ pub fn run() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Kind::Internal, error))?;
+        .map_err(|error| Failure::new(FailureKind::Internal, error))?;
     match command {
         Command::Devnet(arguments) => runtime.block_on(devnet::run(arguments, json)),
         Command::Init { state, arguments } => init::run(&state, arguments, json),
@@ -192,7 +192,7 @@ fn manual() -> Result<Vec<u8>, Failure> {
     for page in std::iter::once(program).chain(commands) {
         clap_mangen::Man::new(page)
             .render(&mut text)
-            .map_err(|error| Failure::new(Kind::Internal, format!("manual: {error}")))?;
+            .map_err(|error| Failure::new(FailureKind::Internal, format!("manual: {error}")))?;
     }
     Ok(text)
 }
@@ -202,7 +202,7 @@ fn say_octets(octets: &[u8]) -> Result<(), Failure> {
     stdout
         .write_all(octets)
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::new(Kind::Internal, format!("stdout: {error}")))
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("stdout: {error}")))
 }
 
 /// Says on stderr what failed.
@@ -222,7 +222,7 @@ fn confine() -> Result<(), Failure> {
     setrlimit(Resource::Core, none)
         .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|error| {
-            Failure::new(Kind::Internal, format!("cannot switch core dumps off: {error}"))
+            Failure::new(FailureKind::Internal, format!("cannot switch core dumps off: {error}"))
         })
 }
 
@@ -231,12 +231,12 @@ fn say(line: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::new(Kind::Internal, format!("stdout: {error}")))
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("stdout: {error}")))
 }
 
 fn say_json(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value);
-    say(&json.map_err(|error| Failure::new(Kind::Internal, error))?)
+    say(&json.map_err(|error| Failure::new(FailureKind::Internal, error))?)
 }
 
 /// Opens a state folder in which a control socket can be bound.
@@ -263,7 +263,8 @@ pub(super) struct Interrupted {
 
 impl Interrupted {
     pub(super) fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::new(Kind::Internal, error));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(FailureKind::Internal, error));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

@@ -16,10 +16,10 @@ use rand::SeedableRng as _;
 use tokio::time::timeout;
 
 use super::connect::DevnetFolder;
-use super::tor::socks::Purpose;
+use super::tor::socks::DialPurpose;
 use super::*;
 use crate::clock::Clock;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
 
 fn descriptor() -> record::Descriptor {
@@ -72,7 +72,7 @@ async fn who_answers_with_another_key_is_not_linked() {
     let connector = connect::Connector::Devnet(DevnetFolder::open(folder.path()).unwrap());
     let mut swarm = swarm::build(
         &keypair,
-        transport::OnionTransport::dialling(connector, Purpose::Swarm),
+        transport::OnionTransport::dialling(connector, DialPurpose::Swarm),
         &descriptor().id(),
         Clock::start(),
     )
@@ -201,17 +201,17 @@ async fn gossip_reaches_others_only_when_it_was_accepted() {
         (8, remailer::Judgement::Ignore),
         (9, remailer::Judgement::Accept),
     ] {
-        first.orders.send(Order::Announce(word_about(subject))).await.unwrap();
+        first.orders.send(SwarmOrder::Announce(word_about(subject))).await.unwrap();
         match timeout(SOON, second.events.recv()).await.unwrap() {
-            Some(Event::Statement { checked, judged }) => {
+            Some(NetEvent::Statement { checked, judged }) => {
                 assert_eq!(checked.unwrap().octets()[..], word_about(subject));
-                second.orders.send(Order::Judge(judged, judgement)).await.unwrap();
+                second.orders.send(SwarmOrder::Judge(judged, judgement)).await.unwrap();
             }
             _ => panic!("something else than a statement"),
         }
     }
     match timeout(SOON, third.events.recv()).await.unwrap() {
-        Some(Event::Statement { checked, .. }) => {
+        Some(NetEvent::Statement { checked, .. }) => {
             assert_eq!(checked.unwrap().octets()[..], word_about(9));
         }
         _ => panic!("something else than a statement"),
@@ -228,7 +228,7 @@ async fn a_joiner_takes_the_descriptor_from_a_bootstrap_and_no_other_network() {
         timeout(SOON, fetch_descriptor(connector(), &[onion(1)], |_| Ok(()), &mut rng)).await;
     let fetched = fetched.unwrap().unwrap();
     assert_eq!(fetched.octets(), descriptor().octets());
-    let other = |_: &record::Descriptor| Err(Failure::new(Kind::Network, "not this one"));
+    let other = |_: &record::Descriptor| Err(Failure::new(FailureKind::Network, "not this one"));
     let refused = fetch_descriptor(connector(), &[onion(1)], other, &mut rng).await;
     assert_eq!(refused.unwrap_err().to_string(), "not this one");
     // The folder says that node 3 is where node 1 listens.

@@ -27,7 +27,7 @@ mod verify;
 mod waiting;
 mod wanted;
 
-pub use handle::{Beginning, Event, Handle, Judged, Order};
+pub use handle::{Beginning, Handle, Judged, NetEvent, SwarmOrder};
 pub use join::fetch_descriptor;
 pub use links::{Links, Scores};
 pub use packets::{Outgoing, PacketQueues, SendFailed};

@@ -35,10 +35,10 @@ use super::incoming::Incoming;
 pub use attach::{Mode, TorSettings};
 use circuits::Sorted;
 use keeper::{Keeper, Request};
-use socks::{DialFailed, Purpose};
+use socks::{DialFailed, DialPurpose};
 
 use crate::clock::Clock;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 pub use crate::net::onion::SWARM_PORT;
 
 /// The port of SMTP on every node's onion service.
@@ -75,7 +75,7 @@ impl Tor {
     /// Finds or starts a Tor and waits until it has circuits. `folder` is for one of our own.
     ///
     /// # Errors
-    /// [`Kind::Tor`] if there is none, or none that will do; [`Kind::Clock`] if the clock is too wrong
+    /// [`FailureKind::Tor`] if there is none, or none that will do; [`FailureKind::Clock`] if the clock is too wrong
     /// for it.
     pub async fn start(
         settings: TorSettings,
@@ -150,10 +150,10 @@ impl Tor {
     pub async fn serve(&self, identity: &Identity, smtp: SocketAddr) -> Result<(), Failure> {
         let Some(requests) = &self.requests else { return Ok(()) };
         let swarm = self.swarm_port;
-        let swarm =
-            swarm.ok_or_else(|| Failure::new(Kind::Internal, "the swarm does not listen yet"))?;
+        let swarm = swarm
+            .ok_or_else(|| Failure::new(FailureKind::Internal, "the swarm does not listen yet"))?;
         let onion = OnionAddress::of(identity.node())
-            .map_err(|error| Failure::new(Kind::State, format!("identity: {error}")))?;
+            .map_err(|error| Failure::new(FailureKind::State, format!("identity: {error}")))?;
         let service = Service {
             label: onion.to_string().trim_end_matches(".onion").to_owned(),
             key: Zeroizing::new(BASE64.encode(identity.onion_key().as_slice())),
@@ -163,7 +163,7 @@ impl Tor {
             ],
         };
         let (answer, answered) = oneshot::channel();
-        let gone = || Failure::new(Kind::Tor, "Tor hung up").remedy("see Tor's log");
+        let gone = || Failure::new(FailureKind::Tor, "Tor hung up").remedy("see Tor's log");
         requests.send((service, answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -181,7 +181,7 @@ impl Tor {
 /// A SOCKS port that nobody listens at is a mistake of the configuration, not of the network.
 async fn check_socks(socks: SocketAddr) -> Result<(), Failure> {
     TcpStream::connect(socks).await.map(drop).map_err(|error| {
-        Failure::new(Kind::Tor, format!("no SOCKS port at {socks}: {error}"))
+        Failure::new(FailureKind::Tor, format!("no SOCKS port at {socks}: {error}"))
             .remedy("start Tor, or correct tor.socks")
     })
 }
@@ -218,17 +218,17 @@ impl TorConnector {
     ///
     /// # Errors
     /// [`DialFailed`].
-    pub async fn dial(&self, onion: &OnionAddress, purpose: Purpose) -> io::Result<TcpStream> {
+    pub async fn dial(&self, onion: &OnionAddress, purpose: DialPurpose) -> io::Result<TcpStream> {
         let _place = match purpose {
-            Purpose::Swarm | Purpose::Join => self.dials.acquire().await.ok(),
+            DialPurpose::Swarm | DialPurpose::Join => self.dials.acquire().await.ok(),
             // It is one, and must not wait for peers that do not answer.
-            Purpose::Reach => None,
+            DialPurpose::Reach => None,
         };
         let socks = self.state.borrow().socks.ok_or(DialFailed::NoTor)?;
         let turn = match purpose {
-            Purpose::Swarm | Purpose::Join => self.turn.load(Ordering::Relaxed),
+            DialPurpose::Swarm | DialPurpose::Join => self.turn.load(Ordering::Relaxed),
             // A circuit that is there already would not show that a new caller finds the way.
-            Purpose::Reach => self.turn.fetch_add(1, Ordering::Relaxed),
+            DialPurpose::Reach => self.turn.fetch_add(1, Ordering::Relaxed),
         };
         let dialled = socks::connect(socks, &self.node, onion, SWARM_PORT, purpose, turn).await;
         if dialled.as_ref().is_err_and(|failed| failed.is_of_circuit()) {
