@@ -366,7 +366,7 @@ fn of_a_past_key_nothing_is_left_in_memory_or_on_disk() {
     assert!(watched.count("packet received") > 0);
     // The key and its grace are over when its file is gone.
     wait_for("the end of the key", limit, || seed(watched, epoch).is_none().then_some(()));
-    // What packets are opened with is replaced four times a second.
+    // A packet that is being opened with it holds it for a millisecond more.
     sleep(Duration::from_secs(1));
     let left = found(watched, &secrets);
     assert!(left.is_empty(), "left of a past key: {left:#?}");

@@ -245,3 +245,157 @@ impl Mix {
         self.pool.len() + self.fresh.packets.len() + keeping
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keys::{Identity, MixSecret, MixSeed};
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use sphinx::SizeClass;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const EPOCH: Epoch = Epoch::new(165_000);
+
+    /// A mix with the keys of two epochs, a second into the first of them.
+    fn mix() -> (Mix, Time, ChaCha20Rng) {
+        let schedule = Schedule::new(SECOND * 10_800, SECOND * 1800, SECOND * 600);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let now = schedule.start(EPOCH).plus(SECOND);
+        let times = Times { window: SECOND * 30, max_delay: SECOND * 600 };
+        let mut mix = Mix::new(schedule, times, now, &mut rng);
+        for ahead in 0..2 {
+            let node = Identity::from_seed(&[1; 32]).node();
+            let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+            let key = EpochKey::new(node, EPOCH.plus(ahead), secret);
+            mix.insert_key(Arc::new(key), BTreeSet::new());
+        }
+        (mix, now, rng)
+    }
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    /// A packet for `number` with the tag `number`.
+    fn peeled(number: u8, delay: Duration) -> Peeled {
+        let packet = Packet::from_octets(vec![0; SizeClass::SMALLEST.packet_len()]).unwrap();
+        let outcome = Ok(Layer::Forward { to: node(number), delay, packet });
+        Peeled { tag: ReplayTag::from_bytes([number; 16]), epoch: EPOCH, outcome }
+    }
+
+    fn numbers(tags: &Tags) -> Vec<u8> {
+        tags.tags.iter().map(|(_, tag)| tag.as_bytes()[0]).collect()
+    }
+
+    fn released(mix: &mut Mix, until: Time, rng: &mut ChaCha20Rng) -> Vec<u8> {
+        let mut released = Vec::new();
+        while let Some(now) = mix.poll_timeout().filter(|at| *at <= until) {
+            mix.handle_timeout(now, rng);
+            while let Some(release) = mix.next_release(now) {
+                if let Release::Forward { to, .. } = release {
+                    released.push(to.as_bytes()[0]);
+                }
+            }
+        }
+        released.sort_unstable();
+        released
+    }
+
+    #[test]
+    fn packets_leave_only_after_their_own_batch_is_durable() {
+        let (mut mix, now, mut rng) = mix();
+        assert!(mix.next_tags().is_none());
+        mix.handle_peeled(peeled(1, SECOND), now, |_| true).unwrap();
+        let first = mix.next_tags().unwrap();
+        assert_eq!(numbers(&first), [1]);
+        mix.handle_peeled(peeled(2, SECOND), now, |_| true).unwrap();
+        mix.handle_peeled(peeled(3, SECOND), now, |_| true).unwrap();
+        assert!(mix.next_tags().is_none(), "one batch at a time");
+        assert_eq!((mix.held(), mix.poll_timeout()), (3, None));
+        mix.handle_kept(first.batch.wrapping_add(1));
+        assert_eq!(mix.poll_timeout(), None, "another batch says nothing of this one");
+        mix.handle_kept(first.batch);
+        let second = mix.next_tags().unwrap();
+        assert!(second.batch != first.batch);
+        assert_eq!(numbers(&second), [2, 3]);
+        assert_eq!(released(&mut mix, now.plus(SECOND * 120), &mut rng), [1]);
+        assert_eq!(mix.handle_keep_failed(first.batch), 0);
+        assert_eq!(mix.handle_keep_failed(second.batch), 2);
+        assert_eq!(mix.held(), 0);
+        assert!(released(&mut mix, now.plus(SECOND * 9999), &mut rng).is_empty());
+        assert!(mix.next_tags().is_none());
+    }
+
+    #[test]
+    fn what_is_dropped_keeps_its_tag_and_says_why() {
+        let (mut mix, now, _) = mix();
+        let refused = |mix: &mut Mix, peeled, known| mix.handle_peeled(peeled, now, |_| known);
+        let reason = Some(MixRefusal::UnknownHop);
+        assert_eq!(refused(&mut mix, peeled(1, SECOND), false).err(), reason);
+        assert_eq!(refused(&mut mix, peeled(1, SECOND), true).err(), Some(MixRefusal::Replay));
+        let longest = peeled(2, SECOND * 600);
+        assert_eq!(refused(&mut mix, longest, true).err(), None);
+        let longer = peeled(3, SECOND * 600 + Duration::from_millis(1));
+        assert_eq!(refused(&mut mix, longer, true).err(), Some(MixRefusal::Delay));
+        let mut wrong = peeled(4, SECOND);
+        wrong.outcome = Err(Refusal::Payload);
+        let reason = Some(MixRefusal::Refused(Refusal::Payload));
+        assert_eq!(refused(&mut mix, wrong, true).err(), reason);
+        for (epoch, reason) in [(EPOCH.plus(1), MixRefusal::Epoch), (EPOCH, MixRefusal::Replay)] {
+            let early = Peeled { epoch, ..peeled(1, SECOND) };
+            assert_eq!(refused(&mut mix, early, true).err(), Some(reason), "{epoch:?}");
+        }
+        assert_eq!(mix.held(), 1);
+        assert_eq!(numbers(&mix.next_tags().unwrap()), [1, 2, 3, 4]);
+        mix.withdraw(EPOCH);
+        assert_eq!(refused(&mut mix, peeled(5, SECOND), true).err(), Some(MixRefusal::Epoch));
+    }
+
+    #[test]
+    fn the_pool_has_room_for_what_waits_for_its_tag() {
+        let (mut mix, now, _) = mix();
+        let octets = SizeClass::LARGEST.packet_len();
+        let large = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let mut tag = [0; 16];
+            tag[..2].copy_from_slice(&[high, low]);
+            let packet = Packet::from_octets(vec![0; octets]).unwrap();
+            let outcome = Ok(Layer::Forward { to: node(1), delay: SECOND, packet });
+            Peeled { tag: ReplayTag::from_bytes(tag), epoch: EPOCH, outcome }
+        };
+        let mut taken = 0;
+        let mut keeping = None;
+        loop {
+            match mix.handle_peeled(large(taken), now, |_| true) {
+                Ok(()) => taken += 1,
+                Err(why) => {
+                    assert_eq!(why, MixRefusal::PoolFull);
+                    break;
+                }
+            }
+            // Some wait for the disk, some for their turn there.
+            if taken == 300 {
+                keeping = mix.next_tags();
+            }
+        }
+        assert_eq!(usize::from(taken), (256 << 20) / octets);
+        mix.handle_kept(keeping.unwrap().batch);
+        let rest = mix.next_tags().unwrap();
+        mix.handle_kept(rest.batch);
+        assert_eq!(mix.held(), usize::from(taken), "there was room for each");
+    }
+
+    #[test]
+    fn keys_are_accepted_in_their_time_and_destroyed_after_it() {
+        let (mut mix, now, _) = mix();
+        let numbers = |mix: &Mix, at| mix.accepting(at).epochs().collect::<Vec<_>>();
+        assert_eq!(numbers(&mix, now), [EPOCH]);
+        assert_eq!(numbers(&mix, now.plus(SECOND * 10_800)), [EPOCH, EPOCH.plus(1)]);
+        assert!(mix.epochs().eq([EPOCH, EPOCH.plus(1)]));
+        assert_eq!(mix.forget_before(EPOCH.plus(1)), [EPOCH]);
+        assert!(mix.key(EPOCH).is_none() && mix.key(EPOCH.plus(1)).is_some());
+        assert!(numbers(&mix, now).is_empty());
+    }
+}

@@ -69,3 +69,56 @@ impl Slots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keys::{Identity, MixSecret, MixSeed};
+
+    use super::*;
+
+    fn key(epoch: u32) -> Arc<EpochKey> {
+        let seed = MixSeed::from_bytes(&[u8::try_from(epoch).unwrap(); 96]);
+        let node = Identity::from_seed(&[1; 32]).node();
+        Arc::new(EpochKey::new(node, Epoch::new(epoch), MixSecret::from_seed(&seed)))
+    }
+
+    fn tag(number: u64) -> ReplayTag {
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&number.to_be_bytes());
+        ReplayTag::from_bytes(octets)
+    }
+
+    #[test]
+    fn a_tag_is_first_once_in_its_epoch_and_slots_end_together_with_their_keys() {
+        let mut slots = Slots::default();
+        assert_eq!(slots.see(Epoch::new(5), tag(1)), Seen::NoSlot);
+        slots.insert(key(5), [tag(9)].into());
+        slots.insert(key(6), BTreeSet::new());
+        assert_eq!(slots.see(Epoch::new(5), tag(9)), Seen::Before, "known before the start");
+        assert_eq!(slots.see(Epoch::new(5), tag(1)), Seen::First);
+        assert_eq!(slots.see(Epoch::new(5), tag(1)), Seen::Before);
+        assert_eq!(slots.see(Epoch::new(6), tag(1)), Seen::First, "each epoch has its own");
+        // A slot that is there keeps its filter.
+        slots.insert(key(5), BTreeSet::new());
+        assert_eq!(slots.see(Epoch::new(5), tag(1)), Seen::Before);
+        assert!(slots.epochs().eq([Epoch::new(5), Epoch::new(6)]));
+        assert!(slots.keys(|epoch| epoch == Epoch::new(6)).epochs().eq([Epoch::new(6)]));
+        assert_eq!(slots.key(Epoch::new(6)).map(|key| key.epoch()), Some(Epoch::new(6)));
+        assert_eq!(slots.forget_before(Epoch::new(6)), [Epoch::new(5)]);
+        assert_eq!(slots.forget_before(Epoch::new(6)), []);
+        assert_eq!(slots.see(Epoch::new(5), tag(2)), Seen::NoSlot);
+        slots.remove(Epoch::new(6));
+        assert!(slots.key(Epoch::new(6)).is_none());
+    }
+
+    #[test]
+    fn a_full_filter_forgets_nothing_and_takes_nothing() {
+        let mut slots = Slots::default();
+        let seen = (0..MAX_SEEN as u64 - 1).map(tag).collect();
+        slots.insert(key(5), seen);
+        assert_eq!(slots.see(Epoch::new(5), tag(u64::MAX)), Seen::First);
+        assert_eq!(slots.see(Epoch::new(5), tag(u64::MAX - 1)), Seen::Full);
+        assert_eq!(slots.see(Epoch::new(5), tag(0)), Seen::Before);
+        assert_eq!(slots.see(Epoch::new(5), tag(u64::MAX)), Seen::Before);
+    }
+}
