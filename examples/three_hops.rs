@@ -1,4 +1,5 @@
-//! One packet over three hops, in memory: what each hop learns, and that nobody can change it unnoticed.
+//! One packet over three hops, in memory: what each hop learns, and that nobody can change it
+//! unnoticed.
 //!
 //! `cargo run --example three_hops`
 #![allow(clippy::print_stdout, reason = "an example")]

@@ -1,8 +1,7 @@
 //! The local control socket: one JSON line in, one JSON line out, closed.
 //!
-//! It answers users that may read the state folder, and nobody else: the socket is 0600 in a folder of
-//! 0700.
-//! A request has at most 64 KiB and two seconds; sixteen callers are served at once.
+//! It answers users that may read the state folder, and nobody else: the socket is 0600 in a folder
+//! of 0700. A request has at most 64 KiB and two seconds; sixteen callers are served at once.
 
 mod counts;
 mod status;

@@ -4,8 +4,8 @@
 //!
 //! 1. the order to stop
 //! 2. timers
-//! 3. what came of own work: opened packets, kept replay tags, sealed messages, deliveries, what the
-//!    next server takes, failed sends
+//! 3. what came of own work: opened packets, kept replay tags, sealed messages, deliveries, what
+//!    the next server takes, failed sends
 //! 4. the control socket
 //! 5. submissions
 //! 6. the network: whether it reaches this node, links, statements, catching up, invites
@@ -87,7 +87,8 @@ struct Troubles {
 }
 
 impl Troubles {
-    /// A timer that is set after its time is late from then on only: what it is for has just come up.
+    /// A timer that is set after its time is late from then on only: what it is for has just come
+    /// up.
     fn arm(&mut self, due: Time, now: Time) -> Time {
         if self.armed.0 != due {
             self.armed = (due, due.max(now));

@@ -1,6 +1,7 @@
 //! Mail out: where an exit delivers, and how.
 //!
-//! A next hop of another kind (MX, LMTP, an onion, news) is one more [`Target`] with a file of its own.
+//! A next hop of another kind (MX, LMTP, an onion, news) is one more [`Target`] with a file of its
+//! own.
 
 mod maildir;
 mod probe;
@@ -143,8 +144,8 @@ impl Exit {
         self.is_server_down
     }
 
-    /// Takes what the next server takes, or nothing if it does not answer: it still takes what it took,
-    /// and mail waits for it. Returns what the record is to say, if that has changed.
+    /// Takes what the next server takes, or nothing if it does not answer: it still takes what it
+    /// took, and mail waits for it. Returns what the record is to say, if that has changed.
     pub fn handle_offer(&mut self, offered: Option<ExitPolicy>) -> Option<ExitOffer> {
         self.is_server_down = offered.is_none();
         let policy = offered.filter(|policy| *policy != self.offered)?;

@@ -1,5 +1,5 @@
-//! What can go wrong for an operator: one line with the cause, one with the remedy, and an exit code for
-//! each kind.
+//! What can go wrong for an operator: one line with the cause, one with the remedy, and an exit
+//! code for each kind.
 
 use core::fmt;
 use std::process::ExitCode;

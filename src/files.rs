@@ -9,8 +9,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Writes a file whole, mode 0600: into a draft beside it, which is synced and renamed into place; then
-/// the folder is synced.
+/// Writes a file whole, mode 0600: into a draft beside it, which is synced and renamed into place;
+/// then the folder is synced.
 ///
 /// # Errors
 /// If any of the steps fails; the file is as it was then.
@@ -32,8 +32,8 @@ pub fn rename_synced(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder_of(to)
 }
 
-/// Overwrites a file, as far as the file system does that in place, and removes it. On copy-on-write
-/// file systems and flash the old octets may outlive it.
+/// Overwrites a file, as far as the file system does that in place, and removes it. On
+/// copy-on-write file systems and flash the old octets may outlive it.
 ///
 /// # Errors
 /// If it is there and any of the steps fails.

@@ -19,7 +19,8 @@ use crate::net::incoming::{Arrived, Incoming};
 /// Sessions at once; the next one is told 421. Each holds one message of at most
 /// [`MAX_MESSAGE`] octets: 75 MB.
 const MAX_SESSIONS: usize = 300;
-/// Octets of a message: what the largest packet carries, less an envelope of some hundred recipients.
+/// Octets of a message: what the largest packet carries, less an envelope of some hundred
+/// recipients.
 const MAX_MESSAGE: usize = 240_000;
 /// When only this many places are free, sessions that are idle for [`SHORT_IDLE`] are closed.
 const CROWDED: usize = 75;
@@ -42,8 +43,8 @@ pub enum Question {
 /// Where questions go.
 pub type Submissions = mpsc::Sender<Question>;
 
-/// Listens on loopback and serves until the driver is gone; serves what arrives from the onion service
-/// elsewhere, too.
+/// Listens on loopback and serves until the driver is gone; serves what arrives from the onion
+/// service elsewhere, too.
 ///
 /// # Errors
 /// If the port cannot be had.

@@ -1,5 +1,5 @@
-//! The machine that a node runs on, as its parts see it: the clock, the randomness, and the threads for
-//! what takes long.
+//! The machine that a node runs on, as its parts see it: the clock, the randomness, and the threads
+//! for what takes long.
 
 use crate::clock::Clock;
 use crate::entropy::Generator;

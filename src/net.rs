@@ -1,9 +1,9 @@
 //! The swarm: links between nodes that are onion services, whatever carries them.
 //!
 //! A node's only multiaddress is its `/onion3/...`. The transport dials and listens for such
-//! addresses alone; what differs between a devnet and Tor is its [`connect::Connector`]. On the swarm
-//! ride a gossip topic for statements, a request-response protocol for catching up, and one stream to
-//! each peer for packets.
+//! addresses alone; what differs between a devnet and Tor is its [`connect::Connector`]. On the
+//! swarm ride a gossip topic for statements, a request-response protocol for catching up, and one
+//! stream to each peer for packets.
 
 mod behaviour;
 pub mod connect;

@@ -15,8 +15,8 @@
 //! control.sock  the control socket
 //! ```
 //!
-//! The folder is 0700 and every file 0600. Secrets are written to a draft, synced, renamed into place,
-//! and the folder synced: a file is there whole or not at all.
+//! The folder is 0700 and every file 0600. Secrets are written to a draft, synced, renamed into
+//! place, and the folder synced: a file is there whole or not at all.
 
 mod epochs;
 mod error;

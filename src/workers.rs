@@ -2,9 +2,9 @@
 //! verifying statements, and waiting for the disk.
 //!
 //! Computing has one pool: as many jobs run at once as there are processors. Each kind of job has a
-//! [`Lane`] of its own with a bounded queue, and lanes take turns, so that a flood of one kind delays
-//! the others by one job and not by its whole queue. The disk has a thread of its own, on which jobs
-//! run one after the other ([`in_order`]): a slow disk takes no processor away.
+//! [`Lane`] of its own with a bounded queue, and lanes take turns, so that a flood of one kind
+//! delays the others by one job and not by its whole queue. The disk has a thread of its own, on
+//! which jobs run one after the other ([`in_order`]): a slow disk takes no processor away.
 
 use std::sync::Arc;
 
@@ -77,8 +77,8 @@ impl Lane {
         }
     }
 
-    /// Room for one job, for a caller that decides which one when there is room. None when the runtime
-    /// is ending.
+    /// Room for one job, for a caller that decides which one when there is room. None when the
+    /// runtime is ending.
     pub async fn room(&self) -> Option<Room<'_>> {
         self.0.reserve().await.ok().map(Room)
     }

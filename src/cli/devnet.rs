@@ -281,8 +281,8 @@ fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The descriptor of a devnet: the one that was made for this folder before, or a new one. `speed` and
-/// `nodes` must be those it was made with; without a speed any is taken.
+/// The descriptor of a devnet: the one that was made for this folder before, or a new one. `speed`
+/// and `nodes` must be those it was made with; without a speed any is taken.
 pub(super) fn descriptor(
     folder: &DevnetFolder,
     path: &Path,

@@ -159,8 +159,9 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
     Ok(format!("closed to other users ({looked_at} files)"))
 }
 
-/// A Tor as the configuration wants it, its clock, and an onion service that is dialled: with a key and a
-/// folder of no importance, but for a service that its operator configures, which has the node's.
+/// A Tor as the configuration wants it, its clock, and an onion service that is dialled: with a key
+/// and a folder of no importance, but for a service that its operator configures, which has the
+/// node's.
 async fn check_tor(
     report: &mut Report,
     settings: &TorSettings,

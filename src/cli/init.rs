@@ -32,12 +32,12 @@ pub(super) struct Arguments {
     /// Begin a network with its descriptor, as `fog network new` wrote it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["speed", "nodes"])]
     network: Option<PathBuf>,
-    /// The control port of the Tor to use, ADDRESS:PORT or unix:PATH [default: a running one, else one of
-    /// the node's own].
+    /// The control port of the Tor to use, ADDRESS:PORT or unix:PATH [default: a running one, else
+    /// one of the node's own].
     #[arg(long, value_name = "WHERE", conflicts_with_all = ["devnet", "tor_dir"])]
     tor_control: Option<ControlAddress>,
-    /// Keep Tor's control port closed: write the node's key into this folder as a HiddenServiceDir, and
-    /// say what belongs into the torrc.
+    /// Keep Tor's control port closed: write the node's key into this folder as a HiddenServiceDir,
+    /// and say what belongs into the torrc.
     #[arg(long, value_name = "DIR", conflicts_with = "devnet")]
     tor_dir: Option<PathBuf>,
     /// What all times of that test network are divided by, if it is made now.
@@ -177,8 +177,8 @@ fn say_next(
     if as_root.is_empty() { Ok(()) } else { say("better: make it again as a user of its own") }
 }
 
-/// The node's key as Tor keeps those of onion services: `hostname`, and two files of 32 octets of tag and
-/// the public key (32) or the expanded secret key (64).
+/// The node's key as Tor keeps those of onion services: `hostname`, and two files of 32 octets of
+/// tag and the public key (32) or the expanded secret key (64).
 fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if fs::read_dir(folder)?.next().is_some() {
@@ -194,7 +194,8 @@ fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<
     write_whole(&folder.join("hostname"), format!("{onion}\n").as_bytes())
 }
 
-/// The lines for the torrc. With the circuits' ids exported no circuit can take more than its share.
+/// The lines for the torrc. With the circuits' ids exported no circuit can take more than its
+/// share.
 fn torrc(folder: &Path) -> String {
     format!(
         "HiddenServiceDir {}\nHiddenServicePort {SWARM_PORT} {DEFAULT_TOR_LISTEN}\n\

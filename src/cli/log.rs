@@ -1,7 +1,8 @@
 //! The log: on stderr, at the level of `RUST_LOG`.
 //!
-//! Only a level is taken from there, bare or after `fog=`. Events of other crates are dropped below WARN
-//! whatever it says, and those of libp2p altogether: they print peers and names that were asked for.
+//! Only a level is taken from there, bare or after `fog=`. Events of other crates are dropped below
+//! WARN whatever it says, and those of libp2p altogether: they print peers and names that were
+//! asked for.
 
 use std::io;
 use std::sync::OnceLock;

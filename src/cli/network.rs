@@ -33,8 +33,8 @@ enum Order {
         /// With so many nodes it takes its first view, instead of waiting for the hour; for tests.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
-        /// A node with which chains of vouches begin; may be given several times. Without any every node is
-        /// routed through, whoever runs it.
+        /// A node with which chains of vouches begin; may be given several times. Without any every
+        /// node is routed through, whoever runs it.
         #[arg(long, value_name = "ONION")]
         root: Vec<OnionAddress>,
         /// The same for the node of a state folder, which gets its address now if it has none.

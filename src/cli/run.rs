@@ -20,8 +20,8 @@ use crate::store::{List, Store};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Onion address of a node to begin with, beside those of the configuration; may be given several
-    /// times. Once the network has been joined none is needed.
+    /// Onion address of a node to begin with, beside those of the configuration; may be given
+    /// several times. Once the network has been joined none is needed.
     #[arg(long, value_name = "ONION")]
     bootstrap: Vec<OnionAddress>,
     /// Run as root all the same.
@@ -38,7 +38,8 @@ pub(super) struct Joining {
     as_root: bool,
 }
 
-/// `fog join`: as `fog run` with the inviter as bootstrap, and the token is kept until it has been shown.
+/// `fog join`: as `fog run` with the inviter as bootstrap, and the token is kept until it has been
+/// shown.
 pub(super) async fn join(state: State, arguments: Joining, json: bool) -> Result<(), Failure> {
     let invite: Invite = arguments.invite.parse().map_err(|error| {
         Failure::new(FailureKind::Usage, error).remedy("repeat what fog invite printed")
@@ -87,8 +88,8 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
     node.stop().await
 }
 
-/// Who joins with an address alone needs no file: one is written into the state folder, which is opened
-/// for that.
+/// Who joins with an address alone needs no file: one is written into the state folder, which is
+/// opened for that.
 fn read_config(
     state: &State,
     bootstrap: &[OnionAddress],

@@ -1,5 +1,5 @@
-//! The name of each count, as `fog status` prints it and its JSON carries it. Names are an interface:
-//! scripts read them.
+//! The name of each count, as `fog status` prints it and its JSON carries it. Names are an
+//! interface: scripts read them.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What a node says of itself and of others: kinds and numbers. The sentences that a person reads are
-//! made where they are printed.
+//! What a node says of itself and of others: kinds and numbers. The sentences that a person reads
+//! are made where they are printed.
 
 use std::collections::BTreeMap;
 
@@ -146,8 +146,8 @@ pub struct HeldStatus {
     pub delivering: usize,
 }
 
-/// How late things were, at worst, since the start, in milliseconds. A machine that is too busy shows
-/// in the first two; packets that its peers planned wrongly show in the last alone.
+/// How late things were, at worst, since the start, in milliseconds. A machine that is too busy
+/// shows in the first two; packets that its peers planned wrongly show in the last alone.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Lateness {
     /// A timer after its time.

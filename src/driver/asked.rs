@@ -1,5 +1,5 @@
-//! Callers that wait for an answer of the node: sessions, operators and peers. Each is known to the node
-//! by a number only.
+//! Callers that wait for an answer of the node: sessions, operators and peers. Each is known to the
+//! node by a number only.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +42,8 @@ impl Asked {
         id
     }
 
-    /// Answers a session. A client that has gone is answered nothing; its mail is on its way all the
-    /// same.
+    /// Answers a session. A client that has gone is answered nothing; its mail is on its way all
+    /// the same.
     pub(super) fn answer_submission(&mut self, id: SubmissionId, answer: smtp::Verdict) {
         if let Some(to) = self.submissions.remove(&id) {
             let _ = to.send(answer);

@@ -12,9 +12,9 @@ use crate::net::SwarmOrder;
 use crate::store::{self, List};
 
 impl Driver {
-    /// # Errors
-    /// If a key or an own record cannot be kept: nothing that follows may be done then. A key that is
-    /// announced and then lost with a restart would be replaced by another, which is an equivocation.
+    /// # Errors If a key or an own record cannot be kept: nothing that follows may be done then. A
+    /// key that is announced and then lost with a restart would be replaced by another, which is an
+    /// equivocation.
     pub(super) async fn carry_out(&mut self) -> Result<(), Failure> {
         while let Some(command) = self.remailer.next_command() {
             match command {
@@ -142,8 +142,8 @@ impl Driver {
         }
     }
 
-    /// A failing disk does not stop the node; it is said in the log, and on the next start what could
-    /// not be kept is missing.
+    /// A failing disk does not stop the node; it is said in the log, and on the next start what
+    /// could not be kept is missing.
     pub(super) fn must_keep(&mut self, kept: Result<(), store::Error>) {
         if let Err(error) = kept {
             self.troubles.unkept += 1;

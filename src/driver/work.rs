@@ -1,4 +1,5 @@
-//! What takes long, and is done on other threads: opening packets, sealing messages, keeping replay tags.
+//! What takes long, and is done on other threads: opening packets, sealing messages, keeping replay
+//! tags.
 
 use keys::Epoch;
 use mix::Tags;
@@ -13,7 +14,8 @@ use crate::workers::{Full, InOrder, Lane, OrderedJobs, in_order};
 
 /// Results that wait for the loop.
 const RESULTS: usize = 64;
-/// Messages that wait to be sealed: more than there are SMTP sessions, each of which has one under way.
+/// Messages that wait to be sealed: more than there are SMTP sessions, each of which has one under
+/// way.
 const SEALING: usize = 512;
 /// Orders about replay tags: at most one batch is under way, and a few epochs an hour.
 const TAG_ORDERS: usize = 64;
@@ -40,8 +42,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Starts opening `packets`. Returns where results come from, and the thread that has the database
-    /// open.
+    /// Starts opening `packets`. Returns where results come from, and the thread that has the
+    /// database open.
     pub(super) fn start(
         machine: Machine,
         packets: mpsc::Receiver<Packet>,

@@ -38,7 +38,8 @@ const MAX_CONNECTIONS: u32 = 256;
 /// A peer whose Tor has died comes back while its old links have not been missed yet.
 const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
-/// More than a few circuits of callers can fill who say nothing: see the onion service's stream limit.
+/// More than a few circuits of callers can fill who say nothing: see the onion service's stream
+/// limit.
 const MAX_PENDING_INCOMING: u32 = 256;
 /// The answer to a token that was good: its bearer is vouched for now.
 pub(super) const INVITED: u8 = 1;
@@ -78,8 +79,9 @@ impl Behaviour {
                     .with_request_timeout(Duration::from_secs(30))
                     .with_max_concurrent_streams(1),
             ),
-            // A dead tor does not close its streams: only an unanswered ping tells. A round trip over
-            // two onion circuits takes a second or two; a frame of 256 KiB before it some more.
+            // A dead tor does not close its streams: only an unanswered ping tells. A round trip
+            // over two onion circuits takes a second or two; a frame of 256 KiB before it some
+            // more.
             ping: ping::Behaviour::new(
                 ping::Config::new()
                     .with_interval(Duration::from_secs(15))
@@ -108,8 +110,8 @@ pub(super) fn limits() -> ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }
 
-/// Gives every dial the one address that its peer id stands for, and refuses peers that have none or were
-/// hung up on.
+/// Gives every dial the one address that its peer id stands for, and refuses peers that have none
+/// or were hung up on.
 #[derive(Default)]
 pub(crate) struct Addresses {
     /// Who was hung up on, for a while.
@@ -182,8 +184,8 @@ impl NetworkBehaviour for Addresses {
     }
 }
 
-/// One message each way, of at most so many octets: its length in 4 octets, big-endian, then its octets.
-/// The length is checked before anything is read or reserved.
+/// One message each way, of at most so many octets: its length in 4 octets, big-endian, then its
+/// octets. The length is checked before anything is read or reserved.
 #[derive(Clone, Copy)]
 pub(crate) struct Framed<const REQUEST: usize, const RESPONSE: usize>;
 

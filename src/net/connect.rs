@@ -17,8 +17,8 @@ use crate::files::write_whole;
 /// Dials onion addresses.
 #[derive(Clone)]
 pub enum Connector {
-    /// A folder in which every node of a devnet writes the loopback port it listens on, in a file named
-    /// after its onion address. Nodes of several processes can share it.
+    /// A folder in which every node of a devnet writes the loopback port it listens on, in a file
+    /// named after its onion address. Nodes of several processes can share it.
     Devnet(DevnetFolder),
     /// Tor.
     Tor(TorConnector),

@@ -1,8 +1,8 @@
 //! Which links are held: who is dialled and when, who is not let in, and who is remembered.
 //!
 //! The node decides which links it wants ([`remailer::Command::Links`]). Here they are dialled and
-//! dialled again, beside the bootstraps and a few nodes that this one chose itself: a peer that fills
-//! all its incoming links does not decide what it hears.
+//! dialled again, beside the bootstraps and a few nodes that this one chose itself: a peer that
+//! fills all its incoming links does not decide what it hears.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -95,8 +95,8 @@ impl Dialling {
         });
     }
 
-    /// Wants no link to a node any more. A bootstrap is dialled for as long as it is configured: it may
-    /// come back.
+    /// Wants no link to a node any more. A bootstrap is dialled for as long as it is configured: it
+    /// may come back.
     pub(super) fn forget(&mut self, node: &NodeId) {
         if !self.bootstrap.contains(node) {
             self.wanted.forget(node);

@@ -28,8 +28,8 @@ pub(super) const WORST_SCORE: f64 = -80.0;
 
 type Inner = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
-/// Gossipsub, whose peers may make it do so much at once and so much a second: messages, subscriptions and
-/// control actions together. A statement makes some three of them.
+/// Gossipsub, whose peers may make it do so much at once and so much a second: messages,
+/// subscriptions and control actions together. A statement makes some three of them.
 pub(crate) struct Gossip {
     pub(crate) inner: Inner,
     clock: Clock,
@@ -109,7 +109,8 @@ pub(super) fn config() -> Result<gossipsub::Config, String> {
         .history_length(12)
         .history_gossip(6)
         .duplicate_cache_time(Duration::from_secs(600))
-        // They go to all before anything is verified: who floods one node would have it flood the others.
+        // They go to all before anything is verified: who floods one node would have it flood the
+        // others.
         .idontwant_message_size_threshold(usize::MAX)
         .build()
         .map_err(|error| error.to_string())
@@ -119,8 +120,9 @@ pub(super) fn thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds { graylist_threshold: WORST_SCORE, ..PeerScoreThresholds::default() }
 }
 
-/// What peers are judged by: statements that are provably bad, and breaches of the protocol. Never by
-/// where they come from, for all come from one Tor; nor by how quick they are, for that is their Tor's.
+/// What peers are judged by: statements that are provably bad, and breaches of the protocol. Never
+/// by where they come from, for all come from one Tor; nor by how quick they are, for that is their
+/// Tor's.
 pub(super) fn scores(network: &NetworkId) -> PeerScoreParams {
     let topic_params = TopicScoreParams {
         topic_weight: 1.0,

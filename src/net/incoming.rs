@@ -1,4 +1,5 @@
-//! Streams that arrive at a node: on a listener of its own, or sorted by the port of its onion service.
+//! Streams that arrive at a node: on a listener of its own, or sorted by the port of its onion
+//! service.
 
 use std::io;
 use std::pin::Pin;

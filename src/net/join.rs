@@ -19,8 +19,8 @@ use super::tor::socks::{DialFailed, DialPurpose, Retry};
 use super::transport::{OnionTransport, transport};
 use crate::failure::{Failure, FailureKind};
 
-/// A bootstrap that has just been started is found by others after some seconds; one that is not found
-/// in this time is down.
+/// A bootstrap that has just been started is found by others after some seconds; one that is not
+/// found in this time is down.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
@@ -35,12 +35,12 @@ struct Joining {
     ping: ping::Behaviour,
 }
 
-/// Asks the bootstraps, all at once, for their network's descriptor, and takes the first that is given.
-/// The asker has a key of its own for this: it is nobody yet. One that does not pass `check` is not taken.
+/// Asks the bootstraps, all at once, for their network's descriptor, and takes the first that is
+/// given. The asker has a key of its own for this: it is nobody yet. One that does not pass `check`
+/// is not taken.
 ///
-/// # Errors
-/// [`FailureKind::Network`] if none answers in two minutes, or another key answers at a bootstrap's address,
-/// or why `check` did not let a network pass.
+/// # Errors [`FailureKind::Network`] if none answers in two minutes, or another key answers at a
+/// bootstrap's address, or why `check` did not let a network pass.
 pub async fn fetch_descriptor(
     connector: Connector,
     bootstrap: &[OnionAddress],

@@ -1,8 +1,8 @@
 //! How much each peer may say, and who has said too much.
 //!
-//! A peer that keeps to the protocol never comes near these bounds. One that breaks them is hung up on, and not
-//! let in again under the same identity for a while. It can come back under another: what that can do
-//! to a node's memory is bounded by the directory, not here.
+//! A peer that keeps to the protocol never comes near these bounds. One that breaks them is hung up
+//! on, and not let in again under the same identity for a while. It can come back under another:
+//! what that can do to a node's memory is bounded by the directory, not here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -8,8 +8,8 @@ use libp2p::{PeerId, identity};
 /// The port of the swarm on every node's onion service.
 pub const SWARM_PORT: u16 = 9999;
 
-/// A peer id of an ed25519 key: identity multihash of 36 octets, which are a protobuf of key type and
-/// 32 octets of key.
+/// A peer id of an ed25519 key: identity multihash of 36 octets, which are a protobuf of key type
+/// and 32 octets of key.
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
 pub(crate) fn peer_id(node: &NodeId) -> Option<PeerId> {
@@ -30,8 +30,8 @@ pub(crate) fn multiaddr(onion: &OnionAddress) -> Multiaddr {
     Multiaddr::empty().with(Protocol::Onion3((onion.to_raw(), SWARM_PORT).into()))
 }
 
-/// The onion address that a multiaddress consists of: `/onion3/<address>:9999`, at most followed by the
-/// `/p2p/...` of the same key. Everything else is nothing we dial.
+/// The onion address that a multiaddress consists of: `/onion3/<address>:9999`, at most followed by
+/// the `/p2p/...` of the same key. Everything else is nothing we dial.
 pub(crate) fn onion_address(address: &Multiaddr) -> Option<OnionAddress> {
     let mut parts = address.iter();
     let Some(Protocol::Onion3(onion)) = parts.next() else { return None };

@@ -2,8 +2,9 @@
 //!
 //! A frame is the number of a size class (1 octet) and the packet. The receiver answers [`TAKEN`]
 //! when the whole frame is read and queued: before opening it, and the same for every packet. Until
-//! then the sender keeps the packet and sends it again on the next stream; replay refusal makes copies
-//! harmless. When the receiver's key for it is gone the packet is dropped and reported as expired.
+//! then the sender keeps the packet and sends it again on the next stream; replay refusal makes
+//! copies harmless. When the receiver's key for it is gone the packet is dropped and reported as
+//! expired.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -34,8 +35,8 @@ const MAX_QUEUED_KIB: usize = 16 * 1024;
 const MAX_QUEUED: usize = 1024;
 /// KiB queued for all linked peers together.
 const MAX_QUEUED_KIB_IN_ALL: usize = 256 * 1024;
-/// The same for a peer that never was linked, and for all of those together: identities that nobody answers
-/// for must not take the room of those that are there.
+/// The same for a peer that never was linked, and for all of those together: identities that nobody
+/// answers for must not take the room of those that are there.
 const MAX_UNLINKED_KIB: usize = 1024;
 const MAX_UNLINKED_KIB_IN_ALL: usize = 64 * 1024;
 /// Streams that one peer may hold open to us. One is enough; a second may be about to replace it.

@@ -1,7 +1,8 @@
 //! Whether peers can reach this node: it dials itself, by its own address, like any of them.
 //!
-//! The dial has come home when the handshake shows the node's own key *and* this node's swarm has seen
-//! a connection from itself. The first without the second is another machine with the same identity.
+//! The dial has come home when the handshake shows the node's own key *and* this node's swarm has
+//! seen a connection from itself. The first without the second is another machine with the same
+//! identity.
 
 use std::io;
 use std::time::Duration;
@@ -34,8 +35,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(45);
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tor publishes within seconds of being able to.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
-/// A node that was reachable is called unreachable after so many failures in a row: one circuit in some
-/// hundreds fails by itself.
+/// A node that was reachable is called unreachable after so many failures in a row: one circuit in
+/// some hundreds fails by itself.
 const FAILURES: u32 = 2;
 
 /// Whether this node can be reached.
@@ -92,7 +93,8 @@ pub(super) struct Lookout {
 }
 
 impl Lookout {
-    /// Starts looking. Returns what it finds, and where the swarm says that it was dialled by itself.
+    /// Starts looking. Returns what it finds, and where the swarm says that it was dialled by
+    /// itself.
     pub(super) fn start(
         keypair: Keypair,
         own: OnionAddress,

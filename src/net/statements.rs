@@ -1,5 +1,5 @@
-//! Statements on their way between peers and the driver: metered, verified elsewhere, judged; and the
-//! questions and answers of reconciliation and of invites.
+//! Statements on their way between peers and the driver: metered, verified elsewhere, judged; and
+//! the questions and answers of reconciliation and of invites.
 //!
 //! ```text
 //! gossip -> meter -> Waiting -> Work::check -> NetEvent::Statement -> judge -> gossip

@@ -1,7 +1,7 @@
 //! The task that owns the swarm.
 //!
-//! It never waits for the driver: events that find no room are dropped, and what was dropped is asked
-//! for again by the next catch-up. The driver may wait for it.
+//! It never waits for the driver: events that find no room are dropped, and what was dropped is
+//! asked for again by the next catch-up. The driver may wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,8 @@ const SCORES_EVERY: Duration = Duration::from_secs(5);
 /// Packets read and not yet opened: at most 64 of 256 KiB.
 const PACKETS_READ: usize = 64;
 
-/// Starts the swarm of a node: it listens for what arrives at its address, and dials its bootstraps.
+/// Starts the swarm of a node: it listens for what arrives at its address, and dials its
+/// bootstraps.
 ///
 /// # Errors
 /// If it cannot listen.

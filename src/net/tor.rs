@@ -1,11 +1,11 @@
 //! Tor: streams out through its SOCKS port, and an onion service for streams in.
 //!
-//! A [`Tor`] keeps one control connection for as long as its node runs. The onion service lives as long
-//! as that connection does; when it breaks, Tor is found or started anew, the service is added again
-//! under the same key, and everybody who waits for it is told.
+//! A [`Tor`] keeps one control connection for as long as its node runs. The onion service lives as
+//! long as that connection does; when it breaks, Tor is found or started anew, the service is added
+//! again under the same key, and everybody who waits for it is told.
 //!
-//! Where an operator configures Tor himself ([`Mode::Manual`]) there is no control connection, and the
-//! service's streams come with a line that tells their circuits apart ([`circuits`]).
+//! Where an operator configures Tor himself ([`Mode::Manual`]) there is no control connection, and
+//! the service's streams come with a line that tells their circuits apart ([`circuits`]).
 
 mod attach;
 mod child;
@@ -53,7 +53,8 @@ const DIALS_AT_ONCE: usize = 16;
 pub struct TorState {
     /// The SOCKS port; none while there is no Tor.
     pub socks: Option<SocketAddr>,
-    /// Which publication of the onion service can be found at present, counted from 1; none if none can.
+    /// Which publication of the onion service can be found at present, counted from 1; none if none
+    /// can.
     pub published: Option<u32>,
     /// What is wrong, for the operator.
     pub trouble: Option<Failure>,
@@ -74,9 +75,8 @@ pub struct Tor {
 impl Tor {
     /// Finds or starts a Tor and waits until it has circuits. `folder` is for one of our own.
     ///
-    /// # Errors
-    /// [`FailureKind::Tor`] if there is none, or none that will do; [`FailureKind::Clock`] if the clock is too wrong
-    /// for it.
+    /// # Errors [`FailureKind::Tor`] if there is none, or none that will do; [`FailureKind::Clock`]
+    /// if the clock is too wrong for it.
     pub async fn start(
         settings: TorSettings,
         folder: PathBuf,
@@ -129,7 +129,8 @@ impl Tor {
         self.state.clone()
     }
 
-    /// Where streams to the swarm arrive; and those to SMTP, if they do not come to the usual listener.
+    /// Where streams to the swarm arrive; and those to SMTP, if they do not come to the usual
+    /// listener.
     ///
     /// # Errors
     /// If no port can be had.
@@ -142,8 +143,8 @@ impl Tor {
         Ok((Incoming::Socket(listener), None))
     }
 
-    /// Publishes the node's onion service: the swarm's port goes to where the connector listens, SMTP's
-    /// to `smtp`. Returns when Tor has taken it; it can be reached some seconds later.
+    /// Publishes the node's onion service: the swarm's port goes to where the connector listens,
+    /// SMTP's to `smtp`. Returns when Tor has taken it; it can be reached some seconds later.
     ///
     /// # Errors
     /// If Tor refuses it, or already serves that address for somebody else.

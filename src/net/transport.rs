@@ -25,7 +25,8 @@ use super::tor::socks::DialPurpose;
 /// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each other.
+/// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each
+/// other.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
 /// For a caller's handshakes: two round trips over two onion circuits.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);

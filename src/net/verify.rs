@@ -1,5 +1,5 @@
-//! Octets of peers that have to be verified before the driver sees them: a pure function, for whatever
-//! thread has time.
+//! Octets of peers that have to be verified before the driver sees them: a pure function, for
+//! whatever thread has time.
 
 use directory::Answer;
 use keys::{NetworkId, NodeId};

@@ -1,8 +1,8 @@
 //! Gossiped statements that wait to be verified.
 //!
 //! Each peer has a queue of its own and they take turns, so one that floods delays itself. When all
-//! together are too many, the newest of the worst peer goes: the one with the lowest score, and of equals
-//! the one that has most waiting.
+//! together are too many, the newest of the worst peer goes: the one with the lowest score, and of
+//! equals the one that has most waiting.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -62,8 +62,8 @@ impl WantedLinks {
         }
     }
 
-    /// Nodes to dial now, of those that are not linked. Each is put back by twice the wait of the time
-    /// before, with a random part so that nobody dials in step.
+    /// Nodes to dial now, of those that are not linked. Each is put back by twice the wait of the
+    /// time before, with a random part so that nobody dials in step.
     pub(crate) fn due(
         &mut self,
         now: Duration,

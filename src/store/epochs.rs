@@ -22,8 +22,8 @@ struct EpochFile {
 }
 
 impl Store {
-    /// What was kept of each epoch. A key that may have opened packets of which nothing is known any more
-    /// is given up here.
+    /// What was kept of each epoch. A key that may have opened packets of which nothing is known
+    /// any more is given up here.
     ///
     /// # Errors
     /// If the folder or one of its files cannot be read, or a key cannot be given up.

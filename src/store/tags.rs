@@ -1,10 +1,11 @@
 //! Replay tags on disk, and the mark that says whether they are all there.
 //!
-//! The tags of an epoch are a tree of the database, which survives a killed process, but whose flush is no
-//! fsync: after a power failure or on a restored copy the last of them can be missing without an error. So
-//! beside each epoch's seed lies a mark, written and synced after the tags it counts: their number (8 octets,
-//! big-endian) and the first 8 octets of its BLAKE3. A tree with fewer tags than its mark says has lost
-//! some, and the key is given up; one with more was killed between the two, and those packets never left.
+//! The tags of an epoch are a tree of the database, which survives a killed process, but whose
+//! flush is no fsync: after a power failure or on a restored copy the last of them can be missing
+//! without an error. So beside each epoch's seed lies a mark, written and synced after the tags it
+//! counts: their number (8 octets, big-endian) and the first 8 octets of its BLAKE3. A tree with
+//! fewer tags than its mark says has lost some, and the key is given up; one with more was killed
+//! between the two, and those packets never left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

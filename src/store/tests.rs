@@ -138,7 +138,8 @@ fn what_the_first_layout_kept_is_there_and_lists_are_what_was_written() {
     assert_eq!(fs::read_to_string(path.join("version")).unwrap(), VERSION);
     store.forget_statements(&[ItemId::of(b"a record")]).unwrap();
     assert!(store.statements().is_empty());
-    // The identity alone, put back from a backup; one that was made here; and one that has published.
+    // The identity alone, put back from a backup; one that was made here; and one that has
+    // published.
     let other = NodeId::from_bytes([9; 32]);
     assert!(matches!(store.past(&other), Ok(Past::Forgotten)));
     let node = store.identity(&mut StdRng::seed_from_u64(1)).unwrap().node();

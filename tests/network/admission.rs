@@ -140,7 +140,8 @@ fn vouches_invites_and_bans_decide_who_is_routed_through() {
         (same >= 4).then_some(())
     });
 
-    // Taken back, it leaves with the next hour; its own branch goes with it, and the other vouch stays.
+    // Taken back, it leaves with the next hour; its own branch goes with it, and the other vouch
+    // stays.
     assert!(order(&roots[0], &["unvouch", &friend.onion]).0);
     wait_standing(friend, "not_vouched");
     wait_for("out of the view", limit, || {

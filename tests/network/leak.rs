@@ -1,7 +1,9 @@
-//! What a whole network over Tor says to the operating system, and what leaves the machine: nothing.
+//! What a whole network over Tor says to the operating system, and what leaves the machine:
+//! nothing.
 //!
-//! It runs in a network namespace whose default route leads into an empty second one, where a counter
-//! sees every packet; and under strace, so that what is tried is seen even where it would fail.
+//! It runs in a network namespace whose default route leads into an empty second one, where a
+//! counter sees every packet; and under strace, so that what is tried is seen even where it would
+//! fail.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +29,8 @@ impl Namespaces {
         let (inside, outside) = (&names.inside, &names.outside);
         for name in [inside, outside] {
             run(&format!("ip netns add {name}"));
-            // What the kernel says of itself by IPv6 when a link comes up is not what is looked for.
+            // What the kernel says of itself by IPv6 when a link comes up is not what is looked
+            // for.
             run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.default.disable_ipv6=1"));
             run(&format!("ip -n {name} link set lo up"));
         }
@@ -113,8 +116,8 @@ fn leaks(trace: &str, allowed: &BTreeSet<u16>) -> Vec<String> {
         let is_local = call.contains("inet_addr(\"127.0.0.1\")");
         let is_allowed = port(call).is_some_and(|port| allowed.contains(&port));
         match name {
-            // tor looks for its own address with a datagram socket and by netlink, and its relays ask a
-            // resolver at 127.0.0.1 that is not there.
+            // tor looks for its own address with a datagram socket and by netlink, and its relays
+            // ask a resolver at 127.0.0.1 that is not there.
             "socket" if is_tor => call.contains("AF_PACKET"),
             "socket" => {
                 ["AF_NETLINK", "AF_PACKET", "AF_INET6", "SOCK_RAW"].iter().any(|x| call.contains(x))

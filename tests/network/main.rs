@@ -1,4 +1,5 @@
-//! Whole nodes, as users and attackers meet them: the `fog` binary, real sockets, real mail programs.
+//! Whole nodes, as users and attackers meet them: the `fog` binary, real sockets, real mail
+//! programs.
 //!
 //! `FOG_BIN` names the binary to test; without it, the one that cargo built beside these tests.
 #![allow(

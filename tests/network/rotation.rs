@@ -65,10 +65,11 @@ impl Counts {
     }
 }
 
-/// Tells packets that a busy machine brought too late from packets that were planned wrongly. A packet is
-/// sealed for the epoch in which it is planned to arrive, so it is late only if it was delayed on its
-/// way by the whole grace: by timers that were handled late, and by links that handed it over slowly,
-/// at each of up to six hops. The nodes measure both. What they measured has to explain it.
+/// Tells packets that a busy machine brought too late from packets that were planned wrongly. A
+/// packet is sealed for the epoch in which it is planned to arrive, so it is late only if it was
+/// delayed on its way by the whole grace: by timers that were handled late, and by links that
+/// handed it over slowly, at each of up to six hops. The nodes measure both. What they measured has
+/// to explain it.
 fn assert_late_packets_were_delayed(all: &[Counts], grace: Duration) {
     let late: u64 = all.iter().map(|counts| counts.get("packet dropped: late")).sum();
     let worst = |what: &str| {
@@ -232,8 +233,8 @@ fn who_was_killed_remembers_what_it_has_opened() {
     assert_eq!(nodes[1].count("packet received"), 1, "one of three got through");
 }
 
-/// The octets of a secret key as it lies in memory, unpacked: what stands before its implicit rejection
-/// value, which is the last 32 octets of the seed, in this process's own memory.
+/// The octets of a secret key as it lies in memory, unpacked: what stands before its implicit
+/// rejection value, which is the last 32 octets of the seed, in this process's own memory.
 fn unpacked_octets(number: &[u8; MIX_SEED_LEN]) -> Vec<Vec<u8>> {
     const POLYNOMIALS: usize = 3 * 256 * 2;
     let _secret = MixSecret::from_seed(&MixSeed::from_bytes(number));
@@ -287,7 +288,8 @@ fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
     found.next()
 }
 
-/// Which of the named secrets are found in the files of a node's folder or in its memory, and where.
+/// Which of the named secrets are found in the files of a node's folder or in its memory, and
+/// where.
 fn found(node: &Node, secrets: &[(&'static str, Vec<u8>)]) -> BTreeSet<(&'static str, String)> {
     // One pass for all of them: a key lives for some seconds only.
     let mut begins = vec![false; 1 << 16];

@@ -211,7 +211,8 @@ fn without_its_bootstrap_the_network_lives_on() {
     wait_for("seven nodes", SOON, || nodes.iter().all(|node| sees(node, 7)).then_some(()));
     nodes[0].signal("-KILL");
 
-    // With nothing but the address of one that lives: no configuration, and the Tor at the usual port.
+    // With nothing but the address of one that lives: no configuration, and the Tor at the usual
+    // port.
     let begun = Instant::now();
     let eighth = folder.path().join("n7");
     if Path::new("/run/tor/control").exists() {

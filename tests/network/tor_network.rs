@@ -88,7 +88,8 @@ impl Tor {
         });
     }
 
-    /// Starts it again after [`Tor::kill`], in the same way, and waits until its control port is there.
+    /// Starts it again after [`Tor::kill`], in the same way, and waits until its control port is
+    /// there.
     pub(crate) fn restart(&self) {
         let mut command = Command::new("tor");
         command.args(["--defaults-torrc", "/dev/null", "-f"]).arg(self.folder.join("torrc"));
@@ -149,8 +150,8 @@ pub(crate) fn listening(process: u32) -> Vec<u16> {
     ports
 }
 
-/// A Unix socket that says what the control port of a Tor might, of this version and with this mode of its
-/// onion services; what `tor.control` says then.
+/// A Unix socket that says what the control port of a Tor might, of this version and with this mode
+/// of its onion services; what `tor.control` says then.
 pub(crate) fn false_control_port(
     path: &Path,
     version: &'static str,

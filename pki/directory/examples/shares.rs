@@ -1,7 +1,8 @@
-//! How much of the routes an adversary gets that makes fresh identities, under each admission policy.
+//! How much of the routes an adversary gets that makes fresh identities, under each admission
+//! policy.
 //!
-//! The directory and its views are the real ones, with real records and words; each figure is of 20,000
-//! routes, seeded. `cargo run --release -p fog-directory --example shares`
+//! The directory and its views are the real ones, with real records and words; each figure is of
+//! 20,000 routes, seeded. `cargo run --release -p fog-directory --example shares`
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "a table")]
 
 use std::collections::BTreeSet;

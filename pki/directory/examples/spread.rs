@@ -1,11 +1,12 @@
-//! How records spread in networks of 1,000 and 10,000 nodes, when one message in twenty is lost and a fifth of
-//! the nodes is replaced in every epoch.
+//! How records spread in networks of 1,000 and 10,000 nodes, when one message in twenty is lost and
+//! a fifth of the nodes is replaced in every epoch.
 //!
-//! A model: who holds whose record of which hour, and no octets of it. What it takes from elsewhere: a
-//! record has 5,300 octets; gossip sends it along 6 links of each node, which 200 real swarms do as well
-//! (`a_record_reaches_two_hundred_swarms` in `src/net/scale.rs` counts 6.0 copies); a question for digests
-//! and its answer have 4,300; a statement that is missing costs its octets and 32 more; a joiner reads 100
-//! KiB a second. Seeded: the same table each time. `cargo run --release -p fog-directory --example spread`
+//! A model: who holds whose record of which hour, and no octets of it. What it takes from
+//! elsewhere: a record has 5,300 octets; gossip sends it along 6 links of each node, which 200 real
+//! swarms do as well (`a_record_reaches_two_hundred_swarms` in `src/net/scale.rs` counts 6.0
+//! copies); a question for digests and its answer have 4,300; a statement that is missing costs its
+//! octets and 32 more; a joiner reads 100 KiB a second. Seeded: the same table each time. `cargo
+//! run --release -p fog-directory --example spread`
 #![allow(
     clippy::print_stdout,
     clippy::indexing_slicing,
@@ -191,7 +192,8 @@ impl Network {
         }
     }
 
-    /// What the hour's view needs: the records that were published in time, at nodes that were there then.
+    /// What the hour's view needs: the records that were published in time, at nodes that were
+    /// there then.
     fn measure(&mut self) {
         let settled: Vec<_> = (0..self.nodes)
             .filter(|author| {

@@ -1,5 +1,5 @@
-//! What is fuzzed: every decoder of what a peer says about nodes, as plain functions. Whatever octets
-//! come, nothing panics, and what is taken encodes to the octets that came.
+//! What is fuzzed: every decoder of what a peer says about nodes, as plain functions. Whatever
+//! octets come, nothing panics, and what is taken encodes to the octets that came.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use keys::{NodeId, Schedule, Time};
 
-/// How far apart a clock may be from the median of the peers', as a part of an epoch: 5 min of 3 hours.
+/// How far apart a clock may be from the median of the peers', as a part of an epoch: 5 min of 3
+/// hours.
 pub const MAX_APART: u32 = 36;
 /// The least that is allowed in any network, because a round trip may hide as much.
 const LEAST: Duration = Duration::from_secs(2);

@@ -10,7 +10,8 @@
 //! of the statements and an hour, the same for every node that has the same statements, and routes
 //! come from it alone. [`View::route`] is the only maker of a [`Route`].
 //!
-//! This crate talks to nobody: the octets of reconciliation are made and read here, and sent elsewhere.
+//! This crate talks to nobody: the octets of reconciliation are made and read here, and sent
+//! elsewhere.
 
 mod admit;
 mod clocks;

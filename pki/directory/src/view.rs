@@ -59,7 +59,8 @@ pub enum Standing {
     Convicted(Breach),
 }
 
-/// Distinct nodes to send through, first to last; the last one is an exit that delivers what was asked.
+/// Distinct nodes to send through, first to last; the last one is an exit that delivers what was
+/// asked.
 pub struct Route(Vec<Arc<Record>>);
 
 /// Why there is no route.
@@ -84,7 +85,8 @@ impl Directory {
         self.view_of(self.published_by(deadline), deadline, taken)
     }
 
-    /// The first view of a network that has just been started, taken at `now` from all that is known.
+    /// The first view of a network that has just been started, taken at `now` from all that is
+    /// known.
     #[must_use]
     pub fn first_view(&self, now: Time) -> PartialView {
         self.view_of(self.iter(), now, now)
@@ -260,10 +262,11 @@ impl View {
         if exits.iter().any(has_route) { Ok(()) } else { Err(RouteError::TooFewNodes) }
     }
 
-    /// Draws a route for packets that will be under way in `epochs`: the exit uniformly from those that
-    /// `allows` takes, the length uniformly from 3 to 6 (or to as many nodes as there are), the others
-    /// uniformly from the rest, none twice, never two of one family, and none of `own`: the sender, and
-    /// the nodes that its operator runs beside it. Only nodes with a key for each of the epochs take part.
+    /// Draws a route for packets that will be under way in `epochs`: the exit uniformly from those
+    /// that `allows` takes, the length uniformly from 3 to 6 (or to as many nodes as there are),
+    /// the others uniformly from the rest, none twice, never two of one family, and none of `own`:
+    /// the sender, and the nodes that its operator runs beside it. Only nodes with a key for each
+    /// of the epochs take part.
     ///
     /// # Errors
     /// [`RouteError`]; never a shorter route.

@@ -156,7 +156,8 @@ fn routes_are_distinct_and_end_at_an_exit_that_may_deliver() {
 #[test]
 fn no_route_holds_two_of_one_family() {
     let mut rng = ChaCha20Rng::seed_from_u64(4);
-    // 1 sends, and runs 7; 2, 3, 4 are one family, 5, 6 another; 8 claims 9, which knows nothing of it.
+    // 1 sends, and runs 7; 2, 3, 4 are one family, 5, 6 another; 8 claims 9, which knows nothing of
+    // it.
     let named: [&[u8]; 10] = [&[7], &[3, 4], &[2, 4], &[2, 3], &[6], &[5], &[1], &[9], &[], &[]];
     let mut directory = empty();
     for (number, family) in (1..).zip(named) {
@@ -198,7 +199,8 @@ fn no_route_holds_two_of_one_family() {
     let but_five = |record: &Record| record.node() != identity(5).node();
     assert!(view.reaches(&[identity(1).node(), identity(2).node()], &epochs(), but_five).is_ok());
 
-    // 1 and each of 2, 3 are a family, 2 and 3 are not: there is a way, whatever is looked at first.
+    // 1 and each of 2, 3 are a family, 2 and 3 are not: there is a way, whatever is looked at
+    // first.
     let mut odd = empty();
     for (number, family) in [(1, &[2, 3][..]), (2, &[1]), (3, &[1]), (4, &[]), (5, &[])] {
         odd.admit(record_naming(family, number, 1, start(), Some(exit())), Source::Gossip).unwrap();

@@ -62,7 +62,8 @@ impl Epoch {
     }
 }
 
-/// The number of a network hour (a third of an epoch): views of the directory are taken at its start.
+/// The number of a network hour (a third of an epoch): views of the directory are taken at its
+/// start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hour(u64);
 
@@ -78,8 +79,8 @@ impl Schedule {
     /// Hours in an epoch.
     pub const HOURS: u64 = 3;
 
-    /// A schedule with epochs of `epoch`, keys accepted until `grace` after and from `early` before.
-    /// An epoch shorter than a second counts as one.
+    /// A schedule with epochs of `epoch`, keys accepted until `grace` after and from `early`
+    /// before. An epoch shorter than a second counts as one.
     #[must_use]
     pub fn new(epoch: Duration, grace: Duration, early: Duration) -> Self {
         Self { epoch_ms: millis(epoch).max(1000), grace, early }
@@ -122,7 +123,8 @@ impl Schedule {
         self.accepted_from(epoch) <= now && now < self.accepted_until(epoch)
     }
 
-    /// Whether a statement dated `at` may be seen at `now`: not further ahead than keys are taken early.
+    /// Whether a statement dated `at` may be seen at `now`: not further ahead than keys are taken
+    /// early.
     #[must_use]
     pub fn may_be_dated(&self, at: Time, now: Time) -> bool {
         at <= now.plus(self.early)

@@ -11,8 +11,8 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 /// A node's ed25519 public key, 32 octets, as somebody states it.
 ///
-/// It is an identifier first: comparing and looking up need no curve arithmetic. Whether it is a key
-/// that may sign at all is decided by [`NodeId::verify`] and [`NodeId::check`].
+/// It is an identifier first: comparing and looking up need no curve arithmetic. Whether it is a
+/// key that may sign at all is decided by [`NodeId::verify`] and [`NodeId::check`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; Self::LEN]);
 
@@ -199,8 +199,8 @@ impl Identity {
         Zeroizing::new(self.0.to_bytes())
     }
 
-    /// The key as a Tor of this identity's onion service wants it: the clamped SHA-512 of the seed, 64
-    /// octets (RFC 8032, 5.1.5; Tor control-spec, `ADD_ONION`, key type `ED25519-V3`).
+    /// The key as a Tor of this identity's onion service wants it: the clamped SHA-512 of the seed,
+    /// 64 octets (RFC 8032, 5.1.5; Tor control-spec, `ADD_ONION`, key type `ED25519-V3`).
     #[must_use]
     pub fn onion_key(&self) -> Zeroizing<[u8; Self::ONION_KEY_LEN]> {
         let mut hash = Sha512::digest(self.seed().as_slice());

@@ -1,11 +1,4 @@
-//! A node's identity, and the mix key that it holds in each epoch.
-//!
-//! A node has one long-term ed25519 key. The same 32 octets are its [`NodeId`], its Tor v3
-//! [`OnionAddress`], its libp2p peer id, and the key that signs its statements. For each [`Epoch`] it
-//! has one hybrid mix key ([`MixSecret`], [`MixPublic`]): X25519 together with ML-KEM-768.
-//!
-//! This crate is not a key store: it reads no file, no clock and no source of randomness. What it
-//! needs of them is passed in.
+#![doc = include_str!("../README.md")]
 
 mod epoch;
 mod identity;

@@ -103,7 +103,8 @@ impl MixSecret {
     }
 }
 
-/// The public half of a mix key, 1,216 octets, checked when it was read: wrapping to it cannot fail.
+/// The public half of a mix key, 1,216 octets, checked when it was read: wrapping to it cannot
+/// fail.
 #[derive(Clone)]
 pub struct MixPublic {
     x25519: [u8; X25519_LEN],
@@ -273,8 +274,8 @@ impl UnpackedPublic {
     }
 }
 
-/// ML-KEM-768 key pair with its matrix expanded (7,776 octets), in the code path this machine can run.
-/// libcrux's types neither zeroize nor drop: they stay boxed and are overwritten in place.
+/// ML-KEM-768 key pair with its matrix expanded (7,776 octets), in the code path this machine can
+/// run. libcrux's types neither zeroize nor drop: they stay boxed and are overwritten in place.
 enum Unpacked {
     #[cfg(target_arch = "x86_64")]
     Avx2(Box<mlkem768::avx2::unpacked::MlKem768KeyPairUnpacked>),

@@ -30,7 +30,8 @@ impl OnionAddress {
         Ok(Self(node))
     }
 
-    /// Checks a signature of the node at this address, which is a key already: see [`NodeId::verify`].
+    /// Checks a signature of the node at this address, which is a key already: see
+    /// [`NodeId::verify`].
     ///
     /// # Errors
     /// [`IdentityError::BadSignature`].

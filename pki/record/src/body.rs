@@ -46,9 +46,8 @@ pub struct Draft {
 impl Draft {
     /// Encodes and signs: the statement's octets, ready to be published.
     ///
-    /// # Errors
-    /// [`CodecError::TooLong`] above [`crate::MAX_RECORD`] octets, [`CodecError::Malformed`] if a field
-    /// breaks its bound.
+    /// # Errors [`CodecError::TooLong`] above [`crate::MAX_RECORD`] octets,
+    /// [`CodecError::Malformed`] if a field breaks its bound.
     pub fn sign(self, identity: &Identity, network: &NetworkId) -> Result<Vec<u8>, CodecError> {
         let mut family: Vec<_> = self.family.iter().map(|node| *node.as_bytes()).collect();
         family.sort_unstable();

@@ -27,8 +27,8 @@ impl StatementHash {
     }
 }
 
-/// The hash of what a node's directory holds for an hour, 32 octets: what nodes compare to see whether
-/// they see the same network.
+/// The hash of what a node's directory holds for an hour, 32 octets: what nodes compare to see
+/// whether they see the same network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetHash([u8; 32]);
 

@@ -1,5 +1,5 @@
-//! Signed statements: a node's record of itself, its word for another, the proof that it broke its own,
-//! and the descriptor of a network. Octets in, verified facts out.
+//! Signed statements: a node's record of itself, its word for another, the proof that it broke its
+//! own, and the descriptor of a network. Octets in, verified facts out.
 //!
 //! ```text
 //! octets -> Statement::check -> Record(Signed)     -> timely(now) -> Record
@@ -11,8 +11,8 @@
 //! not checked. Signatures are over the octets as received, and there is one encoding of each
 //! statement only. `README.md` beside this crate gives the layouts.
 //!
-//! This crate does no I/O and reads no clock. It knows one record at a time; what several say together
-//! is the directory's matter.
+//! This crate does no I/O and reads no clock. It knows one record at a time; what several say
+//! together is the directory's matter.
 
 mod body;
 pub mod canonical;

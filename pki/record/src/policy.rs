@@ -4,8 +4,8 @@ use core::ops::BitOr;
 
 use bincode::{Decode, Encode};
 
-/// A set of things that mail may need and an exit may offer, 2 octets on the wire. Bits without a name
-/// here are kept as they are.
+/// A set of things that mail may need and an exit may offer, 2 octets on the wire. Bits without a
+/// name here are kept as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Capabilities(u16);
 

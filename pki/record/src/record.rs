@@ -121,8 +121,8 @@ impl Signed {
     }
 
     /// Checks that the record speaks of epochs it may speak of at `now`: published not later than
-    /// the early tolerance allows, keys only from the epoch of publishing to three after it, and the
-    /// last of them not past.
+    /// the early tolerance allows, keys only from the epoch of publishing to three after it, and
+    /// the last of them not past.
     ///
     /// # Errors
     /// `Future` or `Stale`.
@@ -143,8 +143,8 @@ impl Signed {
     }
 }
 
-/// A verified record: what a node says of itself, signed by it, within its time. Cheap to clone where
-/// it is held in an [`Arc`].
+/// A verified record: what a node says of itself, signed by it, within its time. Cheap to clone
+/// where it is held in an [`Arc`].
 #[derive(Debug)]
 pub struct Record {
     octets: Arc<[u8]>,

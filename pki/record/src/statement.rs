@@ -32,8 +32,8 @@ impl Statement {
         }
     }
 
-    /// Frames, parses and verifies a statement of at most [`MAX_STATEMENT`] octets. A pure function of
-    /// some 100 to 300 us, for whatever thread has time.
+    /// Frames, parses and verifies a statement of at most [`MAX_STATEMENT`] octets. A pure function
+    /// of some 100 to 300 us, for whatever thread has time.
     ///
     /// # Errors
     /// [`StatementError`]; `Unknown` for what a later version may send.

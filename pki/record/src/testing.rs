@@ -1,4 +1,5 @@
-//! Records made from numbers, for tests, benches and examples: the same number gives the same octets.
+//! Records made from numbers, for tests, benches and examples: the same number gives the same
+//! octets.
 
 use keys::{Epoch, MIX_SEED_LEN, MixPublic, MixSecret, MixSeed, Schedule, Time};
 

@@ -1,7 +1,7 @@
 //! One node's word for another, and that word taken back.
 //!
-//! Both have the same fields. Of two words of one node about another the one issued later counts; of two
-//! issued at the same time the revocation, or else the one with the greater hash.
+//! Both have the same fields. Of two words of one node about another the one issued later counts;
+//! of two issued at the same time the revocation, or else the one with the greater hash.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -126,8 +126,8 @@ impl SignedVouch {
         &self.0
     }
 
-    /// Checks that it is not said ahead of its time, does not hold for longer than [`VOUCH_EPOCHS`], and
-    /// still holds.
+    /// Checks that it is not said ahead of its time, does not hold for longer than
+    /// [`VOUCH_EPOCHS`], and still holds.
     ///
     /// # Errors
     /// `Future`, `Malformed` or `Stale`.

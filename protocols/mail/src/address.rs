@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// A mail domain in lower case: `label *("." label)`, at most 253 octets. A label has 1 to 63 letters,
-/// digits and inner hyphens, or characters beyond ASCII. No address literals.
+/// A mail domain in lower case: `label *("." label)`, at most 253 octets. A label has 1 to 63
+/// letters, digits and inner hyphens, or characters beyond ASCII. No address literals.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Domain(String);
 
@@ -35,8 +35,8 @@ impl fmt::Debug for Domain {
     }
 }
 
-/// A recipient: `local "@" domain`, at most 254 octets; the local part a dot-string or quoted string
-/// of at most 64.
+/// A recipient: `local "@" domain`, at most 254 octets; the local part a dot-string or quoted
+/// string of at most 64.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mailbox {
     local: String,

@@ -1,7 +1,7 @@
 //! What a payload carries of a message. `README.md` beside this crate gives the layout.
 //!
-//! A message is one fragment for now; index, count and encoding have their place so that cutting and
-//! compression need no new version of what surrounds them.
+//! A message is one fragment for now; index, count and encoding have their place so that cutting
+//! and compression need no new version of what surrounds them.
 
 use bincode::config::{BigEndian, Configuration, Fixint, Limit};
 use bincode::{Decode, Encode};
@@ -48,8 +48,8 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// Cuts a scrubbed message. `message_id` is the same for all domains of one submission and becomes
-    /// its Message-ID; `accepted_hour` is Unix time in whole hours and becomes its Date.
+    /// Cuts a scrubbed message. `message_id` is the same for all domains of one submission and
+    /// becomes its Message-ID; `accepted_hour` is Unix time in whole hours and becomes its Date.
     #[must_use]
     pub fn cut(mut scrubbed: Scrubbed, message_id: [u8; 16], accepted_hour: u32) -> Self {
         Self {

@@ -6,11 +6,11 @@
 //! ```
 //!
 //! A [`Fragment`] is made only from a [`Scrubbed`], and that only by [`scrub`]: nothing that a
-//! submitter's program wrote beside the message itself can reach a payload. The exit parses and builds
-//! the header again and trusts nothing that an ingress did.
+//! submitter's program wrote beside the message itself can reach a payload. The exit parses and
+//! builds the header again and trusts nothing that an ingress did.
 //!
-//! This crate knows no packet, no SMTP and no clock. None of its types prints an address, a header or a
-//! body.
+//! This crate knows no packet, no SMTP and no clock. None of its types prints an address, a header
+//! or a body.
 
 mod address;
 mod fragment;

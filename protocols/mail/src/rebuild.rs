@@ -1,4 +1,5 @@
-//! At the exit: the message as the next server gets it, from nothing that an ingress is trusted for.
+//! At the exit: the message as the next server gets it, from nothing that an ingress is trusted
+//! for.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -28,8 +29,9 @@ pub struct Delivery {
     pub message: Vec<u8>,
 }
 
-/// Parses what the fragment carries by the same rules as an ingress, and writes the header anew: From
-/// (`anonymous`, unless the sender's own is to stand), Message-ID, Date and a notice are the exit's.
+/// Parses what the fragment carries by the same rules as an ingress, and writes the header anew:
+/// From (`anonymous`, unless the sender's own is to stand), Message-ID, Date and a notice are the
+/// exit's.
 ///
 /// # Errors
 /// [`MessageError`] if no honest ingress can have made this.
@@ -45,7 +47,8 @@ pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, Mes
         let from = format!("Anonymous <{}>", anonymous.to_text());
         header::write(&mut message, "From", &from)?;
         let stripped = strip(&fragment.message)?;
-        // An ingress takes the wish out of the header and says it in the needs, where the policy is.
+        // An ingress takes the wish out of the header and says it in the needs, where the policy
+        // is.
         if stripped.needs.contains(Needs::KEEP_FROM) {
             return Err(MessageError::FogFrom);
         }

@@ -1,7 +1,7 @@
 //! What the network carries of a submission: an allow-list, applied to the top-level header.
 //!
-//! The body is not touched: signatures over it verify at the far end, and parts inside it can betray
-//! the program that made them.
+//! The body is not touched: signatures over it verify at the far end, and parts inside it can
+//! betray the program that made them.
 
 use core::ops::{BitAnd, BitOr};
 use std::collections::BTreeMap;
@@ -14,8 +14,8 @@ use crate::header::{self, Field, MessageError};
 /// Recipients of one submission, at most.
 pub const MAX_RECIPIENTS: usize = 100;
 
-/// Fields that are carried, in the order in which they are written. The order of a program's fields is
-/// its mark, as much as what is in them.
+/// Fields that are carried, in the order in which they are written. The order of a program's fields
+/// is its mark, as much as what is in them.
 const CARRIED: &[&str] = &[
     "To",
     "Cc",
@@ -118,8 +118,8 @@ impl Envelope {
     }
 }
 
-/// A message for the recipients in one domain, stripped to what the network carries. Made by [`scrub`]
-/// only. Zeroized on drop.
+/// A message for the recipients in one domain, stripped to what the network carries. Made by
+/// [`scrub`] only. Zeroized on drop.
 #[derive(ZeroizeOnDrop)]
 pub struct Scrubbed {
     #[zeroize(skip)]

@@ -1,13 +1,4 @@
-//! What a node does to passing packets: refuse replays, hold, shuffle, release.
-//!
-//! [`Mix`] takes what [`sphinx::peel`] opened. The [`slot`](Mix::insert_key) of the key that opened
-//! the packet refuses a replay. Any other packet stays until its replay tag is durable
-//! ([`Mix::next_tags`], [`Mix::handle_kept`]): a node that was killed must not take the packet
-//! again. Then it waits out the delay that its sender sealed in it, is collected with what falls
-//! due in the same window, shuffled, and released one by one in the window that follows. Time and
-//! randomness are passed in, so hours of it run in a test at once.
-//!
-//! It does not know what packets carry, where they go, or who sent them.
+#![doc = include_str!("../README.md")]
 
 mod pool;
 mod slot;
@@ -135,8 +126,8 @@ impl Mix {
         self.slots.remove(epoch);
     }
 
-    /// Destroys every slot before this epoch, key and filter together; returns their epochs. The key
-    /// itself dies with the last packet that is being opened with it.
+    /// Destroys every slot before this epoch, key and filter together; returns their epochs. The
+    /// key itself dies with the last packet that is being opened with it.
     pub fn forget_before(&mut self, oldest: Epoch) -> Vec<Epoch> {
         self.slots.forget_before(oldest)
     }

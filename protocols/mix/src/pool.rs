@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn the_order_inside_a_window_is_a_random_permutation() {
-        // Four packets, 2,400 windows: each of 24 orders is expected 100 times. 23 degrees of freedom:
-        // 99.9 % of uniform samples lie below 49.7.
+        // Four packets, 2,400 windows: each of 24 orders is expected 100 times. 23 degrees of
+        // freedom: 99.9 % of uniform samples lie below 49.7.
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         let mut counts = BTreeMap::new();
         for _ in 0..2400 {

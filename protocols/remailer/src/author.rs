@@ -29,7 +29,8 @@ use crate::setup::InvitesKept;
 /// How far record numbers jump when a node starts again: all that it published and has forgotten
 /// since, and all that a copy of it published, has lower numbers.
 const JUMP: u64 = 1 << 20;
-/// For how many epochs this node's word about another holds: 30 days. It is renewed at half of that.
+/// For how many epochs this node's word about another holds: 30 days. It is renewed at half of
+/// that.
 const VOUCH_LIFE: u32 = 240;
 /// How soon a record is renewed after what it says has changed.
 const SOON: Duration = Duration::from_millis(500);
@@ -222,8 +223,8 @@ impl Author {
         numbers.next = numbers.next.max(numbers.spaced);
     }
 
-    /// The epochs whose keys a record of `now` states: this one and two ahead, and a third before the
-    /// last hour of this one.
+    /// The epochs whose keys a record of `now` states: this one and two ahead, and a third before
+    /// the last hour of this one.
     pub(crate) fn epochs(&self, now: Time) -> impl Iterator<Item = Epoch> + use<> {
         let epoch = self.schedule.epoch_at(now);
         let ahead = if self.schedule.hour_of_epoch(now) == 0 { 2 } else { 3 };

@@ -124,8 +124,8 @@ impl CatchUp {
         self.reconciliation.turn_hour();
     }
 
-    /// Takes an answer whose statements have been taken in or refused already. Returns what the peer
-    /// told of itself, when it has told all.
+    /// Takes an answer whose statements have been taken in or refused already. Returns what the
+    /// peer told of itself, when it has told all.
     pub(crate) fn handle_answer(
         &mut self,
         peer: NodeId,

@@ -1,5 +1,5 @@
-//! How often each thing happened. A count is one of a fixed set of kinds: it never names an address,
-//! an identity or a packet. The text for each kind is made where it is printed.
+//! How often each thing happened. A count is one of a fixed set of kinds: it never names an
+//! address, an identity or a packet. The text for each kind is made where it is printed.
 
 use std::collections::BTreeMap;
 

@@ -71,7 +71,8 @@ impl Exit {
         let fragment = Fragment::decode(content).map_err(NotDelivered::Fragment)?;
         let delivery =
             mail::rebuild(&fragment, &self.offer.anonymous).map_err(NotDelivered::Message)?;
-        // What the ingress says of size and needs is not asked; From is the one wish that is its own.
+        // What the ingress says of size and needs is not asked; From is the one wish that is its
+        // own.
         let octets = delivery.message.len();
         let needs = delivery.needs | (fragment.needs() & Needs::KEEP_FROM);
         let asked = ask(fragment.envelope().domain().as_str(), octets, needs);

@@ -96,7 +96,8 @@ pub(crate) fn check_recipient(
     Ok(sender.reaches(view, now, allows)?)
 }
 
-/// A message scrubbed and cut, with a tick and a route for each packet. On an error nothing is kept.
+/// A message scrubbed and cut, with a tick and a route for each packet. On an error nothing is
+/// kept.
 pub(crate) fn plan(
     submission: &Submission,
     view: &View,

@@ -1,12 +1,13 @@
-//! Invites: one string that lets its bearer join a network and be vouched for by the node that made it.
+//! Invites: one string that lets its bearer join a network and be vouched for by the node that made
+//! it.
 //!
 //! ```text
 //! <56 characters>.onion/<32 hexadecimal digits>
 //! ```
 //!
-//! The inviter's address, and a token of 16 octets that it takes once, within a day. The first bearer
-//! that shows the string is vouched for, so it has to reach the invited by a way that others cannot
-//! read.
+//! The inviter's address, and a token of 16 octets that it takes once, within a day. The first
+//! bearer that shows the string is vouched for, so it has to reach the invited by a way that others
+//! cannot read.
 
 use core::fmt;
 use core::str::FromStr;
@@ -24,7 +25,8 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Invites open at once.
 const MAX_INVITES: usize = 64;
 
-/// What an inviter recognises its invite by, 16 octets. Zeroized on drop, compared in constant time.
+/// What an inviter recognises its invite by, 16 octets. Zeroized on drop, compared in constant
+/// time.
 #[derive(Clone)]
 pub struct Token(Zeroizing<[u8; TOKEN_LEN]>);
 
@@ -91,8 +93,8 @@ impl FromStr for Invite {
     }
 }
 
-/// The token of an invite that nobody has used yet, with its end. `Display` is the line that its file
-/// keeps.
+/// The token of an invite that nobody has used yet, with its end. `Display` is the line that its
+/// file keeps.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OpenInvite {
     token: Token,

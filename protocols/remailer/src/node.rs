@@ -371,7 +371,8 @@ impl Remailer {
         self.catch_up.handle_peer_down(peer);
     }
 
-    /// Takes a gossiped statement that [`Statement::check`] looked at, and says what is to become of it.
+    /// Takes a gossiped statement that [`Statement::check`] looked at, and says what is to become
+    /// of it.
     pub fn handle_statement(
         &mut self,
         checked: Result<Statement, StatementError>,

@@ -1,7 +1,7 @@
 //! A node's own packets and the one Poisson clock on which they leave.
 //!
-//! Ticks are drawn ahead, so that a packet's time of leaving is known when it is sealed: the epochs of
-//! its hops follow from it. A tick carries at most one packet.
+//! Ticks are drawn ahead, so that a packet's time of leaving is known when it is sealed: the epochs
+//! of its hops follow from it. A tick carries at most one packet.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -143,7 +143,8 @@ mod tests {
             assert!(taken.last() < Some(&tick));
             taken.push(tick);
         }
-        // Kolmogorov-Smirnov against the exponential distribution; 1.95 / sqrt(n) is the 0.1 % level.
+        // Kolmogorov-Smirnov against the exponential distribution; 1.95 / sqrt(n) is the 0.1 %
+        // level.
         let mut gaps: Vec<f64> = std::iter::once(start)
             .chain(taken.iter().map(|tick| tick.at))
             .zip(taken.iter())

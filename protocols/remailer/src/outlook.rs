@@ -1,5 +1,5 @@
-//! What this node makes of its directory: the view of the hour, whether others see the same, and whether
-//! its clock is theirs.
+//! What this node makes of its directory: the view of the hour, whether others see the same, and
+//! whether its clock is theirs.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -383,8 +383,8 @@ impl Outlook {
         told.insert(peer, (self.schedule.hour_at(now), set));
     }
 
-    /// Compares an hour's set with what the nodes of this one's view said of theirs, in records of that
-    /// hour or when asked. Strangers have no say.
+    /// Compares an hour's set with what the nodes of this one's view said of theirs, in records of
+    /// that hour or when asked. Strangers have no say.
     fn compare(&mut self, hour: Hour) {
         let (Some(own), Some(view)) = (self.comparison.hash(hour), self.view.clone()) else {
             return;

@@ -52,8 +52,8 @@ pub enum SealError {
     Wrap(#[from] WrapError),
 }
 
-/// When a packet is to leave, and for how long each hop will hold it; drawn before the route, so that
-/// the route can be chosen among nodes whose keys reach as far.
+/// When a packet is to leave, and for how long each hop will hold it; drawn before the route, so
+/// that the route can be chosen among nodes whose keys reach as far.
 #[derive(PartialEq)]
 pub(crate) struct Plan {
     send: Time,
@@ -68,7 +68,8 @@ impl From<TooBig> for SealError {
 }
 
 impl Plan {
-    /// Draws a delay for every hop that a route can have: exponential, in whole milliseconds, capped.
+    /// Draws a delay for every hop that a route can have: exponential, in whole milliseconds,
+    /// capped.
     pub(crate) fn draw(send: Time, mixing: &Mixing, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let delays =
             core::array::from_fn(|_| exponential(mixing.mean_delay, rng).min(mixing.max_delay));
@@ -133,8 +134,8 @@ impl Sealing {
         SealingFailed { reserved: self.packets.iter().map(Unsealed::reserved).collect(), why }
     }
 
-    /// Seals every packet: some half a millisecond for each. A pure function, for whatever thread has
-    /// time.
+    /// Seals every packet: some half a millisecond for each. A pure function, for whatever thread
+    /// has time.
     ///
     /// # Errors
     /// [`SealingFailed`], for `Remailer::handle_sealed`.

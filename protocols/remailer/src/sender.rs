@@ -1,5 +1,5 @@
-//! A node's own packets: any content gets a tick of the clock, a plan and a route, is sealed elsewhere,
-//! and leaves on its tick.
+//! A node's own packets: any content gets a tick of the clock, a plan and a route, is sealed
+//! elsewhere, and leaves on its tick.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -59,8 +59,8 @@ impl Sender {
         view.reaches(&self.own, &(epoch..=epoch), allows)
     }
 
-    /// Reserves the first free tick after a random hold, and draws a plan and a route for it that ends
-    /// at a node that `allows` takes. On an error nothing is reserved.
+    /// Reserves the first free tick after a random hold, and draws a plan and a route for it that
+    /// ends at a node that `allows` takes. On an error nothing is reserved.
     pub(crate) fn plan(
         &mut self,
         content: &Content<'_>,

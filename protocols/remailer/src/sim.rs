@@ -1,10 +1,11 @@
 //! Many nodes in virtual time: a discrete-event simulation of a whole network.
 //!
 //! Every node is the real [`Remailer`]; every packet, statement, question and answer has the real
-//! octets. Nodes begin with the first one as their bootstrap, and link, gossip, ask, hang up and show
-//! invites as their commands say. What is simulated is the world: links with a random latency, gossip
-//! that goes to all links, a next server that takes everything, a disk that keeps everything, and
-//! clocks that agree. The caller brings the randomness; the same generator gives the same run.
+//! octets. Nodes begin with the first one as their bootstrap, and link, gossip, ask, hang up and
+//! show invites as their commands say. What is simulated is the world: links with a random latency,
+//! gossip that goes to all links, a next server that takes everything, a disk that keeps
+//! everything, and clocks that agree. The caller brings the randomness; the same generator gives
+//! the same run.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

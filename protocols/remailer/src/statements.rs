@@ -1,5 +1,5 @@
-//! What is heard and said: statements of others are taken in and judged, and this node's own are made,
-//! taken in as any other, and announced.
+//! What is heard and said: statements of others are taken in and judged, and this node's own are
+//! made, taken in as any other, and announced.
 
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ impl Judgement {
     #[must_use]
     pub fn of(why: StatementError) -> Self {
         match why {
-            // A clock apart from ours, or a later version, is no fault of the peer that passes it on.
+            // A clock apart from ours, or a later version, is no fault of the peer that passes it
+            // on.
             StatementError::Future | StatementError::Stale | StatementError::Unknown => {
                 Self::Ignore
             }
@@ -88,7 +89,8 @@ pub(crate) struct Hearing<'a, R> {
 }
 
 impl<R: CryptoRng> Hearing<'_, R> {
-    /// Takes a gossiped statement that [`Statement::check`] looked at, and says what is to become of it.
+    /// Takes a gossiped statement that [`Statement::check`] looked at, and says what is to become
+    /// of it.
     pub(crate) fn handle_gossip(
         &mut self,
         checked: Result<Statement, StatementError>,
@@ -106,7 +108,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
     }
 
-    /// What a peer that sent a statement deserves, by what became of it. Counts what was not taken in.
+    /// What a peer that sent a statement deserves, by what became of it. Counts what was not taken
+    /// in.
     pub(crate) fn judge(&mut self, taken: Result<(), Rejected>) -> Judgement {
         let Err(why) = taken else { return Judgement::Accept };
         if !matches!(why, Rejected::Unwanted(Unwanted::Known)) {

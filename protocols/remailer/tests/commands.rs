@@ -1,5 +1,5 @@
-//! What a node wants done for each input, exactly and in order: keys and replay rest on two orders of
-//! commands, and a caller that carries them out one by one must be able to rely on all of them.
+//! What a node wants done for each input, exactly and in order: keys and replay rest on two orders
+//! of commands, and a caller that carries them out one by one must be able to rely on all of them.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -141,8 +141,8 @@ impl World {
         self.node.handle_submission(id, &submission, self.now, &mut self.rng);
     }
 
-    /// Opens packet `number`, of this kind and delay, as the node would: over it to 3 and 4, or over 2
-    /// and 3 to it.
+    /// Opens packet `number`, of this kind and delay, as the node would: over it to 3 and 4, or
+    /// over 2 and 3 to it.
     fn peel(&mut self, kind: Kind, delay: Duration, number: u64) -> Result<Peeled, Refusal> {
         let epoch = Epoch::new(FIRST);
         let secrets = [2_u64, 3, 4].map(|n| MixSecret::from_seed(&testing::seed(n, epoch)));

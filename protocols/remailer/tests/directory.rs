@@ -78,8 +78,8 @@ impl World {
         node.handle_statement(self.check(octets), now, &mut self.rng)
     }
 
-    /// A peer is linked, is asked, answers from these statements with a clock that is `ahead` by this
-    /// many seconds, and goes.
+    /// A peer is linked, is asked, answers from these statements with a clock that is `ahead` by
+    /// this many seconds, and goes.
     fn visit(&mut self, node: &mut Remailer, peer: u8, held: &[Vec<u8>], ahead: i64, now: Time) {
         let mut holder = Directory::new(self.parameters.schedule(), self.descriptor.admission());
         for octets in held {
@@ -332,7 +332,8 @@ fn a_clock_that_is_wrong_at_the_start_destroys_nothing_before_peers_have_spoken(
 #[test]
 fn a_clock_that_was_set_back_makes_no_second_key_for_an_epoch() {
     let mut world = world(&Admission::Open);
-    // Forty minutes into an epoch the key of the one before is destroyed; then the clock is set back by an hour.
+    // Forty minutes into an epoch the key of the one before is destroyed; then the clock is set
+    // back by an hour.
     let (right, back) = (world.start, world.start.minus(MINUTE * 60));
     let epoch = world.parameters.schedule().epoch_at(back);
     let before = world.record(1, back, |draft| draft.sequence = 40);

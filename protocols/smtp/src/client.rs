@@ -162,8 +162,8 @@ impl Client {
         if self.step == Step::Quit { Port::Done } else { Port::Open }
     }
 
-    /// The last line of the reply that decided the outcome, for a person to read: printable, at most
-    /// 200 characters. Not for a log: a server may repeat an address.
+    /// The last line of the reply that decided the outcome, for a person to read: printable, at
+    /// most 200 characters. Not for a log: a server may repeat an address.
     #[must_use]
     pub fn decisive_reply(&self) -> &str {
         &self.decisive

@@ -1,8 +1,8 @@
 //! The octets between DATA and its end.
 //!
-//! The end is CR LF `.` CR LF and nothing else; the CR LF of the DATA command counts as the first. Any
-//! CR or LF outside CR LF spoils the message, but not the count: the true end is still waited for, so
-//! that nothing of a refused message is ever taken for a command.
+//! The end is CR LF `.` CR LF and nothing else; the CR LF of the DATA command counts as the first.
+//! Any CR or LF outside CR LF spoils the message, but not the count: the true end is still waited
+//! for, so that nothing of a refused message is ever taken for a command.
 
 use zeroize::Zeroizing;
 

@@ -140,8 +140,8 @@ impl Session {
         session
     }
 
-    /// Whether more input can be given. While not, an answer is awaited or events are to be fetched:
-    /// a client that does not read its replies is not read from.
+    /// Whether more input can be given. While not, an answer is awaited or events are to be
+    /// fetched: a client that does not read its replies is not read from.
     #[must_use]
     pub fn wants_input(&self) -> bool {
         self.events.is_empty()

@@ -1,4 +1,5 @@
-//! Key derivation, header MAC and stream, payload layer; and the keys that a hop opens packets with.
+//! Key derivation, header MAC and stream, payload layer; and the keys that a hop opens packets
+//! with.
 
 use aes::Aes256;
 use aes_gcm::aead::AeadInOut as _;
@@ -76,8 +77,8 @@ impl EpochKey {
     }
 }
 
-/// The keys whose epochs a node accepts at present. Cheap to share between threads; a new set replaces
-/// the old one.
+/// The keys whose epochs a node accepts at present. Cheap to share between threads; a new set
+/// replaces the old one.
 #[derive(Clone, Default)]
 pub struct EpochKeys(Vec<std::sync::Arc<EpochKey>>);
 

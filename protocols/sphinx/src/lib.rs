@@ -1,9 +1,9 @@
 //! The packet: fixed sizes, wrapped by the sender, peeled at each hop.
 //!
-//! Suite 1 is a Sphinx header over a hybrid KEM (X25519 with ML-KEM-768, one ciphertext for each hop)
-//! and a payload under one AES-256-GCM layer for each hop, whose tag stands in that hop's
-//! authenticated block. [`wrap`] makes a packet for a list of [`Hop`]s; [`peel`] opens one layer. Both
-//! are pure functions. `SPEC.md` beside this crate gives every octet.
+//! Suite 1 is a Sphinx header over a hybrid KEM (X25519 with ML-KEM-768, one ciphertext for each
+//! hop) and a payload under one AES-256-GCM layer for each hop, whose tag stands in that hop's
+//! authenticated block. [`wrap`] makes a packet for a list of [`Hop`]s; [`peel`] opens one layer.
+//! Both are pure functions. `SPEC.md` beside this crate gives every octet.
 //!
 //! This crate does no I/O, keeps no replay filter and chooses no route; it does not know what it
 //! carries.

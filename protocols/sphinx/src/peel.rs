@@ -243,8 +243,8 @@ mod tests {
         }
     }
 
-    /// Chi-square over the 256 octet values; 99.99 % of random samples lie below 346 (255 degrees of
-    /// freedom). Zeros, or anything that depends on the route's length, would be far above.
+    /// Chi-square over the 256 octet values; 99.99 % of random samples lie below 346 (255 degrees
+    /// of freedom). Zeros, or anything that depends on the route's length, would be far above.
     #[test]
     fn the_last_hop_sees_noise_behind_its_block_whatever_the_length_of_the_route() {
         let mut rng = ChaCha20Rng::seed_from_u64(4);

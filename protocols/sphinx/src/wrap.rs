@@ -54,8 +54,8 @@ pub enum WrapError {
 
 /// Makes a packet for a route of 3 to 6 hops.
 ///
-/// Randomness is drawn in this order: for each hop from the first, 32 octets of X25519 scalar and 32 of
-/// ML-KEM `m`; then the padding of the routing blocks.
+/// Randomness is drawn in this order: for each hop from the first, 32 octets of X25519 scalar and
+/// 32 of ML-KEM `m`; then the padding of the routing blocks.
 ///
 /// # Errors
 /// [`WrapError`]; nothing was sealed then.
@@ -192,8 +192,8 @@ fn header(
     Some((clear, routing))
 }
 
-/// What the hops before the last append by decrypting beyond the end of the routing blocks: the last
-/// hop's MAC has to cover it.
+/// What the hops before the last append by decrypting beyond the end of the routing blocks: the
+/// last hop's MAC has to cover it.
 fn filler(before: &[Sealed]) -> Vec<u8> {
     let mut filler = Vec::new();
     for layer in before {

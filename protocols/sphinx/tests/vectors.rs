@@ -1,7 +1,7 @@
 //! The vectors in `vectors/`: packets with the secrets of their hops, to peel octet for octet.
 //!
-//! `FOG_WRITE_VECTORS=1 cargo test -p fog-sphinx --test vectors` writes them anew; a difference is a
-//! change of the format and needs a new version.
+//! `FOG_WRITE_VECTORS=1 cargo test -p fog-sphinx --test vectors` writes them anew; a difference is
+//! a change of the format and needs a new version.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

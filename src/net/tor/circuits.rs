@@ -1,8 +1,9 @@
-//! Streams of an onion service that tell their circuit (Tor's `HiddenServiceExportCircuitID haproxy`).
+//! Streams of an onion service that tell their circuit (Tor's `HiddenServiceExportCircuitID
+//! haproxy`).
 //!
-//! Each begins with a line of the PROXY protocol (version 1, at most 107 octets). Its source stands for
-//! the circuit, its destination port is the port of the service: so one listener serves both ports, and
-//! no caller can take more than a circuit's share of it.
+//! Each begins with a line of the PROXY protocol (version 1, at most 107 octets). Its source stands
+//! for the circuit, its destination port is the port of the service: so one listener serves both
+//! ports, and no caller can take more than a circuit's share of it.
 
 use std::collections::BTreeMap;
 use std::io;

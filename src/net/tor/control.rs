@@ -1,6 +1,7 @@
 //! A connection to a Tor's control port (Tor control-spec).
 //!
-//! One task reads, and what it reads is bounded: replies go to who asked, events to who waits for them.
+//! One task reads, and what it reads is bounded: replies go to who asked, events to who waits for
+//! them.
 
 use std::fmt;
 use std::fs;
@@ -66,8 +67,9 @@ impl fmt::Display for ControlAddress {
     }
 }
 
-/// Who is believed to be a Tor. It will be given this node's secret key, and any local user can listen at
-/// a port that is free: so a port has to prove that it knows a cookie which other users cannot read.
+/// Who is believed to be a Tor. It will be given this node's secret key, and any local user can
+/// listen at a port that is free: so a port has to prove that it knows a cookie which other users
+/// cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// The operator named it: a Unix socket may let everybody in who can open it.
@@ -221,8 +223,8 @@ impl Control {
         Ok(values.map(|(_, value)| value.to_owned()).collect())
     }
 
-    /// The next event's first line, without its code; none if Tor has hung up. Nothing is lost if this
-    /// is dropped half way.
+    /// The next event's first line, without its code; none if Tor has hung up. Nothing is lost if
+    /// this is dropped half way.
     pub async fn event(&mut self) -> Option<String> {
         self.events.recv().await?.lines.into_iter().next()
     }
@@ -296,8 +298,8 @@ where
     (Box::new(reader), Box::new(writer))
 }
 
-/// Whoever listens names the file, so it may be anything. A cookie is proof only if other users cannot
-/// read it, and if none of them has made it.
+/// Whoever listens names the file, so it may be anything. A cookie is proof only if other users
+/// cannot read it, and if none of them has made it.
 fn read_cookie(path: &Path) -> io::Result<Zeroizing<[u8; COOKIE_LEN]>> {
     /// Below are the system's own users (Debian policy 9.2.2).
     const FIRST_ORDINARY_USER: u32 = 1000;

@@ -1,4 +1,5 @@
-//! Keeps one control connection, and the onion service that lives on it, for as long as the node runs.
+//! Keeps one control connection, and the onion service that lives on it, for as long as the node
+//! runs.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -24,8 +25,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// After the first directory has it, the others get so long for each further one.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3);
-/// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is one.
-/// Beyond them the circuit is closed.
+/// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is
+/// one. Beyond them the circuit is closed.
 const MAX_STREAMS: u32 = 16;
 /// control-spec, section 4: "Unspecified Tor error", here always a service that is there already.
 const COLLISION: u16 = 550;
@@ -85,7 +86,8 @@ impl Keeper {
         }
     }
 
-    /// The way that was taken first is the only one: another Tor may have other guards, and no bridges.
+    /// The way that was taken first is the only one: another Tor may have other guards, and no
+    /// bridges.
     fn pin(&mut self, attached: &Attached) {
         match &attached.at {
             Some(at) => self.settings.control = Some(at.clone()),
@@ -177,9 +179,9 @@ async fn closed(requests: &mut mpsc::Receiver<Request>) {
     while requests.recv().await.is_some() {}
 }
 
-/// The directories that a service's descriptor goes to. A client that asks one where it is not yet asks
-/// elsewhere, but each only once for minutes: so all of them are waited for, though not for long after one
-/// has it.
+/// The directories that a service's descriptor goes to. A client that asks one where it is not yet
+/// asks elsewhere, but each only once for minutes: so all of them are waited for, though not for
+/// long after one has it.
 struct Uploads {
     label: String,
     sent: u32,

@@ -1,7 +1,8 @@
-//! A Tor network of one machine's own: authorities, relays and clients on loopback, for test networks.
+//! A Tor network of one machine's own: authorities, relays and clients on loopback, for test
+//! networks.
 //!
-//! It has nothing to do with the public network and nothing of it leaves loopback: every socket that goes
-//! out is bound to 127.0.0.1. The options are those of a `TestingTorNetwork` (tor(1)).
+//! It has nothing to do with the public network and nothing of it leaves loopback: every socket
+//! that goes out is bound to 127.0.0.1. The options are those of a `TestingTorNetwork` (tor(1)).
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -173,8 +174,9 @@ impl PrivateTor {
     }
 }
 
-/// An empty folder but for its marker, which is locked: what was left there by a network before would have
-/// other ports. A folder that holds anything and is not marked is somebody else's, and is not touched.
+/// An empty folder but for its marker, which is locked: what was left there by a network before
+/// would have other ports. A folder that holds anything and is not marked is somebody else's, and
+/// is not touched.
 fn make_folder(folder: &Path) -> Result<File, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
@@ -220,8 +222,8 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Ports on which nobody listens now. Somebody may before they are used; that is a network that does not
-/// come up, and says so.
+/// Ports on which nobody listens now. Somebody may before they are used; that is a network that
+/// does not come up, and says so.
 fn free_ports(count: u16, rng: &mut Generator) -> Result<Vec<u16>, Failure> {
     let span = LAST_PORT - FIRST_PORT;
     let offset = rng.random_range(0..span);

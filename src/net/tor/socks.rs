@@ -1,8 +1,9 @@
 //! Streams to onion services through Tor's SOCKS port (RFC 1928, RFC 1929; Tor socks-extensions).
 //!
-//! Each peer and purpose has a user name of its own, so that Tor gives it circuits of its own; after a
-//! circuit that led nowhere the password changes, and with it the circuits. Names are made of digits and
-//! letters that are ours: Tor gives a meaning to some, and no foreign text goes into them.
+//! Each peer and purpose has a user name of its own, so that Tor gives it circuits of its own;
+//! after a circuit that led nowhere the password changes, and with it the circuits. Names are made
+//! of digits and letters that are ours: Tor gives a meaning to some, and no foreign text goes into
+//! them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -113,8 +114,8 @@ impl From<DialFailed> for io::Error {
     }
 }
 
-/// Some of what is wrapped around an error, `Either` and `io::Error` among them, gives only the source of
-/// what is in it. So the failure is made a source.
+/// Some of what is wrapped around an error, `Either` and `io::Error` among them, gives only the
+/// source of what is in it. So the failure is made a source.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Carried(#[source] DialFailed);
@@ -137,8 +138,8 @@ const fn meaning(code: u8) -> &'static str {
     }
 }
 
-/// Connects to a port of an onion service. `from` and `turn` make the name of the circuit: nodes that
-/// share a Tor share no circuit, nor do two turns.
+/// Connects to a port of an onion service. `from` and `turn` make the name of the circuit: nodes
+/// that share a Tor share no circuit, nor do two turns.
 ///
 /// # Errors
 /// [`DialFailed`]; Tor's code decides whether to try again.

@@ -1,4 +1,5 @@
-//! Swarms through a real tor, in a private Tor network. `tests/run` runs these; they need Debian's tor.
+//! Swarms through a real tor, in a private Tor network. `tests/run` runs these; they need Debian's
+//! tor.
 #![allow(clippy::print_stdout, reason = "figures")]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -127,8 +128,8 @@ async fn forty_honest_peers_through_one_tor_keep_their_scores(client: &private::
     assert!(lowest >= 0.0, "{scores:?}");
 }
 
-/// Through tor 300, or with `FOG_LONG` set 10,000: each costs the private network a second of somebody's
-/// time. And 10,000 to a SOCKS port that says at once what tor says then.
+/// Through tor 300, or with `FOG_LONG` set 10,000: each costs the private network a second of
+/// somebody's time. And 10,000 to a SOCKS port that says at once what tor says then.
 async fn dials_of_dead_onions_leave_nothing_behind(
     client: &private::PrivateClient,
     rng: &mut StdRng,

@@ -20,7 +20,8 @@ const LONGEST: Duration = Duration::from_secs(1200);
 /// Names listed by one peer that are kept: those of 10,000 nodes with 4 statements each, and of
 /// 20,000 words. The next conversation asks for the rest.
 const MAX_MISSING: usize = 60_000;
-/// Names of statements that were fetched and not taken in, which are not fetched again in this hour.
+/// Names of statements that were fetched and not taken in, which are not fetched again in this
+/// hour.
 const MAX_REFUSED: usize = 8192;
 
 /// The conversations with the peers that are being asked.

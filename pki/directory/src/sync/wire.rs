@@ -114,7 +114,8 @@ impl Request {
 }
 
 impl Answer {
-    /// Reads an answer and checks what is signed in it: up to some 20 ms, on whatever thread has time.
+    /// Reads an answer and checks what is signed in it: up to some 20 ms, on whatever thread has
+    /// time.
     ///
     /// # Errors
     /// [`CodecError`].
