@@ -55,7 +55,7 @@ enum Command {
         #[command(flatten)]
         arguments: run::Arguments,
     },
-    /// Say how a running node is.
+    /// Show the state of a running node.
     Status {
         #[command(flatten)]
         state: State,
@@ -64,11 +64,11 @@ enum Command {
     Peers {
         #[command(flatten)]
         state: State,
-        /// Say of each whether its directory is the same as this node's.
+        /// Show of each whether its directory is the same as this node's.
         #[arg(long)]
         views: bool,
     },
-    /// Vouch for a node: routes may go through it then.
+    /// Vouch for a node, so that routes may go through it.
     Vouch {
         #[command(flatten)]
         state: State,
@@ -82,7 +82,7 @@ enum Command {
         /// Its address.
         onion: OnionAddress,
     },
-    /// Print a string with which somebody joins and is vouched for by this node.
+    /// Print an invite: its bearer joins, and this node vouches for it.
     Invite {
         #[command(flatten)]
         state: State,
@@ -94,28 +94,28 @@ enum Command {
         #[command(flatten)]
         arguments: run::Joining,
     },
-    /// Leave a node out of this node's own routes.
+    /// Keep a node out of this node's own routes.
     Ban {
         #[command(flatten)]
         state: State,
         /// Its address.
         onion: OnionAddress,
     },
-    /// Let a banned node in again.
+    /// Let a banned node into routes again.
     Unban {
         #[command(flatten)]
         state: State,
         /// Its address.
         onion: OnionAddress,
     },
-    /// Look for what keeps a node from working, and say what to do.
+    /// Find what keeps a node from working, and say what to do.
     Doctor {
         #[command(flatten)]
         state: State,
     },
     /// Make a network.
     Network(network::Arguments),
-    /// Hand a message to a node.
+    /// Submit a message to a node.
     Send(send::Arguments),
     /// Print completions for a shell.
     Completions {
@@ -126,7 +126,7 @@ enum Command {
     Man,
 }
 
-/// Where a node keeps what it keeps.
+/// Where a node keeps its state.
 #[derive(Args)]
 struct State {
     /// The node's state folder [default: $XDG_STATE_HOME/fog, as root /var/lib/fog].

@@ -88,6 +88,15 @@ pub fn open_in_place(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
+/// Writes at the beginning of an open file, and syncs it.
+///
+/// # Errors
+/// If either fails; the file may hold a part of the octets then.
+pub fn write_in_place(file: &File, octets: &[u8]) -> io::Result<()> {
+    file.write_all_at(octets, 0)?;
+    file.sync_data()
+}
+
 /// A new file, mode 0600, that nothing stood in the place of, written and synced.
 ///
 /// # Errors

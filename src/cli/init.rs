@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     /// What all times of that test network are divided by, if it is made now.
     #[arg(long, requires = "devnet", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: Option<u32>,
-    /// With so many nodes that test network takes its first view, instead of waiting for the hour.
+    /// Take the first view as soon as this many nodes are known, not on the hour.
     #[arg(long, requires = "devnet", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     nodes: u16,
     /// Where mail is submitted, on loopback.

@@ -30,7 +30,7 @@ enum Order {
         /// What all times of the network are divided by; 1 for one that is to hide anybody.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         speed: u32,
-        /// With so many nodes it takes its first view, instead of waiting for the hour; for tests.
+        /// Take the first view as soon as this many nodes are known, not on the hour (test networks).
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
         /// A node with which chains of vouches begin; may be given several times. Without any every

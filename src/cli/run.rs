@@ -88,8 +88,8 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
     node.stop().await
 }
 
-/// Who joins with an address alone needs no file: one is written into the state folder, which is
-/// opened for that.
+/// A node that joins with an address alone needs no file: one is written into the state folder,
+/// which is opened for that.
 fn read_config(
     state: &State,
     bootstrap: &[OnionAddress],

@@ -20,7 +20,7 @@ const MAX_FILE: u64 = 64 << 20;
 pub(super) struct Arguments {
     /// The message: header, empty line, body. `-` reads standard input.
     file: PathBuf,
-    /// To whom; may be given several times.
+    /// The recipient; may be given several times.
     #[arg(long, required = true, value_name = "ADDRESS")]
     to: Vec<String>,
     /// The node.

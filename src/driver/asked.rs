@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::control;
 
-/// Who waits for what. The node answers each input, so what waits is bounded by what it was asked.
+/// The callers that wait. The node answers each input, so they are as many as its open questions.
 #[derive(Default)]
 pub(super) struct Asked {
     serial: u64,

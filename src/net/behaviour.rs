@@ -38,7 +38,7 @@ const MAX_CONNECTIONS: u32 = 256;
 /// A peer whose Tor has died comes back while its old links have not been missed yet.
 const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
-/// More than a few circuits of callers can fill who say nothing: see the onion service's stream
+/// More than callers that say nothing can fill through a few circuits: see the onion service's stream
 /// limit.
 const MAX_PENDING_INCOMING: u32 = 256;
 /// The answer to a token that was good: its bearer is vouched for now.
@@ -114,7 +114,7 @@ pub(super) fn limits() -> ConnectionLimits {
 /// or were hung up on.
 #[derive(Default)]
 pub(crate) struct Addresses {
-    /// Who was hung up on, for a while.
+    /// Peers that were hung up on, for a while.
     pub(crate) refused: BTreeSet<PeerId>,
 }
 
@@ -184,7 +184,7 @@ impl NetworkBehaviour for Addresses {
     }
 }
 
-/// One message each way, of at most so many octets: its length in 4 octets, big-endian, then its
+/// One message each way, of at most `LIMIT` octets: its length in 4 octets, big-endian, then its
 /// octets. The length is checked before anything is read or reserved.
 #[derive(Clone, Copy)]
 pub(crate) struct Framed<const REQUEST: usize, const RESPONSE: usize>;

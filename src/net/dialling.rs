@@ -1,4 +1,4 @@
-//! Which links are held: who is dialled and when, who is not let in, and who is remembered.
+//! Which links are held: the nodes that are dialled and when, refused, and remembered.
 //!
 //! The node decides which links it wants ([`remailer::Command::Links`]). Here they are dialled and
 //! dialled again, beside the bootstraps and a few nodes that this one chose itself: a peer that

@@ -39,7 +39,7 @@ pub(crate) struct Gossip {
 
 const ACTIONS: f64 = 8192.0;
 const ACTIONS_A_SECOND: f64 = 128.0;
-/// Beyond that they are dropped, and after so many their peer is hung up on.
+/// Actions above the allowance are dropped, and after this many their peer is hung up on.
 const SURPLUS: u32 = 1024;
 
 /// What comes of gossip.
@@ -109,8 +109,8 @@ pub(super) fn config() -> Result<gossipsub::Config, String> {
         .history_length(12)
         .history_gossip(6)
         .duplicate_cache_time(Duration::from_secs(600))
-        // They go to all before anything is verified: who floods one node would have it flood the
-        // others.
+        // They go to all peers before anything is verified: a peer that floods one node would have it
+        // flood the others.
         .idontwant_message_size_threshold(usize::MAX)
         .build()
         .map_err(|error| error.to_string())

@@ -31,7 +31,7 @@ const MAX_BOOTSTRAPS: usize = 16;
 struct Joining {
     addresses: Addresses,
     descriptor: request_response::Behaviour<DescriptorCodec>,
-    /// Nodes hang up on who does not answer pings.
+    /// Nodes hang up on a peer that does not answer pings.
     ping: ping::Behaviour,
 }
 

@@ -1,4 +1,4 @@
-//! How much each peer may say, and who has said too much.
+//! How much each peer may say, and which peers have said too much.
 //!
 //! A peer that keeps to the protocol never comes near these bounds. One that breaks them is hung up
 //! on, and not let in again under the same identity for a while. It can come back under another:
@@ -19,7 +19,7 @@ const SURPLUS: u32 = 1024;
 const QUESTIONS: f64 = 512.0;
 /// Questions a second after that: at 128 KiB an answer, a megabyte.
 const QUESTIONS_A_SECOND: f64 = 8.0;
-/// For how long who was hung up on is not let in again.
+/// For how long a peer that was hung up on is not let in again.
 const BLOCKED_FOR: Duration = Duration::from_secs(600);
 /// Identities blocked at once. The one whose time is over first makes room.
 const MAX_BLOCKED: usize = 1024;
@@ -119,7 +119,7 @@ impl Meters {
     }
 }
 
-/// Who was hung up on, until when.
+/// Peers that were hung up on, and until when they are not let in.
 #[derive(Default)]
 pub(super) struct Blocked(BTreeMap<PeerId, Duration>);
 

@@ -35,7 +35,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(45);
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tor publishes within seconds of being able to.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
-/// A node that was reachable is called unreachable after so many failures in a row: one circuit in
+/// A node that was reachable is called unreachable after this many failures in a row: one circuit in
 /// some hundreds fails by itself.
 const FAILURES: u32 = 2;
 
@@ -69,7 +69,7 @@ pub enum Unreachable {
     /// Tor does not publish the onion service.
     #[error("Tor has not published the onion service")]
     NotPublished,
-    /// Somebody answered who does not speak as nodes do, or nobody.
+    /// Nobody answered, or somebody that does not speak as nodes do.
     #[error("nobody answers as a node does")]
     NoAnswer,
     /// Somebody else's swarm answers at this node's address.

@@ -2,7 +2,7 @@
 //!
 //! A [`Tor`] keeps one control connection for as long as its node runs. The onion service lives as
 //! long as that connection does; when it breaks, Tor is found or started anew, the service is added
-//! again under the same key, and everybody who waits for it is told.
+//! again under the same key, and every task that waits for it is told.
 //!
 //! Where an operator configures Tor himself ([`Mode::Manual`]) there is no control connection, and
 //! the service's streams come with a line that tells their circuits apart ([`circuits`]).
@@ -233,7 +233,7 @@ impl TorConnector {
         };
         let dialled = socks::connect(socks, &self.node, onion, SWARM_PORT, purpose, turn).await;
         if dialled.as_ref().is_err_and(|failed| failed.is_of_circuit()) {
-            // It goes on failing: what is dialled from now on goes by others.
+            // This circuit will keep failing, so later dials take a fresh one.
             let next = turn.wrapping_add(1);
             let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
         }

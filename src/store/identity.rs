@@ -1,4 +1,4 @@
-//! Who this node is: its long-term key, its network, and the last record that it published.
+//! What makes this node itself: its long-term key, its network, and the last record that it published.
 
 use std::io;
 

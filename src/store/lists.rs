@@ -18,7 +18,7 @@ pub enum List {
     Peers,
     /// Tokens that it has handed out.
     Invites,
-    /// The token that it was given, with who gave it.
+    /// The invite that it was given and has not shown yet.
     Invite,
 }
 

@@ -10,13 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use keys::Epoch;
 use sphinx::ReplayTag;
 
-use crate::files::{open_in_place, sync_folder_of};
+use crate::files::{open_in_place, sync_folder_of, write_in_place};
 
 pub(super) const MARK: &str = ".mark";
 const MARK_LEN: usize = 16;
@@ -60,8 +59,7 @@ impl TagKeeper {
         self.db.flush()?;
         for epoch in epochs {
             let kept = self.kept(epoch)?;
-            kept.mark.write_all_at(&mark(kept.count), 0)?;
-            kept.mark.sync_data()?;
+            write_in_place(&kept.mark, &mark(kept.count))?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::devnet::{fog, free_ports, wait_for};
 use crate::node::Node;
 
-/// Four roots, and two who know nobody yet; all on one devnet folder.
+/// Four roots, and two nodes that know nobody yet; all on one devnet folder.
 fn network(folder: &TempDir) -> Vec<Node> {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let mut make = fog();

@@ -146,7 +146,7 @@ fn without_any_tor_it_is_said_how_to_get_one() {
     );
 }
 
-/// A port at which somebody answers who is no Tor.
+/// A port at which something answers that is no Tor.
 fn mail_server() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -3,7 +3,7 @@
 //!
 //! A model: who holds whose record of which hour, and no octets of it. What it takes from
 //! elsewhere: a record has 5,300 octets; gossip sends it along 6 links of each node, which 200 real
-//! swarms do as well (`a_record_reaches_two_hundred_swarms` in `src/net/scale.rs` counts 6.0
+//! swarms do as well (`a_record_reaches_two_hundred_swarms` in `src/net/tests/scale.rs` counts 6.0
 //! copies); a question for digests and its answer have 4,300; a statement that is missing costs its
 //! octets and 32 more; a joiner reads 100 KiB a second. Seeded: the same table each time. `cargo
 //! run --release -p fog-directory --example spread`

@@ -18,7 +18,7 @@ pub enum Refused {
     /// This node's clock is not the network's.
     #[error("the clock is wrong")]
     ClockApart,
-    /// This node sees another network than the others do, or half of what it saw.
+    /// For hours most others have seen another network than this node.
     #[error("others see another network")]
     Divided,
     /// More than the largest packet holds.

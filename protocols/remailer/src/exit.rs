@@ -200,3 +200,44 @@ impl Deliveries {
         self.under_way.len() + self.waiting.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery() -> Delivery {
+        Delivery { recipients: Vec::new(), needs: Needs::default(), message: Vec::new() }
+    }
+
+    #[test]
+    fn waits_double_to_their_bound_and_end_at_the_horizon() {
+        let start = Time::from_millis(1_000_000);
+        let mut deliveries = Deliveries::new();
+        let id = deliveries.begin(100, start).ok().unwrap();
+        let (mut now, mut waits) = (start, Vec::new());
+        while deliveries.later(id, delivery(), now).is_ok() {
+            let due = deliveries.poll_timeout().unwrap();
+            assert!(deliveries.next_due(due.minus(Duration::from_millis(1))).is_none());
+            waits.push(due.since(now).as_secs());
+            now = due;
+            assert!(deliveries.next_due(now).is_some_and(|(again, _)| again == id));
+        }
+        assert_eq!(waits[..8], [60, 120, 240, 480, 960, 1920, 3840, 4000]);
+        assert!(now.since(start) <= HORIZON && now.since(start) + LONGEST_WAIT > HORIZON);
+        assert_eq!((deliveries.len(), deliveries.octets), (0, 0));
+        assert!(deliveries.later(id, delivery(), now).is_ok(), "nothing is known of it any more");
+    }
+
+    #[test]
+    fn room_is_bounded_and_given_back() {
+        let now = Time::from_millis(0);
+        let mut deliveries = Deliveries::new();
+        let half = deliveries.begin(MAX_OCTETS / 2, now).ok().unwrap();
+        assert!(deliveries.begin(MAX_OCTETS / 2, now).is_ok());
+        assert!(deliveries.begin(1, now).is_err());
+        deliveries.done(half);
+        deliveries.done(half);
+        assert!(deliveries.begin(MAX_OCTETS / 2, now).is_ok());
+        assert!(deliveries.begin(1, now).is_err());
+    }
+}

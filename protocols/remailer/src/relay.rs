@@ -183,3 +183,83 @@ impl Relay {
         self.mix.held()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keys::{Identity, MixSecret};
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use record::{Parameters, testing};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn relay() -> (Relay, Schedule, Time) {
+        let parameters = Parameters::main();
+        let (schedule, mixing) = (parameters.schedule(), parameters.mixing);
+        let now = schedule.start(Epoch::new(1000)).plus(SECOND * 3600);
+        let times = Times { window: mixing.window, max_delay: mixing.max_delay };
+        let rng = &mut ChaCha20Rng::seed_from_u64(1);
+        (Relay::new(schedule, times, now, rng), schedule, now)
+    }
+
+    fn key(number: u32) -> Arc<EpochKey> {
+        let (node, epoch) = (Identity::from_seed(&[1; 32]).node(), Epoch::new(number));
+        Arc::new(EpochKey::new(node, epoch, MixSecret::from_seed(&testing::seed(1, epoch))))
+    }
+
+    fn printed(out: &mut Out) -> Vec<String> {
+        core::iter::from_fn(|| out.next()).map(|command| format!("{command:?}")).collect()
+    }
+
+    #[test]
+    fn keys_are_said_when_they_change_and_not_again() {
+        let (mut relay, schedule, now) = relay();
+        let mut out = Out::default();
+        relay.offer_keys(now, &mut out);
+        assert_eq!((printed(&mut out), relay.poll_timeout()), (vec![], None));
+        for number in 1000..1003 {
+            relay.insert_key(key(number), BTreeSet::new());
+        }
+        relay.offer_keys(now, &mut out);
+        assert_eq!(printed(&mut out), ["Accept[1000]"]);
+        relay.offer_keys(now, &mut out);
+        assert_eq!(printed(&mut out), [""; 0]);
+        let from = schedule.accepted_from(Epoch::new(1001));
+        assert_eq!(relay.poll_timeout(), Some(from));
+        let rng = &mut ChaCha20Rng::seed_from_u64(2);
+        relay.handle_timeout(from, rng, &mut out);
+        assert_eq!(printed(&mut out), ["Accept[1000, 1001]"]);
+        assert_eq!(relay.poll_timeout(), Some(schedule.accepted_until(Epoch::new(1000))));
+        relay.withdraw(Epoch::new(1001));
+        relay.offer_keys(from, &mut out);
+        assert_eq!(printed(&mut out), ["Accept[1000]"]);
+        assert_eq!(relay.oldest_key(), Some(Epoch::new(1000)));
+        assert!(relay.forget_before(Epoch::new(1001)) && !relay.forget_before(Epoch::new(1001)));
+    }
+
+    #[test]
+    fn late_is_told_from_early_and_from_a_missing_key_and_measured() {
+        let (mut relay, schedule, now) = relay();
+        let mut out = Out::default();
+        let until = schedule.accepted_until(Epoch::new(999));
+        let from = schedule.accepted_from(Epoch::new(1001));
+        for (epoch, at, why, latest) in [
+            (999, until.minus(Duration::from_millis(1)), Dropped::NoKey, None),
+            (1001, from.minus(Duration::from_millis(1)), Dropped::Early, None),
+            (1001, from, Dropped::NoKey, None),
+            (1000, now, Dropped::NoKey, None),
+            (999, until, Dropped::Late, Some(Duration::ZERO)),
+            (999, until.plus(SECOND * 7), Dropped::Late, Some(SECOND * 7)),
+            (999, until.plus(SECOND), Dropped::Late, Some(SECOND * 7)),
+        ] {
+            let before = out.counts.get(Count::PacketDropped(why));
+            let refused = Err(Refusal::Epoch(Epoch::new(epoch)));
+            relay.handle_peeled(refused, at, |_| true, &mut out);
+            assert_eq!(out.counts.get(Count::PacketDropped(why)), before + 1, "{epoch} {at:?}");
+            assert_eq!(relay.latest(), latest);
+        }
+        assert_eq!(out.counts.get(Count::PacketReceived), 7);
+    }
+}

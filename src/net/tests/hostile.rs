@@ -94,7 +94,7 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
     swarm.behaviour_mut().gossip.inner.subscribe(&topic(&network)).unwrap();
     swarm.dial(onion::peer_id(&node.onion.node()).unwrap()).unwrap();
 
-    // What is true is taken: the node's own record, and the attacker's, who may call itself the
+    // What is true is taken: the node's own record, and the attacker's, which may call itself the
     // same.
     let own = record(&world, &attacker, now);
     publish(&mut swarm, &network, own.clone(), &state, "record taken", 1).await;

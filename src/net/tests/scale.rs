@@ -38,7 +38,7 @@ use crate::net::onion;
 use crate::store::Store;
 
 const SWARMS: usize = 200;
-/// Each dials so many others, and is dialled by as many: 16 links.
+/// Each swarm dials this many others, and is dialled by as many: 16 links.
 const DIALLED: usize = 8;
 const RECORDS: usize = 20;
 

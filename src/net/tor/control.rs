@@ -1,6 +1,6 @@
 //! A connection to a Tor's control port (Tor control-spec).
 //!
-//! One task reads, and what it reads is bounded: replies go to who asked, events to who waits for
+//! One task reads, and what it reads is bounded: replies go to the caller that asked, events to the one that waits for
 //! them.
 
 use std::fmt;
@@ -67,12 +67,12 @@ impl fmt::Display for ControlAddress {
     }
 }
 
-/// Who is believed to be a Tor. It will be given this node's secret key, and any local user can
+/// What is believed to be a Tor. It will be given this node's secret key, and any local user can
 /// listen at a port that is free: so a port has to prove that it knows a cookie which other users
 /// cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The operator named it: a Unix socket may let everybody in who can open it.
+    /// The operator named it: a Unix socket may let in every user that can open it.
     Named,
     /// It was found at a usual place.
     Found,
@@ -84,7 +84,7 @@ pub enum ControlFailed {
     /// Nobody listens there, or we may not.
     #[error("{0}")]
     Connect(io::Error),
-    /// The cookie that proves who we are cannot be read.
+    /// The cookie that proves this node to Tor cannot be read.
     #[error("the cookie {}: {error}", path.display())]
     Cookie {
         /// Its file.

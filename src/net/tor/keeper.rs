@@ -23,7 +23,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How often Tor is asked whether it still answers.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
-/// After the first directory has it, the others get so long for each further one.
+/// After the first directory has the descriptor, each further one gets this long.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is
 /// one. Beyond them the circuit is closed.
@@ -31,7 +31,7 @@ const MAX_STREAMS: u32 = 16;
 /// control-spec, section 4: "Unspecified Tor error", here always a service that is there already.
 const COLLISION: u16 = 550;
 
-/// A service to publish, and who waits to hear that Tor took it.
+/// A service to publish, and the caller that waits to hear that Tor took it.
 pub(super) type Request = (Service, oneshot::Sender<Result<(), Failure>>);
 
 pub(super) struct Keeper {
@@ -77,7 +77,7 @@ impl Keeper {
             });
             // Its onion service goes with the connection, and would be in the way of the next.
             end(attached).await;
-            // Nothing hangs on it yet: who asks for the service is told.
+            // Nothing depends on it yet; the caller that asks for the service gets the error.
             let Some(service) = &service else { return };
             attached = tokio::select! {
                 attached = self.attach_again(service) => attached,
@@ -165,11 +165,11 @@ impl Keeper {
     }
 }
 
-/// Adds the service and says so to who asked; none if Tor refuses it.
+/// Adds the service and tells the caller that asked; returns none if Tor refuses it.
 async fn take(control: &mut Control, (service, answer): Request) -> Option<Service> {
     let added = add(control, &service, Instant::now()).await;
     let taken = added.is_ok().then_some(service);
-    // Who asked may have gone.
+    // The caller may have gone.
     let _ = answer.send(added);
     taken
 }

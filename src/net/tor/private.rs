@@ -95,7 +95,7 @@ impl PrivateClient {
 }
 
 impl PrivateTor {
-    /// Starts one with so many clients in a folder and waits until they have circuits: about half a
+    /// Starts one with this many clients in a folder and waits until they have circuits: about half a
     /// minute.
     ///
     /// # Errors

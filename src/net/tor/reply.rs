@@ -20,8 +20,8 @@ pub struct Reply {
     pub lines: Vec<String>,
 }
 
-/// Reads until the other side hangs up or says what is no reply: replies go to who asked, events to
-/// who waits for them.
+/// Reads until the other side hangs up or sends what is no reply: replies go to the
+/// caller that asked, events to the one that waits for them.
 pub(super) async fn read(
     reader: impl AsyncRead + Unpin,
     replies: mpsc::Sender<Reply>,
