@@ -207,6 +207,27 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_collected_before_its_window_ends_and_all_of_it_when_that_is_noticed_late() {
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let start = Time::from_millis(7_000_000);
+        let mut pool = Pool::new(WINDOW, start, &mut rng);
+        let len = SizeClass::SMALLEST.packet_len();
+        for number in 0..3 {
+            pool.hold(numbered(number), start).unwrap();
+            assert_eq!(pool.octets, usize::from(number + 1) * len);
+        }
+        let end = pool.end_of_window(start);
+        pool.handle_timeout(end.minus(Duration::from_millis(1)), &mut rng);
+        assert_eq!((pool.waiting.len(), pool.leaving.len()), (3, 0));
+        let late = end.plus(WINDOW * 5);
+        pool.handle_timeout(late, &mut rng);
+        assert_eq!((pool.waiting.len(), pool.leaving.len()), (0, 3));
+        assert!(pool.poll_timeout().is_some_and(|at| at >= late), "they leave after that");
+        assert!(pool.next_release(late.plus(WINDOW)).is_some());
+        assert_eq!((pool.len(), pool.octets), (2, 2 * len));
+    }
+
+    #[test]
     fn a_full_pool_drops_the_newest() {
         let mut rng = ChaCha20Rng::seed_from_u64(4);
         let now = Time::from_millis(0);
