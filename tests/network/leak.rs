@@ -31,7 +31,7 @@ impl Namespaces {
             run(&format!("ip netns add {name}"));
             // What the kernel says of itself by IPv6 when a link comes up is not what is looked
             // for.
-            run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.default.disable_ipv6=1"));
+            run(&within(name, "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"));
             run(&format!("ip -n {name} link set lo up"));
         }
         run(&format!("ip link add veth0 netns {inside} type veth peer name veth0 netns {outside}"));
@@ -41,23 +41,24 @@ impl Namespaces {
             run(&format!("ip -n {name} link set veth0 up"));
         }
         run(&format!("ip -n {inside} route add default via 198.51.100.2"));
-        let rules = "add table ip leak; add chain ip leak seen { type filter hook prerouting priority 0; }; \
+        let rules = "add table ip leak; \
+                     add chain ip leak seen { type filter hook prerouting priority 0; }; \
                      add rule ip leak seen iifname veth0 counter";
-        run(&format!("ip netns exec {outside} nft '{rules}'"));
+        run(&within(outside, &format!("nft '{rules}'")));
         names
     }
 
     /// Packets that have left.
     fn seen(&self) -> u64 {
-        let listed = run(&format!("ip netns exec {} nft list table ip leak", self.outside));
+        let listed = run(&within(&self.outside, "nft list table ip leak"));
         let words: Vec<_> = listed.split_whitespace().collect();
         let at = words.iter().position(|word| *word == "packets").unwrap();
         words[at + 1].parse().unwrap()
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.inside, program]);
+        let mut command = Command::new("nsenter");
+        command.args([&format!("--net=/run/netns/{}", self.inside), program]);
         command
     }
 }
@@ -68,6 +69,11 @@ impl Drop for Namespaces {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
         }
     }
+}
+
+/// A command line inside a namespace. `ip netns exec` would mount anew, which it may not everywhere.
+fn within(name: &str, line: &str) -> String {
+    format!("nsenter --net=/run/netns/{name} {line}")
 }
 
 fn run(line: &str) -> String {
