@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 
 use crate::devnet::{fog, free_ports, wait_for};
@@ -131,19 +130,14 @@ fn without_any_tor_it_is_said_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();
     let network = new_network(folder.path(), 100, 4);
     let node = Node::init(&folder.path().join("n0"), free_ports(1), &["--network", &network]);
-    // Where there is no program of that name, no port to be connected to, and no control socket.
-    let programs = folder.path().join("programs");
-    fs::create_dir(&programs).unwrap();
+    // Where there is no program of that name, no control socket, and no port to be connected to.
+    let hidden = "mount --bind /dev/null \"$(command -v tor)\" && \
+                  { [ ! -d /run/tor ] || mount -t tmpfs none /run/tor; } && exec \"$@\"";
     let run = node.command();
-    let mut command = Command::new("/usr/bin/unshare");
-    if Path::new("/run/tor").is_dir() {
-        let hidden = "/usr/bin/mount -t tmpfs none /run/tor && exec \"$@\"";
-        command.args(["--mount", "--net", "/bin/sh", "-c", hidden, "sh"]);
-    } else {
-        command.arg("--net");
-    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "sh", "-c", hidden, "sh"]);
     command.arg(run.get_program()).args(run.get_args()).env("RUST_LOG", "warn");
-    let output = command.env("PATH", &programs).output().unwrap();
+    let output = command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert_eq!(
