@@ -86,7 +86,7 @@ fn not_delivered(why: NotDelivered) -> &'static str {
     match why {
         NotDelivered::NotAnExit => "not an exit",
         NotDelivered::NotInPolicy => "not in this exit's policy",
-        NotDelivered::Payload => "payload",
+        NotDelivered::Payload => "block",
         NotDelivered::Fragment(FragmentError::TooLong) => "too long",
         NotDelivered::Fragment(FragmentError::Malformed) => "malformed",
         NotDelivered::Fragment(FragmentError::Unknown) => "unknown version",
@@ -102,14 +102,14 @@ fn message(why: MessageError) -> &'static str {
     match why {
         MessageError::BareLineEnd => "bare CR or LF",
         MessageError::Nul => "NUL octet",
-        MessageError::LongLine => "long line",
+        MessageError::LongLine => "line longer than 998 octets",
         MessageError::Header => "malformed header",
         MessageError::TooManyFields => "too many header fields",
-        MessageError::Repeated => "header field repeated",
-        MessageError::NotUtf8 => "header not UTF-8",
-        MessageError::NoFrom => "no From to keep",
-        MessageError::FogFrom => "unknown X-Fog-From",
-        MessageError::Recipients => "recipients",
+        MessageError::Repeated => "a header field stands twice that may stand once",
+        MessageError::NotUtf8 => "header is not UTF-8",
+        MessageError::NoFrom => "X-Fog-From: keep needs exactly one From field",
+        MessageError::FogFrom => "X-Fog-From takes the value keep only",
+        MessageError::Recipients => "no recipient, or too many",
     }
 }
 

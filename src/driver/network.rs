@@ -37,9 +37,8 @@ impl Driver {
         for gone in before.difference(&links) {
             self.remailer.handle_peer_down(gone);
         }
-        for new in links.difference(&before) {
-            self.remailer.handle_peer_up(*new, now, &mut self.machine.rng);
-        }
+        let new: Vec<_> = links.difference(&before).copied().collect();
+        self.remailer.handle_peers_up(&new, now, &mut self.machine.rng);
         self.progress.send_modify(|progress| progress.linked = links.len());
     }
 

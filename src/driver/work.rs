@@ -1,6 +1,8 @@
 //! What takes long, and is done on other threads: opening packets, sealing messages, keeping replay
 //! tags.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use keys::Epoch;
 use mix::Tags;
 use remailer::{SealedMessage, Sealing, SealingFailed, SubmissionId};
@@ -18,7 +20,7 @@ const RESULTS: usize = 64;
 /// way.
 const SEALING: usize = 512;
 /// Orders about replay tags: at most one batch is under way, and a few epochs an hour.
-const TAG_ORDERS: usize = 64;
+const TAG_ORDERS: usize = 1024;
 
 /// What came of work.
 pub(super) enum Done {
@@ -71,8 +73,12 @@ impl Work {
         let Some(room) = self.sealing.try_room() else { return Err(sealing) };
         let (done, mut rng) = (self.done.clone(), self.machine.rng);
         room.run(move || {
+            // A client that waits is answered whatever happens here.
+            let lost = sealing.give_up();
+            let seal = AssertUnwindSafe(move || sealing.run(&mut rng));
+            let sealed = catch_unwind(seal).unwrap_or(Err(lost));
             // The loop is gone only when the node is.
-            let _ = done.blocking_send(Done::Sealed(id, sealing.run(&mut rng)));
+            let _ = done.blocking_send(Done::Sealed(id, sealed));
         });
         Ok(())
     }
@@ -114,7 +120,7 @@ impl Work {
             }
         });
         if queued.is_err() {
-            tracing::error!("the disk is too slow: replay tags will be forgotten with the next");
+            tracing::error!("the disk is too slow: replay tags stay until their epoch is over");
         }
     }
 }

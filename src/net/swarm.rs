@@ -152,13 +152,13 @@ impl SwarmTask {
                     Some(order) => self.obey(order),
                     None => return,
                 },
-                Some(room) = verifying.room(), if self.statements.has_work() => {
-                    if let Some(work) = self.statements.next_work() {
-                        let (network, events) = (self.network, self.events.clone());
-                        // The driver is gone only when the node is.
-                        room.run(move || {
-                            let _ = events.blocking_send(work.check(&network));
-                        });
+                Some(room) = verifying.room(), if self.can_verify() => {
+                    // With its place taken first, no thread waits for the driver.
+                    if let Ok(place) = self.events.clone().try_reserve_owned()
+                        && let Some(work) = self.statements.next_work()
+                    {
+                        let network = self.network;
+                        room.run(move || drop(place.send(work.check(&network))));
                     }
                 }
                 event = self.swarm.select_next_some() => self.swarm_event(event),
@@ -170,6 +170,10 @@ impl SwarmTask {
                 _ = look.tick() => self.note_scores(),
             }
         }
+    }
+
+    fn can_verify(&self) -> bool {
+        self.statements.has_work() && self.events.capacity() > 0
     }
 
     fn now(&self) -> Duration {

@@ -130,6 +130,19 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_was_wanted_stays_wanted_in_a_network_of_more_than_64() {
+        let node = |number| NodeId::from_bytes([number; 32]);
+        let mut wanted = WantedLinks::default();
+        (0..100).map(node).for_each(|node| wanted.want(node));
+        let before: Vec<_> = wanted.0.keys().copied().collect();
+        // The next hour's view has the same nodes, drawn in another order.
+        let view: Vec<_> = (0..100).rev().map(node).collect();
+        wanted.keep_only(|node| view.contains(node));
+        view.iter().for_each(|node| wanted.want(*node));
+        assert!(wanted.0.keys().eq(before.iter()));
+    }
+
+    #[test]
     fn at_most_64_links_are_wanted() {
         let mut wanted = WantedLinks::default();
         for number in 0..200 {

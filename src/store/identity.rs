@@ -60,10 +60,8 @@ impl Store {
         match self.network()? {
             None => self.write("network", descriptor.octets()),
             Some(pinned) if pinned.id() == descriptor.id() => Ok(()),
-            Some(_) => {
-                Err(Error::new(&self.folder, Fault::Foreign, "the folder of another network")
-                    .remedy("use another --state-dir"))
-            }
+            Some(_) => Err(Error::new(&self.folder, Fault::Foreign, "belongs to another network")
+                .remedy("use another --state-dir")),
         }
     }
 

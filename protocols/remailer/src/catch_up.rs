@@ -66,14 +66,14 @@ impl CatchUp {
     }
 
     /// Asks a peer that has just been linked for what it has.
-    pub(crate) fn handle_peer_up(
+    pub(crate) fn handle_peers_up(
         &mut self,
-        peer: NodeId,
+        peers: &[NodeId],
         now: Time,
         rng: &mut impl CryptoRng,
         out: &mut Out,
     ) {
-        self.to_ask.insert(peer);
+        self.to_ask.extend(peers);
         self.ask_next(now, rng, out);
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut catch_up = CatchUp::new(&schedule, now);
         for number in 0..10 {
-            catch_up.handle_peer_up(peer(number), now, &mut rng, &mut out);
+            catch_up.handle_peers_up(&[peer(number)], now, &mut rng, &mut out);
         }
         let first = asked(&mut out);
         assert_eq!(first.len(), 4);
@@ -246,6 +246,20 @@ mod tests {
             catch_up.handle_failed(node, now, &mut rng, &mut out);
         }
         assert!(asked(&mut out).is_empty(), "a peer that is gone is not asked");
+    }
+
+    #[test]
+    fn of_peers_that_come_together_none_is_asked_first_for_its_key() {
+        let schedule = Parameters::main().schedule();
+        let now = Time::from_millis(1_000_000_000_000);
+        let peers: Vec<_> = (0..20).map(peer).collect();
+        let mut first = BTreeSet::new();
+        for seed in 0..50 {
+            let (mut out, mut rng) = (Out::default(), ChaCha20Rng::seed_from_u64(seed));
+            CatchUp::new(&schedule, now).handle_peers_up(&peers, now, &mut rng, &mut out);
+            first.extend(asked(&mut out));
+        }
+        assert_eq!(first.len(), 20, "each is among the first four in some draw");
     }
 
     #[test]

@@ -100,12 +100,13 @@ pub(crate) fn check_recipient(
 /// kept.
 pub(crate) fn plan(
     submission: &Submission,
-    view: &View,
+    view: Result<&View, Refused>,
     sender: &mut Sender,
     now: Time,
     rng: &mut impl CryptoRng,
 ) -> Result<Sealing, Refused> {
     let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
+    let view = view?;
     let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
     let mut message_id = [0; 16];
     rng.fill_bytes(&mut message_id);

@@ -44,7 +44,6 @@ pub(crate) fn want(view: &View, own: NodeId, rng: &mut impl CryptoRng, out: &mut
     let others = view.iter().map(|record| record.node()).filter(|node| *node != own);
     let mut others: Vec<_> = others.collect();
     others.shuffle(rng);
-    others.truncate(MAX_LINKS);
     out.push(Command::Links(others));
 }
 
@@ -59,6 +58,32 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     use super::*;
+
+    #[test]
+    fn all_nodes_of_a_view_are_named_so_that_links_of_before_are_kept() {
+        use record::{Parameters, Statement, testing};
+        let (network, schedule) =
+            (keys::NetworkId::from_bytes([7; 32]), Parameters::main().schedule());
+        let now = schedule.start(keys::Epoch::new(165_000));
+        let mut directory = directory::Directory::new(schedule, &record::Admission::Open);
+        for number in 0..70 {
+            let identity = keys::Identity::from_seed(&[number; 32]);
+            let octets = testing::draft(1, now, &schedule).sign(&identity, &network).unwrap();
+            let Statement::Record(signed) = Statement::check(&octets, &network).unwrap() else {
+                panic!("a record")
+            };
+            let record = signed.timely(now, &schedule).unwrap();
+            directory.admit(record, directory::Source::CatchUp).unwrap();
+        }
+        let view = directory.first_view(now).if_sufficient().unwrap();
+        let own = keys::Identity::from_seed(&[0; 32]).node();
+        let (mut rng, mut out) = (ChaCha20Rng::seed_from_u64(3), Out::default());
+        want(&view, own, &mut rng, &mut out);
+        let Some(Command::Links(wanted)) = out.next() else { panic!("no links") };
+        let distinct: BTreeSet<_> = wanted.iter().collect();
+        assert_eq!((wanted.len(), distinct.len(), distinct.contains(&own)), (69, 69, false));
+        assert!(!wanted.is_sorted(), "in an order that no key decides");
+    }
 
     #[test]
     fn those_drawn_are_linked_and_none_twice() {

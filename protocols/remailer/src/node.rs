@@ -314,9 +314,11 @@ impl Remailer {
         now: Time,
         rng: &mut impl CryptoRng,
     ) {
-        let view = self.ingress.check_room(id).and_then(|()| self.outlook.sending_view(now));
-        let planned =
-            view.and_then(|view| ingress::plan(submission, view, &mut self.sender, now, rng));
+        let view = self.outlook.sending_view(now).map(AsRef::as_ref);
+        let planned = self
+            .ingress
+            .check_room(id)
+            .and_then(|()| ingress::plan(submission, view, &mut self.sender, now, rng));
         self.ingress.handle_planned(id, planned, &mut self.out);
     }
 
@@ -360,9 +362,16 @@ impl Remailer {
 
     /// A link to a peer is up.
     pub fn handle_peer_up(&mut self, peer: NodeId, now: Time, rng: &mut impl CryptoRng) {
-        self.links.up(peer);
-        operator::show_invite(peer, &mut self.hearing(now, rng));
-        self.catch_up.handle_peer_up(peer, now, rng, &mut self.out);
+        self.handle_peers_up(&[peer], now, rng);
+    }
+
+    /// Links to these peers have come up together: none is asked first for its key.
+    pub fn handle_peers_up(&mut self, peers: &[NodeId], now: Time, rng: &mut impl CryptoRng) {
+        for peer in peers {
+            self.links.up(*peer);
+            operator::show_invite(*peer, &mut self.hearing(now, rng));
+        }
+        self.catch_up.handle_peers_up(peers, now, rng, &mut self.out);
     }
 
     /// The last link to a peer is down.

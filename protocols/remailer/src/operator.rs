@@ -164,11 +164,13 @@ impl Operator {
     /// What an order waited for is on the disk.
     pub(crate) fn handle_kept<R: CryptoRng>(&mut self, id: KeepId, hearing: &mut Hearing<'_, R>) {
         let Some((order, pending)) = self.pending.remove(&id) else { return };
-        let mut banned = hearing.outlook.banned().clone();
-        pending.change(&mut banned);
-        hearing.outlook.ban(banned, hearing.now, hearing.rng, hearing.out);
         let done = match pending {
-            Pending::Ban(node) | Pending::Unban(node) => Done::Of(node),
+            Pending::Ban(node) | Pending::Unban(node) => {
+                let mut banned = hearing.outlook.banned().clone();
+                pending.change(&mut banned);
+                hearing.outlook.ban(banned, hearing.now, hearing.rng, hearing.out);
+                Done::Of(node)
+            }
             Pending::Invite(invite) => Done::Invited(invite),
         };
         hearing.out.push(Command::Reply(order, Ok(done)));

@@ -14,6 +14,10 @@ use sphinx::{EpochKey, Kind, Payload, Peeled, Refusal, ReplayTag};
 use crate::command::{Command, Out};
 use crate::count::{Count, Dropped};
 
+/// A packet that says to be later than this many hours was not delayed for that time: it is not
+/// measured.
+const LATEST_HOURS: u32 = 6;
+
 /// The mix of a node with its keys.
 pub(crate) struct Relay {
     schedule: Schedule,
@@ -112,7 +116,10 @@ impl Relay {
         } else if now < end {
             Dropped::NoKey
         } else {
-            self.latest = self.latest.max(Some(now.since(end)));
+            // The epoch is the packet's own word, which nothing authenticates without a key.
+            if now.since(end) <= self.schedule.hour() * LATEST_HOURS {
+                self.latest = self.latest.max(Some(now.since(end)));
+            }
             Dropped::Late
         }
     }
@@ -253,6 +260,7 @@ mod tests {
             (999, until, Dropped::Late, Some(Duration::ZERO)),
             (999, until.plus(SECOND * 7), Dropped::Late, Some(SECOND * 7)),
             (999, until.plus(SECOND), Dropped::Late, Some(SECOND * 7)),
+            (0, until, Dropped::Late, Some(SECOND * 7)),
         ] {
             let before = out.counts.get(Count::PacketDropped(why));
             let refused = Err(Refusal::Epoch(Epoch::new(epoch)));
@@ -260,6 +268,6 @@ mod tests {
             assert_eq!(out.counts.get(Count::PacketDropped(why)), before + 1, "{epoch} {at:?}");
             assert_eq!(relay.latest(), latest);
         }
-        assert_eq!(out.counts.get(Count::PacketReceived), 7);
+        assert_eq!(out.counts.get(Count::PacketReceived), 8);
     }
 }

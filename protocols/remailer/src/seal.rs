@@ -124,9 +124,9 @@ impl Sealing {
         self.packets.len()
     }
 
-    /// Not sealed, for want of room.
+    /// What is reported of a message that is not sealed, for want of room or because its thread ended.
     #[must_use]
-    pub fn give_up(self) -> SealingFailed {
+    pub fn give_up(&self) -> SealingFailed {
         self.failed(SealError::NoRoom)
     }
 
