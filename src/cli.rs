@@ -64,7 +64,7 @@ enum Command {
     Peers {
         #[command(flatten)]
         state: State,
-        /// Show of each whether its directory is the same as this node's.
+        /// Show for each node whether its directory is the same as this node's.
         #[arg(long)]
         views: bool,
     },
@@ -75,14 +75,14 @@ enum Command {
         /// Its address.
         onion: OnionAddress,
     },
-    /// Take a vouch back.
+    /// Withdraw a vouch.
     Unvouch {
         #[command(flatten)]
         state: State,
         /// Its address.
         onion: OnionAddress,
     },
-    /// Print an invite: its bearer joins, and this node vouches for it.
+    /// Print an invite: this node vouches for the node that joins with it.
     Invite {
         #[command(flatten)]
         state: State,
@@ -101,7 +101,7 @@ enum Command {
         /// Its address.
         onion: OnionAddress,
     },
-    /// Let a banned node into routes again.
+    /// Let a banned node into this node's own routes again.
     Unban {
         #[command(flatten)]
         state: State,
@@ -119,7 +119,7 @@ enum Command {
     Send(send::Arguments),
     /// Print completions for a shell.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: Shell,
     },
     /// Print the manual page.
@@ -150,7 +150,7 @@ impl State {
 /// Parses the command line and does what it says.
 ///
 /// # Errors
-/// What failed, with what to do about it.
+/// The failure, with its remedy.
 pub fn run() -> Result<(), Failure> {
     let Arguments { command, json } = Arguments::parse();
     confine()?;
@@ -205,17 +205,18 @@ fn say_octets(octets: &[u8]) -> Result<(), Failure> {
         .map_err(|error| Failure::new(FailureKind::Internal, format!("stdout: {error}")))
 }
 
-/// Says on stderr what failed.
+/// Prints a failure to stderr.
 pub fn complain(failure: &Failure) {
     let mut stderr = io::stderr().lock();
-    // There is nowhere to say that stderr is closed.
+    // If stderr is closed, there is no place left to report that.
     let _ = match failure.hint() {
         Some(hint) => writeln!(stderr, "fog: {failure}; {hint}"),
         None => writeln!(stderr, "fog: {failure}"),
     };
 }
 
-/// Before the first file: nothing is readable by others, and no memory is written to disk.
+/// Keeps other users from reading new files, and memory from being written to disk. Must run
+/// before the first file is made.
 fn confine() -> Result<(), Failure> {
     umask(rustix::fs::Mode::from_raw_mode(0o077));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -226,7 +227,7 @@ fn confine() -> Result<(), Failure> {
         })
 }
 
-/// Results go to stdout, a line at a time.
+/// Prints one line of a result to stdout.
 fn say(line: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")
@@ -245,7 +246,7 @@ fn open_store(folder: &Path) -> Result<Store, Failure> {
     Ok(Store::open(folder)?)
 }
 
-/// Where a node keeps its state if nothing else is said.
+/// The state folder if none is given.
 fn default_state_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return "/var/lib/fog".into();
@@ -255,7 +256,7 @@ fn default_state_dir() -> PathBuf {
     state.or_else(home).unwrap_or_else(|| ".".into()).join("fog")
 }
 
-/// SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM.
 pub(super) struct Interrupted {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,

@@ -1,4 +1,4 @@
-//! The swarm: links between nodes that are onion services, whatever carries them.
+//! The swarm: links between nodes addressed by onion address, over Tor or a devnet.
 //!
 //! A node's only multiaddress is its `/onion3/...`. The transport dials and listens for such
 //! addresses alone; what differs between a devnet and Tor is its [`connect::Connector`]. On the

@@ -22,31 +22,31 @@ use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
 use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
-/// Three hops, and the node that takes the mail.
+/// A route has three hops beside the node that takes the mail.
 const MIN_NODES: u16 = 4;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Number of nodes; routes need at least 4. 0, with --tor: the Tor network alone, for nodes in
-    /// processes of their own.
+    /// Run this many nodes; routes need at least 4. With --tor, 0 runs the Tor network alone, for
+    /// nodes in processes of their own.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(0..=64))]
     nodes: u16,
     /// Put each node behind an onion service, in a private Tor network on this machine. Needs tor.
     #[arg(long)]
     tor: bool,
-    /// Tors that the nodes share, in turn.
+    /// Spread the nodes evenly over this many Tors.
     #[arg(long, requires = "tor", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     tors: u16,
-    /// SMTP port of the first node; the others follow.
+    /// SMTP port of the first node; the other nodes take the ports after it.
     #[arg(long, default_value_t = 2525)]
     smtp_port: u16,
-    /// Where mail goes: maildir:DIR or smtp://ADDRESS:PORT [default: maildir:STATE-DIR/mail].
+    /// Deliver mail to maildir:DIR or smtp://ADDRESS:PORT [default: maildir:STATE-DIR/mail].
     #[arg(long, value_name = "TARGET")]
     deliver: Option<Target>,
-    /// What all times of the network are divided by.
+    /// Divide all times of the network by this.
     #[arg(long, default_value_t = DEFAULT_SPEED, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: u32,
-    /// State of the nodes, in n1, n2, ... [default: a new temporary folder].
+    /// Keep the state of the nodes here, in n1, n2, ... [default: a new temporary folder].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -102,7 +102,7 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
     if json { Ok(()) } else { say("devnet stopped") }
 }
 
-/// Starts the nodes, one after the other, and waits until all know all.
+/// Starts the nodes, one after the other, and waits until each knows all the others.
 async fn start(
     arguments: &Arguments,
     state: &Path,
@@ -169,7 +169,7 @@ async fn use_tor(store: &Store, client: &PrivateClient, clock: Clock) -> Result<
 async fn all_know_all(nodes: &mut [Node]) {
     let count = nodes.len();
     for node in nodes {
-        // An error means that the node has ended, which only a stop makes it do.
+        // An error means that the node has ended, and only a stop ends it.
         let _ = node.progress.wait_for(|progress| progress.view == count).await;
     }
 }
@@ -266,7 +266,7 @@ async fn stop(nodes: Vec<Node>, tor: Option<PrivateTor>) {
 
 fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let Some(folder) = wanted else {
-        // Made anew under a random name, for nobody else to read.
+        // A new folder with a random name, which other users cannot read.
         let made = tempfile::Builder::new().prefix("fog-devnet-").tempdir();
         let made = made.map_err(|error| {
             Failure::new(FailureKind::State, format!("temporary folder: {error}"))
@@ -282,7 +282,7 @@ fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 /// The descriptor of a devnet: the one that was made for this folder before, or a new one. `speed`
-/// and `nodes` must be those it was made with; without a speed any is taken.
+/// and `nodes` must be those it was made with; without `speed` any speed is accepted.
 pub(super) fn descriptor(
     folder: &DevnetFolder,
     path: &Path,

@@ -1,4 +1,4 @@
-//! `fog doctor`: what keeps a node from working, and what to do about each.
+//! `fog doctor`: what keeps a node from working, with a remedy for each problem.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,10 +22,10 @@ use crate::net::connect::Connector;
 use crate::net::tor::{Mode, Tor, TorSettings};
 use crate::net::{self, Reach};
 
-/// For a service of no importance to be published and dialled.
+/// Time for a throwaway onion service to be published and dialled.
 const REACH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What was looked at, and what came of it.
+/// One check and its result.
 #[derive(Serialize)]
 struct Finding {
     what: &'static str,
@@ -94,7 +94,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
         }
     } else if let Ok(config) = &config {
         if folder.join("version").exists() {
-            // Its lock, version and database; it is closed again at once.
+            // Opening checks the lock, the version and the database; the store is closed at once.
             let opened = open_store(&folder).map(|_| "opens; no node runs on it".to_owned());
             report.note("state folder", opened)?;
         }
@@ -119,7 +119,7 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     }
 }
 
-/// Nothing in the state folder may be open to other users.
+/// Checks that nothing in the state folder is open to other users.
 fn check_modes(folder: &Path) -> Result<String, Failure> {
     if !folder.exists() {
         return Ok("not there yet".to_owned());
@@ -136,7 +136,7 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
         }
         looked_at += 1;
         if metadata.permissions().mode() & 0o077 != 0 {
-            // A folder that is closed closes what is in it; only its own mode counts then.
+            // A closed folder closes what is in it: for most files only its mode counts.
             if path == *folder {
                 let cause = format!("{}: open to other users", path.display());
                 return Err(Failure::new(FailureKind::State, cause)
@@ -159,9 +159,8 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
     Ok(format!("closed to other users ({looked_at} files)"))
 }
 
-/// A Tor as the configuration wants it, its clock, and an onion service that is dialled: with a key
-/// and a folder of no importance, but for a service that its operator configures, which has the
-/// node's.
+/// Checks the configured Tor, its clock, and an onion service by dialling it. Key and folder are
+/// throwaway ones, except for a service in the operator's own torrc, which has the node's key.
 async fn check_tor(
     report: &mut Report,
     settings: &TorSettings,
@@ -177,7 +176,7 @@ async fn check_tor(
     let path = folder.path().join("tor");
     let local = state.join("tor/torrc.local");
     if local.exists() {
-        // Bridges, for example.
+        // The node's own folder may hold settings that are needed here, such as bridges.
         fs::create_dir(&path).map_err(fail)?;
         fs::copy(&local, path.join("torrc.local")).map_err(fail)?;
     }

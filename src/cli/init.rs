@@ -23,36 +23,36 @@ use crate::store::Store;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Onion address of a node to begin with; may be given several times. None for the first node.
+    /// Join through the node at this onion address; repeatable. The first node needs none.
     #[arg(long, value_name = "ONION")]
     bootstrap: Vec<OnionAddress>,
-    /// Join a test network without Tor: the folder that its nodes share. Made if it is not there.
+    /// Join a test network without Tor, whose nodes share this folder; it is made if missing.
     #[arg(long, value_name = "DIR")]
     devnet: Option<PathBuf>,
-    /// Begin a network with its descriptor, as `fog network new` wrote it.
+    /// Start a network with this descriptor, written by `fog network new`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["speed", "nodes"])]
     network: Option<PathBuf>,
-    /// The control port of the Tor to use, ADDRESS:PORT or unix:PATH [default: a running one, else
+    /// Use the Tor with this control port, ADDRESS:PORT or unix:PATH [default: a running Tor, else
     /// one of the node's own].
     #[arg(long, value_name = "WHERE", conflicts_with_all = ["devnet", "tor_dir"])]
     tor_control: Option<ControlAddress>,
     /// Keep Tor's control port closed: write the node's key into this folder as a HiddenServiceDir,
-    /// and say what belongs into the torrc.
+    /// and print the lines to add to the torrc.
     #[arg(long, value_name = "DIR", conflicts_with = "devnet")]
     tor_dir: Option<PathBuf>,
-    /// What all times of that test network are divided by, if it is made now.
+    /// Divide all times of the test network by this, if it is made now.
     #[arg(long, requires = "devnet", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: Option<u32>,
     /// Take the first view as soon as this many nodes are known, not on the hour.
     #[arg(long, requires = "devnet", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     nodes: u16,
-    /// Where mail is submitted, on loopback.
+    /// Accept mail at this loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2525")]
     smtp: SocketAddr,
-    /// Be an exit: deliver to maildir:DIR or smtp://ADDRESS:PORT.
+    /// Be an exit: deliver mail to maildir:DIR or smtp://ADDRESS:PORT.
     #[arg(long, value_name = "TARGET")]
     deliver: Option<Target>,
-    /// How other operators reach you; published.
+    /// Publish this as the way for other operators to reach you.
     #[arg(long, value_name = "TEXT")]
     contact: Option<String>,
 }
@@ -109,7 +109,7 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         text.line("listen", DEFAULT_TOR_LISTEN);
     }
     let network = arguments.network.as_deref().map(network::read).transpose()?;
-    // Before anything is made: a mistake here would only show at the first start.
+    // Checked before anything is made: a mistake would otherwise show only at the first start.
     crate::config::check(&text.0)?;
     crate::control::check_path(&state.folder())?;
 
@@ -156,7 +156,7 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     say_next(&state.folder(), &onion, &config, tor_dir.as_deref(), torrc.as_deref())
 }
 
-/// What was made, and what is to be done next.
+/// Prints what was made, and what to do next.
 fn say_next(
     state: &Path,
     onion: &str,
@@ -177,8 +177,8 @@ fn say_next(
     if as_root.is_empty() { Ok(()) } else { say("better: make it again as a user of its own") }
 }
 
-/// The node's key as Tor keeps those of onion services: `hostname`, and two files of 32 octets of
-/// tag and the public key (32) or the expanded secret key (64).
+/// Writes the node's key the way Tor stores onion service keys: `hostname`, and two files, each a
+/// tag of 32 octets and then the public key (32) or the expanded secret key (64).
 fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if fs::read_dir(folder)?.next().is_some() {
@@ -194,7 +194,7 @@ fn write_service(folder: &Path, identity: &Identity, onion: &str) -> io::Result<
     write_whole(&folder.join("hostname"), format!("{onion}\n").as_bytes())
 }
 
-/// The lines for the torrc. With the circuits' ids exported no circuit can take more than its
+/// The lines for the torrc. They export circuit ids, so that the node can keep each circuit to its
 /// share.
 fn torrc(folder: &Path) -> String {
     format!(

@@ -1,8 +1,7 @@
 //! The log: on stderr, at the level of `RUST_LOG`.
 //!
-//! Only a level is taken from there, bare or after `fog=`. Events of other crates are dropped below
-//! WARN whatever it says, and those of libp2p altogether: they print peers and names that were
-//! asked for.
+//! `RUST_LOG` sets a level only, bare or after `fog=`. Whatever it says, events of other crates are
+//! dropped below WARN, and those of libp2p altogether: they print peers and names looked up.
 
 use std::io;
 use std::sync::OnceLock;
@@ -23,10 +22,10 @@ pub(super) fn start() {
     FILTER.get_or_init(|| handle);
 }
 
-/// The level of the configuration; `RUST_LOG` goes before it.
+/// Sets the level from the configuration; `RUST_LOG` overrides it.
 pub(super) fn set_level(level: LevelFilter) {
     if let (None, Some(handle)) = (wanted(), FILTER.get()) {
-        // It errs only if there is no subscriber, and so nothing to filter.
+        // This fails only without a subscriber, and then there is nothing to filter.
         let _ = handle.reload(filter(level));
     }
 }

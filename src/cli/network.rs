@@ -1,4 +1,4 @@
-//! `fog network new`: the descriptor of a network that is yet to be.
+//! `fog network new`: the descriptor of a network to be started.
 
 use std::path::{Path, PathBuf};
 
@@ -22,28 +22,28 @@ pub(super) struct Arguments {
 enum Order {
     /// Make a network: a signed file with its name and all parameters of its protocols.
     New {
-        /// Where it is written.
+        /// Write the descriptor to this file.
         file: PathBuf,
-        /// What it is called.
+        /// Name of the network.
         #[arg(long)]
         name: String,
-        /// What all times of the network are divided by; 1 for one that is to hide anybody.
+        /// Divide all times of the network by this; a network that is to hide anybody needs 1.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         speed: u32,
         /// Take the first view as soon as this many nodes are known, not on the hour (test networks).
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
-        /// A node with which chains of vouches begin; may be given several times. Without any every
-        /// node is routed through, whoever runs it.
+        /// Begin chains of vouches with this node; may be given several times. Without any root,
+        /// routes go through every node, whoever runs it.
         #[arg(long, value_name = "ONION")]
         root: Vec<OnionAddress>,
-        /// The same for the node of a state folder, which gets its address now if it has none.
+        /// Same as --root, for the node of this state folder; it gets an address if it has none.
         #[arg(long, value_name = "STATE-DIR")]
         root_of: Vec<PathBuf>,
-        /// Vouches in a chain, at most.
+        /// Limit chains of vouches to this length.
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
         depth: u8,
-        /// Nodes that one may vouch for.
+        /// Let each node vouch for at most this many others.
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
         fan_out: u16,
     },
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
         )
         .remedy("a network's descriptor is never changed; choose another name"));
     }
-    // It signs this once: a network is named by the hash of its descriptor.
+    // This key signs only once: a network is named by the hash of its descriptor.
     let maker = Identity::generate(&mut generator()?);
     let parameters = Parameters::scaled(speed, nodes);
     let now = Clock::start().now();
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     say(&format!("its first node begins with: fog init --network {}", file.display()))
 }
 
-/// A descriptor from a file.
+/// Reads a descriptor from a file.
 pub(super) fn read(file: &Path) -> Result<Descriptor, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::Usage, format!("{}: {error}", file.display()))

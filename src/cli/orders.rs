@@ -1,4 +1,4 @@
-//! What an operator orders about other nodes: `fog vouch`, `unvouch`, `ban`, `unban` and `invite`.
+//! An operator's orders about other nodes: `fog vouch`, `unvouch`, `ban`, `unban` and `invite`.
 
 use keys::OnionAddress;
 use serde::Serialize;
@@ -12,7 +12,7 @@ struct Done {
     done: String,
 }
 
-/// Has the running node do it, and says what came of it and what it means.
+/// Sends an order to the running node, and prints the result and what it means.
 async fn order(state: &State, order: ControlOrder, json: bool, means: &str) -> Result<(), Failure> {
     let Response::Done(done) = control::call(&state.folder(), order).await? else {
         return Err(Failure::new(FailureKind::Internal, "the node answered something else"));

@@ -26,7 +26,7 @@ pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Fai
     Ok(())
 }
 
-/// Whether each node had the same directory, in the hour of its newest record.
+/// Prints whether each node had the same directory as this one in the hour of its newest record.
 fn say_views(peers: &[Peer]) -> Result<(), Failure> {
     for peer in peers {
         say(&format!("{}  {}", peer.onion, wording::view(peer.view)))?;

@@ -20,8 +20,8 @@ use crate::store::{List, Store};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Onion address of a node to begin with, beside those of the configuration; may be given
-    /// several times. Once the network has been joined none is needed.
+    /// Join through the node at this onion address, beside those of the configuration; may be
+    /// given several times. Not needed once the network has been joined.
     #[arg(long, value_name = "ONION")]
     bootstrap: Vec<OnionAddress>,
     /// Run as root all the same.
@@ -31,15 +31,15 @@ pub(super) struct Arguments {
 
 #[derive(Args)]
 pub(super) struct Joining {
-    /// What `fog invite` printed.
+    /// The string printed by `fog invite`.
     invite: String,
     /// Run as root all the same.
     #[arg(long)]
     as_root: bool,
 }
 
-/// `fog join`: as `fog run` with the inviter as bootstrap, and the token is kept until it has been
-/// shown.
+/// `fog join`: like `fog run` with the inviter as bootstrap; the token is kept until the node has
+/// shown it.
 pub(super) async fn join(state: State, arguments: Joining, json: bool) -> Result<(), Failure> {
     let invite: Invite = arguments.invite.parse().map_err(|error| {
         Failure::new(FailureKind::Usage, error).remedy("repeat what fog invite printed")
@@ -88,8 +88,8 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
     node.stop().await
 }
 
-/// A node that joins with an address alone needs no file: one is written into the state folder,
-/// which is opened for that.
+/// Reads the configuration. A node that joins with an address alone needs no file: one is written
+/// into the state folder, which is opened for that.
 fn read_config(
     state: &State,
     bootstrap: &[OnionAddress],
@@ -153,7 +153,7 @@ async fn start(
     Ok((Node::start(settings, clock).await?, network))
 }
 
-/// A Tor, and the network's descriptor: the one that was pinned, or that of a bootstrap.
+/// Gets a Tor and the network's descriptor, which is the pinned one or comes from a bootstrap.
 async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Descriptor), Failure> {
     let mut rng = generator()?;
     let pinned = store.network()?;

@@ -1,4 +1,4 @@
-//! `fog send`: hands a message to a node by SMTP, for people without another program for it.
+//! `fog send`: submits a message to a node by SMTP, for people without a mail program.
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::exit::submit;
 use crate::failure::{Failure, FailureKind};
 
-/// More than any node takes; a file is not read beyond it.
+/// Octets read of a file, more than any node accepts.
 const MAX_FILE: u64 = 64 << 20;
 
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// The recipient; may be given several times.
     #[arg(long, required = true, value_name = "ADDRESS")]
     to: Vec<String>,
-    /// The node.
+    /// Submit to the node at this address.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2525")]
     via: SocketAddr,
 }
@@ -67,7 +67,7 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
     say(&reply)
 }
 
-/// The message with every line end as CRLF.
+/// Reads the message and turns every line end into CRLF.
 fn read(file: &PathBuf) -> Result<Vec<u8>, Failure> {
     let mut octets = Vec::new();
     let read = if file.as_os_str() == "-" {

@@ -1,4 +1,4 @@
-//! `fog status`: how a running node is, what needs its operator first.
+//! `fog status`: the state of a running node, with what needs the operator's attention first.
 
 use super::{State, say, say_json, wording};
 use crate::clock::Clock;

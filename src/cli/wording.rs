@@ -1,8 +1,8 @@
-//! The sentences in which the command line says what a node tells in kinds and numbers.
+//! The command line's sentences for the kinds and numbers that a node reports.
 
 use crate::control::{NoMail, NodeUse, PeerRole, PeerView, ProvenBreach, Warning};
 
-/// What needs the operator.
+/// A warning for the operator.
 pub(super) fn warning(warning: &Warning) -> String {
     match warning {
         Warning::DiskFailed { times } => format!("{times} times the disk failed: see the log"),

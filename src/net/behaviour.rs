@@ -1,4 +1,4 @@
-//! What the swarm speaks, and the bounds on it.
+//! The protocols of the swarm, and their bounds.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,24 +29,25 @@ use crate::clock::Clock;
 const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/2");
 /// Answers an empty request with the network's signed descriptor.
 const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/1");
-/// Takes the token of an invite, and answers [`INVITED`] or nothing of that.
+/// Takes the token of an invite, and answers [`INVITED`] if the token is good.
 const INVITE: StreamProtocol = StreamProtocol::new("/fog/invite/1");
 
-/// Links: 64 nodes that everybody keeps a link to, in both directions, and room for joiners.
+/// Connections at once: for links to the 64 nodes that every node is linked to, in both
+/// directions, and for nodes that are joining.
 const MAX_CONNECTIONS: u32 = 256;
-/// Two sides may dial each other at the same time.
-/// A peer whose Tor has died comes back while its old links have not been missed yet.
+/// More than one: two nodes may dial each other at the same time, and a peer whose Tor has died
+/// comes back before its old links are known to be dead.
 const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
-/// More than callers that say nothing can fill through a few circuits: see the onion service's stream
-/// limit.
+/// More handshakes than silent callers on a few circuits can keep open: the onion service limits
+/// the streams of a circuit.
 const MAX_PENDING_INCOMING: u32 = 256;
-/// The answer to a token that was good: its bearer is vouched for now.
+/// The answer to a good token: this node now vouches for its bearer.
 pub(super) const INVITED: u8 = 1;
 
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    // First: what it refuses, no other behaviour hears of.
+    // The limits stand first, so that no other behaviour hears of a connection they refuse.
     limits: connection_limits::Behaviour,
     pub(crate) addresses: Addresses,
     pub(crate) gossip: Gossip,
@@ -92,7 +93,7 @@ impl Behaviour {
     }
 }
 
-/// Questions for a network's descriptor, and answers.
+/// The exchange that asks for a network's descriptor and answers with it.
 pub(crate) fn descriptor_exchange() -> request_response::Behaviour<DescriptorCodec> {
     let config = request_response::Config::default()
         .with_request_timeout(Duration::from_secs(30))
@@ -110,8 +111,8 @@ pub(super) fn limits() -> ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }
 
-/// Gives every dial the one address that its peer id stands for, and refuses peers that have none
-/// or were hung up on.
+/// Gives every dial the one address that its peer id stands for. Refuses peers without such an
+/// address, and peers that were hung up on.
 #[derive(Default)]
 pub(crate) struct Addresses {
     /// Peers that were hung up on, for a while.
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn connections_are_limited_in_every_way_there_is() {
-        // They have no getters.
+        // The limits have no getters.
         let built = format!("{:?}", limits());
         for limit in [
             "max_pending_incoming: Some(256)",

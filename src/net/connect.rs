@@ -20,7 +20,7 @@ pub enum Connector {
     /// A folder in which every node of a devnet writes the loopback port it listens on, in a file
     /// named after its onion address. Nodes of several processes can share it.
     Devnet(DevnetFolder),
-    /// Tor.
+    /// Onion addresses through Tor.
     Tor(TorConnector),
 }
 
@@ -28,7 +28,7 @@ impl Connector {
     /// Connects to a node.
     ///
     /// # Errors
-    /// If it is not known, or does not answer.
+    /// If the node is not known, or does not answer.
     pub async fn dial(&self, onion: &OnionAddress, purpose: DialPurpose) -> io::Result<TcpStream> {
         match self {
             Self::Tor(tor) => tor.dial(onion, purpose).await,
@@ -41,7 +41,7 @@ impl Connector {
         }
     }
 
-    /// How its Tor is, if there is one.
+    /// The state of its Tor, if it uses one.
     #[must_use]
     pub fn tor_state(&self) -> Option<watch::Receiver<TorState>> {
         match self {
@@ -50,10 +50,10 @@ impl Connector {
         }
     }
 
-    /// Takes the address back.
+    /// Withdraws a node's address, so that it can no longer be dialled.
     pub fn retire(&self, onion: &OnionAddress) {
         match self {
-            // The onion service goes with its control connection.
+            // Tor removes the onion service when its control connection closes.
             Self::Tor(_) => {}
             Self::Devnet(folder) => folder.leave(onion),
         }
@@ -88,7 +88,7 @@ impl DevnetFolder {
         }
     }
 
-    /// Makes a descriptor the devnet's.
+    /// Makes `descriptor` the descriptor of the devnet.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -96,10 +96,10 @@ impl DevnetFolder {
         write_whole(&self.0.join(DESCRIPTOR), descriptor.octets())
     }
 
-    /// Listens on loopback, and makes known that this address is there.
+    /// Listens on loopback, and publishes the port in the folder under this address.
     ///
     /// # Errors
-    /// If no port can be had or it cannot be made known.
+    /// If there is no free port, or it cannot be published.
     pub async fn listen(&self, onion: &OnionAddress) -> io::Result<Incoming> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         self.enter(onion, listener.local_addr()?.port())?;
@@ -112,12 +112,12 @@ impl DevnetFolder {
     }
 
     fn enter(&self, onion: &OnionAddress, port: u16) -> io::Result<()> {
-        // Renamed into place: another process never reads half a number.
+        // The file is renamed into place, so that no other process reads half a number.
         write_whole(&self.file(onion), format!("{port}\n").as_bytes())
     }
 
     fn leave(&self, onion: &OnionAddress) {
-        // A file that stays behind names a port where nobody answers with the right key.
+        // A file left behind does no harm: nothing at its port answers with the right key.
         let _ = std::fs::remove_file(self.file(onion));
     }
 

@@ -1,8 +1,8 @@
-//! Which links are held: the nodes that are dialled and when, refused, and remembered.
+//! Which links are held: which nodes are dialled and when, which are refused, which remembered.
 //!
-//! The node decides which links it wants ([`remailer::Command::Links`]). Here they are dialled and
-//! dialled again, beside the bootstraps and a few nodes that this one chose itself: a peer that
-//! fills all its incoming links does not decide what it hears.
+//! The node decides which links it wants ([`remailer::Command::Links`]). This module dials and
+//! redials them, beside the bootstraps and a few nodes that this one chose itself: an attacker that
+//! fills all incoming links of a node still does not decide what the node hears.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,7 +24,8 @@ use super::wanted::WantedLinks;
 
 /// A peer that answered with the wrong key is not dialled again for this long.
 const WRONG_KEY_WAIT: Duration = Duration::from_secs(3600);
-/// Nodes that this one dialled itself and keeps dialling, over restarts too, whoever else dials it.
+/// Nodes that this one chose to dial. It keeps dialling them, across restarts too, whatever other
+/// nodes dial it.
 const CHOSEN: usize = 8;
 
 /// Times are monotonic since the start.
@@ -33,11 +34,11 @@ pub(super) struct Dialling {
     wanted: WantedLinks,
     /// Linked nodes that this one dialled.
     dialled: BTreeSet<NodeId>,
-    /// Those of them that it goes on to dial, whatever happens.
+    /// Nodes of `dialled` that this one keeps dialling, whatever happens.
     chosen: watch::Sender<Vec<NodeId>>,
     blocked: Blocked,
     tor: Option<watch::Receiver<TorState>>,
-    /// The last publication of the onion service that was seen.
+    /// The last known publication of the onion service.
     published: Option<u32>,
 }
 
@@ -67,7 +68,7 @@ impl Dialling {
         self.chosen.subscribe()
     }
 
-    /// How its Tor is.
+    /// The state of the node's Tor.
     pub(super) fn tor(&mut self) -> &mut Option<watch::Receiver<TorState>> {
         &mut self.tor
     }
@@ -76,7 +77,7 @@ impl Dialling {
         self.wanted.want(node);
     }
 
-    /// Wants links to these, and to no others but bootstraps and chosen ones.
+    /// Limits the wanted links to these nodes, the bootstraps and the chosen nodes.
     pub(super) fn want_only(&mut self, nodes: &[NodeId]) {
         let (bootstrap, chosen) = (&self.bootstrap, self.chosen.borrow().clone());
         self.wanted.keep_only(|node| {
@@ -85,7 +86,7 @@ impl Dialling {
         for node in self.bootstrap.iter().chain(&chosen).chain(nodes) {
             self.wanted.want(*node);
         }
-        // Of the view only: a node that was heard of first must not be chosen for that.
+        // Only nodes of the view are chosen: being heard of first must not be enough.
         let dialled = self.dialled.iter().filter(|node| nodes.contains(node)).copied();
         let dialled: Vec<_> = dialled.collect();
         self.choose(|chosen| {
@@ -95,8 +96,8 @@ impl Dialling {
         });
     }
 
-    /// Wants no link to a node any more. A bootstrap is dialled for as long as it is configured: it
-    /// may come back.
+    /// Stops dialling a node, unless it is a bootstrap: that is dialled for as long as it is
+    /// configured, for it may come back.
     pub(super) fn forget(&mut self, node: &NodeId) {
         if !self.bootstrap.contains(node) {
             self.wanted.forget(node);
@@ -112,7 +113,7 @@ impl Dialling {
         });
     }
 
-    /// A link is up, which this node dialled or not.
+    /// Notes that a link is up, and which side dialled it.
     pub(super) fn connected(&mut self, node: NodeId, by: DialledBy, now: Duration) {
         if by == DialledBy::Us {
             self.dialled.insert(node);
@@ -134,7 +135,7 @@ impl Dialling {
         self.wanted.due(now, |node| linked.contains(node), rng)
     }
 
-    /// A dial failed: some failures say when the next makes sense.
+    /// Notes that a dial failed: some failures tell when the next dial makes sense.
     pub(super) fn failed(&mut self, peer: &PeerId, error: &DialError, now: Duration) {
         let Some(node) = onion::node_id(peer) else { return };
         let then = match (error, dial_failed(error)) {
@@ -145,7 +146,8 @@ impl Dialling {
         self.wanted.not_before(&node, then);
     }
 
-    /// When the onion service is published again Tor was gone, and is back.
+    /// Notes a change of Tor. A new publication of the onion service means that Tor was gone and
+    /// is back.
     pub(super) fn tor_changed(&mut self, now: Duration, rng: &mut impl Rng) {
         let Some(tor) = &mut self.tor else { return };
         let Some(published) = tor.borrow_and_update().published else { return };
@@ -155,7 +157,7 @@ impl Dialling {
         self.published = Some(published);
     }
 
-    /// Does not let a peer in for a while.
+    /// Refuses a peer for a while.
     pub(super) fn block(&mut self, peer: PeerId, now: Duration) {
         self.blocked.block(peer, now);
     }
@@ -172,7 +174,7 @@ pub(super) enum DialledBy {
     Them,
 }
 
-/// Why the transport could not dial.
+/// The reason why the transport could not dial.
 pub(super) fn dial_failed(error: &DialError) -> Option<DialFailed> {
     let DialError::Transport(errors) = error else { return None };
     errors.iter().find_map(|(_, error)| match error {

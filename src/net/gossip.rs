@@ -1,4 +1,4 @@
-//! The gossip topic: gossipsub for links through Tor, and a meter on what each peer makes it do.
+//! The gossip topic: gossipsub for links through Tor, with a meter on the work each peer causes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
@@ -21,15 +21,15 @@ use record::MAX_STATEMENT;
 use super::meters::{Allowance, Bucket};
 use crate::clock::Clock;
 
-/// The gossip envelope around a statement: topic and field lengths.
+/// Octets of the gossip envelope around a statement: topic and field lengths.
 pub(super) const OVERHEAD: usize = 512;
 /// Below this score a peer is not listened to, and is hung up on: nine bad statements in a row.
 pub(super) const WORST_SCORE: f64 = -80.0;
 
 type Inner = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
-/// Gossipsub, whose peers may make it do so much at once and so much a second: messages,
-/// subscriptions and control actions together. A statement makes some three of them.
+/// Gossipsub with a limit on each peer's actions, at once and per second. Messages, subscriptions
+/// and control actions all count; a statement causes about three.
 pub(crate) struct Gossip {
     pub(crate) inner: Inner,
     clock: Clock,
@@ -39,10 +39,10 @@ pub(crate) struct Gossip {
 
 const ACTIONS: f64 = 8192.0;
 const ACTIONS_A_SECOND: f64 = 128.0;
-/// Actions above the allowance are dropped, and after this many their peer is hung up on.
+/// Actions above the allowance are dropped; a peer that exceeds it by this many is hung up on.
 const SURPLUS: u32 = 1024;
 
-/// What comes of gossip.
+/// An event of the gossip.
 #[derive(Debug)]
 pub(crate) enum Said {
     /// A peer said something.
@@ -91,12 +91,12 @@ impl Gossip {
 }
 
 pub(super) fn config() -> Result<gossipsub::Config, String> {
-    // Times are for links through Tor, where the defaults give up too early.
+    // The times suit links through Tor, on which the defaults give up too early.
     gossipsub::ConfigBuilder::default()
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .max_transmit_size(MAX_STATEMENT + OVERHEAD)
-        // Anonymous messages have no author and number: without this they would all have one id.
+        // Anonymous messages have no author or number: by default they would all get the same id.
         .message_id_fn(|message| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(message.topic.as_str().as_bytes());
@@ -109,8 +109,8 @@ pub(super) fn config() -> Result<gossipsub::Config, String> {
         .history_length(12)
         .history_gossip(6)
         .duplicate_cache_time(Duration::from_secs(600))
-        // They go to all peers before anything is verified: a peer that floods one node would have it
-        // flood the others.
+        // IDONTWANT goes to all peers before anything is verified: a peer that floods one node
+        // would make that node flood the others.
         .idontwant_message_size_threshold(usize::MAX)
         .build()
         .map_err(|error| error.to_string())
@@ -120,9 +120,8 @@ pub(super) fn thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds { graylist_threshold: WORST_SCORE, ..PeerScoreThresholds::default() }
 }
 
-/// What peers are judged by: statements that are provably bad, and breaches of the protocol. Never
-/// by where they come from, for all come from one Tor; nor by how quick they are, for that is their
-/// Tor's.
+/// Judges peers by provably bad statements and by breaches of the protocol. Never by address, for
+/// all connections come from one Tor; nor by speed, which depends on their Tor.
 pub(super) fn scores(network: &NetworkId) -> PeerScoreParams {
     let topic_params = TopicScoreParams {
         topic_weight: 1.0,
@@ -135,7 +134,7 @@ pub(super) fn scores(network: &NetworkId) -> PeerScoreParams {
         // Peers on slow circuits deliver late, and a quiet network delivers nothing.
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
-        // Grows with the square: one bad statement costs 1, ten cost 100.
+        // The penalty grows with the square: one bad statement costs 1, ten cost 100.
         invalid_message_deliveries_weight: -1.0,
         invalid_message_deliveries_decay: 0.995,
         ..TopicScoreParams::default()
@@ -260,7 +259,7 @@ mod tests {
         let network = NetworkId::from_bytes([1; 32]);
         let scores = scores(&network);
         assert!(scores.validate().is_ok() && thresholds().validate().is_ok());
-        // Everybody comes from 127.0.0.1, and is as quick as its circuit.
+        // Every peer comes from 127.0.0.1, and is as quick as its circuit.
         assert_eq!((scores.ip_colocation_factor_weight, scores.slow_peer_weight), (0.0, 0.0));
         assert!(scores.behaviour_penalty_weight < 0.0);
         let [topic] = scores.topics.values().collect::<Vec<_>>()[..] else { panic!("one topic") };

@@ -1,4 +1,4 @@
-//! The seam between the driver and the swarm: what the one is told, what the other is ordered.
+//! The seam between the driver and the swarm: events for the driver, orders for the swarm.
 
 use directory::{Answer, Request};
 use keys::{NodeId, OnionAddress};
@@ -14,16 +14,16 @@ use super::links::{Links, Scores};
 use super::packets::{PacketQueues, SendFailed};
 use super::reach::Reach;
 
-/// What the driver is told.
+/// An event of the network, for the driver.
 pub enum NetEvent {
-    /// A gossiped statement was looked at, and waits for its judgement.
+    /// A gossiped statement was checked, and waits for its judgement.
     Statement {
-        /// What came of looking at it.
+        /// The result of the check.
         checked: Result<Statement, StatementError>,
-        /// Where the judgement goes.
+        /// The message that the judgement is about.
         judged: Judged,
     },
-    /// A peer asks for what it lacks.
+    /// A peer asks for statements that it lacks.
     SyncRequest {
         /// Its question.
         octets: Vec<u8>,
@@ -37,7 +37,7 @@ pub enum NetEvent {
         /// Its answer, with the signatures in it checked.
         answer: Answer,
     },
-    /// A peer that was asked does not answer, or with something else.
+    /// A peer that was asked gives no answer, or no valid one.
     SyncFailed(NodeId),
     /// A peer shows the token of an invite.
     InviteShown {
@@ -63,21 +63,21 @@ pub struct Judged {
     pub(super) source: PeerId,
 }
 
-/// What the driver wants.
+/// An order of the driver to the swarm.
 pub enum SwarmOrder {
     /// Publish a statement, now or as soon as a peer is there to hear it.
     Announce(Vec<u8>),
     /// Pass a statement on or not.
     Judge(Judged, Judgement),
-    /// Answer a peer that asked for what it lacks.
+    /// Answer a peer that asked for statements that it lacks.
     Answer(ResponseChannel<Vec<u8>>, Vec<u8>),
-    /// Ask a peer for what it has.
+    /// Ask a peer for its statements.
     Ask(NodeId, Request),
     /// Show a peer the token of an invite.
     ShowInvite(NodeId, Token),
     /// Answer a peer that showed an invite.
     AnswerInvite(ResponseChannel<Vec<u8>>, InviteAnswer),
-    /// End the links to a peer that breaks the protocol, and do not let it in for a while.
+    /// End the links to a peer that breaks the protocol, and refuse it for a while.
     HangUp(NodeId),
     /// Hold a link to a node that has just become known.
     Link(NodeId),
@@ -89,11 +89,11 @@ pub enum SwarmOrder {
 
 /// The driver's side of the network.
 pub struct Handle {
-    /// What happened.
+    /// Events of the network.
     pub events: mpsc::Receiver<NetEvent>,
     /// Packets received, unopened.
     pub packets: mpsc::Receiver<Packet>,
-    /// What is wanted.
+    /// Orders to the swarm.
     pub orders: mpsc::Sender<SwarmOrder>,
     /// Packets to send.
     pub queues: PacketQueues,
@@ -101,21 +101,21 @@ pub struct Handle {
     pub failures: mpsc::Receiver<SendFailed>,
     /// The nodes linked at present.
     pub links: watch::Receiver<Links>,
-    /// Their scores.
+    /// The gossip scores of the linked nodes.
     pub scores: watch::Receiver<Scores>,
     /// Whether peers can reach this node.
     pub reach: watch::Receiver<Reach>,
     /// The nodes that this one chose to link to, for the next start.
     pub chosen: watch::Receiver<Vec<NodeId>>,
-    /// Ends when `orders` is dropped; the address is taken back then.
+    /// The task of the swarm. When `orders` is dropped, it withdraws the address and ends.
     pub task: tokio::task::JoinHandle<()>,
 }
 
 /// The nodes that are dialled first.
 #[derive(Clone, Debug, Default)]
 pub struct Beginning {
-    /// Those that the operator named.
+    /// Nodes that the operator named.
     pub bootstrap: Vec<OnionAddress>,
-    /// Those that this node had chosen when it ran before.
+    /// Nodes that this one had chosen when it ran before.
     pub chosen: Vec<NodeId>,
 }

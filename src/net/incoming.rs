@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// A stream that has arrived, with its place among those of its circuit, if that is known.
+/// A stream that has arrived, with its place among the streams of its circuit if that is known.
 pub struct Arrived {
     stream: TcpStream,
     _places: Option<[OwnedSemaphorePermit; 2]>,
@@ -30,9 +30,9 @@ impl From<TcpStream> for Arrived {
 
 /// Where streams arrive.
 pub enum Incoming {
-    /// A listener of one's own.
+    /// A listener for this purpose alone.
     Socket(TcpListener),
-    /// One that is shared, and sorts them.
+    /// A shared listener, which sorts the streams.
     Sorted(mpsc::Receiver<Arrived>),
 }
 
@@ -55,10 +55,10 @@ impl Incoming {
         }
     }
 
-    /// The next stream. Nothing is lost if this is dropped half way.
+    /// The next stream. Dropping this future loses no stream.
     ///
     /// # Errors
-    /// As accepting a connection.
+    /// Those of accepting a connection.
     pub async fn accept(&mut self) -> io::Result<Arrived> {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }

@@ -1,4 +1,4 @@
-//! Joining: a network's descriptor from a node that is known by its address alone.
+//! Joining: gets a network's descriptor from a node of which only the address is known.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use super::tor::socks::{DialFailed, DialPurpose, Retry};
 use super::transport::{OnionTransport, transport};
 use crate::failure::{Failure, FailureKind};
 
-/// A bootstrap that has just been started is found by others after some seconds; one that is not
-/// found in this time is down.
+/// Others find a bootstrap some seconds after its start; a bootstrap that is not found in this time
+/// is down.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Bootstraps tried.
+/// Bootstraps tried, at most.
 const MAX_BOOTSTRAPS: usize = 16;
 
 #[derive(NetworkBehaviour)]
@@ -35,12 +35,12 @@ struct Joining {
     ping: ping::Behaviour,
 }
 
-/// Asks the bootstraps, all at once, for their network's descriptor, and takes the first that is
-/// given. The asker has a key of its own for this: it is nobody yet. One that does not pass `check`
-/// is not taken.
+/// Asks all bootstraps at once for their network's descriptor, and takes the first one that passes
+/// `check`. The node asks under a throwaway key: it has no identity in the network yet.
 ///
-/// # Errors [`FailureKind::Network`] if none answers in two minutes, or another key answers at a
-/// bootstrap's address, or why `check` did not let a network pass.
+/// # Errors
+/// [`FailureKind::Network`] if no bootstrap answers in two minutes, or another key answers at a
+/// bootstrap's address; or the failure of `check`.
 pub async fn fetch_descriptor(
     connector: Connector,
     bootstrap: &[OnionAddress],
@@ -66,7 +66,7 @@ pub async fn fetch_descriptor(
     loop {
         for asked in asked.iter_mut().filter(|asked| asked.state == State::Due) {
             asked.state = State::UnderWay;
-            // It dials, too.
+            // Sending a request also dials the peer.
             swarm.behaviour_mut().descriptor.send_request(&asked.peer, Vec::new());
         }
         let again = (Instant::now() + wait).min(deadline);
@@ -103,7 +103,7 @@ struct Asked {
 enum State {
     Due,
     UnderWay,
-    /// It will give no other answer.
+    /// Asking this bootstrap again would change nothing.
     Over,
 }
 
@@ -121,7 +121,7 @@ fn end(asked: &mut [Asked], peer: &PeerId, failure: &Failure) {
     }
 }
 
-/// The octets of an answer.
+/// The peer and the octets of an answer, if the event is one.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others need nothing done")]
 fn note(event: SwarmEvent<JoiningEvent>, asked: &mut [Asked]) -> Option<(PeerId, Vec<u8>)> {
     use request_response::{Event, Message};

@@ -1,4 +1,4 @@
-//! The links of a node, as the swarm says they are.
+//! The links of a node, as the swarm reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,5 +8,5 @@ use keys::NodeId;
 /// The nodes linked at present.
 pub type Links = Arc<BTreeSet<NodeId>>;
 
-/// The gossip score of each linked node: below zero it has misbehaved.
+/// The gossip score of each linked node; a node below zero has misbehaved.
 pub type Scores = BTreeMap<NodeId, f64>;

@@ -1,37 +1,37 @@
-//! How much each peer may say, and which peers have said too much.
+//! How much each peer may send, and which peers have sent too much.
 //!
-//! A peer that keeps to the protocol never comes near these bounds. One that breaks them is hung up
-//! on, and not let in again under the same identity for a while. It can come back under another:
-//! what that can do to a node's memory is bounded by the directory, not here.
+//! A peer that keeps to the protocol never comes near these bounds. A peer that exceeds them is
+//! hung up on, and refused under the same identity for a while. It can come back under another
+//! identity: the directory, not this module, bounds what that costs in memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use libp2p::PeerId;
 
-/// Statements at once: what a node hears that was away while a network of 2,000 published.
+/// Statements at once: what a node is sent after an absence in which a network of 2,000 published.
 const STATEMENTS: f64 = 2048.0;
 /// Statements a second: 10,000 nodes publish 3 an hour each at most, which is 8; and a factor of 4.
 const STATEMENTS_A_SECOND: f64 = 32.0;
-/// Statements above that, after which a peer is hung up on.
+/// Statements and questions above the allowance after which a peer is hung up on.
 const SURPLUS: u32 = 1024;
-/// Questions at once: all that 10,000 nodes' records need, of three peers.
+/// Questions at once: enough to fetch the records of 10,000 nodes from three peers.
 const QUESTIONS: f64 = 512.0;
 /// Questions a second after that: at 128 KiB an answer, a megabyte.
 const QUESTIONS_A_SECOND: f64 = 8.0;
-/// For how long a peer that was hung up on is not let in again.
+/// How long a peer that was hung up on is refused.
 const BLOCKED_FOR: Duration = Duration::from_secs(600);
-/// Identities blocked at once. The one whose time is over first makes room.
+/// Identities blocked at once. The block that would end first makes room for a new one.
 const MAX_BLOCKED: usize = 1024;
 
-/// What is left of what a peer may say.
+/// The rest of a peer's allowance.
 struct Meter {
     statements: Bucket,
     questions: Bucket,
     surplus: u32,
 }
 
-/// Refills with time, up to what it holds.
+/// An allowance that refills with time, up to its capacity.
 pub(super) struct Bucket {
     level: f64,
     at: Duration,
@@ -62,14 +62,14 @@ impl Bucket {
     }
 }
 
-/// Whether a peer may say something.
+/// Whether a peer's message is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowance {
-    /// It may.
+    /// The message is accepted.
     Granted,
-    /// It is too much just now.
+    /// The message is above the allowance.
     Denied,
-    /// It has been too much for too long.
+    /// The peer has exceeded its allowance too often.
     Broken,
 }
 
@@ -90,7 +90,7 @@ impl Meters {
         if meter.surplus > SURPLUS { Allowance::Broken } else { Allowance::Denied }
     }
 
-    /// What a peer said was news, and good: it costs it nothing.
+    /// Credits a peer for a statement that was new and good: such a statement costs it nothing.
     pub(super) fn was_good(&mut self, peer: PeerId) {
         if let Some(meter) = self.0.get_mut(&peer) {
             meter.statements.level = (meter.statements.level + 1.0).min(STATEMENTS);
@@ -119,7 +119,7 @@ impl Meters {
     }
 }
 
-/// Peers that were hung up on, and until when they are not let in.
+/// Peers that were hung up on, and until when each is refused.
 #[derive(Default)]
 pub(super) struct Blocked(BTreeMap<PeerId, Duration>);
 

@@ -1,4 +1,4 @@
-//! One key as libp2p writes it: peer id and multiaddress.
+//! A node's key in the forms that libp2p uses: peer id and multiaddress.
 
 use keys::{Identity, NodeId, OnionAddress};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
@@ -17,7 +17,7 @@ pub(crate) fn peer_id(node: &NodeId) -> Option<PeerId> {
     Some(PeerId::from_public_key(&PublicKey::from(key)))
 }
 
-/// The node of a peer id; none if it is not of an ed25519 key that can be an identity.
+/// The node of a peer id; `None` if the id is not that of an ed25519 key fit for an identity.
 pub(crate) fn node_id(peer: &PeerId) -> Option<NodeId> {
     let octets = peer.to_bytes();
     let key = octets.strip_prefix(&PEER_ID_PREFIX)?;
@@ -31,7 +31,7 @@ pub(crate) fn multiaddr(onion: &OnionAddress) -> Multiaddr {
 }
 
 /// The onion address that a multiaddress consists of: `/onion3/<address>:9999`, at most followed by
-/// the `/p2p/...` of the same key. Everything else is nothing we dial.
+/// the `/p2p/...` of the same key. Nothing else is dialled.
 pub(crate) fn onion_address(address: &Multiaddr) -> Option<OnionAddress> {
     let mut parts = address.iter();
     let Some(Protocol::Onion3(onion)) = parts.next() else { return None };
@@ -46,7 +46,7 @@ pub(crate) fn onion_address(address: &Multiaddr) -> Option<OnionAddress> {
     }
 }
 
-/// libp2p's form of a node's key. It lives as long as the swarm and is not wiped by libp2p.
+/// A node's key in libp2p's form. It lives as long as the swarm, and libp2p does not wipe it.
 pub(crate) fn keypair(identity: &Identity) -> Result<Keypair, identity::DecodingError> {
     let secret = ed25519::SecretKey::try_from_bytes(identity.seed().as_mut_slice())?;
     Ok(ed25519::Keypair::from(secret).into())

@@ -28,23 +28,23 @@ pub(crate) const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1")
 
 /// The receipt.
 const TAKEN: u8 = 1;
-/// Frames sent and not yet answered for.
+/// Frames sent without a receipt yet, at most.
 const WINDOW: usize = 16;
-/// KiB queued for one peer, at most; beyond it the newest packet is dropped and reported.
+/// KiB queued for one peer, at most; a packet that exceeds this is dropped and reported.
 const MAX_QUEUED_KIB: usize = 16 * 1024;
 const MAX_QUEUED: usize = 1024;
 /// KiB queued for all linked peers together.
 const MAX_QUEUED_KIB_IN_ALL: usize = 256 * 1024;
-/// The same for a peer that never was linked, and for all of those together: identities that nobody
-/// answers for must not take the room of those that are there.
+/// KiB queued for one peer that was never linked, and for all such peers together: identities with
+/// no node behind them must not take the room of nodes that are there.
 const MAX_UNLINKED_KIB: usize = 1024;
 const MAX_UNLINKED_KIB_IN_ALL: usize = 64 * 1024;
-/// Streams that one peer may hold open to us. One is enough; a second may be about to replace it.
+/// Streams that one peer may hold open to this node: the one in use, and one about to replace it.
 const STREAMS_PER_PEER: usize = 2;
 const MAX_STREAMS: usize = 256;
-/// For opening a stream, dial included. A dial that takes longer goes on by itself.
+/// Time for opening a stream, with its dial. A dial that takes longer continues by itself.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// For writing a frame, reading the rest of one, or a receipt.
+/// Time for writing a frame, for reading the rest of a frame, or for a receipt.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -92,7 +92,7 @@ impl Slowest {
 struct Queue {
     room: Arc<Semaphore>,
     packets: mpsc::Sender<Outgoing>,
-    /// Whether its peer was linked when a packet was sent to it.
+    /// Whether the peer was ever linked when a packet was queued for it.
     was_linked: bool,
 }
 
@@ -120,7 +120,7 @@ impl PacketQueues {
     /// Queues a packet.
     ///
     /// # Errors
-    /// [`SendFailed::QueueFull`]; the packet is gone then.
+    /// [`SendFailed::QueueFull`]; the packet is dropped.
     pub fn send(&mut self, to: NodeId, packet: Packet, until: Time) -> Result<(), SendFailed> {
         self.peers.retain(|_, queue| !queue.packets.is_closed());
         let queue = self.peers.entry(to).or_insert_with(|| {
@@ -144,7 +144,7 @@ impl PacketQueues {
             let taken = Arc::clone(room).try_acquire_many_owned(kib);
             taken.map_err(|_| SendFailed::QueueFull)
         };
-        // A peer that was linked before will be linked again once its Tor, or ours, is back.
+        // A peer that was linked before will be linked again once its Tor, or this node's, is back.
         queue.was_linked |= self.links.borrow().contains(&to);
         let queued = MAX_QUEUED_KIB.saturating_sub(queue.room.available_permits());
         if !queue.was_linked
@@ -164,7 +164,7 @@ impl PacketQueues {
         Duration::from_millis(self.slowest.0.load(Ordering::Relaxed))
     }
 
-    /// Forgets the queue to a peer that is no longer known; what is under way ends by itself.
+    /// Forgets the queue to a peer that is no longer known; sending in progress ends by itself.
     pub fn forget(&mut self, node: &NodeId) {
         self.peers.remove(node);
     }
@@ -178,7 +178,7 @@ struct Sender {
     failures: mpsc::Sender<SendFailed>,
     links: watch::Receiver<Links>,
     queued: mpsc::Receiver<Outgoing>,
-    /// Taken from the queue and not yet answered for.
+    /// Packets taken from the queue that have no receipt yet.
     kept: VecDeque<Outgoing>,
     slowest: Slowest,
 }
@@ -194,7 +194,7 @@ impl Sender {
                 }
             }
             if let Ok(stream) = self.open().await {
-                // It ends with an error or with the node; what was not answered for is still kept.
+                // Serving ends with an error or with the node; `kept` holds what has no receipt.
                 if let Ok(answered) = self.serve(stream).await
                     && answered > 0
                 {
@@ -210,7 +210,7 @@ impl Sender {
         }
     }
 
-    /// Until the time is over, or a peer that was not linked is.
+    /// Waits until the time is over, or until a peer that was not linked becomes linked.
     async fn pause(&mut self, wait: Duration) {
         let to = self.to;
         let is_linked = self.links.borrow_and_update().contains(&to);
@@ -232,7 +232,7 @@ impl Sender {
         opened.map_err(io::Error::other)
     }
 
-    /// Sends until the stream breaks; returns how many frames were answered for.
+    /// Sends until the stream breaks; returns the number of receipts.
     async fn serve(&mut self, stream: Stream) -> io::Result<usize> {
         let (mut reader, mut writer) = stream.split();
         let mut sent = 0;
@@ -272,7 +272,8 @@ impl Sender {
         }
     }
 
-    /// Also what is still in the queue: an unreachable peer's queue must not hold dead packets.
+    /// Drops expired packets, also those still in the queue: the queue of an unreachable peer must
+    /// not hold dead packets.
     async fn drop_expired(&mut self) {
         while let Ok(outgoing) = self.queued.try_recv() {
             self.kept.push_back(outgoing);

@@ -1,7 +1,7 @@
-//! Whether peers can reach this node: it dials itself, by its own address, like any of them.
+//! Whether peers can reach this node: it dials its own address, as any peer would.
 //!
-//! The dial has come home when the handshake shows the node's own key *and* this node's swarm has
-//! seen a connection from itself. The first without the second is another machine with the same
+//! The dial has reached this node if the handshake shows the node's own key *and* this node's swarm
+//! has seen a connection from itself. The own key alone means another machine with the same
 //! identity.
 
 use std::io;
@@ -26,14 +26,14 @@ use crate::entropy::Generator;
 use crate::machine::Machine;
 
 const LOOK_EVERY: Duration = Duration::from_secs(180);
-/// After the first failure; twice as long after each further one.
+/// Wait after the first failure; it doubles with each further one.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// For the dial with its handshakes.
+/// Time for the dial with its handshakes.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(45);
-/// For the swarm's word that it came in.
+/// Time for the swarm to report the connection.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Tor publishes within seconds of being able to.
+/// Time for publishing the onion service: Tor does it within seconds of being able to.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
 /// A node that was reachable is called unreachable after this many failures in a row: one circuit in
 /// some hundreds fails by itself.
@@ -42,19 +42,19 @@ const FAILURES: u32 = 2;
 /// Whether this node can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// It has not been tried yet.
+    /// The node has not tried yet.
     #[default]
     Unknown,
-    /// It can.
+    /// Peers can reach the node.
     Reachable {
         /// Since when.
         since: Time,
     },
-    /// It cannot.
+    /// Peers cannot reach the node.
     Unreachable {
         /// Since when.
         since: Time,
-        /// The last reason.
+        /// The reason of the last failure.
         why: Unreachable,
     },
 }
@@ -69,23 +69,23 @@ pub enum Unreachable {
     /// Tor does not publish the onion service.
     #[error("Tor has not published the onion service")]
     NotPublished,
-    /// Nobody answered, or somebody that does not speak as nodes do.
+    /// Nothing answered, or something that does not speak as nodes do.
     #[error("nobody answers as a node does")]
     NoAnswer,
-    /// Somebody else's swarm answers at this node's address.
+    /// Another node's swarm answers at this node's address.
     #[error("another node answers at this address")]
     WrongKey,
-    /// Its own key answered, but not here.
+    /// The node's own key answered, but on another machine.
     #[error("another machine answers with this node's identity; stop one of them")]
     Elsewhere,
 }
 
-/// What looks, now and then, for as long as the node runs.
+/// Tests now and then, for as long as the node runs, whether the node can be reached.
 pub(super) struct Lookout {
     keypair: Keypair,
     own: OnionAddress,
     connector: Connector,
-    /// The swarm's word that it was dialled by itself.
+    /// The swarm's reports that it was dialled by itself.
     echoes: mpsc::Receiver<()>,
     clock: Clock,
     rng: Generator,
@@ -93,8 +93,8 @@ pub(super) struct Lookout {
 }
 
 impl Lookout {
-    /// Starts looking. Returns what it finds, and where the swarm says that it was dialled by
-    /// itself.
+    /// Starts the tests. Returns their results, and the channel on which the swarm reports that it
+    /// was dialled by itself.
     pub(super) fn start(
         keypair: Keypair,
         own: OnionAddress,
@@ -142,8 +142,8 @@ impl Lookout {
         }
     }
 
-    /// Waits until there is a Tor and it has published the onion service: what is looked for before
-    /// cannot be found, and is not looked for again for minutes. False if the node has ended.
+    /// Waits until there is a Tor that has published the onion service: a client that asks earlier
+    /// finds nothing, and does not ask again for minutes. False if the node has ended.
     async fn is_published(&self, tor: &mut watch::Receiver<TorState>) -> bool {
         if tor.borrow_and_update().socks.is_none() {
             self.missed(Unreachable::Dial(DialFailed::NoTor));
@@ -209,7 +209,7 @@ impl Lookout {
     }
 }
 
-/// Tor went away, came back, or published the service again.
+/// Waits until Tor goes away, comes back, or publishes the service again.
 pub(super) async fn changed(tor: &mut Option<watch::Receiver<TorState>>) {
     if let Some(tor) = tor
         && tor.changed().await.is_ok()

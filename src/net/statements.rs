@@ -23,23 +23,24 @@ use super::meters::{Allowance, Meters};
 use super::onion;
 use super::verify::Work;
 
-/// Statements of one's own that wait for somebody to tell: beyond it the oldest goes.
+/// This node's statements that wait for a peer to hear them; if there are more, the oldest is
+/// dropped.
 const MAX_ANNOUNCEMENTS: usize = 64;
 
-/// Statements that wait for something.
+/// Statements that wait to be heard by a peer, or to be verified.
 pub(super) struct Statements {
     topic: IdentTopic,
-    /// For a peer to hear them.
+    /// This node's own statements, until there is a peer to hear them.
     announcements: VecDeque<Vec<u8>>,
-    /// To be verified.
+    /// Gossiped statements to be verified.
     waiting: super::waiting::Waiting<Work>,
-    /// Answers to be verified: one of each peer that is being asked.
+    /// Answers to be verified: at most one from each peer that is being asked.
     answers: VecDeque<Work>,
     meters: Meters,
     events: mpsc::Sender<NetEvent>,
 }
 
-/// A peer that broke a bound: it is hung up on.
+/// A peer that exceeded a bound, to be hung up on.
 #[must_use]
 pub(super) struct Broken(pub(super) PeerId);
 
@@ -65,7 +66,7 @@ impl Statements {
         !self.waiting.is_empty() || !self.answers.is_empty()
     }
 
-    /// What is to be verified next.
+    /// The next octets to verify.
     pub(super) fn next_work(&mut self) -> Option<Work> {
         self.answers.pop_front().or_else(|| self.waiting.pop())
     }
@@ -104,7 +105,7 @@ impl Statements {
     ) -> Option<Broken> {
         let source = judged.source;
         let Some(peer) = onion::node_id(&source).filter(|_| swarm.is_connected(&source)) else {
-            // Its meter and its place in the queue went with its link.
+            // The peer's meter and its place in the queue ended with its link.
             self.judge(&judged, Judgement::Ignore, swarm);
             return None;
         };
@@ -127,7 +128,7 @@ impl Statements {
         None
     }
 
-    /// A peer has no link any more: what it sent is not looked at.
+    /// Drops what a peer sent, unverified: it has no link any more.
     pub(super) fn forget(&mut self, peer: &PeerId, swarm: &mut Swarm<Behaviour>) {
         self.meters.forget(peer);
         let Some(node) = onion::node_id(peer) else { return };
@@ -185,7 +186,7 @@ impl Statements {
             (Some(peer), Ok(octets)) => {
                 swarm.behaviour_mut().sync.send_request(&peer, octets);
             }
-            // It is asked again when it is linked again.
+            // The node asks this peer again when it is linked again.
             _ => self.tell(NetEvent::SyncFailed(node)),
         }
     }
@@ -246,7 +247,7 @@ impl Statements {
         }
     }
 
-    /// What finds no room is lost: it is asked for again by the next catch-up.
+    /// Tells the driver. An event that finds no room is lost: the next catch-up asks for it again.
     fn tell(&self, event: NetEvent) {
         let _ = self.events.try_send(event);
     }

@@ -1,7 +1,7 @@
 //! The task that owns the swarm.
 //!
-//! It never waits for the driver: events that find no room are dropped, and what was dropped is
-//! asked for again by the next catch-up. The driver may wait for it.
+//! This task never waits for the driver: events that find no room are dropped, and asked for again by
+//! the next catch-up. The driver may wait for this task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ const ORDERS: usize = 256;
 const DIAL_EVERY: Duration = Duration::from_millis(500);
 /// How often the peers' scores are looked at.
 const SCORES_EVERY: Duration = Duration::from_secs(5);
-/// Packets read and not yet opened: at most 64 of 256 KiB.
+/// Packets read and not yet opened, of at most 256 KiB each.
 const PACKETS_READ: usize = 64;
 
 /// Starts the swarm of a node: it listens for what arrives at its address, and dials its
@@ -96,7 +96,7 @@ fn fail(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Network, format!("{what}: {error}"))
 }
 
-/// A swarm that speaks what nodes of this network speak, not listening yet.
+/// A swarm with the protocols of this network, not listening yet.
 pub(crate) fn build(
     keypair: &Keypair,
     carrier: OnionTransport,
@@ -121,7 +121,7 @@ struct SwarmTask {
     statements: Statements,
     links: watch::Sender<Links>,
     scores: watch::Sender<Scores>,
-    /// Where it is said that this node was dialled by itself.
+    /// Takes a report each time that this node is dialled by itself.
     echoes: mpsc::Sender<()>,
     events: mpsc::Sender<NetEvent>,
     machine: Machine,
@@ -241,7 +241,7 @@ impl SwarmTask {
             SwarmEvent::IncomingConnectionError {
                 error: ListenError::LocalPeerId { .. }, ..
             } => {
-                // One that nobody has waited for yet says as much as two.
+                // A full channel still holds an unread report, which says as much as two.
                 let _ = self.echoes.try_send(());
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -311,7 +311,7 @@ impl SwarmTask {
         let now = self.now();
         self.dialling.block(peer, now);
         self.swarm.behaviour_mut().addresses.refused.insert(peer);
-        // It may have gone in the meantime.
+        // The peer may already have disconnected.
         let _ = self.swarm.disconnect_peer_id(peer);
     }
 
@@ -321,7 +321,7 @@ impl SwarmTask {
         for node in self.dialling.due(now, &links, &mut self.machine.rng) {
             let Some(peer) = onion::peer_id(&node) else { continue };
             let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
-            // Refused if it is being dialled already or too many are.
+            // The swarm refuses if the peer is being dialled already, or too many peers are.
             let _ = self.swarm.dial(dial.build());
         }
     }

@@ -63,7 +63,7 @@ async fn a_node_is_linked_by_its_address_alone() {
 async fn who_answers_with_another_key_is_not_linked() {
     let folder = tempfile::tempdir().unwrap();
     let mut impostor = start(1, folder.path(), &[]).await;
-    // The folder now says that node 3 is where node 1 listens.
+    // The folder now gives node 1's port for node 3.
     let port = std::fs::read(folder.path().join(onion(1).to_string())).unwrap();
     std::fs::write(folder.path().join(onion(3).to_string()), port).unwrap();
 
@@ -102,7 +102,7 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     let packet =
         |number: u8| Packet::from_octets(vec![number; SizeClass::SMALLEST.packet_len()]).unwrap();
     let later = Clock::start().now().plus(Duration::from_secs(3600));
-    // Nobody is there yet.
+    // The receiver does not run yet.
     for number in 0..3 {
         sender.queues.send(onion(2).node(), packet(number), later).unwrap();
     }
@@ -231,7 +231,7 @@ async fn a_joiner_takes_the_descriptor_from_a_bootstrap_and_no_other_network() {
     let other = |_: &record::Descriptor| Err(Failure::new(FailureKind::Network, "not this one"));
     let refused = fetch_descriptor(connector(), &[onion(1)], other, &mut rng).await;
     assert_eq!(refused.unwrap_err().to_string(), "not this one");
-    // The folder says that node 3 is where node 1 listens.
+    // The folder gives node 1's port for node 3.
     let port = std::fs::read(folder.path().join(onion(1).to_string())).unwrap();
     std::fs::write(folder.path().join(onion(3).to_string()), port).unwrap();
     let refused = fetch_descriptor(connector(), &[onion(3)], |_| Ok(()), &mut rng).await;

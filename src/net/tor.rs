@@ -2,7 +2,7 @@
 //!
 //! A [`Tor`] keeps one control connection for as long as its node runs. The onion service lives as
 //! long as that connection does; when it breaks, Tor is found or started anew, the service is added
-//! again under the same key, and every task that waits for it is told.
+//! again under the same key, and every task that waits for Tor is told.
 //!
 //! Where an operator configures Tor himself ([`Mode::Manual`]) there is no control connection, and
 //! the service's streams come with a line that tells their circuits apart ([`circuits`]).
@@ -45,20 +45,20 @@ pub use crate::net::onion::SWARM_PORT;
 pub const SMTP_PORT: u16 = 2525;
 /// Tor's usual SOCKS port.
 const USUAL_SOCKS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9050);
-/// Dials under way through one Tor. Each costs it a circuit or two.
+/// Dials at once through one Tor. Each dial costs Tor a circuit or two.
 const DIALS_AT_ONCE: usize = 16;
 
-/// How Tor is at present.
+/// The present state of Tor.
 #[derive(Clone, Debug, Default)]
 pub struct TorState {
-    /// The SOCKS port; none while there is no Tor.
+    /// The SOCKS port; `None` while there is no Tor.
     pub socks: Option<SocketAddr>,
-    /// Which publication of the onion service can be found at present, counted from 1; none if none
-    /// can.
+    /// The number, from 1, of the publication of the onion service that can be found at present;
+    /// `None` if no publication can.
     pub published: Option<u32>,
     /// What is wrong, for the operator.
     pub trouble: Option<Failure>,
-    /// What it is: `tor 0.4.9.11, own`.
+    /// Its version and origin: `tor 0.4.9.11, own`.
     pub name: String,
 }
 
@@ -73,10 +73,11 @@ pub struct Tor {
 }
 
 impl Tor {
-    /// Finds or starts a Tor and waits until it has circuits. `folder` is for one of our own.
+    /// Finds or starts a Tor and waits until it has circuits. `folder` is for a tor of its own.
     ///
-    /// # Errors [`FailureKind::Tor`] if there is none, or none that will do; [`FailureKind::Clock`]
-    /// if the clock is too wrong for it.
+    /// # Errors
+    /// [`FailureKind::Tor`] if there is no Tor, or no suitable one; [`FailureKind::Clock`] if the
+    /// clock is too wrong for Tor.
     pub async fn start(
         settings: TorSettings,
         folder: PathBuf,
@@ -91,7 +92,7 @@ impl Tor {
             check_socks(socks).await?;
             state_in.send_replace(TorState {
                 socks: Some(socks),
-                // Its operator's Tor publishes it; whether it does, a dial to oneself will tell.
+                // The operator's Tor publishes it; the node's dial to itself will tell.
                 published: Some(1),
                 trouble: None,
                 name: "configured by its operator".to_owned(),
@@ -110,20 +111,20 @@ impl Tor {
         let (requests, requests_out) = mpsc::channel(1);
         let keeper = Keeper { settings, folder, clock, rng, state: state_in, publications: 0 };
         let task = tokio::spawn(keeper.run(attached, requests_out));
-        // Nobody dials before the SOCKS port is known.
+        // The SOCKS port must be known before the first dial.
         let mut known = state.clone();
         let _ = known.wait_for(|state| state.socks.is_some()).await;
         let (requests, task) = (Some(requests), Some(task));
         Ok(Self { connector, state, sorted: None, swarm_port: None, requests, task })
     }
 
-    /// What dials through it.
+    /// A connector that dials through this Tor.
     #[must_use]
     pub fn connector(&self) -> TorConnector {
         self.connector.clone()
     }
 
-    /// How it is, and will be.
+    /// The state of this Tor, kept up to date.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<TorState> {
         self.state.clone()
@@ -147,7 +148,7 @@ impl Tor {
     /// SMTP's to `smtp`. Returns when Tor has taken it; it can be reached some seconds later.
     ///
     /// # Errors
-    /// If Tor refuses it, or already serves that address for somebody else.
+    /// If Tor refuses the service, or already serves its address for another node.
     pub async fn serve(&self, identity: &Identity, smtp: SocketAddr) -> Result<(), Failure> {
         let Some(requests) = &self.requests else { return Ok(()) };
         let swarm = self.swarm_port;
@@ -169,7 +170,7 @@ impl Tor {
         answered.await.map_err(|_| gone())?
     }
 
-    /// Takes the onion service back, and ends a Tor of our own.
+    /// Withdraws the onion service, and ends a tor of the node's own.
     pub async fn stop(mut self) {
         drop(self.requests.take());
         if let Some(task) = self.task.take() {
@@ -179,7 +180,8 @@ impl Tor {
     }
 }
 
-/// A SOCKS port that nobody listens at is a mistake of the configuration, not of the network.
+/// Checks the SOCKS port first: a port where nothing listens is a mistake of the configuration, not
+/// of the network.
 async fn check_socks(socks: SocketAddr) -> Result<(), Failure> {
     TcpStream::connect(socks).await.map(drop).map_err(|error| {
         Failure::new(FailureKind::Tor, format!("no SOCKS port at {socks}: {error}"))
@@ -209,7 +211,7 @@ impl TorConnector {
         Self { node, state, dials, turn: Arc::default() }
     }
 
-    /// How its Tor is, and will be.
+    /// The state of its Tor, kept up to date.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<TorState> {
         self.state.clone()
@@ -222,13 +224,13 @@ impl TorConnector {
     pub async fn dial(&self, onion: &OnionAddress, purpose: DialPurpose) -> io::Result<TcpStream> {
         let _place = match purpose {
             DialPurpose::Swarm | DialPurpose::Join => self.dials.acquire().await.ok(),
-            // It is one, and must not wait for peers that do not answer.
+            // This is a single dial, which must not wait for peers that do not answer.
             DialPurpose::Reach => None,
         };
         let socks = self.state.borrow().socks.ok_or(DialFailed::NoTor)?;
         let turn = match purpose {
             DialPurpose::Swarm | DialPurpose::Join => self.turn.load(Ordering::Relaxed),
-            // A circuit that is there already would not show that a new caller finds the way.
+            // An existing circuit would not show that a new caller can reach this node.
             DialPurpose::Reach => self.turn.fetch_add(1, Ordering::Relaxed),
         };
         let dialled = socks::connect(socks, &self.node, onion, SWARM_PORT, purpose, turn).await;

@@ -25,10 +25,10 @@ use super::tor::socks::DialPurpose;
 /// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// A dial with its handshakes. The way through Tor has a bound of its own, and dials wait for each
-/// other.
+/// Time for a dial with its handshakes. It is long because dials wait for each other; the way
+/// through Tor has a bound of its own.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
-/// For a caller's handshakes: two round trips over two onion circuits.
+/// Time for a caller's handshakes: two round trips over two onion circuits.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams on one connection: gossip, packets, pings and catching up need fewer than ten.
 pub(super) const MAX_STREAMS: usize = 32;
@@ -38,7 +38,7 @@ type Upgrade = Ready<io::Result<Compat<Arrived>>>;
 pub(crate) struct OnionTransport {
     connector: Connector,
     purpose: DialPurpose,
-    /// Where it listens, until it does.
+    /// The source of incoming streams, until listening starts.
     incoming: Option<Incoming>,
     listener: Option<Listener>,
     events: VecDeque<TransportEvent<Upgrade, io::Error>>,
@@ -53,13 +53,13 @@ struct Listener {
 }
 
 impl OnionTransport {
-    /// One that only dials.
+    /// A transport that only dials.
     pub(crate) fn dialling(connector: Connector, purpose: DialPurpose) -> Self {
         let events = VecDeque::new();
         Self { connector, purpose, incoming: None, listener: None, events, waker: None }
     }
 
-    /// A swarm's, which can listen, once, for what arrives here.
+    /// A transport for a swarm, which can listen, once, for the streams of `incoming`.
     pub(crate) fn listening(connector: Connector, incoming: Incoming) -> Self {
         Self { incoming: Some(incoming), ..Self::dialling(connector, DialPurpose::Swarm) }
     }
@@ -147,7 +147,7 @@ impl Listener {
             Ok(stream) => Poll::Ready(TransportEvent::Incoming {
                 listener_id: self.id,
                 upgrade: ready(Ok(stream.compat())),
-                // Never the loopback socket: whatever learns these addresses may tell them on.
+                // Never the loopback socket: code that learns these addresses may pass them on.
                 local_addr: onion::multiaddr(&self.onion),
                 send_back_addr: Multiaddr::empty(),
             }),
@@ -159,7 +159,7 @@ impl Listener {
     }
 }
 
-/// Onion addresses, Noise and yamux.
+/// The transport of a swarm: onion addresses, Noise and yamux.
 pub(super) fn transport(
     keypair: &Keypair,
     carrier: OnionTransport,
@@ -167,9 +167,9 @@ pub(super) fn transport(
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(MAX_STREAMS);
     let version = match carrier.purpose() {
-        // Saves a round trip for each negotiation, which through Tor is most of a dial.
+        // Lazy negotiation saves one round trip each time, most of a dial through Tor.
         DialPurpose::Swarm | DialPurpose::Join => Version::V1Lazy,
-        // Nothing is said on this connection, and a lazy negotiation ends with the first word.
+        // A lazy negotiation ends with the first data, and this connection carries none.
         DialPurpose::Reach => Version::V1,
     };
     let upgraded =

@@ -1,5 +1,5 @@
-//! Octets of peers that have to be verified before the driver sees them: a pure function, for
-//! whatever thread has time.
+//! Verifies octets from peers before the driver sees them: a pure function, which any thread can
+//! run.
 
 use directory::Answer;
 use keys::{NetworkId, NodeId};

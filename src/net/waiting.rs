@@ -1,8 +1,8 @@
 //! Gossiped statements that wait to be verified.
 //!
-//! Each peer has a queue of its own and they take turns, so one that floods delays itself. When all
-//! together are too many, the newest of the worst peer goes: the one with the lowest score, and of
-//! equals the one that has most waiting.
+//! Each peer has a queue of its own and they take turns, so one that floods delays itself. When too
+//! many wait in all, the newest statement of the worst peer is dropped: of the peer with the lowest
+//! score, and among equals of the one with the most waiting.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +15,7 @@ const MAX_WAITING: usize = 512;
 pub(super) struct Waiting<T> {
     queues: BTreeMap<NodeId, VecDeque<T>>,
     len: usize,
-    /// Whose turn was last.
+    /// The peer whose turn was last.
     last: Option<NodeId>,
 }
 
@@ -30,7 +30,7 @@ impl<T> Waiting<T> {
         self.len == 0
     }
 
-    /// Puts a statement at the end of its peer's queue; returns what has to go instead.
+    /// Puts a statement at the end of its peer's queue; returns a statement dropped for it.
     #[must_use]
     pub(super) fn push(
         &mut self,
@@ -60,7 +60,7 @@ impl<T> Waiting<T> {
         self.take(next, VecDeque::pop_front)
     }
 
-    /// What a peer that is gone has waiting.
+    /// Removes and returns the waiting statements of a peer that is gone.
     pub(super) fn forget(&mut self, peer: &NodeId) -> VecDeque<T> {
         let gone = self.queues.remove(peer).unwrap_or_default();
         self.len -= gone.len();
@@ -96,7 +96,7 @@ mod tests {
         }
         assert_eq!(waiting.len, MAX_WAITING);
         assert!(shed.iter().all(|(_, number)| *number >= MAX_WAITING));
-        // One honest statement: the flooder's newest goes for it, and it is next but one at most.
+        // The flooder's newest makes room for an honest statement, which comes second at worst.
         assert_eq!(waiting.push(peer(2), (2, 0), score), Some((1, MAX_WAITING - 1)));
         let first = [waiting.pop(), waiting.pop()];
         assert!(first.contains(&Some((2, 0))) && first.contains(&Some((1, 0))), "{first:?}");

@@ -1,4 +1,4 @@
-//! Nodes that a link is wanted to, and when each is dialled again.
+//! Nodes to which links are wanted, and when each is dialled again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use remailer::MAX_LINKS;
 const DIALS_AT_ONCE: usize = 8;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
-/// When Tor is back everybody is dialled anew, within this.
+/// When Tor is back, all nodes are dialled anew, spread over this time.
 const SPREAD: Duration = Duration::from_secs(5);
 
 /// Nodes that are to be linked. Times are monotonic since the start.
@@ -31,7 +31,7 @@ impl WantedLinks {
         }
     }
 
-    /// Makes room: a node that was heard of first would otherwise hold its place for ever.
+    /// Drops the other nodes: a node that was heard of first would hold its place for ever.
     pub(crate) fn keep_only(&mut self, wanted: impl Fn(&NodeId) -> bool) {
         self.0.retain(|node, _| wanted(node));
     }
@@ -40,21 +40,21 @@ impl WantedLinks {
         self.0.remove(node);
     }
 
-    /// A link is up: should it break, the first dial comes soon.
+    /// Notes that a link is up: should it break, the first dial comes soon.
     pub(crate) fn connected(&mut self, node: &NodeId, now: Duration) {
         if let Some(dialing) = self.0.get_mut(node) {
             *dialing = Dialing { next: now + FIRST_WAIT, wait: FIRST_WAIT };
         }
     }
 
-    /// Dials to a node make no sense before then.
+    /// Puts off dials to a node: they make no sense before `then`.
     pub(crate) fn not_before(&mut self, node: &NodeId, then: Duration) {
         if let Some(dialing) = self.0.get_mut(node) {
             dialing.next = dialing.next.max(then);
         }
     }
 
-    /// What failed before failed for a reason that is gone: everybody is due soon, but not at once.
+    /// Makes all dials due soon, though not all at once: the reason of past failures is gone.
     pub(crate) fn renew(&mut self, now: Duration, rng: &mut impl Rng) {
         for dialing in self.0.values_mut() {
             let soon = now + SPREAD.mul_f64(rng.random_range(0.0..1.0));
@@ -62,8 +62,8 @@ impl WantedLinks {
         }
     }
 
-    /// Nodes to dial now, of those that are not linked. Each is put back by twice the wait of the
-    /// time before, with a random part so that nobody dials in step.
+    /// Nodes to dial now, of those that are not linked. Each is put off by twice its last
+    /// wait, with a random part so that nodes do not dial in step.
     pub(crate) fn due(
         &mut self,
         now: Duration,

@@ -25,7 +25,7 @@ fn memory_mib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// One mix key for all: what it costs to make them is not what is tried.
+/// Makes statements, all with one mix key: the cost of making keys is not what is tested.
 pub(super) struct Mint {
     network: keys::NetworkId,
     epoch: Epoch,
@@ -51,7 +51,7 @@ impl Mint {
         Draft { sequence, keys: keys.collect(), ..testing::blank(published_at) }
     }
 
-    /// In turn: a bad signature, a record of years ago, and the first one of a new identity.
+    /// Makes, in turn, a bad signature, a record years old, and the first record of a new identity.
     fn statement(&self, number: u64) -> Vec<u8> {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&number.to_le_bytes());
@@ -112,7 +112,7 @@ async fn two_hundred_thousand_statements_end_their_link_and_harm_nobody() {
     let before = memory_mib();
     let (mut sent, mut links) = (0, 0);
     let (mut slowest, mut most) = (Duration::ZERO, before);
-    // One peer under as many names as it likes: each link ends, and the next one begins.
+    // One peer comes under one new name after the other: each link ends, and the next begins.
     let mut third = None;
     while sent < STATEMENTS && links < 200 {
         let identity = Identity::from_seed(&[100 + u8::try_from(links % 150).unwrap(); 32]);
@@ -130,7 +130,7 @@ async fn two_hundred_thousand_statements_end_their_link_and_harm_nobody() {
         most = most.max(memory_mib());
         assert!(flooder.is_hung_up_on().await, "after {written} statements");
         if links == 3 {
-            // An honest newcomer, in the middle of it.
+            // An honest newcomer joins in the middle of the flood.
             third = Some(world.node_at("third", &[second.onion]).await);
         }
     }
@@ -158,14 +158,14 @@ fn ids(number: u64) -> Vec<[u8; 32]> {
     (0..400).map(|n| *blake3::hash(&(number * 400 + n).to_le_bytes()).as_bytes()).collect()
 }
 
-/// Made as they are written: what they cost is not what is measured.
+/// Frames that are made while they are written: the cost of making them is not measured.
 type Frames = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 
 fn many(count: u64, make: impl Fn(u64) -> Vec<u8> + Send + 'static) -> Frames {
     Box::new((0..count).map(move |number| rpc::frame(&make(number))))
 }
 
-/// A hundred in each frame.
+/// Packs a hundred messages into each frame.
 fn hundreds(make: impl Fn(u64) -> Vec<u8> + Send + 'static) -> Frames {
     many(1000, move |at| (0..100).flat_map(|n| make(at * 100 + n)).collect())
 }
@@ -226,7 +226,7 @@ async fn abuses_of_gossip_and_streams_harm_nobody_else() {
         }
         abusers.push(abuser);
     }
-    // A thousand streams, each begun and left.
+    // A thousand streams are opened and abandoned.
     let mut opener = RawPeer::dial(&world, &Identity::from_seed(&[60; 32]), &node.onion).await;
     let mut streams = Vec::new();
     for _ in 0..1000 {
@@ -243,7 +243,7 @@ async fn abuses_of_gossip_and_streams_harm_nobody_else() {
     println!("after {} kinds of abuse: {grown} MiB more", abusers.len() + 1);
     assert!(grown < 64, "{grown} MiB more");
 
-    // The honest one is still linked and hears what is new.
+    // The honest peer is still linked and hears new statements.
     let linked = peers(&world.state()).await;
     let linked = linked.iter().find(|peer| peer.onion == honest.onion.to_string()).unwrap();
     assert!(linked.linked && linked.score.unwrap_or_default() >= 0.0);

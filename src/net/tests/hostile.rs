@@ -42,7 +42,7 @@ pub(super) async fn peers(state: &Path) -> Vec<Peer> {
     }
 }
 
-/// Publishes as soon as somebody listens, and goes on until the node has counted it.
+/// Publishes as soon as a peer listens, and again until the node has counted the statement.
 async fn publish(
     swarm: &mut Swarm<Behaviour>,
     network: &NetworkId,
@@ -102,11 +102,11 @@ async fn lies_about_nodes_are_refused_and_displace_nothing() {
     assert_eq!(known.len(), 1);
     assert_eq!((known[0].contact.as_str(), known[0].record_age_ms < 60_000), (NAME, true));
 
-    // Another key for another's identity: the own record with the other's name in it.
+    // A key for another node's identity: the attacker's record with the other node's name.
     let mut stolen = own.clone();
     let at = stolen.windows(32).position(|w| w == attacker.node().as_bytes()).unwrap();
     stolen[at..at + 32].copy_from_slice(node.onion.node().as_bytes());
-    // Tomorrow's, which would be the newest for a day.
+    // Tomorrow's record, which would be the newest for a day.
     let tomorrow = now.plus(Duration::from_secs(24 * 3600));
     let future = record(&world, &Identity::from_seed(&[3; 32]), tomorrow);
     let cut = own[..own.len() / 2].to_vec();

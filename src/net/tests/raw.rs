@@ -1,4 +1,4 @@
-//! A peer that speaks Noise, yamux and what it likes above them.
+//! A peer that speaks Noise and yamux, and anything it likes on top of them.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct RawPeer {
 }
 
 impl RawPeer {
-    /// Dials, and is linked when this returns; none if it is not let in.
+    /// Dials a node, and is linked when this returns; `None` if the node refuses it.
     pub(super) async fn dial(
         world: &World,
         identity: &Identity,
@@ -55,7 +55,7 @@ impl RawPeer {
         let upgraded = transport(&keypair, carrier).unwrap();
         let mut swarm = Swarm::new(upgraded, behaviour, own, config);
         let control = swarm.behaviour().streams.new_control();
-        // What the node has to say is read and forgotten.
+        // Everything that the node sends is read and discarded.
         let mut heard = control.clone().accept(MESHSUB).unwrap();
         tokio::spawn(async move {
             while let Some((_, mut stream)) = heard.next().await {
@@ -99,7 +99,7 @@ impl RawPeer {
         opened.ok()?.ok()
     }
 
-    /// Writes frames until they are all written or the node hangs up; how many were written.
+    /// Writes frames until they are all written or the node hangs up; returns the number written.
     pub(super) async fn write_all(
         &mut self,
         protocol: StreamProtocol,

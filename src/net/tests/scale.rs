@@ -91,7 +91,7 @@ impl Transport for MemoryOnions {
     }
 }
 
-/// What one of them heard, and when.
+/// A swarm, a statement that it heard, and when.
 type Heard = (usize, directory::ItemId, Instant);
 
 struct Member {
@@ -103,7 +103,7 @@ struct Member {
 }
 
 impl Member {
-    /// As a node judges what it hears; what it is handed it publishes.
+    /// Judges statements as a node does, and publishes those that it is given as orders.
     async fn run(mut self, mut orders: mpsc::Receiver<Vec<u8>>, mut end: oneshot::Receiver<()>) {
         let network = self.world.descriptor.id();
         let topic = topic(&network);

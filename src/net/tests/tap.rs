@@ -1,4 +1,4 @@
-//! What a node tells a peer, octet for octet, as the peer sees it once Noise is off.
+//! Every octet that a node sends to a peer, as the peer sees it once Noise is taken off.
 
 use std::io;
 use std::pin::Pin;
@@ -144,7 +144,7 @@ async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
                     addresses.push(endpoint.get_remote_address().clone());
                 }
                 SwarmEvent::NewExternalAddrOfPeer { address, .. } => addresses.push(address),
-                // Its record: now a catch-up has something to hold.
+                // The node's record has come, so a catch-up has something to hold.
                 SwarmEvent::Behaviour(BehaviourEvent::Gossip(Said::Gossip(
                     gossipsub::Event::Message { message, .. },
                 ))) => {

@@ -40,12 +40,12 @@ impl World {
         self.start("state", contact, deliver, &[], self.devnet()).await
     }
 
-    /// Another one, that begins with these.
+    /// Another node, with these bootstraps.
     pub(super) async fn node_at(&self, name: &str, bootstrap: &[OnionAddress]) -> Node {
         self.start(name, "", None, bootstrap, self.devnet()).await
     }
 
-    /// Another one, to which this folder says where the others are.
+    /// Another node, on a devnet folder that tells it where the others are.
     pub(super) async fn node_in(
         &self,
         devnet: DevnetFolder,

@@ -1,4 +1,4 @@
-//! Finding a Tor, and making sure that it will do.
+//! Finding a Tor, and making sure that it is suitable.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -15,37 +15,37 @@ use crate::clock::Clock;
 use crate::entropy::Generator;
 use crate::failure::{Failure, FailureKind};
 
-/// The oldest that has layered guards for onion services (vanguards-lite), 0.4.7.
+/// The oldest usable version: 0.4.7 has layered guards for onion services (vanguards-lite).
 const OLDEST: [u64; 3] = [0, 4, 7];
-/// Tor may take this long for a step of its way into the network before it is given up.
+/// A Tor that takes longer for one step of connecting to its network is given up.
 const STEP_TIMEOUT: Duration = Duration::from_secs(180);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A consensus may be this much older than it should be, on a machine that has just woken up.
 const CONSENSUS_LATE: Duration = Duration::from_secs(6 * 3600);
-/// And this much younger than the clock believes.
+/// A consensus may begin this much later than the clock says it is now.
 const CONSENSUS_EARLY: Duration = Duration::from_secs(3600);
 
-/// How a node comes to a Tor.
+/// How a node gets a Tor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A running one whose control port lets us in, else a child of our own.
+    /// A running Tor whose control port lets this user in, else a child process.
     Auto,
-    /// A running one.
+    /// A running Tor.
     Running,
-    /// A child of our own.
+    /// A child process of the node.
     Own,
-    /// One that its operator configures: no control port, the onion service stands in its torrc.
+    /// A Tor that its operator configures: no control port, and the onion service in its torrc.
     Manual,
 }
 
-/// What the configuration says of Tor.
+/// The configuration of Tor.
 #[derive(Clone, Debug)]
 pub struct TorSettings {
-    /// How to come to one.
+    /// How the node gets a Tor.
     pub mode: Mode,
     /// Its control port.
     pub control: Option<ControlAddress>,
-    /// Its SOCKS port, if it is not to be asked.
+    /// Its SOCKS port; without it Tor is asked.
     pub socks: Option<SocketAddr>,
     /// Where the onion service's streams arrive if its operator configures it.
     pub listen: SocketAddr,
@@ -53,7 +53,7 @@ pub struct TorSettings {
 
 /// A Tor that is ready to be used.
 pub(super) struct Attached {
-    /// Where it is, if it is not a child of ours.
+    /// Its control port, unless it is a child of this node.
     pub(super) at: Option<ControlAddress>,
     pub(super) control: Control,
     pub(super) socks: SocketAddr,
@@ -123,7 +123,7 @@ async fn start(folder: &Path, rng: &mut Generator) -> Result<Started, Failure> {
     let at = child.control().await?;
     let opened = Control::open(&at, Trust::Named, rng).await;
     let mut control = opened.map_err(|failed| explain(&at, &failed))?;
-    // From here on it ends when this connection does.
+    // From here on the child ends when this connection does.
     control.ask("TAKEOWNERSHIP").await.map_err(|failed| explain(&at, &failed))?;
     Ok((None, control, Some(child)))
 }
@@ -136,7 +136,7 @@ fn none_running(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
 }
 
 fn no_tor(failures: &[(ControlAddress, ControlFailed)]) -> Failure {
-    // One that runs and keeps us out is the more useful thing to hear of.
+    // A running Tor that keeps this node out is the most useful failure to report.
     let keeps_out = |why: &ControlFailed| match why {
         ControlFailed::Connect(error) => error.kind() == ErrorKind::PermissionDenied,
         ControlFailed::Cookie { .. }
@@ -174,7 +174,7 @@ fn explain(at: &ControlAddress, failed: &ControlFailed) -> Failure {
     }
 }
 
-/// Something failed on a connection that had been opened.
+/// The failure of a control connection that had been opened.
 pub(super) fn broken(failed: &ControlFailed) -> Failure {
     Failure::new(FailureKind::Tor, format!("Tor's control port: {failed}")).remedy("see Tor's log")
 }
@@ -192,7 +192,7 @@ fn check_version(version: &str) -> Result<(), Failure> {
     .remedy("upgrade it"))
 }
 
-/// A service that is one hop from its clients is not hidden.
+/// Refuses a Tor with single-hop onion services: one hop from its clients, a service is not hidden.
 async fn check_hops(control: &mut Control) -> Result<(), Failure> {
     for option in ["HiddenServiceSingleHopMode", "HiddenServiceNonAnonymousMode"] {
         let values = control.option(option).await.map_err(|failed| broken(&failed))?;
@@ -228,7 +228,7 @@ pub(super) async fn wait_until_ready(control: &mut Control) -> Result<(), Failur
             return Err(Failure::new(FailureKind::Tor, cause)
                 .remedy("see its log; where Tor is blocked, it needs bridges"));
         }
-        // An event may say why it gets no further.
+        // An event may tell why Tor makes no progress.
         let wait = timeout(LOOK_AGAIN, control.event()).await;
         match wait {
             Ok(Some(event)) if event.contains("CLOCK_SKEW") => {
@@ -240,7 +240,7 @@ pub(super) async fn wait_until_ready(control: &mut Control) -> Result<(), Failur
     }
 }
 
-/// Percent of the way into the network.
+/// Progress of connecting to the network, in percent.
 fn progress(phase: &str) -> Option<u8> {
     let (_, rest) = phase.split_once("PROGRESS=")?;
     rest.split(' ').next()?.parse().ok()
@@ -252,11 +252,11 @@ fn summary(phase: &str) -> &str {
     summary.map_or(phase, |(summary, _)| summary)
 }
 
-/// Tor's consensus is signed by its authorities and says when it is valid.
+/// Compares the clock with Tor's consensus, which is signed and tells when it is valid.
 async fn check_clock(control: &mut Control, clock: Clock) -> Result<(), Failure> {
     let mut bounds = [None; 2];
     for (bound, key) in bounds.iter_mut().zip(["consensus/valid-after", "consensus/valid-until"]) {
-        // An old Tor does not know these.
+        // An old Tor does not know these keys.
         *bound = control.info(key).await.ok().as_deref().and_then(time_of);
     }
     let [Some(after), Some(until)] = bounds else { return Ok(()) };

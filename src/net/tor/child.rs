@@ -1,4 +1,4 @@
-//! A tor of one's own: a child with a folder of its own that ends with its owner.
+//! A node's own tor: a child process with its own folder, which ends with its owner.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::control::ControlAddress;
 use crate::failure::{Failure, FailureKind};
 
-/// For writing down its control port, which it does before it reaches for the network.
+/// Time for tor to write down its control port, which it does before connecting to the network.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between SIGTERM and SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,11 +31,11 @@ pub(super) struct TorChild {
 }
 
 impl TorChild {
-    /// Starts a tor in a folder, which is made, with these lines of configuration, its control port
-    /// among them, beside what every child has.
+    /// Makes a folder and starts a tor in it. `lines` of configuration, with the control port
+    /// among them, are added to those of every child.
     ///
     /// # Errors
-    /// [`FailureKind::State`] for the folder, [`FailureKind::Tor`] if it cannot be started.
+    /// [`FailureKind::State`] for the folder, [`FailureKind::Tor`] if tor cannot be started.
     pub(super) fn start(binary: &Path, folder: &Path, lines: &str) -> Result<Self, Failure> {
         let made = write_torrc(folder, lines).and_then(|()| {
             let _ = fs::remove_file(folder.join(CONTROL_PORT));
@@ -53,7 +53,7 @@ impl TorChild {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(Stdio::null())
-            // What a terminal sends to the owner's process group is the owner's to handle.
+            // Only the owner handles signals that a terminal sends to its process group.
             .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn().map_err(|error| {
@@ -62,10 +62,10 @@ impl TorChild {
         Ok(Self { child, folder: folder.to_owned() })
     }
 
-    /// Where it can be controlled, once it says so.
+    /// Waits for tor to write down its control port, and returns it.
     ///
     /// # Errors
-    /// If it ends instead, with what it said last.
+    /// If tor ends instead, with the last line of its log.
     pub(super) async fn control(&mut self) -> Result<ControlAddress, Failure> {
         let path = self.folder.join(CONTROL_PORT);
         let written = async {
@@ -90,13 +90,13 @@ impl TorChild {
         })
     }
 
-    /// Its process, while it runs.
+    /// The id of its process, while it runs.
     #[must_use]
     pub(super) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Asks it to end, and waits.
+    /// Asks tor to end, and waits until it has.
     pub(super) async fn stop(mut self) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {

@@ -1,9 +1,9 @@
-//! Streams of an onion service that tell their circuit (Tor's `HiddenServiceExportCircuitID
+//! Streams of an onion service that name their circuit (Tor's `HiddenServiceExportCircuitID
 //! haproxy`).
 //!
-//! Each begins with a line of the PROXY protocol (version 1, at most 107 octets). Its source stands
-//! for the circuit, its destination port is the port of the service: so one listener serves both
-//! ports, and no caller can take more than a circuit's share of it.
+//! Each stream begins with a line of the PROXY protocol (version 1, at most 107 octets). The line's
+//! source stands for the circuit, and its destination port is the port of the service: so one
+//! listener serves both ports, and no circuit can take more than its share of the listener.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,24 +23,24 @@ use crate::net::onion::SWARM_PORT;
 
 /// Streams of one circuit to the swarm: a link, a catch-up, and those about to replace them.
 const SWARM_PER_CIRCUIT: usize = 4;
-/// And to SMTP: mail programs send in parallel.
+/// Streams of one circuit to SMTP: mail programs send in parallel.
 const SMTP_PER_CIRCUIT: usize = 16;
 /// Streams in all: more than the swarm and SMTP take together.
 const MAX_STREAMS: usize = 1024;
 /// Streams that wait to be accepted by the swarm or by SMTP.
 const WAITING: usize = 16;
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// PROXY protocol, section 2.1.
+/// Octets of a line, at most (PROXY protocol, section 2.1).
 const MAX_LINE: usize = 107;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// What arrives at the two ports of an onion service.
+/// The streams that arrive at an onion service, sorted by its two ports.
 pub(super) struct Sorted {
     pub(super) swarm: mpsc::Receiver<Arrived>,
     pub(super) smtp: mpsc::Receiver<Arrived>,
 }
 
-/// Listens at an address for streams that tell their circuit.
+/// Listens at an address for streams that name their circuit.
 pub(super) async fn listen(address: SocketAddr) -> Result<Sorted, Failure> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::new(FailureKind::Port, format!("tor.listen: {address}: {error}"))
@@ -64,7 +64,7 @@ async fn sort(listener: TcpListener, swarm: mpsc::Sender<Arrived>, smtp: mpsc::S
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Beyond the bound the newest is hung up on.
+        // A stream above the bound is hung up on.
         let Ok(place) = Arc::clone(&all).try_acquire_owned() else { continue };
         let (swarm, smtp, circuits) = (swarm.clone(), smtp.clone(), Arc::clone(&circuits));
         tokio::spawn(async move {
@@ -76,7 +76,7 @@ async fn sort(listener: TcpListener, swarm: mpsc::Sender<Arrived>, smtp: mpsc::S
             let (Some(own), Ok(())) = (own, stream.set_nodelay(true)) else { return };
             let arrived = Arrived::with_places(stream, [place, own]);
             let to = if header.port == SMTP_PORT { smtp } else { swarm };
-            // Whoever accepts may have ended.
+            // The accepting task may have ended.
             let _ = to.send(arrived).await;
         });
     }
@@ -92,7 +92,7 @@ impl Circuits {
             SMTP_PORT => SMTP_PER_CIRCUIT,
             _ => return None,
         };
-        // Never more circuits than streams: those without any are forgotten.
+        // Circuits without a stream are forgotten, so there are never more circuits than streams.
         self.0.retain(|_, places| Arc::strong_count(places) > 1);
         let key = (header.circuit, header.port);
         let places = self.0.entry(key).or_insert_with(|| Arc::new(Semaphore::new(most)));
@@ -108,7 +108,7 @@ struct Header {
 
 async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Header> {
     let mut line = Vec::with_capacity(MAX_LINE);
-    // Octet by octet: what follows the line is not ours.
+    // Read octet by octet: what follows the line belongs to the stream.
     while line.len() < MAX_LINE && !line.ends_with(b"\r\n") {
         line.push(stream.read_u8().await?);
     }
@@ -187,12 +187,12 @@ mod tests {
         for _ in 0..SWARM_PER_CIRCUIT {
             arrived.push(sorted.swarm.recv().await.unwrap());
         }
-        // One more of the same circuit is hung up on, one of another circuit is not.
+        // One more stream of the same circuit is hung up on, a stream of another is not.
         let mut refused = open(TORS_OWN).await;
         assert_eq!(refused.read(&mut [0]).await.unwrap_or(0), 0);
         kept.push(open(&TORS_OWN.replace_2b()).await);
         assert!(sorted.swarm.recv().await.is_some());
-        // A place that is given back can be had again.
+        // A place that is released can be taken again.
         drop(arrived.pop());
         kept.push(open(TORS_OWN).await);
         assert!(sorted.swarm.recv().await.is_some());

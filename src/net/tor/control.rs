@@ -26,9 +26,9 @@ use zeroize::Zeroizing;
 
 use super::reply::{Reply, read};
 
-/// For one reply. Tor answers at once, unless the machine is very busy.
+/// Time for one reply. Tor answers at once, unless the machine is very busy.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Events that nobody has waited for yet; beyond it the newest are dropped.
+/// Events that wait to be read; further events are dropped.
 const EVENTS: usize = 256;
 const COOKIE_LEN: usize = 32;
 const NONCE_LEN: usize = 32;
@@ -67,9 +67,9 @@ impl fmt::Display for ControlAddress {
     }
 }
 
-/// What is believed to be a Tor. It will be given this node's secret key, and any local user can
-/// listen at a port that is free: so a port has to prove that it knows a cookie which other users
-/// cannot read.
+/// Why a control port is believed to be Tor's. It will be given this node's secret key, and any
+/// local user can listen at a free port: so a port must prove that it knows a cookie which other
+/// users cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// The operator named it: a Unix socket may let in every user that can open it.
@@ -81,13 +81,13 @@ pub enum Trust {
 /// What went wrong with a control port.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlFailed {
-    /// Nobody listens there, or we may not.
+    /// Nothing listens there, or this user may not connect.
     #[error("{0}")]
     Connect(io::Error),
     /// The cookie that proves this node to Tor cannot be read.
     #[error("the cookie {}: {error}", path.display())]
     Cookie {
-        /// Its file.
+        /// The cookie's file.
         path: PathBuf,
         /// Why not.
         error: io::Error,
@@ -95,7 +95,7 @@ pub enum ControlFailed {
     /// The cookie is not this Tor's.
     #[error("the cookie {} is not the one of this Tor", .0.display())]
     WrongCookie(PathBuf),
-    /// It offers no way to authenticate that we take.
+    /// It offers no way of authenticating that is accepted here.
     #[error("it lets nobody in by cookie")]
     NoMethod,
     /// It answered with another code than 2xx.
@@ -103,7 +103,7 @@ pub enum ControlFailed {
     Refused {
         /// The code.
         code: u16,
-        /// Its words.
+        /// The text of the reply.
         text: String,
     },
     /// It hung up.
@@ -112,7 +112,7 @@ pub enum ControlFailed {
     /// It did not answer in time.
     #[error("Tor does not answer")]
     Silent,
-    /// It said what is no reply.
+    /// It sent something that is not a reply.
     #[error("what answers there is no Tor")]
     NoTor,
 }
@@ -124,13 +124,13 @@ pub struct Control {
     events: mpsc::Receiver<Reply>,
     version: String,
     is_socket: bool,
-    /// Replies to come; more than one if a question was given up.
+    /// Replies still to come; more than one if a caller stopped waiting for its reply.
     owed: usize,
     reader: AbortHandle,
 }
 
 impl Drop for Control {
-    /// The connection is closed when both its halves are gone, and Tor forgets what hung on it.
+    /// The connection is closed when both its halves are gone, and Tor then drops what belonged to it.
     fn drop(&mut self) {
         self.reader.abort();
     }
@@ -177,11 +177,11 @@ impl Control {
     /// # Errors
     /// [`ControlFailed::Refused`] if its code is not 2xx.
     pub async fn ask(&mut self, line: &str) -> Result<Reply, ControlFailed> {
-        // Made in one piece: a string that grows leaves what it held behind.
+        // Allocated at full size: a buffer that grows leaves copies of the secret behind.
         let mut octets = Zeroizing::new(Vec::with_capacity(line.len() + 2));
         octets.extend_from_slice(line.as_bytes());
         octets.extend_from_slice(b"\r\n");
-        // Before it is sent: whoever waits for the reply may be dropped at any point.
+        // Counted before sending: this future may be dropped at any point.
         self.owed += 1;
         let asked = async {
             self.writer.write_all(&octets).await.map_err(|_| ControlFailed::Closed)?;
@@ -205,7 +205,7 @@ impl Control {
     /// The value of one `GETINFO` key.
     ///
     /// # Errors
-    /// As [`Control::ask`]; [`ControlFailed::NoTor`] if the answer is to something else.
+    /// As [`Control::ask`]; [`ControlFailed::NoTor`] if the answer is for another key.
     pub async fn info(&mut self, key: &str) -> Result<String, ControlFailed> {
         let reply = self.ask(&format!("GETINFO {key}")).await?;
         let line = reply.lines.into_iter().next().unwrap_or_default();
@@ -213,7 +213,7 @@ impl Control {
         value.map(str::to_owned).ok_or(ControlFailed::NoTor)
     }
 
-    /// The values of one option; several if it stands there several times, none if it is not set.
+    /// The values of one option: one for each time it is set, empty if it is not set.
     ///
     /// # Errors
     /// As [`Control::ask`].
@@ -223,8 +223,8 @@ impl Control {
         Ok(values.map(|(_, value)| value.to_owned()).collect())
     }
 
-    /// The next event's first line, without its code; none if Tor has hung up. Nothing is lost if
-    /// this is dropped half way.
+    /// The first line of the next event, without its code; `None` if Tor has hung up. Dropping
+    /// this future loses no event.
     pub async fn event(&mut self) -> Option<String> {
         self.events.recv().await?.lines.into_iter().next()
     }
@@ -236,7 +236,7 @@ impl Control {
     ) -> Result<(), ControlFailed> {
         let offered = match self.ask("PROTOCOLINFO 1").await {
             Ok(reply) => Offered::parse(&reply),
-            // What is no Tor may say anything, or nothing.
+            // A program other than Tor may send anything, or nothing.
             Err(ControlFailed::Refused { .. }) => return Err(ControlFailed::NoTor),
             Err(failed) => return Err(failed),
         };
@@ -250,7 +250,7 @@ impl Control {
         }
     }
 
-    /// `SAFECOOKIE`: each side proves that it knows the cookie, and nobody says it.
+    /// `SAFECOOKIE`: each side proves that it knows the cookie, and neither sends it.
     async fn prove_cookie(
         &mut self,
         path: &Path,
@@ -298,10 +298,10 @@ where
     (Box::new(reader), Box::new(writer))
 }
 
-/// Whoever listens names the file, so it may be anything. A cookie is proof only if other users
-/// cannot read it, and if none of them has made it.
+/// Reads a cookie. The listening program names the file, so it may be any file. A cookie proves
+/// something only if no other user can read it, and none has made it.
 fn read_cookie(path: &Path) -> io::Result<Zeroizing<[u8; COOKIE_LEN]>> {
-    /// Below are the system's own users (Debian policy 9.2.2).
+    /// Ids below this are the system's own users (Debian policy 9.2.2).
     const FIRST_ORDINARY_USER: u32 = 1000;
     let mut options = fs::OpenOptions::new();
     // Opening a pipe would wait for its other end.

@@ -26,7 +26,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// After the first directory has the descriptor, each further one gets this long.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Streams of one circuit to the service at once: mail programs open a few in parallel; a link is
-/// one. Beyond them the circuit is closed.
+/// one. Tor closes a circuit with more.
 const MAX_STREAMS: u32 = 16;
 /// control-spec, section 4: "Unspecified Tor error", here always a service that is there already.
 const COLLISION: u16 = 550;
@@ -40,12 +40,12 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
     pub(super) rng: Generator,
     pub(super) state: watch::Sender<TorState>,
-    /// Of the onion service, so far.
+    /// The number of publications of the onion service so far.
     pub(super) publications: u32,
 }
 
 impl Keeper {
-    /// Until the requests' other end is dropped.
+    /// Runs until the sender of the requests is dropped.
     pub(super) async fn run(
         mut self,
         mut attached: Attached,
@@ -75,9 +75,9 @@ impl Keeper {
                 state.published = None;
                 state.trouble = Some(why);
             });
-            // Its onion service goes with the connection, and would be in the way of the next.
+            // Tor must drop the old connection's onion service, or it would collide with the next.
             end(attached).await;
-            // Nothing depends on it yet; the caller that asks for the service gets the error.
+            // Nothing depends on Tor yet: the caller that asks for the service gets the error.
             let Some(service) = &service else { return };
             attached = tokio::select! {
                 attached = self.attach_again(service) => attached,
@@ -86,8 +86,7 @@ impl Keeper {
         }
     }
 
-    /// The way that was taken first is the only one: another Tor may have other guards, and no
-    /// bridges.
+    /// Keeps to the Tor that was used first: another Tor may have other guards, and no bridges.
     fn pin(&mut self, attached: &Attached) {
         match &attached.at {
             Some(at) => self.settings.control = Some(at.clone()),
@@ -95,7 +94,7 @@ impl Keeper {
         }
     }
 
-    /// Until the connection breaks; says why.
+    /// Holds the connection until it breaks, and returns the reason.
     async fn hold(&mut self, control: &mut Control, service: Option<&Service>) -> Failure {
         let mut uploads = service.map(|service| Uploads::of(&service.label));
         let mut asked = Instant::now();
@@ -153,7 +152,7 @@ impl Keeper {
         }
     }
 
-    /// There is a Tor; the onion service is not found yet.
+    /// Tells that there is a Tor, though the onion service cannot be found yet.
     fn up(&self, attached: &Attached) {
         let own = if attached.child.is_some() { ", own" } else { "" };
         let name = format!("tor {}{own}", attached.control.version());
@@ -165,7 +164,7 @@ impl Keeper {
     }
 }
 
-/// Adds the service and tells the caller that asked; returns none if Tor refuses it.
+/// Adds the service and tells the caller that asked; returns `None` if Tor refuses it.
 async fn take(control: &mut Control, (service, answer): Request) -> Option<Service> {
     let added = add(control, &service, Instant::now()).await;
     let taken = added.is_ok().then_some(service);
@@ -174,19 +173,19 @@ async fn take(control: &mut Control, (service, answer): Request) -> Option<Servi
     taken
 }
 
-/// When the one service has been asked for, only the end is waited for.
+/// Waits for the end of the requests: after the one service no other is asked for.
 async fn closed(requests: &mut mpsc::Receiver<Request>) {
     while requests.recv().await.is_some() {}
 }
 
-/// The directories that a service's descriptor goes to. A client that asks one where it is not yet
-/// asks elsewhere, but each only once for minutes: so all of them are waited for, though not for
-/// long after one has it.
+/// The uploads of a service's descriptor to the directories. A client that asks a directory without
+/// the descriptor tries others, but asks each only once in some minutes: so all uploads are waited
+/// for, though not for long after the first.
 struct Uploads {
     label: String,
     sent: u32,
     arrived: u32,
-    /// Of the wait for the others.
+    /// The end of the wait for the other directories.
     deadline: Option<Instant>,
 }
 
@@ -219,7 +218,7 @@ impl Uploads {
     }
 }
 
-/// The onion service goes with its connection.
+/// Closes the connection, and the onion service with it.
 async fn end(Attached { control, child, .. }: Attached) {
     drop(control);
     if let Some(child) = child {
@@ -231,7 +230,7 @@ async fn add(control: &mut Control, service: &Service, since: Instant) -> Result
     loop {
         let defended = control.ask(&command(service, Defended::ByWork)).await;
         let added = match defended {
-            // An old Tor, or one built without it, does not know the word.
+            // An old Tor, or one built without this defence, refuses the keyword.
             Err(ControlFailed::Refused { code, .. }) if code != COLLISION => {
                 control.ask(&command(service, Defended::ByLimits)).await
             }
@@ -253,7 +252,7 @@ async fn add(control: &mut Control, service: &Service, since: Instant) -> Result
 }
 
 enum Defended {
-    /// Callers do work when there are many (Tor proposal 327).
+    /// Callers must do proof of work when there are many (Tor proposal 327).
     ByWork,
     ByLimits,
 }

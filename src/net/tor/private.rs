@@ -1,7 +1,7 @@
-//! A Tor network of one machine's own: authorities, relays and clients on loopback, for test
+//! A private Tor network on one machine: authorities, relays and clients on loopback, for test
 //! networks.
 //!
-//! It has nothing to do with the public network and nothing of it leaves loopback: every socket
+//! It is separate from the public network, and none of its traffic leaves loopback: every socket
 //! that goes out is bound to 127.0.0.1. The options are those of a `TestingTorNetwork` (tor(1)).
 
 use std::fs::{self, File};
@@ -23,11 +23,11 @@ use super::control::{Control, ControlAddress, Trust};
 use crate::entropy::Generator;
 use crate::failure::{Failure, FailureKind};
 
-/// Votes need a majority of three to survive one that is late.
+/// With three authorities, two still are a majority when the third votes late.
 const AUTHORITIES: u16 = 3;
 /// An onion circuit has up to four relays, and its two ends share none.
 const RELAYS: u16 = 5;
-/// Until the authorities agree on a consensus that holds everybody: two voting rounds and some.
+/// Time until the authorities agree on a consensus with all relays: over two voting rounds.
 const CONSENSUS_TIMEOUT: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// Ports are looked for here: below those that systems give to outgoing connections.
@@ -95,8 +95,8 @@ impl PrivateClient {
 }
 
 impl PrivateTor {
-    /// Starts one with this many clients in a folder and waits until they have circuits: about half a
-    /// minute.
+    /// Starts a network with this many clients in a folder and waits until they have circuits, for
+    /// about half a minute.
     ///
     /// # Errors
     /// [`FailureKind::Tor`] if tor or tor-gencert is missing or the network does not come up.
@@ -162,7 +162,7 @@ impl PrivateTor {
         &self.clients
     }
 
-    /// Ends all of it.
+    /// Ends the whole network.
     pub async fn stop(self) {
         let clients = self.clients.into_iter().map(|client| client.child);
         let children: Vec<_> = clients.chain(self.relays).collect();
@@ -174,9 +174,9 @@ impl PrivateTor {
     }
 }
 
-/// An empty folder but for its marker, which is locked: what was left there by a network before
-/// would have other ports. A folder that holds anything and is not marked is somebody else's, and
-/// is not touched.
+/// Makes a folder that is empty except for its locked marker: files of an earlier network would name
+/// other ports. A folder that holds anything and has no marker is not this program's, and is left
+/// alone.
 fn make_folder(folder: &Path) -> Result<File, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))
@@ -222,8 +222,8 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Ports on which nobody listens now. Somebody may before they are used; that is a network that
-/// does not come up, and says so.
+/// Ports at which nothing listens now. If one is taken before its use, the network does not come
+/// up, and reports that.
 fn free_ports(count: u16, rng: &mut Generator) -> Result<Vec<u16>, Failure> {
     let span = LAST_PORT - FIRST_PORT;
     let offset = rng.random_range(0..span);
@@ -236,7 +236,7 @@ fn free_ports(count: u16, rng: &mut Generator) -> Result<Vec<u16>, Failure> {
     Ok(free)
 }
 
-/// Makes the authorities' keys; returns the lines by which everybody knows them.
+/// Makes the authorities' keys; returns the lines that tell every tor of them.
 async fn make_keys(tor: &Path, authorities: &[Authority]) -> Result<String, Failure> {
     let gencert = program("tor-gencert")?;
     let making: Vec<_> = authorities

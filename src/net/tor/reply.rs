@@ -1,6 +1,6 @@
 //! Replies of a control port, from its lines (Tor control-spec, section 2.3).
 //!
-//! A line, and a reply with its data, are bounded before anything is made of them.
+//! The length of a line, and of a reply with its data, is checked before either is parsed.
 
 use std::collections::VecDeque;
 
@@ -20,8 +20,8 @@ pub struct Reply {
     pub lines: Vec<String>,
 }
 
-/// Reads until the other side hangs up or sends what is no reply: replies go to the
-/// caller that asked, events to the one that waits for them.
+/// Reads until the other side hangs up or sends something that is not a reply. Replies go to the
+/// caller that asked, events to the caller that waits for them.
 pub(super) async fn read(
     reader: impl AsyncRead + Unpin,
     replies: mpsc::Sender<Reply>,
@@ -31,7 +31,7 @@ pub(super) async fn read(
     let mut assembly = Assembly::default();
     loop {
         let mut line = Vec::new();
-        // A line of more is cut there, and what follows is no reply.
+        // A longer line is cut off, and the rest does not parse as a reply.
         match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
             Ok(read) if read > 0 => {}
             _ => return,
@@ -39,7 +39,7 @@ pub(super) async fn read(
         match assembly.line(&line) {
             Ok(None) => {}
             Ok(Some(event)) if event.code >= 600 => {
-                // Whoever waits for one asks again in time.
+                // A caller that waits for an event asks Tor again from time to time.
                 let _ = events.try_send(event);
             }
             Ok(Some(reply)) => {
@@ -52,7 +52,7 @@ pub(super) async fn read(
     }
 }
 
-/// Lines to replies.
+/// Puts replies together from lines.
 #[derive(Default)]
 struct Assembly {
     code: u16,
@@ -61,7 +61,7 @@ struct Assembly {
     in_data: bool,
 }
 
-/// Not the control protocol.
+/// The input is not the control protocol.
 #[derive(Debug, PartialEq, Eq)]
 struct Garbled;
 

@@ -2,8 +2,7 @@
 //!
 //! Each peer and purpose has a user name of its own, so that Tor gives it circuits of its own;
 //! after a circuit that led nowhere the password changes, and with it the circuits. Names are made
-//! of digits and letters that are ours: Tor gives a meaning to some, and no foreign text goes into
-//! them.
+//! of digits and letters chosen here, never of foreign text: Tor gives a meaning to some names.
 
 use std::fmt::Write as _;
 use std::io;
@@ -26,9 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(25);
 pub enum DialPurpose {
     /// Links between nodes.
     Swarm,
-    /// A node that looks whether it can be reached itself.
+    /// A node's test whether it can be reached itself.
     Reach,
-    /// A network's descriptor.
+    /// Fetching a network's descriptor.
     Join,
 }
 
@@ -42,12 +41,12 @@ impl DialPurpose {
     }
 }
 
-/// Whether a dial that failed is worth another.
+/// Whether a failed dial is worth another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// After a while.
+    /// Dial again after a while.
     Later,
-    /// It will fail for ever.
+    /// Never dial again: it would always fail.
     Never,
 }
 
@@ -58,7 +57,7 @@ pub enum DialFailed {
     /// There is no SOCKS port to go through at present.
     #[error("there is no Tor to go through")]
     NoTor,
-    /// Tor said so: the code of its reply (RFC 1928, section 6; Tor proposal 304).
+    /// Tor refused, with the code of its reply (RFC 1928, section 6; Tor proposal 304).
     #[error("Tor refused: {}", meaning(*.0))]
     Refused(u8),
     /// The SOCKS port takes no user names, so circuits would be shared between peers.
@@ -66,7 +65,7 @@ pub enum DialFailed {
         "the SOCKS port takes no user names: remove PreferSOCKSNoAuth from Tor's configuration"
     )]
     NoIsolation,
-    /// Nothing came of it in time.
+    /// The dial took too long.
     #[error("no answer in {} seconds", CONNECT_TIMEOUT.as_secs())]
     TimedOut,
     /// The connection to the SOCKS port broke.
@@ -94,7 +93,7 @@ impl DialFailed {
         matches!(self, Self::TimedOut | Self::Refused(0x06 | 0xF2 | 0xF3 | 0xF7))
     }
 
-    /// What is behind a failed dial that was made here.
+    /// The reason why a dial of this module failed, found in an error that wraps it.
     #[must_use]
     pub fn find(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
@@ -114,8 +113,8 @@ impl From<DialFailed> for io::Error {
     }
 }
 
-/// Some of what is wrapped around an error, `Either` and `io::Error` among them, gives only the
-/// source of what is in it. So the failure is made a source.
+/// Makes the failure the source of another error: some wrappers, `Either` and `io::Error` among
+/// them, give access only to the source of the error inside.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Carried(#[source] DialFailed);
@@ -155,7 +154,7 @@ pub async fn connect(
     let password = turn.to_string();
     let connect = async {
         let mut stream = TcpStream::connect(socks).await.map_err(|_| DialFailed::NoTor)?;
-        // Small frames, each of which somebody waits for.
+        // Frames are small, and a peer waits for each.
         stream.set_nodelay(true).map_err(|_| DialFailed::HungUp)?;
         // tokio-socks does not know Tor's codes. It reads a reply of at most 262 octets.
         let mut said = Vec::new();
@@ -188,7 +187,8 @@ fn user(purpose: DialPurpose, from: &NodeId, to: &NodeId) -> String {
 }
 
 const NO_AUTHENTICATION: u8 = 0;
-/// Method selection (2 octets), answer to the user name (2), then version and reply code.
+/// Where the reply code is: after method selection (2 octets), answer to the user name (2) and
+/// version.
 const REPLY_CODE: usize = 5;
 
 #[cfg(test)]
