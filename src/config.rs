@@ -1,4 +1,4 @@
-//! The configuration file: TOML to validated settings.
+//! The configuration file: turns TOML into validated settings.
 //!
 //! Unknown keys are refused, with the nearest known one named: a misspelt key that is ignored is a
 //! setting that its operator believes to be in force. `examples/deploy/fog.toml` names every key.
@@ -17,7 +17,7 @@ use crate::exit::Target;
 use crate::failure::{Failure, FailureKind};
 use crate::net::tor::{Mode, TorSettings};
 
-/// Every key there is.
+/// All keys of the configuration.
 const KEYS: [&str; 15] = [
     "network.id",
     "network.bootstrap",
@@ -41,16 +41,16 @@ const DEFAULT_FROM: &str = "anonymous@fog.invalid";
 const DEFAULT_LISTEN: &str = "127.0.0.1:2525";
 /// Where an onion service's streams arrive if Tor's operator configures it.
 pub(crate) const DEFAULT_TOR_LISTEN: &str = "127.0.0.1:9998";
-/// The record's bound.
+/// Octets of a contact, at most, as in a record.
 const MAX_CONTACT: usize = 128;
 const MAX_FAMILY: usize = 16;
 
-/// What a node is configured to do.
+/// The settings of a node.
 #[derive(Debug)]
 pub struct Config {
     /// The network's id in hex, if it is to be checked.
     pub network: Option<String>,
-    /// Nodes to begin with.
+    /// Nodes to join through.
     pub bootstrap: Vec<OnionAddress>,
     /// The folder of a devnet.
     pub devnet: Option<PathBuf>,
@@ -58,11 +58,11 @@ pub struct Config {
     pub speed: Option<u32>,
     /// Where mail is submitted.
     pub listen: SocketAddr,
-    /// Where it delivers, if it is an exit.
+    /// Where the node delivers mail, if it is an exit.
     pub deliver: Option<Target>,
-    /// To which domains.
+    /// The recipient domains that an exit delivers to.
     pub domains: Domains,
-    /// The anonymous From.
+    /// The From of mail whose sender did not ask for another.
     pub from: Mailbox,
     /// How to reach the operator.
     pub contact: String,
@@ -70,7 +70,7 @@ pub struct Config {
     pub family: Vec<OnionAddress>,
     /// The level of the log.
     pub level: LevelFilter,
-    /// How to come to a Tor.
+    /// How the node gets a Tor.
     pub tor: TorSettings,
 }
 
@@ -94,10 +94,10 @@ impl Config {
         })
     }
 
-    /// What an empty file says.
+    /// The settings of an empty file.
     ///
     /// # Errors
-    /// None, unless a default is no valid value.
+    /// None, unless a default is invalid.
     pub fn default_settings() -> Result<Self, Failure> {
         Self::parse("").map_err(|problem| Failure::new(FailureKind::Internal, problem.cause))
     }
@@ -114,7 +114,7 @@ impl Config {
                             return Err(unknown(&key));
                         }
                     }
-                    // An empty section of another name.
+                    // An empty section has no key to refuse, so its own name is checked.
                     if !KEYS.iter().any(|key| key.split('.').next() == Some(section)) {
                         return Err(unknown(section));
                     }
@@ -144,7 +144,7 @@ impl Problem {
         Self { cause: format!("{key}: {cause}"), remedy: None }
     }
 
-    /// With the line, and the key that stands in it.
+    /// A problem of the parser, with the line and the key in it.
     fn toml(text: &str, error: &toml::de::Error) -> Self {
         // The whole message has several lines and repeats the file's text.
         let what = error.message().replace('\n', " ");

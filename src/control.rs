@@ -1,7 +1,7 @@
 //! The local control socket: one JSON line in, one JSON line out, closed.
 //!
-//! It answers users that may read the state folder, and nobody else: the socket is 0600 in a folder
-//! of 0700. A request has at most 64 KiB and two seconds; sixteen callers are served at once.
+//! It answers only users that may read the state folder: the socket is 0600, and its folder
+//! 0700. A request has at most 64 KiB and two seconds; sixteen callers are served at once.
 
 mod counts;
 mod status;
@@ -33,13 +33,13 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_PATH: usize = 107;
 const NAME: &str = "control.sock";
 
-/// What a caller asks.
+/// A request of a caller.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ControlRequest {
     /// Version of this protocol: 1.
     pub v: u32,
-    /// What to do.
+    /// The order.
     #[serde(rename = "do")]
     pub order: ControlOrder,
 }
@@ -48,33 +48,33 @@ pub struct ControlRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ControlOrder {
-    /// Tell how the node is.
+    /// Report the state of the node.
     Status,
-    /// Tell what it knows of the others.
+    /// Report what the node knows of other nodes.
     Peers,
     /// Vouch for a node.
     Vouch(String),
-    /// Take a vouch back.
+    /// Withdraw a vouch.
     Unvouch(String),
     /// Avoid a node in this node's own routes.
     Ban(String),
-    /// Stop avoiding it.
+    /// Stop avoiding a node in this node's own routes.
     Unban(String),
     /// Make an invite.
     Invite,
 }
 
-/// What is answered: one of these, under its name. It may hold an invite, so it cannot be printed.
+/// The response: one of these, under its name. It may hold an invite, so it has no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Response {
-    /// To [`ControlOrder::Status`].
+    /// The answer to [`ControlOrder::Status`].
     Status(Box<Status>),
-    /// To [`ControlOrder::Peers`].
+    /// The answer to [`ControlOrder::Peers`].
     Peers(Vec<Peer>),
-    /// To an order that was carried out: about which node, or the invite that was made.
+    /// The answer to an order that was carried out: the node it was about, or the new invite.
     Done(String),
-    /// To what is no request.
+    /// The answer to an invalid request.
     Error(String),
 }
 
@@ -90,7 +90,7 @@ impl Drop for Socket {
     }
 }
 
-/// Whether a state folder's socket has a path that it can be bound to.
+/// Checks that the path of a state folder's socket is short enough to bind to.
 ///
 /// # Errors
 /// If it is too long.
@@ -116,7 +116,7 @@ pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failur
         Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
     };
     match fs::symlink_metadata(&path) {
-        // Left by a node that was killed: the lock says that nobody serves it.
+        // A killed node left this socket: the held lock shows that no other node serves it.
         Ok(found) if found.file_type().is_socket() => {
             fs::remove_file(&path).map_err(|error| fail(&error))?;
         }

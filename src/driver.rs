@@ -1,16 +1,16 @@
 //! The one event loop of a node: feeds the [`Remailer`] and carries out its commands.
 //!
-//! What is ready is handled in this order, local work before remote:
+//! Inputs that are ready are handled in this order, local work before remote:
 //!
 //! 1. the order to stop
 //! 2. timers
-//! 3. what came of own work: opened packets, kept replay tags, sealed messages, deliveries, what
+//! 3. results of own work: opened packets, kept replay tags, sealed messages, deliveries, what
 //!    the next server takes, failed sends
 //! 4. the control socket
 //! 5. submissions
 //! 6. the network: whether it reaches this node, links, statements, catching up, invites
 //!
-//! After each of them the commands are carried out, and the timer is set anew.
+//! After each input the commands are carried out, and the timer is set anew.
 
 mod asked;
 mod commands;
@@ -70,25 +70,25 @@ struct Driver {
     work: Work,
     asked: Asked,
     progress: watch::Sender<Progress>,
-    /// The links that the node has been told of.
+    /// The links that the [`Remailer`] has been told of.
     linked: Links,
     troubles: Troubles,
 }
 
-/// What has gone wrong since the start.
+/// Problems since the start.
 #[derive(Default)]
 struct Troubles {
-    /// How often something could not be kept.
+    /// How often something could not be stored.
     unkept: u64,
-    /// How long after its time a timer was handled, at most.
+    /// The longest delay between the due time of a timer and its handling.
     late_timer: Duration,
     /// The timer that was set last, and when it could have been handled first.
     armed: (Time, Time),
 }
 
 impl Troubles {
-    /// A timer that is set after its time is late from then on only: what it is for has just come
-    /// up.
+    /// Returns when a timer could be handled first. A timer set after its due time is late only
+    /// from then on: its reason has only just come up.
     fn arm(&mut self, due: Time, now: Time) -> Time {
         if self.armed.0 != due {
             self.armed = (due, due.max(now));
@@ -195,7 +195,7 @@ impl Driver {
                     Ok(()) => smtp::Verdict::RecipientTaken,
                     Err(why) => commands::refusal(why),
                 };
-                // A client that has gone is answered nothing.
+                // A client that has disconnected gets no answer.
                 let _ = to.send(answer);
             }
             Question::Message(submission, to) => {

@@ -6,9 +6,9 @@ use rand::rngs::SysRng;
 
 use crate::failure::{Failure, FailureKind};
 
-/// The operating system's generator, asked anew each time. It holds nothing: a generator with a
-/// buffer would leave in memory, wherever it was moved, the octets of which keys are made. It fails
-/// only on a system that has not gathered enough since it was started, which is tried first.
+/// The operating system's generator, asked anew each time. It holds no state: a generator with a
+/// buffer would leave the octets of keys in memory wherever it was moved. It fails only on a system
+/// that has not gathered enough entropy since its start; [`generator`] tests that first.
 pub type Generator = UnwrapErr<SysRng>;
 
 /// The generator, if the system has one.

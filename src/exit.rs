@@ -1,4 +1,4 @@
-//! Mail out: where an exit delivers, and how.
+//! Outgoing mail: where an exit delivers it, and how.
 //!
 //! A next hop of another kind (MX, LMTP, an onion, news) is one more [`Target`] with a file of its
 //! own.
@@ -35,7 +35,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The same from wherever the node is started.
+    /// The same target with an absolute path, so that it does not depend on the present folder.
     ///
     /// # Errors
     /// If the present folder is not known.
@@ -75,11 +75,11 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What a node delivers, to where, and as whom.
+/// The settings of an exit: the mail that it delivers, the target, and the sender it names.
 pub struct ExitSettings {
-    /// Where.
+    /// The target of deliveries.
     pub target: Target,
-    /// To which recipient domains.
+    /// The recipient domains that it delivers to.
     pub domains: Domains,
     /// The From of mail whose sender did not ask for another.
     pub anonymous: Mailbox,
@@ -89,23 +89,23 @@ pub struct ExitSettings {
 pub struct Exit {
     settings: ExitSettings,
     machine: Machine,
-    /// What the next server took when it was last asked.
+    /// The policy of the next server in its last answer.
     offered: ExitPolicy,
     is_server_down: bool,
     outcomes: mpsc::Sender<(DeliveryId, DeliveryOutcome)>,
     turns: Arc<Semaphore>,
 }
 
-/// What comes of an exit's work.
+/// The results of an exit's work.
 pub struct ExitInputs {
-    /// Attempts to deliver.
+    /// Outcomes of attempts to deliver.
     pub outcomes: mpsc::Receiver<(DeliveryId, DeliveryOutcome)>,
-    /// What the next server takes, or nothing if it does not answer.
+    /// The policy of the next server, or `None` if it does not answer.
     pub offers: mpsc::Receiver<Option<ExitPolicy>>,
 }
 
 impl ExitInputs {
-    /// What a node has that is no exit: nothing ever comes.
+    /// The inputs of a node that is not an exit: no result ever comes.
     #[must_use]
     pub fn none() -> Self {
         Self { outcomes: mpsc::channel(1).1, offers: mpsc::channel(1).1 }
@@ -113,7 +113,7 @@ impl ExitInputs {
 }
 
 impl Exit {
-    /// Asks the next server what it takes, and goes on to ask it now and then.
+    /// Asks the next server what it accepts, and asks it again now and then.
     pub async fn start(settings: ExitSettings, machine: Machine) -> (Self, ExitInputs) {
         let offered = probe::first(&settings.target, machine.clock).await;
         let (offers_in, offers) = mpsc::channel(1);
@@ -130,7 +130,7 @@ impl Exit {
         (exit, ExitInputs { outcomes, offers })
     }
 
-    /// What its record says.
+    /// The offer to publish in the node's record.
     #[must_use]
     pub fn offer(&self) -> ExitOffer {
         let mut policy = self.offered.clone();
@@ -144,8 +144,8 @@ impl Exit {
         self.is_server_down
     }
 
-    /// Takes what the next server takes, or nothing if it does not answer: it still takes what it
-    /// took, and mail waits for it. Returns what the record is to say, if that has changed.
+    /// Handles the policy of the next server, or `None` if the server does not answer: then the
+    /// last policy stays in force, and mail waits. Returns the record's new offer, if any.
     pub fn handle_offer(&mut self, offered: Option<ExitPolicy>) -> Option<ExitOffer> {
         self.is_server_down = offered.is_none();
         let policy = offered.filter(|policy| *policy != self.offered)?;
@@ -153,7 +153,7 @@ impl Exit {
         Some(self.offer())
     }
 
-    /// Delivers a message as soon as it is its turn; the outcome comes by the inputs.
+    /// Delivers a message when its turn comes; the outcome arrives through the inputs.
     pub fn deliver(&self, id: DeliveryId, delivery: Delivery) {
         let (outcomes, turns) = (self.outcomes.clone(), Arc::clone(&self.turns));
         let (target, machine) = (self.settings.target.clone(), self.machine.clone());

@@ -1,5 +1,5 @@
-//! What can go wrong for an operator: one line with the cause, one with the remedy, and an exit
-//! code for each kind.
+//! Failures that an operator sees: a line with the cause, a line with the remedy, and an exit code
+//! for each kind.
 
 use core::fmt;
 use std::process::ExitCode;
@@ -43,7 +43,7 @@ impl Failure {
         Self { kind, cause: cause.to_string(), remedy: None }
     }
 
-    /// Says what to do.
+    /// Adds what to do about it.
     #[must_use]
     pub fn remedy(self, remedy: impl fmt::Display) -> Self {
         Self { remedy: Some(remedy.to_string()), ..self }

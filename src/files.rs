@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// then the folder is synced.
 ///
 /// # Errors
-/// If any of the steps fails; the file is as it was then.
+/// If any of the steps fails; the file is unchanged then.
 pub fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
     let mut options = OpenOptions::new();
@@ -32,7 +32,7 @@ pub fn rename_synced(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder_of(to)
 }
 
-/// Overwrites a file, as far as the file system does that in place, and removes it. On
+/// Overwrites a file, as far as the file system overwrites in place, and removes it. On
 /// copy-on-write file systems and flash the old octets may outlive it.
 ///
 /// # Errors
@@ -63,7 +63,7 @@ pub fn read_exactly<const N: usize>(path: &Path) -> io::Result<Zeroizing<[u8; N]
     Ok(octets)
 }
 
-/// At most this many octets of a file; none if there is no such file.
+/// At most this many octets of a file; `None` if there is no such file.
 ///
 /// # Errors
 /// If it is there and cannot be read.
@@ -97,7 +97,7 @@ pub fn write_in_place(file: &File, octets: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// A new file, mode 0600, that nothing stood in the place of, written and synced.
+/// Writes and syncs a new file, mode 0600, where no file was before.
 ///
 /// # Errors
 /// If it is there already, or cannot be written.

@@ -1,4 +1,4 @@
-//! The submission listener: sockets to [`smtp::Session`], questions to the driver.
+//! The submission listener: it feeds sockets to [`smtp::Session`], and questions to the driver.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const SHORT_IDLE: Duration = Duration::from_secs(20);
 /// How often a session that waits looks how crowded it is.
 const LOOK_AROUND: Duration = Duration::from_secs(2);
 const READ_OCTETS: usize = 8192;
-/// For writing a reply to a client that does not read.
+/// Time for writing a reply: a client may not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -40,14 +40,14 @@ pub enum Question {
     Message(Submission, oneshot::Sender<Verdict>),
 }
 
-/// Where questions go.
+/// The channel for questions to the driver.
 pub type Submissions = mpsc::Sender<Question>;
 
-/// Listens on loopback and serves until the driver is gone; serves what arrives from the onion
-/// service elsewhere, too.
+/// Listens on loopback and serves until the driver is gone. Also serves streams of the onion
+/// service that arrive elsewhere.
 ///
 /// # Errors
-/// If the port cannot be had.
+/// If the port is not available.
 pub async fn listen(
     address: SocketAddr,
     from_onion: Option<Incoming>,
@@ -59,7 +59,7 @@ pub async fn listen(
             .remedy("stop what listens there, or choose another port")
     })?;
     let bound = listener.local_addr().map_err(|error| Failure::new(FailureKind::Port, error))?;
-    // Both have one bound together.
+    // Both listeners share one bound on sessions.
     let places = Arc::new(Semaphore::new(MAX_SESSIONS));
     if let Some(incoming) = from_onion {
         tokio::spawn(accept(incoming, Arc::clone(&places), questions.clone(), clock));
@@ -97,7 +97,7 @@ async fn accept(
             if place.is_err() {
                 connection.session.handle_shutdown();
             }
-            // A client that goes away in the middle leaves nothing.
+            // A client that disconnects in the middle leaves nothing behind.
             let _ = connection.serve(&questions).await;
             drop(place);
         });

@@ -1,9 +1,9 @@
 //! A node of the fog network: anonymous mail over Tor, libp2p and Sphinx.
 //!
-//! Everything under `protocols/` and `pki/` is pure; everything that touches the world is here. The
+//! Everything under `protocols/` and `pki/` is pure; all input and output is here. The
 //! [`driver`] is the one event loop of a node: it feeds a [`remailer::Remailer`] and carries out
-//! its commands through [`net`], [`exit`] and [`store`]; [`ingress`] brings it submissions. There
-//! is no shared state beside bounded channels and snapshots that are swapped whole.
+//! its commands through [`net`], [`exit`] and [`store`]; [`ingress`] brings it submissions. The
+//! only shared state is bounded channels and snapshots that are replaced as a whole.
 
 pub mod cli;
 pub mod clock;

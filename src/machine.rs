@@ -1,11 +1,11 @@
 //! The machine that a node runs on, as its parts see it: the clock, the randomness, and the threads
-//! for what takes long.
+//! for slow work.
 
 use crate::clock::Clock;
 use crate::entropy::Generator;
 use crate::workers::Workers;
 
-/// What every part of a node is handed. A copy is the same machine.
+/// The handle that every part of a node is given. A copy is the same machine.
 #[derive(Clone)]
 pub struct Machine {
     /// The clock.

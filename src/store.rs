@@ -5,12 +5,12 @@
 //! lock          held while a node runs
 //! identity      seed of the long-term key, 32 octets
 //! network       the network's signed descriptor
-//! own           the last record that this node published; its identity alone if it never has
+//! own           the last record that this node published; before the first, its identity alone
 //! epochs/<n>    seed of the mix key of epoch n, 96 octets
-//! epochs/<n>.mark       how many packets it has opened: see `tags`
-//! epochs/<n>.withdrawn  that it was given up
+//! epochs/<n>.mark       how many packets that key has opened: see `tags`
+//! epochs/<n>.withdrawn  marks that key as given up
 //! banned peers  onion addresses, one a line: nodes to avoid, and to dial first
-//! invites       tokens that were handed out; invite: the one that this node was given
+//! invites       tokens that this node handed out; `invite` has the one that it was given
 //! db/           verified statements, and replay tags (sled)
 //! control.sock  the control socket
 //! ```
@@ -41,9 +41,9 @@ pub use lists::List;
 pub use tags::TagKeeper;
 
 const VERSION: &str = "2\n";
-/// Without `own`, marks, and statements other than records, which it kept by identity.
+/// The layout before: no `own`, no marks, and of statements only records, stored by identity.
 const VERSION_1: &str = "1\n";
-/// sled's own default is a gigabyte.
+/// Octets of the database's cache, for which sled's default is a gigabyte.
 const CACHE_OCTETS: u64 = 4 << 20;
 
 /// An open state folder.
@@ -101,13 +101,13 @@ impl Store {
         &self.folder
     }
 
-    /// What keeps the replay tags, for a thread of its own.
+    /// The keeper of the replay tags, to run on a thread of its own.
     #[must_use]
     pub fn tags(&self) -> TagKeeper {
         TagKeeper::new(self.db.clone(), self.folder.join(epochs::EPOCHS))
     }
 
-    /// Writes out what the database still holds in memory.
+    /// Writes to disk what the database holds only in memory.
     pub fn flush(&self) {
         if let Err(error) = self.db.flush() {
             tracing::warn!(%error, "the database could not be flushed");
@@ -138,7 +138,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
     }
 }
 
-/// The version of a folder that can be used; a new folder gets the present one.
+/// The version of a folder, if it can be used; a new folder gets the present version.
 fn check_version(folder: &Path) -> Result<String, Error> {
     let path = folder.join("version");
     match fs::read_to_string(&path) {

@@ -1,4 +1,4 @@
-//! The threads that do what takes long, so that no event loop does: opening and sealing packets,
+//! The threads for slow work, which must not hold up an event loop: opening and sealing packets,
 //! verifying statements, and waiting for the disk.
 //!
 //! Computing has one pool: as many jobs run at once as there are processors. Each kind of job has a
@@ -28,7 +28,7 @@ pub struct Lane(mpsc::Sender<Job>);
 pub struct Full;
 
 impl Workers {
-    /// A pool of as many turns as there are processors.
+    /// A pool with one turn for each processor.
     #[must_use]
     pub fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -77,7 +77,7 @@ impl Lane {
         }
     }
 
-    /// Room for one job, for a caller that decides which one when there is room. None when the
+    /// Waits for room for one job, so that the caller can choose the job then. `None` when the
     /// runtime is ending.
     pub async fn room(&self) -> Option<Room<'_>> {
         self.0.reserve().await.ok().map(Room)

@@ -30,7 +30,7 @@ enum Order {
         /// Divide all times of the network by this; a network that is to hide anybody needs 1.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         speed: u32,
-        /// Take the first view as soon as this many nodes are known, not on the hour (test networks).
+        /// Take the first view as soon as this many nodes are known, not on the hour (tests).
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
         /// Begin chains of vouches with this node; may be given several times. Without any root,

@@ -1,4 +1,4 @@
-//! What a node says of itself and of others: kinds and numbers. The sentences that a person reads
+//! A node's report on itself and on others, in kinds and numbers. The sentences that a person reads
 //! are made where they are printed.
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::net::Unreachable;
 
-/// How a node is. No secret and nothing of any mail.
+/// The state of a node. It holds no secret and nothing about any mail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// What needs its operator, the most urgent first.
+    /// Warnings for its operator, the most urgent first.
     pub warnings: Vec<Warning>,
     /// Its onion address.
     pub onion: String,
@@ -19,17 +19,17 @@ pub struct Status {
     pub network: String,
     /// The present epoch.
     pub epoch: u32,
-    /// Milliseconds to its end.
+    /// Milliseconds to the end of the present epoch.
     pub epoch_ends_in_ms: u64,
-    /// Why mail is not taken; none if it is.
+    /// Why mail is not taken; `None` if it is.
     pub unusable: Option<NoMail>,
     /// Whether peers can reach it.
     pub reach: ReachStatus,
-    /// Which Tor it uses; none while there is none, and in a devnet without.
+    /// The Tor that the node uses; `None` while there is none, and in a devnet without Tor.
     pub tor: Option<String>,
     /// Why there is no Tor.
     pub tor_failure: Option<Failure>,
-    /// How routes use this node; none before it has a record that is settled.
+    /// How routes use this node; `None` before it has a settled record.
     pub standing: Option<NodeUse>,
     /// Nodes known.
     pub known: usize,
@@ -37,11 +37,11 @@ pub struct Status {
     pub linked: usize,
     /// The view that routes come from.
     pub view: Option<ViewStatus>,
-    /// What is held.
+    /// Packets and messages that the node holds.
     pub held: HeldStatus,
     /// How late things were, at worst, since the start.
     pub lateness: Lateness,
-    /// Counts by name: what came, what left, what was refused or dropped, and why.
+    /// Counts by name: of what arrived, left, or was refused or dropped, with the reason.
     pub counts: BTreeMap<String, u64>,
 }
 
@@ -51,7 +51,7 @@ pub struct Status {
 pub enum Warning {
     /// The disk has failed.
     DiskFailed {
-        /// How often since the start.
+        /// The number of failures since the start.
         times: u64,
     },
     /// Peers cannot reach this node.
@@ -68,7 +68,7 @@ pub enum Warning {
     },
     /// The next mail server does not answer.
     NextServerDown,
-    /// The clock of this machine is not the network's.
+    /// The clock of this machine differs from the network's.
     ClockApart {
         /// By how many milliseconds the network's is ahead.
         ahead_ms: i64,
@@ -77,11 +77,11 @@ pub enum Warning {
     Rival,
     /// There is a proof that this identity said two different things.
     Convicted,
-    /// For hours, others have had another directory.
+    /// For hours, other nodes have had another directory.
     AnotherView {
-        /// How many differ.
+        /// Nodes whose directory differs.
         other: usize,
-        /// How many agree.
+        /// Nodes whose directory is the same.
         same: usize,
     },
     /// Within an hour the view lost half of its nodes or more.
@@ -91,7 +91,7 @@ pub enum Warning {
         /// Nodes after.
         after: usize,
     },
-    /// The invite that this node was given was not taken.
+    /// The invite that this node was given was refused.
     InviteRefused,
     /// Nobody vouches for this node.
     NotVouched,
@@ -107,22 +107,22 @@ pub enum NoMail {
     TooFewNodes,
     /// No node delivers.
     NoExit,
-    /// This node's clock is not the network's.
+    /// This node's clock differs from the network's.
     ClockApart,
-    /// Others see another network.
+    /// Other nodes see another network.
     Divided,
     /// There is no room.
     Full,
 }
 
-/// Whether peers can reach a node, by its own dials to itself.
+/// Whether peers can reach a node, as its dials to itself show.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReachStatus {
-    /// Whether they can; none before the first dial.
+    /// Whether peers can reach it; `None` before the first dial.
     pub reachable: Option<bool>,
-    /// Since when, Unix milliseconds.
+    /// Start of this state, Unix milliseconds.
     pub since_ms: Option<u64>,
-    /// Why not.
+    /// Why peers cannot reach it.
     pub why: Option<Unreachable>,
 }
 
@@ -146,40 +146,40 @@ pub struct HeldStatus {
     pub delivering: usize,
 }
 
-/// How late things were, at worst, since the start, in milliseconds. A machine that is too busy
-/// shows in the first two; packets that its peers planned wrongly show in the last alone.
+/// The longest delays since the start, in milliseconds. A machine that is too busy shows in the
+/// first two; packets that its peers planned wrongly show in the last alone.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Lateness {
-    /// A timer after its time.
+    /// Between the due time of a timer and its handling.
     pub timer_ms: u64,
-    /// A packet between leaving here and its receipt.
+    /// Between the order to send a packet and its receipt.
     pub handover_ms: u64,
-    /// A packet that arrived after the end of its key.
+    /// Between the end of a key and the arrival of a packet for it.
     pub packet_ms: Option<u64>,
 }
 
-/// What a node knows of another.
+/// A node's knowledge of another node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Peer {
     /// Its onion address.
     pub onion: String,
-    /// How to reach its operator, as it says.
+    /// How to reach its operator, from its record.
     pub contact: String,
-    /// What it does.
+    /// Its roles.
     pub roles: Vec<PeerRole>,
-    /// Epochs whose keys are known.
+    /// Epochs for which its keys are known.
     pub epochs: Vec<u32>,
     /// Milliseconds since its record was published.
     pub record_age_ms: u64,
     /// Whether there is a link to it.
     pub linked: bool,
-    /// Its gossip score while linked; below zero it has misbehaved.
+    /// Its gossip score while linked; a node below zero has misbehaved.
     pub score: Option<f64>,
     /// Whether its directory is the same as this node's.
     pub view: PeerView,
     /// The nodes that vouch for it.
     pub vouchers: Vec<String>,
-    /// Why no route goes through it; none if routes may.
+    /// Why no route goes through it; `None` if routes may.
     pub unusable: Option<NodeUse>,
 }
 
@@ -197,11 +197,11 @@ pub enum PeerRole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerView {
-    /// It is.
+    /// Its directory is the same.
     Same,
-    /// It is not.
+    /// Its directory is another.
     Other,
-    /// It is not known yet.
+    /// Its directory is not known yet.
     Unknown,
 }
 
@@ -209,9 +209,9 @@ pub enum PeerView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NodeUse {
-    /// They go through it.
+    /// Routes go through it.
     Routable,
-    /// They go through it, and end there from this time on only.
+    /// Routes go through it, but end there only from this time on.
     NotYetExit {
         /// Unix milliseconds.
         from_ms: u64,
@@ -227,16 +227,16 @@ pub enum NodeUse {
         /// Unix milliseconds.
         until_ms: u64,
     },
-    /// It said two things of which it may say one.
+    /// It signed two statements of which it may sign only one.
     Convicted {
-        /// Which.
+        /// The breach that was proven.
         breach: ProvenBreach,
     },
-    /// Its operator here banned it.
+    /// The operator of the reporting node banned it.
     Banned,
     /// There is no view.
     NoView,
-    /// The keys that the view has of it have run out.
+    /// Its keys in the view have run out.
     KeysRanOut,
     /// It is not in this hour's view.
     NotInView,

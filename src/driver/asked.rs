@@ -1,5 +1,5 @@
-//! Callers that wait for an answer of the node: sessions, operators and peers. Each is known to the
-//! node by a number only.
+//! Callers that wait for an answer of the node: sessions, operators and peers. The node knows each
+//! caller by a number only.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::control;
 
-/// The callers that wait. The node answers each input, so they are as many as its open questions.
+/// The waiting callers. The node answers each input, so there is one for each open question.
 #[derive(Default)]
 pub(super) struct Asked {
     serial: u64,
@@ -42,15 +42,15 @@ impl Asked {
         id
     }
 
-    /// Answers a session. A client that has gone is answered nothing; its mail is on its way all
-    /// the same.
+    /// Answers a session. A client that has disconnected gets no answer; its mail is on its way
+    /// all the same.
     pub(super) fn answer_submission(&mut self, id: SubmissionId, answer: smtp::Verdict) {
         if let Some(to) = self.submissions.remove(&id) {
             let _ = to.send(answer);
         }
     }
 
-    /// Answers an operator. A caller that has hung up is told nothing.
+    /// Answers an operator. A caller that has hung up gets no answer.
     pub(super) fn answer_order(&mut self, id: OrderId, answer: control::Response) {
         if let Some(to) = self.orders.remove(&id) {
             let _ = to.send(answer);

@@ -12,9 +12,10 @@ use crate::net::SwarmOrder;
 use crate::store::{self, List};
 
 impl Driver {
-    /// # Errors If a key or an own record cannot be kept: nothing that follows may be done then. A
-    /// key that is announced and then lost with a restart would be replaced by another, which is an
-    /// equivocation.
+    /// # Errors
+    /// If a key or an own record cannot be stored: the commands after it must not be carried out
+    /// then. A key that is announced and then lost with a restart would be replaced by another,
+    /// which is an equivocation.
     pub(super) async fn carry_out(&mut self) -> Result<(), Failure> {
         while let Some(command) = self.remailer.next_command() {
             match command {
@@ -142,8 +143,8 @@ impl Driver {
         }
     }
 
-    /// A failing disk does not stop the node; it is said in the log, and on the next start what
-    /// could not be kept is missing.
+    /// Logs a failure to store something. A failing disk does not stop the node; what could not be
+    /// stored is missing at the next start.
     pub(super) fn must_keep(&mut self, kept: Result<(), store::Error>) {
         if let Err(error) = kept {
             self.troubles.unkept += 1;
@@ -187,7 +188,7 @@ fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<OnionAddress> {
     nodes.filter_map(|node| OnionAddress::of(*node).ok()).collect()
 }
 
-/// What a session is told of mail that is not taken.
+/// The reply to a session whose mail is refused.
 pub(super) fn refusal(why: Refused) -> smtp::Verdict {
     match why {
         Refused::TooFewNodes | Refused::ClockApart | Refused::Divided => smtp::Verdict::TooFewNodes,

@@ -1,4 +1,4 @@
-//! What the network tells a node, and what it asks.
+//! Events and questions from the network.
 
 use super::Driver;
 use crate::net::{Links, NetEvent, Reach, SwarmOrder};

@@ -1,4 +1,4 @@
-//! What the operator asks and orders over the control socket.
+//! Questions and orders of the operator over the control socket.
 
 use keys::{NodeId, OnionAddress};
 use remailer::OperatorOrder;
@@ -28,7 +28,7 @@ impl Driver {
                 let (id, now) = (self.asked.order(to), self.now());
                 self.remailer.handle_order(id, order, now, &mut self.machine.rng);
             }
-            // A caller that has hung up is told nothing.
+            // A caller that has hung up gets no answer.
             Err(answer) => drop(to.send(answer)),
         }
     }

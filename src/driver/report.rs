@@ -1,4 +1,4 @@
-//! What a node says of itself and of others over the control socket.
+//! A node's reports on itself and on others over the control socket.
 
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};

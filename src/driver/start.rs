@@ -1,4 +1,4 @@
-//! What a node is started with, and how it starts and stops.
+//! The settings of a node, its start and its stop.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ pub enum Carrier {
     Tor(Tor),
 }
 
-/// What a node is started with.
+/// The settings that a node is started with.
 pub struct Settings {
     /// Its open state folder.
     pub store: Store,
@@ -45,7 +45,7 @@ pub struct Settings {
     pub descriptor: Descriptor,
     /// How onion addresses are reached.
     pub carrier: Carrier,
-    /// Nodes to begin with; none for the first of a network.
+    /// Nodes to join through; empty for the first node of a network.
     pub bootstrap: Vec<OnionAddress>,
     /// How to reach its operator; may be empty.
     pub contact: String,
@@ -53,7 +53,7 @@ pub struct Settings {
     pub family: Vec<NodeId>,
     /// Where it takes submissions, on loopback.
     pub smtp: SocketAddr,
-    /// What it delivers, if it is an exit.
+    /// The mail that it delivers, if it is an exit.
     pub exit: Option<ExitSettings>,
 }
 
@@ -63,13 +63,13 @@ pub struct Node {
     pub onion: OnionAddress,
     /// Where it takes submissions.
     pub smtp: SocketAddr,
-    /// How far it has got.
+    /// Its progress in joining the network.
     pub progress: watch::Receiver<Progress>,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
 }
 
-/// How far a node has got.
+/// A node's progress in joining the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Nodes in its view.
@@ -82,7 +82,7 @@ impl Node {
     /// Starts a node.
     ///
     /// # Errors
-    /// If its state, its ports or its network cannot be had.
+    /// If its state, its ports or its network are not available.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, Failure> {
         let Settings { store, descriptor, bootstrap, contact, family, .. } = settings;
         let mut machine = Machine::new(clock, generator()?);
@@ -119,20 +119,20 @@ impl Node {
     /// Stops it and waits until everything is written.
     ///
     /// # Errors
-    /// Why it had ended by itself before.
+    /// The reason, if the node had ended by itself before.
     pub async fn stop(self) -> Result<(), Failure> {
-        // It may have ended already.
+        // The node may have ended already.
         let _ = self.stop.send(());
         self.task.await.unwrap_or_else(|error| Err(Failure::new(FailureKind::Internal, error)))
     }
 
-    /// Waits until it ends by itself, which only a failing disk makes it do.
+    /// Waits until the node ends by itself: only a failing disk makes it end.
     pub async fn ended(&mut self) {
         while self.progress.changed().await.is_ok() {}
     }
 }
 
-/// What a running node is made of, once each part has been started.
+/// The parts of a node, once each has been started.
 struct Started {
     remailer: Remailer,
     store: Store,
@@ -144,7 +144,7 @@ struct Started {
 }
 
 impl Started {
-    /// Sets the loop going.
+    /// Starts the event loop.
     fn drive(
         self,
         onion: OnionAddress,
@@ -211,7 +211,7 @@ async fn start_exit(
     }
 }
 
-/// Where streams arrive, and what dials.
+/// The sources of incoming streams, and the connector that dials.
 struct Carried {
     connector: Connector,
     swarm: Incoming,
@@ -238,7 +238,7 @@ impl Carried {
     }
 }
 
-/// What the state folder says of a node.
+/// Gathers the setup of a node from its state folder.
 fn setup(
     store: &Store,
     identity: Identity,
@@ -250,7 +250,7 @@ fn setup(
     let banned: BTreeSet<_> = banned.iter().map(OnionAddress::node).collect();
     let statements = store.statements();
     let hour = descriptor.parameters().schedule().hour();
-    // The first node of a network, at its first start, has nobody to ask.
+    // The first node of a network, at its first start, has no other node to ask.
     let is_first = bootstrap.is_empty() && statements.is_empty();
     Ok(Setup {
         exit,
@@ -267,11 +267,11 @@ fn setup(
     })
 }
 
-/// What has to end after the loop, in this order.
+/// The tasks that must end after the loop, in this order.
 struct Ending {
     /// The thread that has the database open.
     keeping: tokio::task::JoinHandle<()>,
-    /// The swarm, which takes its address back.
+    /// The swarm, which withdraws its address.
     swarm: tokio::task::JoinHandle<()>,
     tor: Option<Tor>,
     socket: control::Socket,
@@ -279,7 +279,7 @@ struct Ending {
 
 impl Ending {
     async fn wait(self) {
-        // They err only if they have panicked.
+        // Joining a task fails only if it has panicked.
         let _ = self.keeping.await;
         let _ = self.swarm.await;
         if let Some(tor) = self.tor {

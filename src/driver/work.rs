@@ -1,5 +1,4 @@
-//! What takes long, and is done on other threads: opening packets, sealing messages, keeping replay
-//! tags.
+//! Slow work, which runs on other threads: opening packets, sealing messages, storing replay tags.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,7 +21,7 @@ const SEALING: usize = 512;
 /// Orders about replay tags: at most one batch is under way, and a few epochs an hour.
 const TAG_ORDERS: usize = 1024;
 
-/// What came of work.
+/// A result of work.
 pub(super) enum Done {
     /// A packet was opened.
     Opened(Result<Peeled, Refusal>),
@@ -30,11 +29,11 @@ pub(super) enum Done {
     Sealed(SubmissionId, Result<SealedMessage, SealingFailed>),
     /// Replay tags were made durable.
     TagsKept(u64),
-    /// They were not.
+    /// Replay tags could not be made durable.
     TagsLost(u64),
 }
 
-/// Where work is given to.
+/// Takes orders for work on other threads.
 pub(super) struct Work {
     keys: watch::Sender<EpochKeys>,
     sealing: Lane,
@@ -86,7 +85,7 @@ impl Work {
     /// Makes replay tags durable.
     ///
     /// # Errors
-    /// If the disk is that far behind.
+    /// If the disk is so slow that the queue is full.
     pub(super) fn keep_tags(&self, tags: Tags) -> Result<(), Full> {
         let done = self.done.clone();
         self.tags.try_run(move |keeper| {
@@ -125,7 +124,7 @@ impl Work {
     }
 }
 
-/// Opens packets with the keys that are accepted when it is their turn.
+/// Opens each packet with the keys that are accepted when its turn comes.
 async fn open_packets(
     mut packets: mpsc::Receiver<Packet>,
     keys: watch::Receiver<EpochKeys>,

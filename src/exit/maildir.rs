@@ -32,8 +32,8 @@ pub(super) fn deliver(folder: &Path, mut delivery: Delivery, machine: &Machine) 
     }
 }
 
-/// `tmp`, sync, rename into `new`, sync of the folder. Lines end in LF there, as mail readers
-/// expect.
+/// Writes a file to `tmp`, syncs it, renames it into `new`, and syncs the folder. Lines end in LF
+/// in a Maildir, as mail readers expect.
 fn write(folder: &Path, name: &str, recipient: &str, message: &[u8]) -> io::Result<()> {
     for part in ["tmp", "new", "cur"] {
         make_folder(&folder.join(part))?;

@@ -1,4 +1,4 @@
-//! What the next mail server takes, asked at the start and now and then.
+//! Asks the next mail server what it accepts, at the start and now and then.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use tokio::sync::mpsc;
 use super::{Target, smarthost};
 use crate::clock::Clock;
 
-/// What a server is taken to accept that announces no SIZE.
+/// Octets that a server is assumed to accept if it announces no SIZE.
 const DEFAULT_MAX_MESSAGE: u32 = 10 << 20;
 /// How often an exit asks its next server what it takes.
 const PROBE_EVERY: Duration = Duration::from_secs(600);
-/// The same while it does not answer.
+/// How often an exit asks a next server that does not answer.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
 const PROBE_AT_START: Duration = Duration::from_secs(1);
 
-/// What can be delivered there; nothing if the server does not answer.
+/// What can be delivered to a target; `None` if the server does not answer.
 pub async fn probe(target: &Target, clock: Clock) -> Option<ExitPolicy> {
     match target {
         Target::Maildir(_) => Some(ExitPolicy {
@@ -36,13 +36,14 @@ pub async fn probe(target: &Target, clock: Clock) -> Option<ExitPolicy> {
     }
 }
 
-/// What the next server takes, if it says so soon; the record must not wait for one that is down.
+/// The next server's policy, or a minimum if it does not answer soon: the record must not wait for
+/// a server that is down.
 pub(super) async fn first(target: &Target, clock: Clock) -> ExitPolicy {
     let probed = tokio::time::timeout(PROBE_AT_START, probe(target, clock)).await;
     probed.ok().flatten().unwrap_or_else(least)
 }
 
-/// Says what the next server takes, or that it does not answer.
+/// Reports now and then what the next server accepts, or that it does not answer.
 pub(super) async fn keep_asking(
     target: Target,
     clock: Clock,
@@ -62,7 +63,8 @@ pub(super) async fn keep_asking(
     }
 }
 
-/// What every server of RFC 5321 takes: seven bits. Said of one that has not answered yet.
+/// The policy of a server that has not answered yet: what RFC 5321 makes every server accept, which
+/// is seven bits.
 fn least() -> ExitPolicy {
     ExitPolicy {
         domains: Domains::Any,

@@ -11,11 +11,11 @@ use tokio::time::{Duration, timeout};
 
 use crate::clock::Clock;
 
-/// What EHLO says, the same for every exit.
+/// The name given in EHLO, the same for every exit.
 const EHLO_NAME: &str = "fog.invalid";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a server offers; nothing if it does not answer.
+/// The extensions that a server offers; `None` if it does not answer.
 pub(super) async fn offers(address: SocketAddr, clock: Clock) -> Option<Offers> {
     match converse(Client::probe(EHLO_NAME), address, clock).await.0 {
         Outcome::Probed(offers) => Some(offers),
@@ -46,7 +46,7 @@ pub(super) async fn deliver(
 /// Hands a message to a node as a user's program does; returns its reply.
 ///
 /// # Errors
-/// The reply of the node that did not take it; nothing if none answers there.
+/// The reply of a node that refuses the message; `None` if no node answers there.
 pub async fn submit(
     delivery: Delivery,
     node: SocketAddr,

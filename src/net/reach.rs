@@ -35,8 +35,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(45);
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for publishing the onion service: Tor does it within seconds of being able to.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(60);
-/// A node that was reachable is called unreachable after this many failures in a row: one circuit in
-/// some hundreds fails by itself.
+/// A node that was reachable is called unreachable after this many failures in a row: one circuit
+/// in some hundreds fails by itself.
 const FAILURES: u32 = 2;
 
 /// Whether this node can be reached.

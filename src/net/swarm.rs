@@ -1,7 +1,7 @@
 //! The task that owns the swarm.
 //!
-//! This task never waits for the driver: events that find no room are dropped, and asked for again by
-//! the next catch-up. The driver may wait for this task.
+//! This task never waits for the driver: it drops events that find no room, and the next catch-up
+//! asks for them again. The driver may wait for this task.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The mix keys: a seed for each epoch, and that a key was given up.
+//! The mix keys: a seed for each epoch, and marks of keys that were given up.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::{Store, tags};
 use crate::files::{destroy, read_exactly};
 
 pub(super) const EPOCHS: &str = "epochs";
-/// What the names of the files of an epoch end with.
+/// Endings of the names of an epoch's files.
 const SEED: &str = "";
 const WITHDRAWN: &str = ".withdrawn";
 
@@ -22,8 +22,8 @@ struct EpochFile {
 }
 
 impl Store {
-    /// What was kept of each epoch. A key that may have opened packets of which nothing is known
-    /// any more is given up here.
+    /// What is stored for each epoch. A key is given up here if it may have opened packets whose
+    /// replay tags are lost.
     ///
     /// # Errors
     /// If the folder or one of its files cannot be read, or a key cannot be given up.
@@ -35,7 +35,7 @@ impl Store {
             let kept = match file.kind {
                 WITHDRAWN => Kept::Withdrawn,
                 SEED if withdrawn(file.epoch) => {
-                    // The node was killed between the two steps.
+                    // The node was killed between the two steps of giving the key up.
                     self.withdraw_seed(file.epoch)?;
                     continue;
                 }
@@ -59,7 +59,7 @@ impl Store {
         Ok(epochs)
     }
 
-    /// Keeps a mix key's seed; when this returns it is on disk.
+    /// Stores a mix key's seed, which is on disk when this returns.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -67,17 +67,17 @@ impl Store {
         self.write(&format!("{EPOCHS}/{}", epoch.number()), seed.as_bytes())
     }
 
-    /// Keeps that an epoch has no key any more, and destroys the one it had.
+    /// Records that an epoch's key is given up, and destroys the key.
     ///
     /// # Errors
-    /// If either cannot be done.
+    /// If either step fails.
     pub fn withdraw_seed(&self, epoch: Epoch) -> Result<(), Error> {
         self.write(&format!("{EPOCHS}/{}{WITHDRAWN}", epoch.number()), &[])?;
         let path = self.epoch_path(epoch, SEED);
         destroy(&path).map_err(|error| Error::io(&path, &error))
     }
 
-    /// Removes what is kept of all epochs before `oldest`, but for their tags: [`Store::tags`].
+    /// Removes the files of all epochs before `oldest`, but not their tags: see [`Store::tags`].
     ///
     /// # Errors
     /// If something cannot be removed.

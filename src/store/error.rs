@@ -1,4 +1,4 @@
-//! What can go wrong with what a node keeps: where, and of which kind.
+//! Errors of a node's storage: the place and the kind of each.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, FailureKind};
 
-/// Something could not be read or kept.
+/// A failure to read or store something.
 #[derive(Debug)]
 pub struct Error {
     path: PathBuf,
@@ -15,20 +15,20 @@ pub struct Error {
     remedy: Option<String>,
 }
 
-/// Of which kind it is. `Full` may pass; the others need a person.
+/// The kind of an error. `Full` may pass by itself; the others need a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// There is no room: the disk or a quota is full.
     Full,
     /// The file system is mounted read-only, as it is after a fault of the disk.
     ReadOnly,
-    /// This user may not.
+    /// This user lacks the permission.
     Denied,
-    /// What is there is not what was written.
+    /// The stored data is not what was written.
     Corrupt,
-    /// It is none of the present settings: of another version, identity or network, or in use.
+    /// The data belongs to another version, identity or network, or is in use.
     Foreign,
-    /// Anything else that the system says.
+    /// Any other error of the system.
     Other,
 }
 
@@ -52,12 +52,12 @@ impl Error {
         Self { path: path.to_owned(), fault, cause: cause.to_string(), remedy: None }
     }
 
-    /// Says what to do.
+    /// Adds what to do about it.
     pub(super) fn remedy(self, remedy: impl fmt::Display) -> Self {
         Self { remedy: Some(remedy.to_string()), ..self }
     }
 
-    /// Of which kind it is.
+    /// The kind of the error.
     #[must_use]
     pub fn fault(&self) -> Fault {
         self.fault

@@ -1,4 +1,4 @@
-//! What makes this node itself: its long-term key, its network, and the last record that it published.
+//! The identity of this node: its long-term key, its network, and the last record it published.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::error::{Error, Fault};
 use crate::files::{read_bounded, read_exactly};
 
 impl Store {
-    /// The identity kept here; a new one at the first start.
+    /// The stored identity; at the first start, a new one.
     ///
     /// # Errors
     /// If it cannot be read or written.
@@ -22,7 +22,7 @@ impl Store {
             Ok(seed) => Ok(Identity::from_seed(&seed)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let identity = Identity::generate(rng);
-                // First: an identity without this file was restored by itself.
+                // `own` is written first: an identity without it was restored from a backup, alone.
                 self.write("own", identity.node().as_bytes())?;
                 self.write("identity", identity.seed().as_slice())?;
                 Ok(identity)
@@ -32,10 +32,10 @@ impl Store {
         }
     }
 
-    /// Binds the database to an identity: what it holds was written for that one.
+    /// Binds the database to an identity: its contents belong to that identity.
     ///
     /// # Errors
-    /// If it was bound to another, or fails.
+    /// If the database is bound to another identity, or fails.
     pub fn bind(&self, node: &NodeId) -> Result<(), Error> {
         let bound = self.db.compare_and_swap("node", None::<&[u8]>, Some(node.as_bytes()));
         match bound.map_err(|error| self.database(&error))? {
@@ -52,7 +52,7 @@ impl Store {
         }
     }
 
-    /// Pins the network: the first time it is written, later it must be the same.
+    /// Pins the network: the first call stores it, and later calls must name the same one.
     ///
     /// # Errors
     /// If the folder belongs to another network, or cannot be read or written.
@@ -82,7 +82,7 @@ impl Store {
     /// What this node may have published before.
     ///
     /// # Errors
-    /// If it is there and cannot be read.
+    /// If the last record is stored here and cannot be read.
     pub fn past(&self, node: &NodeId) -> Result<Past, Error> {
         let path = self.folder.join("own");
         let octets = read_bounded(&path, MAX_RECORD);
@@ -96,7 +96,7 @@ impl Store {
         })
     }
 
-    /// Keeps the last record of one's own; when this returns it is on disk.
+    /// Stores the last record of this node, which is on disk when this returns.
     ///
     /// # Errors
     /// If it cannot be written.

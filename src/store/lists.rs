@@ -14,11 +14,11 @@ use crate::files::destroy;
 pub enum List {
     /// Nodes that this node's routes avoid.
     Banned,
-    /// Nodes that it chose to link to, and dials first.
+    /// Nodes that this node chose to link to, and dials first.
     Peers,
-    /// Tokens that it has handed out.
+    /// Tokens that this node has handed out.
     Invites,
-    /// The invite that it was given and has not shown yet.
+    /// The invite that this node was given and has not shown yet.
     Invite,
 }
 
@@ -34,7 +34,7 @@ impl List {
 }
 
 impl Store {
-    /// The lines of a file that is a list; none if there is no such file.
+    /// The entries of a list; empty if its file does not exist.
     ///
     /// # Errors
     /// If there is one that cannot be read.
@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    /// Writes a list; an empty one is no file.
+    /// Writes a list; an empty list has no file.
     ///
     /// # Errors
     /// If it cannot be written.

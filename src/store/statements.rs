@@ -1,4 +1,4 @@
-//! Verified statements: what is lost here is fetched from peers again.
+//! Verified statements. A statement lost here is fetched from peers again.
 
 use directory::ItemId;
 
@@ -13,7 +13,7 @@ impl Store {
         octets.map(|octets| octets.to_vec()).collect()
     }
 
-    /// Keeps a statement. One that is lost with a crash is fetched from peers again.
+    /// Stores a statement. If a crash loses it, it is fetched from peers again.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,11 +1,11 @@
-//! Replay tags on disk, and the mark that says whether they are all there.
+//! Replay tags on disk, and the mark that shows whether they are complete.
 //!
 //! The tags of an epoch are a tree of the database, which survives a killed process, but whose
 //! flush is no fsync: after a power failure or on a restored copy the last of them can be missing
 //! without an error. So beside each epoch's seed lies a mark, written and synced after the tags it
 //! counts: their number (8 octets, big-endian) and the first 8 octets of its BLAKE3. A tree with
-//! fewer tags than its mark says has lost some, and the key is given up; one with more was killed
-//! between the two, and those packets never left.
+//! fewer tags than its mark says has lost some, and the key is given up. If it has more, the node
+//! was killed between the two writes, and the packets of those tags never left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,7 +26,7 @@ pub struct TagKeeper {
     db: sled::Db,
     folder: PathBuf,
     open: BTreeMap<Epoch, Kept>,
-    /// Before this epoch nothing is kept any more.
+    /// The oldest epoch whose tags are kept.
     oldest: Epoch,
 }
 
@@ -44,7 +44,7 @@ impl TagKeeper {
     /// Makes tags durable.
     ///
     /// # Errors
-    /// If the disk fails; their packets must not leave then.
+    /// If the disk fails; the packets of these tags must not leave then.
     pub fn keep(&mut self, tags: &[(Epoch, ReplayTag)]) -> io::Result<()> {
         let mut epochs = BTreeSet::new();
         let alive = |(epoch, _): &&(Epoch, ReplayTag)| *epoch >= self.oldest;
@@ -105,14 +105,14 @@ impl TagKeeper {
     }
 }
 
-/// The tags of an epoch; none if some may be missing.
+/// The tags of an epoch; `None` if some may be missing.
 pub(super) fn load(db: &sled::Db, folder: &Path, epoch: Epoch) -> Option<BTreeSet<ReplayTag>> {
     let octets = match std::fs::read(folder.join(format!("{}{MARK}", epoch.number()))) {
         Ok(octets) => octets,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(_) => return None,
     };
-    // An empty one was made and never written: nothing had been kept.
+    // An empty mark was made and never written: no tags had been stored.
     let marked = match <[u8; MARK_LEN]>::try_from(octets.as_slice()) {
         Err(_) if octets.is_empty() => 0,
         Err(_) => return None,

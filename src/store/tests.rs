@@ -1,4 +1,4 @@
-//! What is kept, lost, restored, damaged and destroyed.
+//! State folders whose contents are kept, lost, restored, damaged and destroyed.
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -42,7 +42,7 @@ fn tags(epoch: u32, from: u8, to: u8) -> Vec<(Epoch, ReplayTag)> {
     (from..to).map(|n| (Epoch::new(epoch), ReplayTag::from_bytes([n; 16]))).collect()
 }
 
-/// What was kept of the epochs 5 and 6: how many tags, or that the key is gone.
+/// The numbers of tags stored for epochs 5 and 6; `None` if the key is gone.
 fn kept(store: &Store) -> [Option<usize>; 2] {
     let epochs = store.epochs().unwrap();
     [5, 6].map(|number| {
@@ -75,7 +75,7 @@ fn a_key_whose_tags_may_be_lost_is_given_up_and_stays_so() {
         // As after a power failure: the mark is there, a tag is not.
         let tree = store.db.open_tree("tags-5").unwrap();
         tree.remove([7; 16]).unwrap();
-        // And here the mark was cut.
+        // The mark of epoch 6 is cut short.
         fs::write(path.join("epochs/6.mark"), [0; 9]).unwrap();
         assert_eq!(kept(&store), [None, None]);
     }
@@ -107,7 +107,7 @@ fn killed_between_the_tags_and_their_mark_nothing_is_given_up() {
     // A mark that was made and not written yet.
     fs::write(path.join("epochs/6.mark"), []).unwrap();
     assert_eq!(kept(&store), [Some(30), Some(0)]);
-    // Between the two steps of giving a key up.
+    // The node was killed between the two steps of giving a key up.
     fs::write(path.join("epochs/5.withdrawn"), []).unwrap();
     assert_eq!(kept(&store), [None, Some(0)]);
     assert!(!path.join("epochs/5").exists());

@@ -1,4 +1,4 @@
-//! A network in which routes go through vouched nodes alone, as its operators order it.
+//! A network whose routes go only through vouched nodes, and the orders of its operators.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn order(node: &Node, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-/// What a node shows of another.
+/// A node's report on another node.
 fn seen(by: &Node, node: &Node) -> Value {
     let peers = by.ask("peers");
     let found = peers.as_array().unwrap().iter().find(|peer| peer["onion"] == node.onion.as_str());
@@ -83,7 +83,7 @@ fn vouches_invites_and_bans_decide_who_is_routed_through() {
     let (done, said) = order(friend, &["vouch", &roots[0].onion]);
     assert!(!done && said.contains("word counts for nothing"), "{said}");
 
-    // One is vouched for by an order, one by an invite.
+    // One node is vouched for by an order, the other by an invite.
     let (done, said) = order(&roots[0], &["vouch", &friend.onion]);
     assert!(done && said.contains("probation"), "{said}");
     let (done, invite) = order(&roots[1], &["invite"]);
@@ -108,18 +108,18 @@ fn vouches_invites_and_bans_decide_who_is_routed_through() {
     });
     late.signal("-TERM");
 
-    // Over the probation routes go through both, and do not end there yet.
+    // After the probation, routes go through both nodes but do not end there yet.
     wait_standing(friend, "not_yet_exit");
     wait_standing(invited, "not_yet_exit");
     wait_for("both in everybody's view", limit, || {
         let both = |node: &Node| node.ask("status")["view"]["nodes"] == 6;
         roots.iter().all(both).then_some(())
     });
-    // It may speak for others itself, as long as the chain allows.
+    // A vouched node may vouch for others, as long as the chain allows.
     let (done, said) = order(friend, &["vouch", &invited.onion]);
     assert!(done, "{said}");
 
-    // A ban is one's own, and says what it costs.
+    // A ban counts for one node only, and its answer tells what it costs.
     let (done, said) = order(&roots[2], &["ban", &friend.onion]);
     assert!(done && said.contains("can be told apart"), "{said}");
     assert_eq!(seen(&roots[2], friend)["unusable"]["kind"], "banned");
@@ -140,8 +140,8 @@ fn vouches_invites_and_bans_decide_who_is_routed_through() {
         (same >= 4).then_some(())
     });
 
-    // Taken back, it leaves with the next hour; its own branch goes with it, and the other vouch
-    // stays.
+    // A node whose vouch is withdrawn leaves the routes with the next hour, and so does its own
+    // branch; the other vouch stays.
     assert!(order(&roots[0], &["unvouch", &friend.onion]).0);
     wait_standing(friend, "not_vouched");
     wait_for("out of the view", limit, || {

@@ -114,7 +114,7 @@ impl Devnet {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Ctrl-C, and what the devnet says then.
+    /// Interrupts the devnet, and returns its exit status and last output.
     pub(crate) fn stop(&mut self) -> (ExitStatus, String) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());

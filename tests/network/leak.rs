@@ -1,9 +1,8 @@
-//! What a whole network over Tor says to the operating system, and what leaves the machine:
-//! nothing.
+//! The system calls of a whole network over Tor, and the packets that leave the machine: there must
+//! be none.
 //!
-//! It runs in a network namespace whose default route leads into an empty second one, where a
-//! counter sees every packet; and under strace, so that what is tried is seen even where it would
-//! fail.
+//! The network runs in a namespace whose default route leads into a second, empty namespace, where
+//! a counter sees every packet; and under strace, which sees even attempts that fail.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,8 +28,7 @@ impl Namespaces {
         let (inside, outside) = (&names.inside, &names.outside);
         for name in [inside, outside] {
             run(&format!("ip netns add {name}"));
-            // What the kernel says of itself by IPv6 when a link comes up is not what is looked
-            // for.
+            // The kernel's own IPv6 packets when a link comes up must not be counted.
             run(&within(name, "sysctl -qw net.ipv6.conf.default.disable_ipv6=1"));
             run(&format!("ip -n {name} link set lo up"));
         }
@@ -82,7 +80,7 @@ fn run(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A process group that is ended with this.
+/// A process group that is killed when this is dropped.
 struct Group(Child);
 
 impl Group {
@@ -111,8 +109,8 @@ fn port(call: &str) -> Option<u16> {
     call.split_once("htons(")?.1.split_once(')')?.0.parse().ok()
 }
 
-/// What a trace holds that must not be there: of the node anything but streams on loopback to these
-/// ports; of a tor, which is given loopback only, anything but loopback.
+/// Calls in a trace that must not be there: by the node, all but streams on loopback to these
+/// ports; by a tor, which is configured for loopback only, all that leave loopback.
 fn leaks(trace: &str, allowed: &BTreeSet<u16>) -> Vec<String> {
     let is_leak = |line: &&str| {
         let Some((process, call)) = line.split_once("> ") else { return false };
@@ -233,7 +231,7 @@ fn nothing_leaves_the_machine_but_through_tor() {
     assert_eq!(leaks(&text, &allowed), Vec::<String>::new());
     assert_eq!(namespaces.seen(), 0);
 
-    // Both would have seen it.
+    // A packet that is sent on purpose shows that both the trace and the counter see it.
     let again = folder.path().join("again");
     let program = "import socket\n\
                    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))";

@@ -1,4 +1,4 @@
-//! Mail in by swaks, across the network, out to Postfix or a Maildir.
+//! Mail submitted by swaks, across the network, delivered to Postfix or a Maildir.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::devnet::{Devnet, wait_for};
 use crate::postfix::Postfix;
 
-/// In every field that must not arrive, and in what swaks says of its machine.
+/// Stands in every field that must not arrive, and in what swaks tells of its machine.
 const MARKER: &str = "PLANTED-MARKER";
 
-/// A header full of what must not arrive.
+/// A header full of fields that must not arrive.
 fn header(number: usize, extra: &str) -> String {
     format!(
         "Received: from {MARKER}.home.example ([10.9.8.7])\r\n\tby {MARKER}.home.example; \
@@ -166,13 +166,13 @@ fn twenty_mails_by_swaks_reach_postfix() {
     }
     assert!(gpg.verifies(with_subject(&arrived, 1)), "the signature does not verify");
     assert_eq!(arrived.len(), 20);
-    // Each crossed at least three nodes, the last of which does not relay it.
+    // Each mail crossed at least three nodes, of which the last does not relay it.
     let relayed = devnet.count("packet relayed");
     assert!((40..=100).contains(&relayed), "{relayed} times relayed");
     assert_eq!(devnet.count("packet received"), relayed + 20);
     println!("20 of 20 mails arrived; memory of 7 nodes {} MiB", devnet.memory_kib() / 1024);
 
-    // Nothing of any mail, and of no packet's way, is in a log at its finest.
+    // Even the finest log holds nothing of any mail, and nothing of a packet's way.
     let log = devnet.log();
     assert!(log.contains(" TRACE fog"), "the log is written");
     for word in [MARKER, "b.example", "mail 3", "body 7", "home.example", ".onion", "12D3Koo"] {

@@ -41,7 +41,7 @@ impl Node {
         command
     }
 
-    /// A node that nobody has prepared: it makes itself from what `fog run` is told.
+    /// A node without any preparation: `fog run` makes it from its arguments.
     pub(crate) fn join(folder: &Path, bootstrap: &str) -> Self {
         let folder = folder.to_owned();
         let mut node = Self { folder, onion: String::new(), port: 2525, child: None };
@@ -53,12 +53,12 @@ impl Node {
         node
     }
 
-    /// Starts it and waits until it says that it runs.
+    /// Starts the node and waits until it reports that it runs.
     pub(crate) fn start(&mut self) {
         self.start_with(&["run"]);
     }
 
-    /// The same with another command than `run`.
+    /// Starts the node with another command than `run`.
     pub(crate) fn start_with(&mut self, order: &[&str]) {
         let mut command = fog();
         command.args(order).args(["--as-root", "--state-dir"]).arg(&self.folder);
@@ -82,7 +82,7 @@ impl Node {
         line
     }
 
-    /// Tries to start it, and returns its exit code and what it complains of.
+    /// Tries to start the node, and returns its exit code and its complaint.
     pub(crate) fn fails(&self) -> (i32, String) {
         let mut command = Command::new("timeout");
         let fog = self.command();

@@ -142,7 +142,7 @@ fn a_node_ends_on_sigterm_and_comes_back_with_its_state() {
     }
     all_usable(&nodes);
     nodes[3].signal("-TERM");
-    // Left as a kill leaves it: a socket that nobody serves.
+    // A kill leaves a socket behind that no process serves.
     nodes[2].signal("-KILL");
     assert!(nodes[2].folder.join("control.sock").exists());
     for node in &mut nodes[2..] {
@@ -165,7 +165,7 @@ fn abuse_of_the_control_socket_harms_nobody() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let exchange = |octets: &[u8]| {
         let mut stream = UnixStream::connect(&path).unwrap();
-        // It may hang up before everything is written.
+        // The node may hang up before everything is written.
         let _ = stream.write_all(octets);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = String::new();
@@ -187,7 +187,7 @@ fn abuse_of_the_control_socket_harms_nobody() {
     exchange(&vec![b'x'; 10 << 20]);
     node.ask("status");
 
-    // Half a frame is waited for, but not long.
+    // The node waits for the rest of half a frame, but not long.
     let mut half = UnixStream::connect(&path).unwrap();
     half.write_all(b"{\"v\":1,\"do\"").unwrap();
     half.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -271,11 +271,11 @@ fn mistakes_of_an_operator_are_named_before_anything_is_changed() {
     assert!(said.contains("107 octets") && said.contains("shorter path"), "{said}");
     assert!(!long.exists(), "nothing was made");
 
-    // As root only if told.
+    // A node runs as root only if it is told to.
     let output = fog().args(["run", "--state-dir"]).arg(&node.folder).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--as-root"));
-    // Again over what is there.
+    // A second init on the same folder.
     let output = fog().args(["init", "--state-dir"]).arg(&node.folder).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is there already"));

@@ -1,4 +1,4 @@
-//! A Debian Postfix of our own, on a loopback port, in a folder of its own.
+//! A Debian Postfix for the tests, on a loopback port, in a folder of its own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -27,7 +27,7 @@ fn speed() -> u32 {
     if std::env::var_os("FOG_LONG").is_some() { 180 } else { 540 }
 }
 
-/// What a node has counted, asked in one moment.
+/// The counts of a node at one moment.
 struct Counts(Value);
 
 impl Counts {
@@ -45,9 +45,9 @@ impl Counts {
         like.map(|(_, count)| count.as_u64().unwrap()).sum()
     }
 
-    /// What came in is what went out, what is held, and what was dropped, each for its reason.
+    /// Every packet that came in went out, is held, or was dropped for a known reason.
     fn assert_adds_up(&self) {
-        // These were relayed, and then found nobody at home in time.
+        // These packets count as relayed, but the next node did not take them in time.
         let after = self.get("packet dropped: expired") + self.get("packet dropped: queue full");
         let ended = self.get("message to deliver") + self.like("message dropped: not");
         let out = self.get("packet relayed") + ended + self.get("packet ended: cover");
@@ -101,7 +101,7 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
     let first = nodes[0].ask("status")["epoch"].as_u64().unwrap();
     let start = Instant::now();
     let mut taken = 0;
-    // Held by a node that was stopped, and by nodes that may have been sending to it meanwhile.
+    // Packets held by stopped nodes, or sent to them meanwhile.
     let mut lost = 0;
     let mut before_restarts = Vec::new();
     for number in 0..MAILS {
@@ -114,7 +114,7 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
                 let held = |what| counts.0["held"][what].as_u64().unwrap();
                 lost += held("mixing") + held("waiting") + held("delivering");
                 before_restarts.push(counts);
-                // What arrives between that answer and the end.
+                // Packets may arrive between that answer and the end.
                 lost += 3;
                 node.signal(if number == 220 { "-KILL" } else { "-TERM" });
                 if number == 330 {
@@ -170,7 +170,7 @@ fn id(node: &Node) -> NodeId {
     node.onion.parse::<OnionAddress>().unwrap().node()
 }
 
-/// A packet across three nodes, all of which have nothing to do with it but to pass it on.
+/// A packet across three nodes, each of which only passes it on.
 fn packet(nodes: [&Node; 3], epoch: u32) -> Packet {
     let keys = nodes.map(|node| MixSecret::from_seed(&seed(node, epoch).unwrap()));
     let hops: Vec<_> = nodes
@@ -187,7 +187,7 @@ fn packet(nodes: [&Node; 3], epoch: u32) -> Packet {
     sphinx::wrap(&hops, &body, &mut StdRng::seed_from_u64(7)).unwrap()
 }
 
-/// A peer of the node that is a stranger to everybody.
+/// A peer of the node that no node knows.
 async fn stranger(devnet: &Path, to: &Node) -> Handle {
     let folder = DevnetFolder::open(devnet).unwrap();
     let descriptor = folder.descriptor().unwrap().unwrap();
@@ -349,7 +349,7 @@ fn of_a_past_key_nothing_is_left_in_memory_or_on_disk() {
     let packed = libcrux_packed(&octets);
     secrets.push(("ml-kem secret, packed", packed));
 
-    // In its epoch, with mail to open: the search finds what is there.
+    // In the key's epoch, with mail to open, the search must find the key.
     let is_present = || watched.ask("status")["epoch"].as_u64() == Some(u64::from(epoch));
     wait_for("its epoch", limit, || is_present().then_some(()));
     let mut seen = BTreeSet::new();

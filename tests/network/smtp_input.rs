@@ -17,7 +17,7 @@ impl Client {
         client
     }
 
-    /// Unless it is sent away.
+    /// Connects, unless the server turns the client away.
     fn try_connect(port: u16) -> Option<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -94,12 +94,12 @@ fn hostile_clients_harm_nobody_else() {
     aborted.0.get_mut().write_all(b"To: a@b.example\r\n\r\nhalf").unwrap();
     drop(aborted);
 
-    // 300 sessions sit there and say NOOP. Soon they are sent away, and mail gets in.
+    // 300 sessions only send NOOP. Soon the server ends them, and mail gets in.
     drop((smuggler, browser, endless, big, bigger));
     let mut held: Vec<_> = (0..300).map(|_| Client::connect(port)).collect();
     let mut honest = wait_for("a place", Duration::from_secs(40), || {
         for client in &mut held {
-            // Fails once it has been sent away.
+            // Writing fails once the server has ended the session.
             let _ = client.0.get_mut().write_all(b"NOOP\r\n");
         }
         std::thread::sleep(Duration::from_secs(1));

@@ -26,7 +26,7 @@ pub(crate) fn new_network(folder: &Path, speed: u32, nodes: u16) -> String {
     file
 }
 
-/// Nodes that are not started yet: the first knows the network, the others know the first.
+/// Nodes that are not started yet: the first has the descriptor, the others the first's address.
 fn nodes(folder: &TempDir, speed: u32, count: u16, deliver: &str, tors: &[&Tor]) -> Vec<Node> {
     let network = new_network(folder.path(), speed, count);
     let port = free_ports(count);
@@ -62,7 +62,7 @@ fn summary(mut times: Vec<Duration>) -> String {
     format!("median {:.1} s, p95 {:.1} s", at(50), at(95))
 }
 
-/// Sends mails and waits until all have arrived; how long each took.
+/// Sends mails and waits until all have arrived; returns how long each took.
 fn time_mails(
     count: usize,
     arrived: impl Fn() -> Vec<Vec<u8>>,
@@ -88,7 +88,7 @@ fn time_mails(
     took.into_values().collect()
 }
 
-/// As a user submits through Tor, with one of three programs.
+/// Submits mail through Tor as a user would, with one of three programs.
 fn submit(tor: &Tor, onion: &str, number: usize) {
     let subject = format!("mail {number}");
     let (host, port) = ("127.0.0.1", tor.socks.port().to_string());
@@ -202,7 +202,7 @@ fn without_its_bootstrap_the_network_lives_on() {
     let mail = folder.path().join("mail");
     let deliver = format!("maildir:{}", mail.display());
     let own: Vec<_> = tors()[..SHARED].iter().collect();
-    // Epochs of 20 s: what is dead is out of everybody's routes after a minute or so.
+    // With epochs of 20 s a dead node is out of all routes after a minute or so.
     let mut nodes = nodes(&folder, 540, 7, &deliver, &own);
     for node in &mut nodes {
         node.start();
@@ -211,12 +211,12 @@ fn without_its_bootstrap_the_network_lives_on() {
     wait_for("seven nodes", SOON, || nodes.iter().all(|node| sees(node, 7)).then_some(()));
     nodes[0].signal("-KILL");
 
-    // With nothing but the address of one that lives: no configuration, and the Tor at the usual
+    // A node joins with only the address of a live node: no configuration, and the Tor at the usual
     // port.
     let begun = Instant::now();
     let eighth = folder.path().join("n7");
     if Path::new("/run/tor/control").exists() {
-        // It would be this machine's own Tor, which has nothing to do with tests.
+        // The Tor there would be this machine's own, which tests must not use.
         let tor = own[1].options();
         let options = [tor[0].as_str(), &tor[1], "--bootstrap", &nodes[3].onion];
         let mut joiner = Node::init(&eighth, free_ports(1), &options);
@@ -229,7 +229,7 @@ fn without_its_bootstrap_the_network_lives_on() {
         nodes.push(Node::join(&eighth, &nodes[3].onion));
     }
 
-    // What the store holds is enough to come back, even if the configuration names only the dead.
+    // The store is enough to come back, even if the configuration names only dead nodes.
     nodes[2].signal("-TERM");
     nodes[2].start();
     let (dead, joined) = (nodes[0].onion.clone(), nodes[7].onion.clone());
@@ -326,7 +326,7 @@ fn a_tor_of_ones_own_is_started_watched_and_ended() {
     node.signal("-TERM");
     assert!(!Path::new("/proc").join(&child).exists(), "its tor ended before it");
 
-    // The owner's end is its end, too, however that comes.
+    // The node's own tor ends with the node, however that ends.
     node.start();
     let child = own_tor(&node);
     node.signal("-KILL");
@@ -361,7 +361,7 @@ fn with_the_control_port_closed_the_service_stands_in_the_torrc() {
     let hostname = fs::read_to_string(service.join("hostname")).unwrap();
     assert_eq!(hostname.trim_end(), node.onion);
     node.start();
-    // What `fog init` says belongs into the torrc.
+    // The lines for the torrc that `fog init` prints.
     let mut control = tor.connect();
     control.ask(&format!(
         "SETCONF HiddenServiceDir=\"{}\" HiddenServicePort=\"9999 {}\" \
@@ -372,7 +372,7 @@ fn with_the_control_port_closed_the_service_stands_in_the_torrc() {
         local(port)
     ));
     wait_for("it to be reachable", Duration::from_secs(120), || is_reachable(&node).then_some(()));
-    // SMTP comes by the same listener.
+    // SMTP arrives at the same listener.
     let mut command = Command::new("torsocks");
     command.args(["-P", &tor.socks.port().to_string(), "swaks", "--server", &node.onion]);
     command.args(["--port", "2525", "--to", "user@b.example", "--quit-after", "EHLO"]);

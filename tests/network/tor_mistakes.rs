@@ -1,4 +1,4 @@
-//! What goes wrong with Tor, and what an operator is told.
+//! Mistakes with Tor, and what the operator is told of them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -52,11 +52,11 @@ fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o644)).unwrap();
     fails(&node, 5, &["every user can read it", "and no others"]);
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o600)).unwrap();
-    // The same port without any way in.
+    // The same port, without any accepted way to authenticate.
     let process = tor.process();
     tor.connect().ask("SETCONF CookieAuthentication=0 HashedControlPassword=\"16:872860B76453A77D60CA2BB8C1A7042072093276A3D701AD684053EC4C\"");
     fails(&node, 5, &["lets nobody in by cookie", "CookieAuthentication 1"]);
-    // As it is in its torrc.
+    // A restart brings back the settings of its torrc.
     tor.kill(&process);
     tor.restart();
 
@@ -80,7 +80,7 @@ fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
     fails(&twin, 5, &["address is taken at this Tor", "same identity"]);
     wait_for("the first to be reachable", SOON, || is_reachable(&node).then_some(()));
 
-    // Somebody else's swarm behind an address.
+    // An onion address that leads to another node's swarm.
     let process = node.child.as_ref().unwrap().id();
     let swarm = listening(process).into_iter().find(|port| *port != node.port).unwrap();
     let mut control = tor.connect();
@@ -130,7 +130,7 @@ fn without_any_tor_it_is_said_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();
     let network = new_network(folder.path(), 100, 4);
     let node = Node::init(&folder.path().join("n0"), free_ports(1), &["--network", &network]);
-    // Where there is no program of that name, no control socket, and no port to be connected to.
+    // The node runs where there is no tor program, no control socket and no port to connect to.
     let hidden = "mount --bind /dev/null \"$(command -v tor)\" && \
                   { [ ! -d /run/tor ] || mount -t tmpfs none /run/tor; } && exec \"$@\"";
     let run = node.command();
@@ -146,7 +146,7 @@ fn without_any_tor_it_is_said_how_to_get_one() {
     );
 }
 
-/// A port at which something answers that is no Tor.
+/// A port at which a program other than Tor answers.
 fn mail_server() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -18,19 +18,19 @@ use crate::devnet::{fog, wait_for};
 const TORS: usize = 6;
 pub(crate) const SHARED: usize = 3;
 
-/// One Tor: what an operator's is in the public network.
+/// One Tor, in the place of an operator's Tor in the public network.
 pub(crate) struct Tor {
     pub(crate) socks: SocketAddr,
     pub(crate) control: SocketAddr,
     pub(crate) folder: PathBuf,
 }
 
-/// The Tors of the network. It ends with this process, whatever ends that.
+/// The Tors of the network. The network ends with this process, however that ends.
 pub(crate) fn tors() -> &'static [Tor] {
     static NETWORK: OnceLock<Vec<Tor>> = OnceLock::new();
     NETWORK.get_or_init(|| {
         let (ready, started) = std::sync::mpsc::channel();
-        // The child is told when the thread that started it ends: that must not be a test's.
+        // The child ends with the thread that started it, so that must not be a test's thread.
         std::thread::spawn(move || start(&ready).wait());
         started.recv().expect("the private Tor network")
     })
@@ -68,7 +68,7 @@ impl Tor {
         ["--tor-control".to_owned(), self.control.to_string()]
     }
 
-    /// An authenticated control connection; what hangs on it ends with it.
+    /// An authenticated control connection; services added over it end with it.
     pub(crate) fn connect(&self) -> Control {
         let stream = TcpStream::connect(self.control).unwrap();
         let mut control = Control(BufReader::new(stream));
@@ -93,7 +93,7 @@ impl Tor {
     pub(crate) fn restart(&self) {
         let mut command = Command::new("tor");
         command.args(["--defaults-torrc", "/dev/null", "-f"]).arg(self.folder.join("torrc"));
-        // It ends with the network, which is its owning process.
+        // The Tor ends with the network's process, which owns it.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::spawn(move || child.wait());
@@ -150,8 +150,8 @@ pub(crate) fn listening(process: u32) -> Vec<u16> {
     ports
 }
 
-/// A Unix socket that says what the control port of a Tor might, of this version and with this mode
-/// of its onion services; what `tor.control` says then.
+/// A Unix socket that answers as the control port of a Tor of this version and with this mode of
+/// its onion services; returns its value for `tor.control`.
 pub(crate) fn false_control_port(
     path: &Path,
     version: &'static str,

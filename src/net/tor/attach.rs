@@ -22,7 +22,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(180);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A consensus may be this much older than it should be, on a machine that has just woken up.
 const CONSENSUS_LATE: Duration = Duration::from_secs(6 * 3600);
-/// A consensus may begin this much later than the clock says it is now.
+/// A consensus may become valid this much later than now, by this machine's clock.
 const CONSENSUS_EARLY: Duration = Duration::from_secs(3600);
 
 /// How a node gets a Tor.

@@ -1,7 +1,7 @@
 //! A connection to a Tor's control port (Tor control-spec).
 //!
-//! One task reads, and what it reads is bounded: replies go to the caller that asked, events to the one that waits for
-//! them.
+//! One task reads, within bounds: replies go to the caller that asked, events to the caller that
+//! waits for them.
 
 use std::fmt;
 use std::fs;
@@ -130,7 +130,7 @@ pub struct Control {
 }
 
 impl Drop for Control {
-    /// The connection is closed when both its halves are gone, and Tor then drops what belonged to it.
+    /// The connection is closed when both its halves are gone, and Tor drops what belonged to it.
     fn drop(&mut self) {
         self.reader.abort();
     }

@@ -174,9 +174,9 @@ impl PrivateTor {
     }
 }
 
-/// Makes a folder that is empty except for its locked marker: files of an earlier network would name
-/// other ports. A folder that holds anything and has no marker is not this program's, and is left
-/// alone.
+/// Makes a folder that is empty except for its locked marker: files of an earlier network would
+/// name other ports. A folder that holds anything and has no marker is not this program's, and is
+/// left alone.
 fn make_folder(folder: &Path) -> Result<File, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::State, format!("{}: {error}", folder.display()))

@@ -103,7 +103,7 @@ async fn forty_honest_peers_through_one_tor_keep_their_scores(client: &private::
     timeout(Duration::from_secs(120), all).await.unwrap().unwrap();
     println!("{PEERS} inbound peers linked after {:.1?}", begun.elapsed());
 
-    // Each says something, which is accepted; then some minutes' worth of heartbeats.
+    // Each peer sends a statement, which is accepted; then heartbeats pass.
     for (number, (peer, _)) in peers.iter().enumerate() {
         peer.orders
             .send(SwarmOrder::Announce(vec![u8::try_from(number).unwrap(); 100]))
@@ -128,8 +128,8 @@ async fn forty_honest_peers_through_one_tor_keep_their_scores(client: &private::
     assert!(lowest >= 0.0, "{scores:?}");
 }
 
-/// Through tor 300, or with `FOG_LONG` set 10,000: each costs the private network a second of
-/// somebody's time. And 10,000 to a SOCKS port that says at once what tor says then.
+/// Dials 300 addresses through tor, or 10,000 with `FOG_LONG` set: each costs the private network
+/// a second of work; and 10,000 through a SOCKS port that gives tor's final answer at once.
 async fn dials_of_dead_onions_leave_nothing_behind(
     client: &private::PrivateClient,
     rng: &mut StdRng,
@@ -189,7 +189,7 @@ async fn dial_dead_onions(
     assert!(late < early + 4 * 1024, "{early} KiB grew to {late} KiB");
 }
 
-/// A SOCKS port that finds no descriptor for anybody.
+/// A SOCKS port that finds no descriptor for any address.
 async fn nobody_is_found() -> SocketAddr {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
