@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use keys::Time;
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
-use rand_distr::{Distribution as _, Exp1};
 
 use crate::{MixRefusal, Release};
 
@@ -85,17 +84,13 @@ impl Pool {
         self.waiting.len() + self.leaving.len()
     }
 
-    /// Draws a random order, and exponential gaps that are cut off at the end of the window.
+    /// Gives each packet a uniform time in the window: as a Poisson process has them once the count
+    /// is given, with no time that many of them share.
     fn release(&mut self, mut batch: Vec<Release>, from: Time, rng: &mut impl CryptoRng) {
+        // Packets that draw the same millisecond leave in this order.
         batch.shuffle(rng);
-        let end = from.plus(self.window);
-        #[expect(clippy::cast_precision_loss, reason = "a count of packets")]
-        let mean = self.window.as_secs_f64() / (batch.len() + 1) as f64;
-        let mut into = 0.0;
         for release in batch {
-            let gap: f64 = Exp1.sample(rng);
-            into += gap * mean;
-            let at = from.plus(Duration::from_secs_f64(into)).min(end);
+            let at = from.plus(self.window.mul_f64(rng.random::<f64>()));
             self.serial += 1;
             self.leaving.insert((at, self.serial), release);
         }
@@ -190,6 +185,49 @@ mod tests {
         assert_eq!(counts.len(), 24);
         let chi_square: f64 = counts.values().map(|n| (n - 100.0).powi(2) / 100.0).sum();
         assert!(chi_square < 49.7, "{chi_square}");
+    }
+
+    #[test]
+    fn the_times_in_a_window_are_uniform_whatever_the_size_of_the_batch() {
+        for (seed, size) in [(6, 1_u16), (7, 4), (8, 100)] {
+            let mut rng = ChaCha20Rng::seed_from_u64(seed);
+            let mut into = Vec::new();
+            while into.len() < 4000 {
+                let now = Time::from_millis(5_000_000);
+                let mut pool = Pool::new(WINDOW, now, &mut rng);
+                for number in 0..size {
+                    pool.hold(numbered(number), now).unwrap();
+                }
+                let end = pool.end_of_window(now);
+                let left = run(&mut pool, &mut rng);
+                assert!(left.is_sorted_by_key(|(at, _)| *at));
+                into.extend(left.iter().map(|(at, _)| at.since(end).as_secs_f64() / 30.0));
+            }
+            into.sort_by(f64::total_cmp);
+            let count = f64::from(u32::try_from(into.len()).unwrap());
+            let below = (0_u32..).map(|rank| f64::from(rank) / count);
+            let distance = into
+                .iter()
+                .zip(below)
+                .map(|(at, below)| (at - below).abs().max((at - below - 1.0 / count).abs()))
+                .fold(0.0, f64::max);
+            // Kolmogorov-Smirnov: 99.9 % of uniform samples lie below 1.95 / sqrt(n).
+            assert!(distance < 1.95 / count.sqrt(), "batches of {size}: {distance}");
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_before_its_time_and_windows_end_at_the_phase() {
+        let mut rng = ChaCha20Rng::seed_from_u64(9);
+        let start = Time::from_millis(3_000_000);
+        let mut pool = Pool::new(WINDOW, start, &mut rng);
+        assert_eq!(pool.end_of_window(pool.phase), pool.phase);
+        assert_eq!(pool.end_of_window(pool.phase.plus(WINDOW * 7)), pool.phase.plus(WINDOW * 7));
+        pool.hold(numbered(1), start).unwrap();
+        pool.handle_timeout(pool.end_of_window(start), &mut rng);
+        let at = pool.poll_timeout().unwrap();
+        assert!(pool.next_release(at.minus(Duration::from_millis(1))).is_none());
+        assert!(pool.next_release(at).is_some());
     }
 
     #[test]
