@@ -333,7 +333,8 @@ mod tests {
 
     fn sign(author: &mut Author, now: Time) -> Box<Signed> {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let keys = author.epochs(now).map(|epoch| {
+        let stated = author.epochs(now).filter(|epoch| !author.has_withdrawn(*epoch));
+        let keys = stated.map(|epoch| {
             let seed = MixSeed::generate(&mut ChaCha20Rng::seed_from_u64(epoch.number().into()));
             (epoch, MixSecret::from_seed(&seed).public().clone())
         });
@@ -358,6 +359,21 @@ mod tests {
         let second = sign(&mut author, start.plus(MINUTE * 60));
         assert_eq!((second.sequence(), second.peek().previous()), (2, first.hash()));
         assert!(author.next() > Some(start.plus(MINUTE * 100)), "once an hour");
+    }
+
+    #[test]
+    fn its_records_name_its_operator_and_no_key_that_was_given_up() {
+        let (mut author, start) = author();
+        let other = Identity::from_seed(&[2; 32]).node();
+        author.run_by("ops@example.org".to_owned(), vec![other]);
+        let epoch = Epoch::new(165_000);
+        assert!(author.withdraw(epoch) && !author.withdraw(epoch));
+        let signed = sign(&mut author, start);
+        assert_eq!(signed.peek().contact(), "ops@example.org");
+        author.forget_before(epoch);
+        assert!(author.has_withdrawn(epoch));
+        author.forget_before(epoch.plus(1));
+        assert!(!author.has_withdrawn(epoch));
     }
 
     #[test]

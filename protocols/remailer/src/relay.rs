@@ -252,6 +252,7 @@ mod tests {
         let mut out = Out::default();
         let until = schedule.accepted_until(Epoch::new(999));
         let from = schedule.accepted_from(Epoch::new(1001));
+        let longest = schedule.hour() * LATEST_HOURS;
         for (epoch, at, why, latest) in [
             (999, until.minus(Duration::from_millis(1)), Dropped::NoKey, None),
             (1001, from.minus(Duration::from_millis(1)), Dropped::Early, None),
@@ -261,6 +262,8 @@ mod tests {
             (999, until.plus(SECOND * 7), Dropped::Late, Some(SECOND * 7)),
             (999, until.plus(SECOND), Dropped::Late, Some(SECOND * 7)),
             (0, until, Dropped::Late, Some(SECOND * 7)),
+            (999, until.plus(longest + SECOND), Dropped::Late, Some(SECOND * 7)),
+            (999, until.plus(longest), Dropped::Late, Some(longest)),
         ] {
             let before = out.counts.get(Count::PacketDropped(why));
             let refused = Err(Refusal::Epoch(Epoch::new(epoch)));
@@ -268,6 +271,32 @@ mod tests {
             assert_eq!(out.counts.get(Count::PacketDropped(why)), before + 1, "{epoch} {at:?}");
             assert_eq!(relay.latest(), latest);
         }
-        assert_eq!(out.counts.get(Count::PacketReceived), 8);
+        assert_eq!(out.counts.get(Count::PacketReceived), 10);
+    }
+
+    #[test]
+    fn a_packet_goes_no_further_if_the_record_of_its_next_hop_lapsed_while_it_was_held() {
+        for (lapses, sent) in [(false, 1), (true, 0)] {
+            let (mut relay, schedule, now) = relay();
+            let (mut out, rng) = (Out::default(), &mut ChaCha20Rng::seed_from_u64(3));
+            relay.insert_key(key(1000), BTreeSet::new());
+            let octets = vec![0; sphinx::SizeClass::SMALLEST.packet_len()];
+            let packet = sphinx::Packet::from_octets(octets).unwrap();
+            let (to, delay) = (NodeId::from_bytes([2; 32]), SECOND);
+            let outcome = Ok(sphinx::Layer::Forward { to, delay, packet });
+            let tag = ReplayTag::from_bytes([1; 16]);
+            let peeled = Peeled { tag, epoch: Epoch::new(1000), outcome };
+            relay.handle_peeled(Ok(peeled), now, |_| true, &mut out);
+            let Some(Command::KeepTags(tags)) = out.next() else { panic!("tags are kept") };
+            relay.handle_tags_kept(tags.batch, &mut out);
+            while let Some(at) = relay.mix.poll_timeout() {
+                assert!(at < schedule.accepted_until(Epoch::new(1000)));
+                relay.handle_timeout(at, rng, &mut out);
+                assert!(relay.next_arrival(at, |_| !lapses, &mut out).is_none());
+            }
+            assert_eq!(printed(&mut out).len(), sent);
+            let dropped = Count::PacketDropped(Dropped::UnknownHop);
+            assert_eq!(out.counts.get(dropped), u64::from(lapses));
+        }
     }
 }
