@@ -9,7 +9,10 @@ use std::time::Duration;
 use keys::{Epoch, Identity, MixSecret, MixSeed, NetworkId};
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
-use record::{Draft, Parameters, Record, SetHash, StatementError, StatementHash, Unverified};
+use record::{
+    Capacity, Draft, Features, ListSketch, Parameters, Record, StatementError, StatementHash,
+    Unverified,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = StdRng::try_from_rng(&mut SysRng)?;
@@ -35,7 +38,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         contact: "operator@example.org".into(),
         family: Vec::new(),
         traffic: [0; 9],
-        set: SetHash::from_bytes([0; 32]),
+        delivered: 0,
+        features: Features::default(),
+        limits: Capacity::default(),
+        list: (schedule.hour_at(now), ListSketch::default()),
+        extensions: Vec::new(),
     };
     let octets = draft.sign(&identity, &network)?;
     println!("a record of {} octets", octets.len());

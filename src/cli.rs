@@ -64,9 +64,9 @@ enum Command {
     Peers {
         #[command(flatten)]
         state: State,
-        /// Show for each node whether its directory is the same as this node's.
+        /// Show for each node whether it uses the same list as this one.
         #[arg(long)]
-        views: bool,
+        lists: bool,
     },
     /// Vouch for a node, so that routes may go through it.
     Vouch {
@@ -77,6 +77,14 @@ enum Command {
     },
     /// Withdraw a vouch.
     Unvouch {
+        #[command(flatten)]
+        state: State,
+        /// Its address.
+        onion: OnionAddress,
+    },
+    /// As a voter, say that another voter or root counts no more: it is so for good once more than
+    /// half of the other voters have said it.
+    Retire {
         #[command(flatten)]
         state: State,
         /// Its address.
@@ -164,8 +172,9 @@ pub fn run() -> Result<(), Failure> {
         Command::Init { state, arguments } => init::run(&state, arguments, json),
         Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
         Command::Status { state } => runtime.block_on(status::run(state, json)),
-        Command::Peers { state, views } => runtime.block_on(peers::run(state, views, json)),
+        Command::Peers { state, lists } => runtime.block_on(peers::run(state, lists, json)),
         Command::Vouch { state, onion } => runtime.block_on(orders::vouch(state, onion, json)),
+        Command::Retire { state, onion } => runtime.block_on(orders::retire(state, onion, json)),
         Command::Unvouch { state, onion } => runtime.block_on(orders::unvouch(state, onion, json)),
         Command::Invite { state } => runtime.block_on(orders::invite(state, json)),
         Command::Join { state, arguments } => runtime.block_on(run::join(state, arguments, json)),

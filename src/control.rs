@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::failure::{Failure, FailureKind};
 pub use counts::named;
 pub use status::{
-    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus,
+    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
     Status, ViewStatus, Warning,
 };
 
@@ -56,6 +56,8 @@ pub enum ControlOrder {
     Vouch(String),
     /// Withdraw a vouch.
     Unvouch(String),
+    /// Say as a voter that a voter or root counts no more.
+    Retire(String),
     /// Avoid a node in this node's own routes.
     Ban(String),
     /// Stop avoiding a node in this node's own routes.

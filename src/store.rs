@@ -6,6 +6,8 @@
 //! identity      seed of the long-term key, 32 octets
 //! network       the network's signed descriptor
 //! own           the last record that this node published; before the first, its identity alone
+//! vote          the last vote that this node signed, if it is a voter
+//! list          the hour's list that this node used last
 //! epochs/<n>    seed of the mix key of epoch n, 96 octets
 //! epochs/<n>.mark       how many packets that key has opened: see `tags`
 //! epochs/<n>.withdrawn  marks that key as given up

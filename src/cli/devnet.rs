@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keys::Identity;
+use keys::{Identity, NodeId};
 use mail::Mailbox;
 use record::{Admission, Descriptor, Domains, Parameters};
 use serde::Serialize;
@@ -22,6 +22,8 @@ use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
 use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
+/// Nodes that vote, the first ones; a network of one node has one voter.
+const VOTERS: usize = 3;
 /// A route has three hops beside the node that takes the mail.
 const MIN_NODES: u16 = 4;
 
@@ -116,8 +118,15 @@ async fn start(
     let folder = DevnetFolder::open(&path).map_err(|error| {
         Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
     })?;
-    let descriptor = descriptor(&folder, &path, Some(arguments.speed), arguments.nodes)?;
-    if descriptor.parameters().views.first_view != arguments.nodes {
+    let stores: Result<Vec<_>, _> =
+        (1..=arguments.nodes).map(|number| open_store(&state.join(format!("n{number}")))).collect();
+    let stores = stores?;
+    let mut voters = Vec::new();
+    for store in stores.iter().take(VOTERS) {
+        voters.push(store.identity(&mut generator()?)?.node());
+    }
+    let descriptor = descriptor(&folder, &path, Some(arguments.speed), arguments.nodes, &voters)?;
+    if descriptor.parameters().lists.first != arguments.nodes {
         return Err(Failure::new(
             FailureKind::State,
             format!("{}: the devnet was made for another speed or number of nodes", path.display()),
@@ -127,8 +136,7 @@ async fn start(
     let target = arguments.deliver.clone();
     let target = target.unwrap_or_else(|| Target::Maildir(state.join("mail")));
     let mut tors = tor.map(|tor| tor.clients().iter().cycle());
-    for (number, port) in (1..).zip(arguments.smtp_port..=last) {
-        let store = open_store(&state.join(format!("n{number}")))?;
+    for (store, port) in stores.into_iter().zip(arguments.smtp_port..=last) {
         let carrier = match tors.as_mut().and_then(Iterator::next) {
             None => Carrier::Devnet(folder.clone()),
             Some(client) => Carrier::Tor(use_tor(&store, client, clock).await?),
@@ -281,21 +289,29 @@ fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The descriptor of a devnet: the one that was made for this folder before, or a new one. `speed`
-/// and `nodes` must be those it was made with; without `speed` any speed is accepted.
+/// Whether a network was made with this speed.
+pub(super) fn made_for(network: &Descriptor, speed: u32) -> bool {
+    let lists = &network.parameters().lists;
+    let parameters = Parameters::scaled(speed, lists.first);
+    *network.parameters() == parameters.with_probation(lists.relay_probation, lists.exit_probation)
+}
+
+/// The descriptor of a devnet: the one that was made for this folder before, or a new one with these
+/// voters. `speed` and `nodes` must be those it was made with; without `speed` any speed is
+/// accepted.
 pub(super) fn descriptor(
     folder: &DevnetFolder,
     path: &Path,
     speed: Option<u32>,
     nodes: u16,
+    voters: &[NodeId],
 ) -> Result<Descriptor, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
     };
     match folder.descriptor().map_err(|error| fail(&error))? {
         Some(known) => {
-            let first_view = known.parameters().views.first_view;
-            let other = |speed| *known.parameters() != Parameters::scaled(speed, first_view);
+            let other = |speed| !made_for(&known, speed);
             if speed.is_some_and(other) {
                 return Err(fail(&"the devnet was made for another speed or number of nodes")
                     .remedy("repeat the options it was made with, or use another folder"));
@@ -306,7 +322,8 @@ pub(super) fn descriptor(
             let maker = Identity::generate(&mut generator()?);
             let parameters = Parameters::scaled(speed.unwrap_or(DEFAULT_SPEED), nodes);
             let now = Clock::start().now();
-            let made = Descriptor::create(&maker, "devnet", now, &parameters, &Admission::Open)
+            let rule = Admission::Open;
+            let made = Descriptor::create(&maker, "devnet", now, &parameters, voters, &rule)
                 .map_err(|error| fail(&error))?;
             folder.found(&made).map_err(|error| fail(&error))?;
             Ok(made)

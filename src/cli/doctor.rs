@@ -207,10 +207,10 @@ async fn dial_oneself(
     clock: Clock,
     rng: Generator,
 ) -> Result<f64, Failure> {
-    let parameters = Parameters::main();
+    let (parameters, voters) = (Parameters::main(), [identity.node()]);
     let fail = |error: &dyn std::fmt::Display| Failure::new(FailureKind::Internal, error);
     let descriptor =
-        Descriptor::create(identity, "none", clock.now(), &parameters, &Admission::Open)
+        Descriptor::create(identity, "none", clock.now(), &parameters, &voters, &Admission::Open)
             .map_err(|error| fail(&error))?;
     let connector = Connector::Tor(tor.connector());
     let (incoming, _) = tor.listen().await.map_err(|error| fail(&error))?;

@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     /// Divide all times of the test network by this, if it is made now.
     #[arg(long, requires = "devnet", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: Option<u32>,
-    /// Take the first view as soon as this many nodes are known, not on the hour.
+    /// Vote the first list as soon as this many nodes are known, not for the next hour.
     #[arg(long, requires = "devnet", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     nodes: u16,
     /// Accept mail at this loopback address.
@@ -113,6 +113,9 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     crate::config::check(&text.0)?;
     crate::control::check_path(&state.folder())?;
 
+    let store = Store::open(&state.folder())?;
+    let identity = store.identity(&mut generator()?)?;
+    store.bind(&identity.node())?;
     let descriptor = match &devnet {
         None => network,
         Some(path) => {
@@ -122,12 +125,12 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
             if let (Some(network), Ok(None)) = (&network, folder.descriptor()) {
                 folder.found(network).map_err(fail)?;
             }
-            Some(devnet::descriptor(&folder, path, arguments.speed, arguments.nodes)?)
+            // The first node of a test network is its voter.
+            let voter = [identity.node()];
+            let (speed, nodes) = (arguments.speed, arguments.nodes);
+            Some(devnet::descriptor(&folder, path, speed, nodes, &voter)?)
         }
     };
-    let store = Store::open(&state.folder())?;
-    let identity = store.identity(&mut generator()?)?;
-    store.bind(&identity.node())?;
     if let Some(descriptor) = descriptor {
         store.pin_network(&descriptor)?;
     }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use keys::{Identity, OnionAddress};
-use record::{Admission, Descriptor, MAX_DESCRIPTOR, Parameters};
+use keys::{Identity, NodeId, OnionAddress};
+use record::{Admission, Descriptor, DescriptorError, MAX_DESCRIPTOR, Parameters};
 use serde::Serialize;
 
 use super::{generator, open_store, say, say_json};
@@ -30,7 +30,7 @@ enum Order {
         /// Divide all times of the network by this; a network that is to hide anybody needs 1.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         speed: u32,
-        /// Take the first view as soon as this many nodes are known, not on the hour (tests).
+        /// Vote the first list as soon as this many nodes are known, not for the next hour (tests).
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
         /// Begin chains of vouches with this node; may be given several times. Without any root,
@@ -40,6 +40,13 @@ enum Order {
         /// Same as --root, for the node of this state folder; it gets an address if it has none.
         #[arg(long, value_name = "STATE-DIR")]
         root_of: Vec<PathBuf>,
+        /// Let this node vote: more than half of the voters decide in each hour through which nodes
+        /// everybody's mail goes. May be given several times; without any, the roots vote.
+        #[arg(long, value_name = "ONION")]
+        voter: Vec<OnionAddress>,
+        /// Same as --voter, for the node of this state folder; it gets an address if it has none.
+        #[arg(long, value_name = "STATE-DIR")]
+        voter_of: Vec<PathBuf>,
         /// Limit chains of vouches to this length.
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
         depth: u8,
@@ -49,6 +56,23 @@ enum Order {
     },
 }
 
+/// With fewer voters than this a warning is printed.
+const FEW_VOTERS: usize = 3;
+
+/// These nodes and those of these state folders, each once.
+fn identities(onions: &[OnionAddress], folders: &[PathBuf]) -> Result<Vec<NodeId>, Failure> {
+    let mut nodes: Vec<_> = onions.iter().map(OnionAddress::node).collect();
+    for folder in folders {
+        let store = open_store(folder)?;
+        let identity = store.identity(&mut generator()?)?;
+        store.bind(&identity.node())?;
+        nodes.push(identity.node());
+    }
+    nodes.sort_unstable();
+    nodes.dedup();
+    Ok(nodes)
+}
+
 #[derive(Serialize)]
 struct Made {
     network: String,
@@ -56,7 +80,8 @@ struct Made {
 }
 
 pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
-    let Order::New { file, name, speed, nodes, root, root_of, depth, fan_out } = arguments.order;
+    let Order::New { file, name, speed, nodes, depth, fan_out, .. } = &arguments.order;
+    let Order::New { root, root_of, voter, voter_of, .. } = &arguments.order;
     if file.exists() {
         return Err(Failure::new(
             FailureKind::Usage,
@@ -66,33 +91,43 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     }
     // This key signs only once: a network is named by the hash of its descriptor.
     let maker = Identity::generate(&mut generator()?);
-    let parameters = Parameters::scaled(speed, nodes);
     let now = Clock::start().now();
-    let mut roots: Vec<_> = root.iter().map(OnionAddress::node).collect();
-    for folder in &root_of {
-        let store = open_store(folder)?;
-        let identity = store.identity(&mut generator()?)?;
-        store.bind(&identity.node())?;
-        roots.push(identity.node());
-    }
-    roots.sort_unstable();
-    roots.dedup();
+    let (roots, voters) = (identities(root, root_of)?, identities(voter, voter_of)?);
     let is_open = roots.is_empty();
-    let admission =
-        if is_open { Admission::Open } else { Admission::Vouched { roots, depth, fan_out } };
-    let made = Descriptor::create(&maker, &name, now, &parameters, &admission)
-        .map_err(|error| Failure::new(FailureKind::Usage, format!("--name or --root: {error}")))?;
-    write_whole(&file, made.octets()).map_err(|error| {
+    if is_open && voters.is_empty() {
+        return Err(Failure::new(FailureKind::Usage, "an open network needs voters")
+            .remedy("name some with --voter or --voter-of"));
+    }
+    let main = Parameters::main().lists;
+    let parameters = Parameters::scaled(*speed, *nodes);
+    let (parameters, admission) = match is_open {
+        true => (parameters, Admission::Open),
+        false => {
+            let probation = (main.relay_probation, main.exit_probation);
+            let rule = Admission::Vouched { roots, depth: *depth, fan_out: *fan_out };
+            (parameters.with_probation(probation.0, probation.1), rule)
+        }
+    };
+    let made = Descriptor::create(&maker, name, now, &parameters, &voters, &admission)
+        .map_err(|error| Failure::new(FailureKind::Usage, format!("this network: {error}")))?;
+    write_whole(file, made.octets()).map_err(|error| {
         Failure::new(FailureKind::State, format!("{}: {error}", file.display()))
     })?;
     let network = made.id().to_string();
     if json {
-        return say_json(&Made { network, file });
+        return say_json(&Made { network, file: file.clone() });
     }
     say(&format!("network {network}"))?;
     if is_open {
         say(
-            "everybody is routed through in it: one adversary can run most of its nodes. See --root",
+            "it hides nobody: everybody is routed through in it, and one adversary can run most of \
+             its nodes. See --root",
+        )?;
+    }
+    if made.voters().len() < FEW_VOTERS {
+        say(
+            "whoever holds more than half of its voters decides through which nodes mail goes, and \
+             without them it stops after six hours: name five or more of different operators",
         )?;
     }
     say(&format!("its first node begins with: fog init --network {}", file.display()))
@@ -109,5 +144,39 @@ pub(super) fn read(file: &Path) -> Result<Descriptor, Failure> {
         return Err(fail(&"longer than a network's descriptor"));
     }
     let octets = std::fs::read(file).map_err(|error| fail(&error))?;
-    Descriptor::parse(&octets).map_err(|error| fail(&error))
+    Descriptor::parse(&octets).map_err(|error| match error {
+        DescriptorError::Statement(_) => fail(&error),
+        DescriptorError::Parameter(_) | DescriptorError::Extension(_) => {
+            Failure::new(FailureKind::Network, format!("{}: {error}", file.display()))
+                .remedy("update this program, or name another network")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_cannot_work_or_needs_a_later_version_is_named_with_exit_code_6() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("network");
+        let maker = Identity::from_seed(&[1; 32]);
+        let critical = record::testing::descriptor(&maker, &Parameters::main(), Some(77));
+        let mut endless = Parameters::main();
+        endless.mixing.max_delay = std::time::Duration::from_secs(24 * 3600);
+        let endless = record::testing::descriptor(&maker, &endless, None);
+        for (octets, named) in [(critical, "the extension 77"), (endless, "its longest delay")] {
+            std::fs::write(&file, octets).unwrap();
+            let failure = read(&file).unwrap_err();
+            assert_eq!(
+                format!("{:?}", failure.exit_code()),
+                format!("{:?}", std::process::ExitCode::from(6))
+            );
+            assert!(failure.to_string().contains(named), "{failure}");
+        }
+        std::fs::write(&file, record::testing::descriptor(&maker, &Parameters::main(), None))
+            .unwrap();
+        assert!(read(&file).is_ok());
+    }
 }

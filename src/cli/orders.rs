@@ -1,4 +1,4 @@
-//! An operator's orders about other nodes: `fog vouch`, `unvouch`, `ban`, `unban` and `invite`.
+//! An operator's orders about other nodes: `fog vouch`, `unvouch`, `retire`, `ban`, `unban` and `invite`.
 
 use keys::OnionAddress;
 use serde::Serialize;
@@ -34,6 +34,12 @@ pub(super) async fn unvouch(state: State, onion: OnionAddress, json: bool) -> Re
     let means = "not vouched for any more: from the next hour but one no route goes through it, unless \
                  others vouch for it";
     order(&state, ControlOrder::Unvouch(onion.to_string()), json, means).await
+}
+
+pub(super) async fn retire(state: State, onion: OnionAddress, json: bool) -> Result<(), Failure> {
+    let means = "said, for good: once more than half of the other voters have said it too, its votes and \
+                 its words count nowhere, from the next list on";
+    order(&state, ControlOrder::Retire(onion.to_string()), json, means).await
 }
 
 pub(super) async fn ban(state: State, onion: OnionAddress, json: bool) -> Result<(), Failure> {

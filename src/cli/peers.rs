@@ -2,10 +2,10 @@
 
 use super::{State, say, say_json, wording};
 use crate::clock::Clock;
-use crate::control::{self, ControlOrder, Peer, PeerView, Response};
+use crate::control::{self, ControlOrder, Peer, PeerList, Response};
 use crate::failure::{Failure, FailureKind};
 
-pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Failure> {
+pub(super) async fn run(state: State, lists: bool, json: bool) -> Result<(), Failure> {
     let answer = control::call(&state.folder(), ControlOrder::Peers).await?;
     let Response::Peers(peers) = answer else {
         return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
@@ -16,8 +16,8 @@ pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Fai
     if peers.is_empty() {
         return say("no other node is known");
     }
-    if views {
-        return say_views(&peers);
+    if lists {
+        return say_lists(&peers);
     }
     let now = Clock::start().now().as_millis();
     for peer in &peers {
@@ -26,17 +26,15 @@ pub(super) async fn run(state: State, views: bool, json: bool) -> Result<(), Fai
     Ok(())
 }
 
-/// Prints whether each node had the same directory as this one in the hour of its newest record.
-fn say_views(peers: &[Peer]) -> Result<(), Failure> {
+/// Prints whether each node uses the same list as this one.
+fn say_lists(peers: &[Peer]) -> Result<(), Failure> {
     for peer in peers {
-        say(&format!("{}  {}", peer.onion, wording::view(peer.view)))?;
+        say(&format!("{}  {}", peer.onion, wording::list(peer.list)))?;
     }
-    let count = |view: PeerView| peers.iter().filter(|peer| peer.view == view).count();
-    let (same, other, unknown) =
-        (count(PeerView::Same), count(PeerView::Other), count(PeerView::Unknown));
-    say(&format!(
-        "{same} have the same directory as this node, {other} another, of {unknown} it is not known yet"
-    ))
+    let count = |list: PeerList| peers.iter().filter(|peer| peer.list == list).count();
+    let (same, unknown) = (count(PeerList::Same), count(PeerList::Unknown));
+    let other = peers.len() - same - unknown;
+    say(&format!("{same} use the same list as this node, {other} another, {unknown} have not said"))
 }
 
 fn line(peer: &Peer, now: u64) -> String {

@@ -190,11 +190,7 @@ fn check_network(config: &Config, descriptor: &Descriptor) -> Result<(), Failure
         )
         .remedy("correct network.id, or join the network it names"));
     }
-    let made_for = |speed| {
-        let first_view = descriptor.parameters().views.first_view;
-        *descriptor.parameters() == record::Parameters::scaled(speed, first_view)
-    };
-    if config.speed.is_some_and(|speed| !made_for(speed)) {
+    if config.speed.is_some_and(|speed| !super::devnet::made_for(descriptor, speed)) {
         return Err(Failure::new(
             FailureKind::Network,
             "network.speed: not what this network was made with",

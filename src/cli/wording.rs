@@ -1,6 +1,6 @@
 //! The command line's sentences for the kinds and numbers that a node reports.
 
-use crate::control::{NoMail, NodeUse, PeerRole, PeerView, ProvenBreach, Warning};
+use crate::control::{NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Warning};
 
 /// A warning for the operator.
 pub(super) fn warning(warning: &Warning) -> String {
@@ -20,8 +20,22 @@ pub(super) fn warning(warning: &Warning) -> String {
             "there is a proof that this identity said two different things: others route around it"
                 .to_owned()
         }
-        Warning::AnotherView { other, same } => format!(
-            "for hours {other} of {} nodes have had another directory: see fog peers --views",
+        Warning::NoList { hours, missing } => {
+            let age = match hours {
+                Some(hours) => format!("the list of nodes is {hours} hours out of date"),
+                None => "there is no list of nodes yet".to_owned(),
+            };
+            match missing.as_slice() {
+                [] => format!("{age}: its entries are being asked for"),
+                voters => format!("{age}; no vote is known of: {}", voters.join(", ")),
+            }
+        }
+        Warning::AwaitsWitnesses { heard, needed } => format!(
+            "nothing is published before {needed} nodes that knew this one have told what they \
+             know of it; {heard} have"
+        ),
+        Warning::AnotherList { other, same } => format!(
+            "{other} of {} nodes asked use another list for this hour: see fog peers --lists",
             other + same
         ),
         Warning::Halved { before, after } => {
@@ -39,7 +53,7 @@ pub(super) fn no_mail(why: NoMail) -> &'static str {
         NoMail::TooFewNodes => "too few nodes",
         NoMail::NoExit => "no exit",
         NoMail::ClockApart => "the clock is wrong",
-        NoMail::Divided => "others see another network",
+        NoMail::NoList => "no list of nodes that is new enough",
         NoMail::Full => "full",
     }
 }
@@ -62,7 +76,9 @@ pub(super) fn node_use(used: &NodeUse, now: u64) -> String {
         NodeUse::Banned => "banned here".to_owned(),
         NodeUse::NoView => "there is no view".to_owned(),
         NodeUse::KeysRanOut => "its keys have run out".to_owned(),
-        NodeUse::NotInView => "not in this hour's view".to_owned(),
+        NodeUse::NotListed => "not listed yet".to_owned(),
+        NodeUse::NotUnderstood => "its record needs a newer version of this program".to_owned(),
+        NodeUse::Retired => "the voters have retired it".to_owned(),
     }
 }
 
@@ -71,6 +87,8 @@ fn proven(breach: ProvenBreach) -> &'static str {
         ProvenBreach::OneNumber => "two records with one number",
         ProvenBreach::Fork => "two records that follow one",
         ProvenBreach::TwoKeys => "two keys for one epoch",
+        ProvenBreach::TooClose => "two records too close to each other",
+        ProvenBreach::TwoVotes => "two votes for one hour",
     }
 }
 
@@ -81,10 +99,11 @@ pub(super) fn role(role: PeerRole) -> &'static str {
     }
 }
 
-pub(super) fn view(view: PeerView) -> &'static str {
-    match view {
-        PeerView::Same => "same",
-        PeerView::Other => "other",
-        PeerView::Unknown => "unknown",
+/// How a node's list compares with this node's.
+pub(super) fn list(list: PeerList) -> String {
+    match list {
+        PeerList::Same => "same".to_owned(),
+        PeerList::Apart { parts } => format!("other ({parts} of 32 parts differ)"),
+        PeerList::Unknown => "unknown".to_owned(),
     }
 }

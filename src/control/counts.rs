@@ -33,6 +33,8 @@ fn name(count: Count) -> String {
         Count::MessageDropped(why) => format!("message dropped: {}", not_delivered(why)),
         Count::RecordTaken => "record taken".to_owned(),
         Count::WordTaken => "word taken".to_owned(),
+        Count::VoteTaken => "vote taken".to_owned(),
+        Count::VotePublished => "own vote published".to_owned(),
         Count::ProofTaken => "proof taken".to_owned(),
         Count::ProofMade => "proof made".to_owned(),
         Count::StatementRefused(why) => format!("record refused: {}", not_taken(why)),
@@ -75,7 +77,7 @@ fn refused(why: Refused) -> &'static str {
         Refused::TooFewNodes => "too few nodes",
         Refused::NoExit => "no exit",
         Refused::ClockApart => "the clock is wrong",
-        Refused::Divided => "others see another network",
+        Refused::NoList => "no list of nodes",
         Refused::TooBig => "too big",
         Refused::Full => "full",
         Refused::Unfit(_) => "unfit",
@@ -133,5 +135,7 @@ fn not_taken(why: NotTaken) -> &'static str {
         NotTaken::Late => "late",
         NotTaken::Unreached => "of no consequence",
         NotTaken::Pointless => "vouches decide nothing here",
+        NotTaken::NoVoter => "not from a voter",
+        NotTaken::OtherHour => "a vote for another hour",
     }
 }

@@ -46,7 +46,7 @@ pub struct Status {
 }
 
 /// Something that needs the operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Warning {
     /// The disk has failed.
@@ -77,11 +77,25 @@ pub enum Warning {
     Rival,
     /// There is a proof that this identity said two different things.
     Convicted,
-    /// For hours, other nodes have had another directory.
-    AnotherView {
-        /// Nodes whose directory differs.
+    /// There is no list of nodes for the present hour.
+    NoList {
+        /// For how many hours the list in use has been out of date; `None` if there is none.
+        hours: Option<u64>,
+        /// The voters whose votes for this hour are not known.
+        missing: Vec<String>,
+    },
+    /// This node publishes nothing before others that knew it have told what they know of it.
+    AwaitsWitnesses {
+        /// Those that have.
+        heard: usize,
+        /// As many as it needs.
+        needed: usize,
+    },
+    /// Listed nodes that were asked in this hour use another list.
+    AnotherList {
+        /// Nodes that use another.
         other: usize,
-        /// Nodes whose directory is the same.
+        /// Nodes that use the same.
         same: usize,
     },
     /// Within an hour the view lost half of its nodes or more.
@@ -109,8 +123,8 @@ pub enum NoMail {
     NoExit,
     /// This node's clock differs from the network's.
     ClockApart,
-    /// Other nodes see another network.
-    Divided,
+    /// There is no list of nodes that is new enough.
+    NoList,
     /// There is no room.
     Full,
 }
@@ -175,8 +189,8 @@ pub struct Peer {
     pub linked: bool,
     /// Its gossip score while linked; a node below zero has misbehaved.
     pub score: Option<f64>,
-    /// Whether its directory is the same as this node's.
-    pub view: PeerView,
+    /// Whether it uses the same list as this node.
+    pub list: PeerList,
     /// The nodes that vouch for it.
     pub vouchers: Vec<String>,
     /// Why no route goes through it; `None` if routes may.
@@ -193,15 +207,18 @@ pub enum PeerRole {
     Exit,
 }
 
-/// Whether a peer's directory is the same as this node's, in the hour of its newest record.
+/// Whether a peer uses the same list as this node, by what it last said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PeerView {
-    /// Its directory is the same.
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PeerList {
+    /// It uses the same.
     Same,
-    /// Its directory is another.
-    Other,
-    /// Its directory is not known yet.
+    /// Of the 32 parts of its list for the same hour, some differ.
+    Apart {
+        /// How many.
+        parts: usize,
+    },
+    /// It has not said, or speaks of an hour that this node does not remember.
     Unknown,
 }
 
@@ -222,7 +239,7 @@ pub enum NodeUse {
     NoKey,
     /// Nobody vouches for it.
     NotVouched,
-    /// It is vouched for, and relays from this time on.
+    /// It is listed, and relays from this time on.
     Probation {
         /// Unix milliseconds.
         until_ms: u64,
@@ -238,8 +255,12 @@ pub enum NodeUse {
     NoView,
     /// Its keys in the view have run out.
     KeysRanOut,
-    /// It is not in this hour's view.
-    NotInView,
+    /// It is not in the list in use; the next votes are expected to name it.
+    NotListed,
+    /// Its record says something that this version does not understand.
+    NotUnderstood,
+    /// The voters have retired it.
+    Retired,
 }
 
 /// What a proof shows.
@@ -252,4 +273,8 @@ pub enum ProvenBreach {
     Fork,
     /// Two keys for one epoch.
     TwoKeys,
+    /// Two records dated closer to each other than the network allows.
+    TooClose,
+    /// Two votes for one hour.
+    TwoVotes,
 }

@@ -38,10 +38,12 @@ impl Driver {
                 }
                 Command::Answer(id, Err(why)) => self.asked.answer_submission(id, refusal(why)),
                 Command::Reply(id, reply) => self.asked.answer_order(id, answer(reply)),
-                Command::KeepSeed(..) | Command::WithdrawSeed(_) | Command::KeepOwn(_) => {
-                    self.keep_before_anything(command)?;
-                }
+                Command::KeepSeed(..)
+                | Command::WithdrawSeed(_)
+                | Command::KeepOwn(_)
+                | Command::KeepVote(_) => self.keep_before_anything(command)?,
                 Command::ForgetSeeds(_)
+                | Command::KeepList(_)
                 | Command::KeepStatement(..)
                 | Command::ForgetStatements(_)
                 | Command::KeepBanned(..)
@@ -93,6 +95,7 @@ impl Driver {
                 self.work.withdraw_tags(epoch);
             }
             Command::KeepOwn(octets) => self.store.keep_own(&octets)?,
+            Command::KeepVote(octets) => self.store.keep_vote(&octets)?,
             _ => {}
         }
         Ok(())
@@ -105,6 +108,7 @@ impl Driver {
                 self.must_keep(self.store.forget_seeds(oldest));
                 self.work.forget_tags(oldest);
             }
+            Command::KeepList(octets) => self.must_keep(self.store.keep_hour_list(&octets)),
             Command::KeepStatement(name, octets) => {
                 self.must_keep(self.store.keep_statement(&name, &octets));
             }
@@ -191,7 +195,7 @@ fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<OnionAddress> {
 /// The reply to a session whose mail is refused.
 pub(super) fn refusal(why: Refused) -> smtp::Verdict {
     match why {
-        Refused::TooFewNodes | Refused::ClockApart | Refused::Divided => smtp::Verdict::TooFewNodes,
+        Refused::TooFewNodes | Refused::ClockApart | Refused::NoList => smtp::Verdict::TooFewNodes,
         Refused::NoExit => smtp::Verdict::NoExit,
         Refused::TooBig => smtp::Verdict::TooBig,
         Refused::Full => smtp::Verdict::Full,

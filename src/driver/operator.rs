@@ -19,6 +19,7 @@ impl Driver {
             ControlOrder::Peers => Err(Response::Peers(self.peers())),
             ControlOrder::Vouch(onion) => node(&onion).map(OperatorOrder::Vouch),
             ControlOrder::Unvouch(onion) => node(&onion).map(OperatorOrder::Unvouch),
+            ControlOrder::Retire(onion) => node(&onion).map(OperatorOrder::Retire),
             ControlOrder::Ban(onion) => node(&onion).map(OperatorOrder::Ban),
             ControlOrder::Unban(onion) => node(&onion).map(OperatorOrder::Unban),
             ControlOrder::Invite => Ok(OperatorOrder::Invite),

@@ -7,7 +7,7 @@ use remailer::{Agreement, Alarm, Refused};
 
 use super::Driver;
 use crate::control::{
-    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerRole, PeerView, ProvenBreach, ReachStatus,
+    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
     Status, ViewStatus, Warning, named,
 };
 use crate::net::Reach;
@@ -88,8 +88,26 @@ impl Driver {
             is_alone.then_some(Warning::NotVouched),
             (!has_record && reach.reachable == Some(true)).then_some(Warning::NoRecord),
         ];
-        let alarms = self.remailer.alarms(now).into_iter().map(warning);
+        let alarms = self.remailer.alarms(now).into_iter().map(|alarm| self.warning(alarm, now));
         first.into_iter().flatten().chain(alarms).chain(last.into_iter().flatten()).collect()
+    }
+
+    fn warning(&self, alarm: Alarm, now: Time) -> Warning {
+        match alarm {
+            Alarm::ClockApart(ahead_ms) => Warning::ClockApart { ahead_ms },
+            Alarm::Rival => Warning::Rival,
+            Alarm::Convicted => Warning::Convicted,
+            Alarm::NoList { hours, .. } => {
+                let voters = self.remailer.missing_voters(now).into_iter();
+                let voters = voters.filter_map(|voter| OnionAddress::of(voter).ok());
+                let missing = voters.map(|onion| onion.to_string()).collect();
+                Warning::NoList { hours, missing }
+            }
+            Alarm::AwaitsWitnesses { heard, needed } => Warning::AwaitsWitnesses { heard, needed },
+            Alarm::AnotherList { other, same } => Warning::AnotherList { other, same },
+            Alarm::Halved { before, after } => Warning::Halved { before, after },
+            Alarm::InviteRefused => Warning::InviteRefused,
+        }
     }
 
     pub(super) fn peers(&self) -> Vec<Peer> {
@@ -112,10 +130,10 @@ impl Driver {
             record_age_ms: millis(now.since(record.published_at())),
             linked: self.linked.contains(&node),
             score: self.net.scores.borrow().get(&node).copied(),
-            view: match self.remailer.agreement(&node, now) {
-                Agreement::Same => PeerView::Same,
-                Agreement::Other => PeerView::Other,
-                Agreement::Unknown => PeerView::Unknown,
+            list: match self.remailer.agreement(&node) {
+                Agreement::Same => PeerList::Same,
+                Agreement::Apart(parts) => PeerList::Apart { parts },
+                Agreement::Unknown => PeerList::Unknown,
             },
             vouchers: vouchers
                 .filter_map(|node| OnionAddress::of(node).ok().map(|onion| onion.to_string()))
@@ -136,7 +154,7 @@ impl Driver {
         match (view.get(node), standing.copied()) {
             (Some(seen), _) if seen.key(epoch).is_none() => Some(NodeUse::KeysRanOut),
             (Some(_), _) => None,
-            (None, None | Some(Standing::Routable)) => Some(NodeUse::NotInView),
+            (None, None | Some(Standing::Routable)) => Some(NodeUse::NotListed),
             (None, Some(standing)) => Some(node_use(standing)),
         }
     }
@@ -149,6 +167,9 @@ fn millis(span: std::time::Duration) -> u64 {
 fn node_use(standing: Standing) -> NodeUse {
     match standing {
         Standing::Routable => NodeUse::Routable,
+        Standing::NotListed => NodeUse::NotListed,
+        Standing::NotUnderstood => NodeUse::NotUnderstood,
+        Standing::Retired => NodeUse::Retired,
         Standing::NotYetExit(from) => NodeUse::NotYetExit { from_ms: from.as_millis() },
         Standing::Unsettled => NodeUse::Unsettled,
         Standing::NoKey => NodeUse::NoKey,
@@ -159,6 +180,8 @@ fn node_use(standing: Standing) -> NodeUse {
                 Breach::OneNumber => ProvenBreach::OneNumber,
                 Breach::Fork => ProvenBreach::Fork,
                 Breach::TwoKeys => ProvenBreach::TwoKeys,
+                Breach::TooClose => ProvenBreach::TooClose,
+                Breach::TwoVotes => ProvenBreach::TwoVotes,
             },
         },
     }
@@ -169,18 +192,7 @@ fn no_mail(why: Refused) -> NoMail {
         Refused::TooFewNodes => NoMail::TooFewNodes,
         Refused::NoExit => NoMail::NoExit,
         Refused::ClockApart => NoMail::ClockApart,
-        Refused::Divided => NoMail::Divided,
+        Refused::NoList => NoMail::NoList,
         Refused::Full | Refused::TooBig | Refused::Unfit(_) => NoMail::Full,
-    }
-}
-
-fn warning(alarm: Alarm) -> Warning {
-    match alarm {
-        Alarm::ClockApart(ahead_ms) => Warning::ClockApart { ahead_ms },
-        Alarm::Rival => Warning::Rival,
-        Alarm::Convicted => Warning::Convicted,
-        Alarm::AnotherView { other, same } => Warning::AnotherView { other, same },
-        Alarm::Halved { before, after } => Warning::Halved { before, after },
-        Alarm::InviteRefused => Warning::InviteRefused,
     }
 }

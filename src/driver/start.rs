@@ -256,6 +256,8 @@ fn setup(
         exit,
         epochs: store.epochs()?,
         past: store.past(&identity.node())?,
+        list: store.hour_list()?,
+        vote: store.vote()?,
         first_record_after: if is_first { Duration::ZERO } else { hour / 60 },
         statements,
         banned,

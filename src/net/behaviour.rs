@@ -26,9 +26,9 @@ use super::gossip::Gossip;
 use super::onion;
 use crate::clock::Clock;
 
-const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/2");
+const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/3");
 /// Answers an empty request with the network's signed descriptor.
-const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/1");
+const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/2");
 /// Takes the token of an invite, and answers [`INVITED`] if the token is good.
 const INVITE: StreamProtocol = StreamProtocol::new("/fog/invite/1");
 

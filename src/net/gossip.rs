@@ -53,7 +53,7 @@ pub(crate) enum Said {
 
 /// The topic on which a network's statements travel.
 pub(crate) fn topic(network: &NetworkId) -> IdentTopic {
-    IdentTopic::new(format!("fog/1/{network}/statements"))
+    IdentTopic::new(format!("fog/2/{network}/statements"))
 }
 
 impl Gossip {

@@ -189,6 +189,6 @@ fn nobody(why: &str) -> Failure {
 fn parse(octets: &[u8]) -> Result<Descriptor, Failure> {
     Descriptor::parse(octets).map_err(|error| {
         Failure::new(FailureKind::Network, format!("the bootstrap's network descriptor: {error}"))
-            .remedy("name another with --bootstrap")
+            .remedy("name another with --bootstrap, or update this program")
     })
 }

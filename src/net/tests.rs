@@ -25,7 +25,8 @@ use crate::machine::Machine;
 fn descriptor() -> record::Descriptor {
     let (maker, start) = (Identity::from_seed(&[9; 32]), keys::Time::from_millis(0));
     let (parameters, admission) = (record::Parameters::main(), record::Admission::Open);
-    record::Descriptor::create(&maker, "test", start, &parameters, &admission).unwrap()
+    let voters = [maker.node()];
+    record::Descriptor::create(&maker, "test", start, &parameters, &voters, &admission).unwrap()
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -181,6 +182,7 @@ fn word_about(subject: u8) -> Vec<u8> {
     let draft = record::VouchDraft {
         word: record::Word::Vouch,
         subject: onion(subject).node(),
+        role: record::VouchRole::Relay,
         since: keys::Time::from_millis(1),
         issued_at: keys::Time::from_millis(1),
         expires_at: keys::Time::from_millis(2),

@@ -4,7 +4,7 @@ use std::io;
 
 use keys::{Identity, NodeId};
 use rand::CryptoRng;
-use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD};
+use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD, MAX_STATEMENT};
 use remailer::Past;
 
 use super::Store;
@@ -102,5 +102,22 @@ impl Store {
     /// If it cannot be written.
     pub fn keep_own(&self, octets: &[u8]) -> Result<(), Error> {
         self.write("own", octets)
+    }
+
+    /// The last vote that this node signed, if it ever voted.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn vote(&self) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.folder.join("vote");
+        read_bounded(&path, MAX_STATEMENT).map_err(|error| Error::io(&path, &error))
+    }
+
+    /// Stores the last vote of this node, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_vote(&self, octets: &[u8]) -> Result<(), Error> {
+        self.write("vote", octets)
     }
 }

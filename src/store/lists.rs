@@ -1,4 +1,4 @@
-//! Small lists that outlive a restart, one line for each entry.
+//! Small lists that outlive a restart, one line for each entry, and the list of the hour.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use super::Store;
 use super::error::{Error, Fault};
-use crate::files::destroy;
+use crate::files::{destroy, read_bounded};
+
+/// Octets of an hour's list, at most: 16,384 entries of 73.
+const MAX_HOUR_LIST: usize = 2 << 20;
 
 /// The lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,23 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(Error::io(&path, &error)),
         }
+    }
+
+    /// The hour's list that this node used last.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn hour_list(&self) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.folder.join("list");
+        read_bounded(&path, MAX_HOUR_LIST).map_err(|error| Error::io(&path, &error))
+    }
+
+    /// Writes the hour's list that this node uses.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_hour_list(&self, octets: &[u8]) -> Result<(), Error> {
+        self.write("list", octets)
     }
 
     /// Writes a list; an empty list has no file.

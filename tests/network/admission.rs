@@ -132,11 +132,12 @@ fn vouches_invites_and_bans_decide_who_is_routed_through() {
     });
     assert!(order(&roots[2], &["unban", &friend.onion]).0);
 
-    let (done, said) = order(&roots[3], &["peers", "--views"]);
-    assert!(done && said.contains("have the same directory as this node"), "{said}");
+    let (done, said) = order(&roots[3], &["peers", "--lists"]);
+    assert!(done && said.contains("use the same list as this node"), "{said}");
     wait_for("agreement", limit, || {
         let peers = roots[3].ask("peers");
-        let same = peers.as_array().unwrap().iter().filter(|peer| peer["view"] == "same").count();
+        let same =
+            peers.as_array().unwrap().iter().filter(|peer| peer["list"]["kind"] == "same").count();
         (same >= 4).then_some(())
     });
 

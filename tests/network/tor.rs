@@ -22,6 +22,9 @@ pub(crate) fn new_network(folder: &Path, speed: u32, nodes: u16) -> String {
     let mut command = fog();
     command.args(["network", "new", &file, "--name", "test"]);
     command.args(["--speed", &speed.to_string(), "--nodes", &nodes.to_string()]);
+    for voter in 0..3 {
+        command.arg("--voter-of").arg(folder.join(format!("n{voter}")));
+    }
     assert!(command.output().unwrap().status.success());
     file
 }

@@ -8,12 +8,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fog_directory::{Directory, EXIT_PROBATION, RELAY_PROBATION, Source, View};
+use fog_directory::{Directory, Source, View};
 use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
-    Admission, Capabilities, Domains, Draft, ExitPolicy, Statement, VouchDraft, Word, testing,
+    Admission, Capabilities, Descriptor, Domains, Draft, ExitPolicy, Parameters, Statement,
+    VouchDraft, VouchRole, Word, testing,
 };
 
 const HONEST: u32 = 100;
@@ -23,20 +24,24 @@ const FAN_OUT: u16 = 8;
 const ROUTES: u32 = 20_000;
 const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
 const EPOCH: Duration = Duration::from_secs(10_800);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() {
     let world = World::new();
     println!("| admission | the attacker | after | 10 | 100 | 1,000 |");
     println!("|---|---|---|---|---|---|");
-    let relays = RELAY_PROBATION + 1;
-    let exits = EXIT_PROBATION + 1;
+    let lists = Parameters::main().lists;
+    let relays = u32::from(lists.relay_probation) + 1;
+    let exits = u32::from(lists.exit_probation) + 1;
     let rows = [
-        ("open", Attack::Alone, 1, "an hour"),
+        ("open", Attack::Alone, 1, "3 hours"),
+        ("open", Attack::Alone, exits, "27 hours"),
         ("vouched", Attack::Alone, exits, "27 hours"),
         ("vouched", Attack::OwnsVoucher, 1, "3 hours"),
         ("vouched", Attack::OwnsVoucher, relays, "9 hours"),
         ("vouched", Attack::OwnsVoucher, exits, "27 hours"),
         ("vouched", Attack::DatesBack, 1, "3 hours"),
+        ("vouched", Attack::DatesBack, exits, "27 hours"),
     ];
     for (policy, attack, epochs, after) in rows {
         let shares = [10, 100, 1000].map(|count| {
@@ -90,12 +95,18 @@ impl World {
             _ => Admission::Vouched { roots, depth: DEPTH, fan_out: FAN_OUT },
         };
         let now = self.start.plus(EPOCH * epochs);
-        let mut directory = Directory::new(self.schedule, &admission);
-        for number in 0..HONEST + attackers {
-            let published = now.minus(EPOCH / 6);
-            let record = self.record(number, published);
-            directory.admit(record, Source::CatchUp).unwrap();
-        }
+        let (maker, parameters) = (identity(1), Parameters::main());
+        let voters = [maker.node()];
+        let made =
+            Descriptor::create(&maker, "n", self.start, &parameters, &voters, &admission).unwrap();
+        let mut directory = Directory::new(&made);
+        let publish = |directory: &mut Directory, numbers: std::ops::Range<u32>, at: Time| {
+            for number in numbers {
+                let record = self.record(number, u64::from(epochs) + at.as_millis(), at);
+                directory.admit(record, Source::CatchUp, at).unwrap();
+            }
+        };
+        publish(&mut directory, 0..HONEST, self.start.minus(HOUR));
         // The honest ones have been vouched for since long ago, level by level.
         let long_ago = self.start.minus(EPOCH * 100);
         let mut honest = (5..HONEST).chain([0]);
@@ -111,6 +122,13 @@ impl World {
                 vouchers.push(subject);
             }
         }
+        // The honest ones are listed before the attacker's come.
+        let list = |directory: &mut Directory, at: Time| {
+            directory.turn_hour(at);
+            directory.restore_list(directory.propose(self.schedule.hour_at(at)));
+        };
+        list(&mut directory, self.start);
+        publish(&mut directory, HONEST..HONEST + attackers, self.start);
         // The attacker's: from node 0 on, as wide and as deep as it goes.
         let mut vouchers = if attack == Attack::Alone { Vec::new() } else { vec![0] };
         let since = if attack == Attack::DatesBack { long_ago } else { self.start };
@@ -125,8 +143,10 @@ impl World {
                 }
             }
         }
-        let hour = self.schedule.hour_at(now);
-        directory.partial_view(hour, EPOCH / 18).if_sufficient().unwrap()
+        list(&mut directory, self.start.plus(HOUR));
+        publish(&mut directory, 0..HONEST + attackers, now.minus(HOUR));
+        list(&mut directory, now);
+        directory.view().unwrap().if_sufficient().unwrap()
     }
 
     fn share(&self, view: &View, attack: Attack, attackers: u32) -> String {
@@ -150,9 +170,10 @@ impl World {
         format!("{:.1} / {:.1}", percent(theirs, hops), percent(ends.into(), ROUTES.into()))
     }
 
-    fn record(&self, number: u32, at: Time) -> record::Record {
+    fn record(&self, number: u32, sequence: u64, at: Time) -> record::Record {
         let first = self.schedule.epoch_at(at);
         let draft = Draft {
+            sequence,
             keys: (0..3).map(|ahead| (first.plus(ahead), self.key.clone())).collect(),
             exit: Some(ExitPolicy {
                 domains: Domains::Any,
@@ -164,7 +185,9 @@ impl World {
         let octets = draft.sign(&identity(number), &NETWORK).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {
             Statement::Record(signed) => signed.timely(at, &self.schedule).unwrap(),
-            Statement::Vouch(_) | Statement::Proof(_) => unreachable!("it was signed as a record"),
+            Statement::Vouch(_) | Statement::Proof(_) | Statement::Vote(_) => {
+                unreachable!("it was signed as a record")
+            }
         }
     }
 
@@ -172,14 +195,17 @@ impl World {
         let draft = VouchDraft {
             word: Word::Vouch,
             subject: identity(subject).node(),
+            role: VouchRole::Exit,
             since,
             issued_at: at,
             expires_at: at.plus(EPOCH * 240),
         };
         let octets = draft.sign(&identity(voucher), &NETWORK).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {
-            Statement::Vouch(signed) => signed.timely(at, &self.schedule).unwrap(),
-            Statement::Record(_) | Statement::Proof(_) => unreachable!("it was signed as a vouch"),
+            Statement::Vouch(signed) => signed.timely(at, &self.schedule, 720).unwrap(),
+            Statement::Record(_) | Statement::Proof(_) | Statement::Vote(_) => {
+                unreachable!("it was signed as a vouch")
+            }
         }
     }
 }

@@ -5,64 +5,58 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use record::{Admission, Proof, Record, StatementHash, Vouch};
+use record::{Bounds, Descriptor, Lists as Rules, Proof, Record, StatementHash, Vote, Vouch, Word};
 
+use crate::assembly::Lists;
 use crate::entry::Entry;
 use crate::item::{Item, ItemId};
 use crate::trust::Words;
 use crate::verdict::{Admitted, Source, Unwanted};
+use crate::votes::{self, Votes};
 
 /// Identities held, at most. When they are that many, strangers are turned away: a new node never
-/// displaces a known one. 10,000 identities with 2 records of 10 KB (octets and parsed keys), as
-/// honest nodes have, are 200 MB; if all are hostile, with as many records as allowed and a proof
-/// of 16 KB each, 760 MB.
+/// displaces a known one.
 const MAX_IDENTITIES: usize = 10_000;
-/// Identities held that nobody vouches for, at most, where vouches count: the rest of the room is
-/// kept for identities that are vouched for.
-const MAX_STRANGERS: usize = 2_000;
-/// Identities never heard of that are taken in within one network hour: 10 MB. In its first hour a
-/// joiner takes in all that its peers have. An identity that was turned away comes with a later
-/// record.
-const MAX_NEWCOMERS_AN_HOUR: usize = 1_000;
-
-/// How far apart the records of one identity must be dated, and the words of one identity about
-/// another: a twelfth of an hour. A closer one is not taken in, so that no identity makes others
-/// verify, keep and pass on statements without end.
-#[must_use]
-pub fn spacing(schedule: &Schedule) -> Duration {
-    schedule.hour() / 12
-}
 
 /// Every verified statement that still matters.
 pub struct Directory {
     pub(crate) schedule: Schedule,
+    pub(crate) rules: Rules,
+    bounds: Bounds,
     /// When a statement must have been published, at the latest, to count for the present hour's
-    /// view.
+    /// votes.
     pub(crate) settled: Time,
     pub(crate) entries: BTreeMap<NodeId, Entry>,
     pub(crate) words: Words,
+    pub(crate) votes: Votes,
+    pub(crate) lists: Lists,
     /// Everything held, as reconciliation compares it.
     pub(crate) items: BTreeMap<ItemId, Item>,
     /// Names of statements no longer held, until [`Directory::take_forgotten`] takes them.
     forgotten: Vec<ItemId>,
-    newcomers: usize,
+    newcomers: u32,
     /// Whether this directory has yet to learn what others know; it counts as such until the hour
     /// after it has.
     is_young: bool,
     has_caught_up: bool,
-    /// The digests of all buckets, for as long as nothing changes.
+    /// The digests of all buckets of names, for as long as nothing changes.
     pub(crate) digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
 }
 
 impl Directory {
     /// An empty directory of a network.
     #[must_use]
-    pub fn new(schedule: Schedule, admission: &Admission) -> Self {
+    pub fn new(descriptor: &Descriptor) -> Self {
+        let parameters = descriptor.parameters();
         Self {
-            schedule,
+            schedule: parameters.schedule(),
+            rules: parameters.lists.clone(),
+            bounds: parameters.bounds.clone(),
             settled: Time::default(),
             entries: BTreeMap::new(),
-            words: Words::new(admission),
+            words: Words::new(descriptor.admission()),
+            votes: Votes::new(descriptor),
+            lists: Lists::default(),
             items: BTreeMap::new(),
             forgotten: Vec::new(),
             newcomers: 0,
@@ -72,7 +66,8 @@ impl Directory {
         }
     }
 
-    /// Takes in a record, or says why not. Nothing known is ever displaced by something older.
+    /// Takes in a record that came at `now`, or says why not. Nothing known is ever displaced by
+    /// something older. A record that the coming list names is held in any case.
     ///
     /// # Errors
     /// [`Unwanted`]; with [`Unwanted::Broken`] there is a proof for [`Directory::convict`].
@@ -80,27 +75,55 @@ impl Directory {
         &mut self,
         record: Record,
         source: Source,
+        now: Time,
+    ) -> Result<(Admitted, Arc<Record>), Unwanted> {
+        let record = Arc::new(record);
+        let name = ItemId::named(record.hash());
+        if !self.lists.lacks(&name) {
+            return self.admit_by_rule(&record, source, now);
+        }
+        let admitted = self.admit_by_rule(&record, source, now);
+        self.lists.pin(&record);
+        match admitted {
+            Err(Unwanted::Broken(proof)) => Err(Unwanted::Broken(proof)),
+            Err(_) => {
+                self.hold(record.hash(), record.octets());
+                Ok((Admitted::Renewal, record))
+            }
+            Ok(admitted) => Ok(admitted),
+        }
+    }
+
+    fn admit_by_rule(
+        &mut self,
+        record: &Arc<Record>,
+        source: Source,
+        now: Time,
     ) -> Result<(Admitted, Arc<Record>), Unwanted> {
         let node = record.node();
         let admitted = match self.entries.get(&node) {
             Some(entry) => {
-                entry.check(&record, source, self.settled, spacing(&self.schedule))?;
+                entry.check(record, source, self.settled, self.bounds.spacing)?;
                 if entry.records.is_empty() { Admitted::Newcomer } else { Admitted::Renewal }
             }
             None => {
                 self.check_room(&node, source)?;
-                self.newcomers += usize::from(!self.words.is_known(&node));
+                self.newcomers += u32::from(!self.is_vouched(&node));
                 Admitted::Newcomer
             }
         };
-        let record = Arc::new(record);
+        let is_late = source == Source::CatchUp && self.is_late(record.published_at(), now);
         let entry = self.entries.entry(node).or_default();
-        let gone = entry.insert(&record, self.settled);
+        let gone = entry.insert(record, self.settled);
         if gone.iter().any(|gone| gone.hash() == record.hash()) {
             return Err(Unwanted::Older);
         }
-        entry.filled = entry.filled.saturating_add(u8::from(source == Source::CatchUp));
         let newest = entry.records.last().map(|newest| newest.hash());
+        let fills = source == Source::CatchUp && newest != Some(record.hash());
+        entry.filled = entry.filled.saturating_add(u8::from(fills));
+        if is_late && !self.is_young {
+            entry.note_late(record, now);
+        }
         self.hold(record.hash(), record.octets());
         let entry = self.entries.entry(node).or_default();
         for older in &entry.records {
@@ -112,7 +135,14 @@ impl Directory {
             }
         }
         self.release(gone.iter().map(|record| record.hash()));
-        Ok((admitted, record))
+        Ok((admitted, Arc::clone(record)))
+    }
+
+    /// Whether a statement dated `dated` is too old for gossip at `now`: what reconciliation brings
+    /// as late may be unknown to others, and counts from the next hour.
+    #[must_use]
+    pub fn is_late(&self, dated: Time, now: Time) -> bool {
+        now.since(dated) > self.rules.late
     }
 
     /// Takes in a node's word about another.
@@ -121,15 +151,36 @@ impl Directory {
     /// [`Unwanted`].
     pub fn note_word(&mut self, vouch: Vouch, source: Source) -> Result<Arc<Vouch>, Unwanted> {
         let vouch = Arc::new(vouch);
-        let gone = self.words.insert(&vouch, source, spacing(&self.schedule), self.settled)?;
-        self.release(gone.iter().map(|word| word.hash()));
+        if vouch.word() == Word::Retirement {
+            self.votes.retire(&vouch)?;
+            self.lists.is_stale = true;
+        } else {
+            let spacing = self.bounds.spacing;
+            let gone = self.words.insert(&vouch, source, spacing, self.settled)?;
+            self.release(gone.iter().map(|word| word.hash()));
+        }
         self.hold(vouch.hash(), vouch.octets());
         Ok(vouch)
     }
 
-    /// Takes in a proof. No route goes through its identity until the epochs that it concerns are
-    /// past and, where vouches count, a chain of words said after its records reaches that
-    /// identity. One proof for each identity is kept: the one that concerns the latest epoch, and
+    /// Takes in a vote for this hour, the two before it, or the next one once it may be signed.
+    ///
+    /// # Errors
+    /// [`Unwanted`]; with [`Unwanted::Broken`] there is a proof for [`Directory::convict`].
+    pub fn note_vote(&mut self, vote: Vote, now: Time) -> Result<Arc<Vote>, Unwanted> {
+        let hour = self.schedule.hour_at(now);
+        let signed_from = self.schedule.hour_end(hour).minus(self.rules.lead);
+        let last = if self.schedule.may_be_dated(signed_from, now) { hour.plus(1) } else { hour };
+        let vote = Arc::new(vote);
+        self.votes.insert(&vote, &(hour.minus(votes::HOURS - 1)..=last))?;
+        self.lists.is_stale = true;
+        self.hold(vote.hash(), vote.octets());
+        Ok(vote)
+    }
+
+    /// Takes in a proof. No vote lists its identity until the epochs that it concerns are past and,
+    /// where vouches count, a chain of words said after its statements reaches that identity. A
+    /// voter or root that broke its word is neither for good. One proof for each identity is kept: the one that concerns the latest epoch, and
     /// of those the one dated last.
     ///
     /// # Errors
@@ -137,12 +188,14 @@ impl Directory {
     pub fn convict(&mut self, proof: Arc<Proof>) -> Result<(), Unwanted> {
         let node = proof.node();
         match self.entries.get(&node) {
-            None if !self.words.is_known(&node) => return Err(Unwanted::Unreached),
+            None if !self.is_vouched(&node) => return Err(Unwanted::Unreached),
             None => self.check_room(&node, Source::CatchUp)?,
             Some(entry) => match &entry.proof {
                 Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
                 // All nodes keep the same proof, whichever they heard first.
-                Some(known) if weight(known) > weight(&proof) => return Err(Unwanted::Older),
+                Some(known) if self.weight(known) > self.weight(&proof) => {
+                    return Err(Unwanted::Older);
+                }
                 // An author can make any number of proofs against itself: only one an hour may
                 // replace another.
                 Some(_) if entry.is_proof_replaced => return Err(Unwanted::TooSoon),
@@ -153,20 +206,21 @@ impl Directory {
         let entry = self.entries.entry(node).or_default();
         let before = entry.proof.replace(proof);
         entry.is_proof_replaced = before.is_some();
+        self.lists.is_stale = true;
         self.release(before.iter().map(|proof| proof.hash()));
         Ok(())
     }
 
-    fn hold(&mut self, hash: StatementHash, octets: &Arc<[u8]>) {
+    pub(crate) fn hold(&mut self, hash: StatementHash, octets: &Arc<[u8]>) {
         self.digests.take();
         let item = Item { octets: Arc::clone(octets), is_passed_on: false };
         self.items.insert(ItemId::named(hash), item);
     }
 
-    fn release(&mut self, hashes: impl Iterator<Item = StatementHash>) {
+    pub(crate) fn release(&mut self, hashes: impl Iterator<Item = StatementHash>) {
         for hash in hashes {
             let name = ItemId::named(hash);
-            if self.items.remove(&name).is_some() {
+            if self.lists.pinned(&name).is_none() && self.items.remove(&name).is_some() {
                 self.digests.take();
                 self.forgotten.push(name);
             }
@@ -178,35 +232,46 @@ impl Directory {
         core::mem::take(&mut self.forgotten)
     }
 
+    /// Whether a node is more than a stranger: a voter, a root, or one that somebody vouches for;
+    /// or has been listed. In an open network everybody is a stranger.
+    fn is_vouched(&self, node: &NodeId) -> bool {
+        self.words.is_known(node)
+            || self.votes.is_founder(node)
+            || self.lists.newest().is_some_and(|list| list.get(node).is_some())
+    }
+
     fn check_room(&self, node: &NodeId, source: Source) -> Result<(), Unwanted> {
-        if source == Source::Own {
+        if source == Source::Own || self.is_vouched(node) {
             return Ok(());
         }
         if self.entries.len() >= MAX_IDENTITIES {
             return Err(Unwanted::Full);
         }
-        let is_stranger = |node: &NodeId| !self.words.is_known(node);
-        if self.words.matter() && is_stranger(node) && self.entries.len() >= MAX_STRANGERS {
-            let strangers = self.entries.keys().filter(|node| is_stranger(node)).count();
-            if strangers >= MAX_STRANGERS {
+        let most = usize::try_from(self.bounds.strangers).unwrap_or(usize::MAX);
+        if self.words.matter() && self.entries.len() >= most {
+            let strangers = self.entries.keys().filter(|node| !self.is_vouched(node)).count();
+            if strangers >= most {
                 return Err(Unwanted::Full);
             }
         }
         let is_joining = self.is_young && source == Source::CatchUp;
-        if !is_joining && self.newcomers >= MAX_NEWCOMERS_AN_HOUR {
+        if !is_joining && self.newcomers >= self.bounds.newcomers {
             return Err(Unwanted::Crowded);
         }
         Ok(())
     }
 
-    /// Begins an hour, whose view counts what was published by `settled`. The newest record of each
-    /// identity published by then stays, however often the identity renews it, and the older ones
-    /// go.
-    pub fn turn_hour(&mut self, settled: Time) {
+    /// Begins the hour that `now` lies in. The newest record of each identity that its votes may
+    /// name stays, however often the identity renews it, and the older ones go.
+    pub fn turn_hour(&mut self, now: Time) {
+        let hour = self.schedule.hour_at(now);
+        let settled = self.deadline(hour);
         self.is_young = !self.has_caught_up;
         self.settled = settled;
         self.newcomers = 0;
+        self.lists.is_stale = true;
         let mut gone = self.words.prune(settled);
+        gone.extend(self.votes.forget_before(hour.minus(votes::HOURS - 1)));
         for entry in self.entries.values_mut() {
             entry.is_proof_replaced = false;
             entry.filled = 0;
@@ -227,12 +292,13 @@ impl Directory {
         let oldest = self.schedule.oldest_held(now);
         let mut hashes = self.words.expire(now);
         let mut gone = Vec::new();
+        let (schedule, votes, words) = (&self.schedule, &self.votes, &self.words);
         self.entries.retain(|node, entry| {
-            let lapsed = |record: &Arc<Record>| record.span().1 < oldest;
-            hashes.extend(entry.records.extract_if(.., |record| lapsed(record)).map(|r| r.hash()));
-            entry.keys.retain(|epoch, _| *epoch >= oldest);
+            hashes.extend(entry.expire(oldest).iter().map(|record| record.hash()));
             let is_over = |proof: &mut Arc<Proof>| {
-                proof.last_epoch() < oldest && !self.words.any_before(node, proof.dated())
+                proof.last_epoch(schedule) < oldest
+                    && !words.any_before(node, proof.dated(schedule))
+                    && !votes.is_founder(node)
             };
             hashes.extend(entry.proof.take_if(is_over).map(|proof| proof.hash()));
             let stays = !entry.records.is_empty() || entry.proof.is_some();
@@ -241,6 +307,10 @@ impl Directory {
             }
             stays
         });
+        if !gone.is_empty() && self.entries.is_empty() {
+            // A node that was cut off until all it knew had lapsed learns as a joiner does.
+            (self.is_young, self.has_caught_up) = (true, false);
+        }
         self.release(hashes.into_iter());
         gone
     }
@@ -261,7 +331,8 @@ impl Directory {
     #[must_use]
     pub fn conviction(&self, node: &NodeId, at: Time) -> Option<&Arc<Proof>> {
         let proof = self.entries.get(node)?.proof.as_ref()?;
-        (proof.last_epoch() >= self.schedule.epoch_at(at)).then_some(proof)
+        let counts = proof.last_epoch(&self.schedule) >= self.schedule.epoch_at(at);
+        (counts || self.votes.is_founder(node)).then_some(proof)
     }
 
     /// Notes that peers have told what they know: from now on this directory is the network's.
@@ -273,24 +344,20 @@ impl Directory {
     /// held.
     #[must_use]
     pub fn concerns(&self, proof: &Proof, now: Time) -> bool {
-        proof.last_epoch() >= self.schedule.oldest_held(now)
-            || self.words.any_before(&proof.node(), proof.dated())
+        proof.last_epoch(&self.schedule) >= self.schedule.oldest_held(now)
+            || self.words.any_before(&proof.node(), proof.dated(&self.schedule))
+            || self.votes.is_founder(&proof.node())
     }
 
     /// When a node broke its word, as long as words from before that are held.
     #[must_use]
     pub fn broke(&self, node: &NodeId) -> Option<Time> {
-        Some(self.entries.get(node)?.proof.as_ref()?.dated())
+        Some(self.entries.get(node)?.proof.as_ref()?.dated(&self.schedule))
     }
 
     /// The newest record of every node, by identity.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.entries.values().filter_map(|entry| entry.records.last())
-    }
-
-    /// For every node its newest record published by `deadline`.
-    pub(crate) fn published_by(&self, deadline: Time) -> impl Iterator<Item = &Arc<Record>> {
-        self.entries.values().filter_map(move |entry| entry.settled(deadline))
     }
 
     /// The octets of everything held, for the disk.
@@ -337,8 +404,14 @@ impl Directory {
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
-}
 
-fn weight(proof: &Proof) -> (Epoch, Time, StatementHash) {
-    (proof.last_epoch(), proof.dated(), proof.hash())
+    /// How far apart the records of one identity must be dated, and its words about another.
+    #[must_use]
+    pub fn spacing(&self) -> Duration {
+        self.bounds.spacing
+    }
+
+    fn weight(&self, proof: &Proof) -> (Epoch, Time, StatementHash) {
+        (proof.last_epoch(&self.schedule), proof.dated(&self.schedule), proof.hash())
+    }
 }

@@ -4,30 +4,67 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keys::{Epoch, Time};
-use record::{Proof, Record};
+use keys::{Epoch, NodeId, Time};
+use record::{Proof, Record, Signed, StatementHash, Unverified};
 
 use crate::verdict::{Source, Unwanted};
 
-/// Records held for one identity: the one that the present hour's view needs, the newest, and those
-/// between them that the next hour's view may need. These are dated within `settle` and the early
-/// tolerance, a twelfth of an hour apart, which makes (10 + 10) / 5 + 2.
-const MAX_RECORDS: usize = 6;
-/// Records of one identity that catch-ups may bring in one hour closer to each other than a twelfth
-/// of an hour.
+/// Records held for one identity: the one that the present hour's votes need, and those after it
+/// that the next ones may need. Votes look at what is dated 30 minutes before the hour, and records
+/// are dated a twelfth of an hour apart.
+const MAX_RECORDS: usize = 8;
+/// Records of one identity that catch-ups may bring in one hour beside one that replaces the newest
+/// settled one.
 const MAX_FILLED: u8 = 8;
 
 #[derive(Default)]
 pub(crate) struct Entry {
     /// Ascending by sequence number.
     pub(crate) records: Vec<Arc<Record>>,
-    /// The newest record that holds the key of each epoch that may still matter.
-    pub(crate) keys: BTreeMap<Epoch, Arc<Record>>,
+    /// What was stated for each epoch that may still matter, by the newest record that states it.
+    keys: BTreeMap<Epoch, Stated>,
     pub(crate) proof: Option<Arc<Proof>>,
     /// Whether the proof took the place of another in this hour.
     pub(crate) is_proof_replaced: bool,
     /// Records that catch-ups brought in this hour.
     pub(crate) filled: u8,
+    /// When catch-ups brought what gossip would have refused as late.
+    late: BTreeMap<StatementHash, Time>,
+}
+
+/// What is remembered of a record that states a key: enough to see that another contradicts it, and
+/// its octets, of which the proof is made. The record itself may be gone.
+struct Stated {
+    key: blake3::Hash,
+    sequence: u64,
+    hash: StatementHash,
+    previous: StatementHash,
+    octets: Arc<[u8]>,
+}
+
+impl Stated {
+    fn of(record: &Record, key: blake3::Hash) -> Self {
+        Self {
+            key,
+            sequence: record.sequence(),
+            hash: record.hash(),
+            previous: record.previous(),
+            octets: Arc::clone(record.octets()),
+        }
+    }
+
+    fn may_contradict(&self, epoch: Epoch, record: &Record) -> bool {
+        let follows = self.previous != StatementHash::NONE && self.previous == record.previous();
+        let differs =
+            record.key(epoch).is_some_and(|key| blake3::hash(&key.to_bytes()) != self.key);
+        self.hash != record.hash() && (self.sequence == record.sequence() || follows || differs)
+    }
+
+    fn read(&self, node: NodeId) -> Option<Signed> {
+        let unverified = Unverified::parse(&self.octets).ok()?;
+        let network = unverified.claimed_network();
+        unverified.check_signature(&network).ok().filter(|signed| signed.node() == node)
+    }
 }
 
 impl Entry {
@@ -43,44 +80,48 @@ impl Entry {
         }
         // Checked before the order: two keys for one epoch are a breach whatever the records'
         // numbers.
-        let known = self.records.iter().chain(self.keys.values());
-        if let Some(proof) = known.into_iter().find_map(|known| Proof::of(known, record)) {
+        if let Some(proof) = self.contradiction(record, spacing) {
             return Err(Unwanted::Broken(Arc::new(proof)));
         }
         let is_later = |known: &&Arc<Record>| known.sequence() > record.sequence();
         let is_settled = record.published_at() <= settled;
-        // A catch-up may bring an older record if this hour's view or the next needs it.
+        // A catch-up may bring an older record if this hour's votes or the next need it.
         let fills_a_gap = !is_settled
             || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
-        if self.records.iter().any(|known| is_later(&known))
-            && (source != Source::CatchUp || !fills_a_gap)
-        {
-            return Err(Unwanted::Older);
-        }
-        let is_apart = |known: &Arc<Record>| {
-            let (first, second) = if known.sequence() < record.sequence() {
-                (known.published_at(), record.published_at())
+        if self.records.iter().any(|known| is_later(&known)) {
+            return if source != Source::CatchUp || !fills_a_gap {
+                Err(Unwanted::Older)
+            } else if self.filled >= MAX_FILLED {
+                Err(Unwanted::TooSoon)
             } else {
-                (record.published_at(), known.published_at())
+                Ok(())
             };
-            second >= first.plus(spacing)
-        };
-        // Of two records too close together, nodes may have heard either first: a catch-up brings
-        // both to all.
-        let may = match source {
-            Source::CatchUp => self.filled < MAX_FILLED,
-            Source::Gossip | Source::Own => self.records.iter().all(is_apart),
-        };
-        if may { Ok(()) } else { Err(Unwanted::TooSoon) }
+        }
+        // It has the highest number. A record that is dated before one with a lower number comes
+        // from a clock that was set back.
+        let is_apart =
+            |known: &Arc<Record>| record.published_at() >= known.published_at().plus(spacing);
+        if self.records.iter().all(is_apart) { Ok(()) } else { Err(Unwanted::TooSoon) }
+    }
+
+    fn contradiction(&self, record: &Record, spacing: Duration) -> Option<Proof> {
+        let held = self.records.iter().find_map(|known| Proof::of(known, record, spacing));
+        held.or_else(|| {
+            let suspects =
+                self.keys.iter().filter(|(epoch, stated)| stated.may_contradict(**epoch, record));
+            suspects
+                .filter_map(|(_, stated)| stated.read(record.node()))
+                .find_map(|known| Proof::of(known.peek(), record, spacing))
+        })
     }
 
     /// Inserts a record by number. Above [`MAX_RECORDS`] the oldest goes, but never the newest
     /// settled one.
     pub(crate) fn insert(&mut self, record: &Arc<Record>, settled: Time) -> Vec<Arc<Record>> {
-        for epoch in record.epochs() {
-            let holder = self.keys.entry(epoch).or_insert_with(|| Arc::clone(record));
-            if holder.sequence() < record.sequence() {
-                *holder = Arc::clone(record);
+        for (epoch, key) in record.keys() {
+            let is_newer = |known: &Stated| known.sequence < record.sequence();
+            if self.keys.get(&epoch).is_none_or(is_newer) {
+                self.keys.insert(epoch, Stated::of(record, blake3::hash(&key.to_bytes())));
             }
         }
         let at = self.records.partition_point(|known| known.sequence() < record.sequence());
@@ -90,16 +131,48 @@ impl Entry {
             let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
             gone.push(self.records.remove(usize::from(needed == Some(0))));
         }
+        self.forget_late(&gone);
         gone
+    }
+
+    /// Notes that a catch-up brought a record later than gossip would have taken it.
+    pub(crate) fn note_late(&mut self, record: &Record, now: Time) {
+        self.late.insert(record.hash(), now);
     }
 
     /// Removes the records before the newest settled one.
     pub(crate) fn prune(&mut self, settled: Time) -> Vec<Arc<Record>> {
         let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
-        self.records.drain(..needed.unwrap_or(0)).collect()
+        let gone: Vec<_> = self.records.drain(..needed.unwrap_or(0)).collect();
+        self.forget_late(&gone);
+        gone
     }
 
-    pub(crate) fn settled(&self, deadline: Time) -> Option<&Arc<Record>> {
-        self.records.iter().rev().find(|record| record.published_at() <= deadline)
+    /// Removes the records that speak of no epoch from `oldest` on.
+    pub(crate) fn expire(&mut self, oldest: Epoch) -> Vec<Arc<Record>> {
+        let lapsed = |record: &mut Arc<Record>| record.span().1 < oldest;
+        let gone: Vec<_> = self.records.extract_if(.., lapsed).collect();
+        self.keys.retain(|epoch, _| *epoch >= oldest);
+        self.forget_late(&gone);
+        gone
+    }
+
+    fn forget_late(&mut self, gone: &[Arc<Record>]) {
+        for record in gone {
+            self.late.remove(&record.hash());
+        }
+    }
+
+    /// The newest record published by `deadline` that was known by `known_by`, if it came too late
+    /// to be known to all.
+    pub(crate) fn settled(&self, deadline: Time, known_by: Time) -> Option<&Arc<Record>> {
+        let is_known =
+            |record: &Record| self.late.get(&record.hash()).is_none_or(|at| *at <= known_by);
+        let settled = self.records.iter().rev().filter(|record| record.published_at() <= deadline);
+        settled.into_iter().find(|record| is_known(record))
+    }
+
+    pub(crate) fn find(&self, hash: StatementHash) -> Option<&Arc<Record>> {
+        self.records.iter().find(|record| record.hash() == hash)
     }
 }

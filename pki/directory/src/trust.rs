@@ -1,23 +1,16 @@
-//! Which nodes vouch for which, and which nodes that makes routable.
+//! Which nodes vouch for which, and which nodes that makes routable in the eyes of a voter.
 //!
 //! An open network needs no vouches. In a vouched one, chains of words begin at the descriptor's
 //! roots; the descriptor bounds their length, and for how many others each node in them speaks.
-//! Probation is how long a node has been vouched for: a node cannot prove its own age, so an open
-//! network has no probation.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keys::{NodeId, Schedule, Time};
-use record::{Admission, StatementHash, Vouch, Word};
+use keys::{NodeId, Time};
+use record::{Admission, StatementHash, Vouch, VouchRole, Word};
 
 use crate::verdict::{Source, Unwanted};
-
-/// Epochs for which a node is vouched for before it relays: a quarter of a day.
-pub const RELAY_PROBATION: u32 = 2;
-/// Epochs for which a node is vouched for before it is used as an exit: a day.
-pub const EXIT_PROBATION: u32 = 8;
 
 /// Words about one subject by one voucher: the one that the present view needs, and newer ones.
 const MAX_WORDS: usize = 8;
@@ -31,23 +24,18 @@ const SUBJECTS: usize = 2;
 /// with as many words as allowed, 64 MB.
 const MAX_PAIRS: usize = 20_000;
 
-/// How a node stands in a vouched network.
+/// How chains reach a node in a vouched network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// Since when it has been vouched for; roots always were.
-    since: Time,
+pub(crate) struct Reached {
     depth: u8,
+    /// What it may be used as: the most that a word which counts says.
+    pub(crate) role: VouchRole,
 }
 
-impl Standing {
-    /// When a probation of this many epochs is over.
-    pub(crate) fn over(&self, epochs: u32, schedule: &Schedule) -> Time {
-        if self.depth == 0 { Time::default() } else { self.since.plus(probation(epochs, schedule)) }
+impl Reached {
+    pub(crate) fn is_root(&self) -> bool {
+        self.depth == 0
     }
-}
-
-fn probation(epochs: u32, schedule: &Schedule) -> Duration {
-    (schedule.hour() * 3).saturating_mul(epochs)
 }
 
 /// Whether a word may be kept beside the others of its pair.
@@ -83,7 +71,7 @@ pub(crate) struct Words {
     /// By voucher and subject; ascending by date.
     pairs: BTreeMap<(NodeId, NodeId), Vec<Arc<Vouch>>>,
     /// The nodes that chains of the newest words reach, whatever the words' dates.
-    known: BTreeMap<NodeId, Standing>,
+    known: BTreeMap<NodeId, Reached>,
     /// How many words catch-ups have brought in this hour, by pair; under a voucher paired with
     /// itself, how many of its words took the place of others.
     filled: BTreeMap<(NodeId, NodeId), u8>,
@@ -122,7 +110,7 @@ impl Words {
     /// Whether this node's word counts: a chain reaches it that may grow longer.
     pub(crate) fn may_vouch(&self, node: &NodeId) -> bool {
         let known = self.known.get(node).zip(self.rule.as_ref());
-        known.is_some_and(|(standing, rule)| standing.depth < rule.depth)
+        known.is_some_and(|(reached, rule)| reached.depth < rule.depth)
     }
 
     /// Takes in a word, and returns those that it makes superfluous.
@@ -136,7 +124,7 @@ impl Words {
         let rule = self.rule.as_ref().ok_or(Unwanted::Pointless)?;
         let (voucher, pair) = (vouch.voucher(), (vouch.voucher(), vouch.subject()));
         let depth = match self.known.get(&voucher) {
-            Some(standing) if standing.depth < rule.depth => standing.depth.saturating_add(1),
+            Some(reached) if reached.depth < rule.depth => reached.depth.saturating_add(1),
             Some(_) | None => return Err(Unwanted::Unreached),
         };
         let fan_out = rule.fan_out;
@@ -178,7 +166,7 @@ impl Words {
         let speaks = self.by(&subject).next().is_some();
         if vouch.word() == Word::Vouch && self.by_newest(&voucher).count() <= fan_out && !speaks {
             if is_news {
-                self.known.insert(subject, Standing { since: vouch.since(), depth });
+                self.known.insert(subject, Reached { depth, role: vouch.role() });
             }
         } else {
             self.note_known();
@@ -245,20 +233,24 @@ impl Words {
     }
 
     /// The nodes reached by chains of words said by `deadline` and holding at `taken`; `None` in an
-    /// open network. For a node that broke its word, only words said after that count.
-    pub(crate) fn standings(
+    /// open network. For a node that broke its word, only words said after that count; a root that
+    /// did, or that `is_retired`, is none any more.
+    pub(crate) fn reached(
         &self,
         deadline: Time,
         taken: Time,
         broke: impl Fn(&NodeId) -> Option<Time>,
-    ) -> Option<BTreeMap<NodeId, Standing>> {
+        is_retired: impl Fn(&NodeId) -> bool,
+    ) -> Option<BTreeMap<NodeId, Reached>> {
         let holds = |words: &[Arc<Vouch>]| {
             let word = words.iter().rev().find(|word| word.issued_at() <= deadline)?;
             let is_later = broke(&word.subject()).is_none_or(|dated| word.issued_at() > dated);
             let holds = word.word() == Word::Vouch && word.expires_at() > taken && is_later;
-            holds.then(|| Arc::clone(word))
+            let counts = holds && word.is_understood() && !is_retired(&word.subject());
+            counts.then(|| Arc::clone(word))
         };
-        self.rule.as_ref().map(|rule| self.reach(rule, holds))
+        let is_root = |root: &NodeId| broke(root).is_none() && !is_retired(root);
+        self.rule.as_ref().map(|rule| self.reach(rule, is_root, holds))
     }
 
     fn note_known(&mut self) {
@@ -266,38 +258,39 @@ impl Words {
         let newest = |words: &[Arc<Vouch>]| {
             words.last().filter(|word| word.word() == Word::Vouch).map(Arc::clone)
         };
-        self.known = self.reach(rule, newest);
+        self.known = self.reach(rule, |_| true, newest);
     }
 
     /// Goes level by level from the roots. Of each voucher those subjects count that it says it has
-    /// vouched for longest, as many as the network allows: the same at every node.
+    /// vouched for longest, as many as the network allows.
     fn reach(
         &self,
         rule: &Rule,
+        is_root: impl Fn(&NodeId) -> bool,
         holds: impl Fn(&[Arc<Vouch>]) -> Option<Arc<Vouch>>,
-    ) -> BTreeMap<NodeId, Standing> {
-        let mut by_voucher: BTreeMap<NodeId, Vec<(Time, NodeId)>> = BTreeMap::new();
+    ) -> BTreeMap<NodeId, Reached> {
+        let mut by_voucher: BTreeMap<NodeId, Vec<(Time, NodeId, VouchRole)>> = BTreeMap::new();
         for ((voucher, subject), words) in &self.pairs {
             if let Some(vouch) = holds(words) {
-                by_voucher.entry(*voucher).or_default().push((vouch.since(), *subject));
+                let said = (vouch.since(), *subject, vouch.role());
+                by_voucher.entry(*voucher).or_default().push(said);
             }
         }
-        let root = Standing { since: Time::default(), depth: 0 };
-        let mut reached: BTreeMap<_, _> = rule.roots.iter().map(|node| (*node, root)).collect();
-        let mut level = rule.roots.clone();
+        let root = Reached { depth: 0, role: VouchRole::Exit };
+        let mut level: Vec<_> = rule.roots.iter().copied().filter(is_root).collect();
+        let mut reached: BTreeMap<_, _> = level.iter().map(|node| (*node, root)).collect();
         for depth in 1..=rule.depth {
             let mut next = Vec::new();
             for voucher in &level {
                 let Some(mut subjects) = by_voucher.remove(voucher) else { continue };
                 subjects.sort_unstable();
-                for (since, subject) in subjects.into_iter().take(rule.fan_out) {
+                for (_, subject, role) in subjects.into_iter().take(rule.fan_out) {
                     let known = reached.entry(subject).or_insert_with(|| {
                         next.push(subject);
-                        Standing { since, depth }
+                        Reached { depth, role }
                     });
-                    // A later vouch takes nothing from the node, however near to a root its voucher
-                    // is.
-                    known.since = known.since.min(since);
+                    // Another voucher's word takes nothing from the node.
+                    known.role = known.role.max(role);
                 }
             }
             level = next;

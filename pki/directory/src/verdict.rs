@@ -33,7 +33,7 @@ pub enum Unwanted {
     /// A later one is known.
     #[error("older")]
     Older,
-    /// Dated before the newest one known, or too soon after it.
+    /// Dated before the newest one known, or too soon after another.
     #[error("too soon")]
     TooSoon,
     /// It contradicts a known record; the two make this proof.
@@ -56,4 +56,10 @@ pub enum Unwanted {
     /// Vouches decide nothing in this network.
     #[error("vouches decide nothing here")]
     Pointless,
+    /// Its author is no voter of this network. No honest node passes such a vote on.
+    #[error("not from a voter")]
+    NoVoter,
+    /// It is a vote for an hour that is past, or not to be voted on yet.
+    #[error("a vote for another hour")]
+    OtherHour,
 }

@@ -1,27 +1,27 @@
-//! What the records say for one hour, and routes from that.
+//! The nodes of a list that may be used, and routes through them.
 
 use core::ops::RangeInclusive;
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keys::{Epoch, Hour, NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
-use record::{Breach, Record, SetHash};
+use record::{Breach, Record};
 
 use crate::admit::Directory;
-use crate::entry::Entry;
-use crate::trust::{EXIT_PROBATION, RELAY_PROBATION};
+use crate::item::ItemId;
 
 /// The usable nodes of one hour, however few.
 pub struct PartialView {
+    hour: Hour,
     taken: Time,
     seats: BTreeMap<NodeId, Seat>,
 }
 
 /// The usable nodes of one hour, enough to route through. Held behind an `Arc` and replaced whole.
 pub struct View {
+    hour: Hour,
     taken: Time,
     seats: BTreeMap<NodeId, Seat>,
 }
@@ -40,21 +40,27 @@ enum Use {
     Exit,
 }
 
-/// How a node stands in an hour: whether it is in the hour's view, and if not, why.
+/// How a node stands: in the list that is used, or else why the next votes would not name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Routes go through it.
     Routable,
     /// Routes go through it, but end there only from this time on.
     NotYetExit(Time),
-    /// It has no record that is old enough for this hour.
+    /// It is listed, and relays from this time on.
+    Probation(Time),
+    /// Nothing speaks against it: the next votes are expected to name it.
+    NotListed,
+    /// It has no record that is old enough to be voted for.
     Unsettled,
     /// It has no record that holds a key for this time.
     NoKey,
     /// Nobody vouches for it.
     NotVouched,
-    /// It is vouched for, and relays from this time on.
-    Probation(Time),
+    /// Its record says something that this version does not understand.
+    NotUnderstood,
+    /// The voters have retired it.
+    Retired,
     /// It broke its word.
     Convicted(Breach),
 }
@@ -75,102 +81,28 @@ pub enum RouteError {
 }
 
 impl Directory {
-    /// The view of an hour: for each identity the newest record published at least `settle` before
-    /// the hour began, if it has a key for that time, if there is no proof against the identity,
-    /// and, where vouches count, if words published as early reach it and its probation is over.
+    /// The nodes of the newest list that may be used: those whose probation is over.
     #[must_use]
-    pub fn partial_view(&self, hour: Hour, settle: Duration) -> PartialView {
-        let taken = self.schedule.hour_start(hour);
-        let deadline = taken.minus(settle);
-        self.view_of(self.published_by(deadline), deadline, taken)
-    }
-
-    /// The first view of a network that has just been started, taken at `now` from all that is
-    /// known.
-    #[must_use]
-    pub fn first_view(&self, now: Time) -> PartialView {
-        self.view_of(self.iter(), now, now)
-    }
-
-    fn view_of<'a>(
-        &self,
-        records: impl Iterator<Item = &'a Arc<Record>>,
-        deadline: Time,
-        taken: Time,
-    ) -> PartialView {
-        let standings = self.words.standings(deadline, taken, |node| self.broke(node));
-        let seats = records.filter_map(|record| {
-            let use_as = match self.stands(record, standings.as_ref(), taken) {
-                Standing::Routable => Use::Exit,
-                Standing::NotYetExit(_) => Use::Relay,
-                Standing::Unsettled
+    pub fn view(&self) -> Option<PartialView> {
+        let list = self.lists.newest()?;
+        let seats = list.iter().filter_map(|listed| {
+            let record = self.lists.pinned(&ItemId::named(listed.record))?;
+            let use_as = match self.stands(listed, list.hour()) {
+                Standing::Routable if listed.exits => Use::Exit,
+                Standing::Routable | Standing::NotYetExit(_) => Use::Relay,
+                Standing::Probation(_)
+                | Standing::NotListed
+                | Standing::Unsettled
                 | Standing::NoKey
                 | Standing::NotVouched
-                | Standing::Probation(_)
+                | Standing::NotUnderstood
+                | Standing::Retired
                 | Standing::Convicted(_) => return None,
             };
-            Some((record.node(), Seat { record: Arc::clone(record), use_as }))
+            Some((listed.node, Seat { record: Arc::clone(record), use_as }))
         });
-        PartialView { taken, seats: seats.collect() }
-    }
-
-    fn stands(
-        &self,
-        record: &Record,
-        standings: Option<&BTreeMap<NodeId, crate::trust::Standing>>,
-        taken: Time,
-    ) -> Standing {
-        let node = record.node();
-        if let Some(proof) = self.conviction(&node, taken) {
-            return Standing::Convicted(proof.breach());
-        }
-        if record.key(self.schedule.epoch_at(taken)).is_none() {
-            return Standing::NoKey;
-        }
-        let Some(standings) = standings else { return Standing::Routable };
-        let Some(standing) = standings.get(&node) else { return Standing::NotVouched };
-        let relays = standing.over(RELAY_PROBATION, &self.schedule);
-        let exits = standing.over(EXIT_PROBATION, &self.schedule);
-        match () {
-            () if relays > taken => Standing::Probation(relays),
-            () if exits > taken && record.exit().is_some() => Standing::NotYetExit(exits),
-            () => Standing::Routable,
-        }
-    }
-
-    /// How every node stands in the view of an hour.
-    #[must_use]
-    pub fn standings(&self, hour: Hour, settle: Duration) -> BTreeMap<NodeId, Standing> {
-        let taken = self.schedule.hour_start(hour);
-        let deadline = taken.minus(settle);
-        let standings = self.words.standings(deadline, taken, |node| self.broke(node));
-        let stands = |(node, entry): (&NodeId, &Entry)| {
-            let settled = entry.settled(deadline);
-            let unsettled = || match self.conviction(node, taken) {
-                Some(proof) => Standing::Convicted(proof.breach()),
-                None => Standing::Unsettled,
-            };
-            let standing = settled
-                .map_or_else(unsettled, |record| self.stands(record, standings.as_ref(), taken));
-            (*node, standing)
-        };
-        self.entries.iter().map(stands).collect()
-    }
-
-    /// The hash of an hour's set, 32 octets, which a record states of its author's directory:
-    /// BLAKE3 over the hashes of the settled records with a key for that hour and no proof against
-    /// them, in the order of identities. Vouches make no difference to it.
-    #[must_use]
-    pub fn set_hash(&self, hour: Hour, settle: Duration) -> SetHash {
-        let taken = self.schedule.hour_start(hour);
-        let epoch = self.schedule.epoch_at(taken);
-        let mut hasher = blake3::Hasher::new();
-        for record in self.published_by(taken.minus(settle)) {
-            if record.key(epoch).is_some() && self.conviction(&record.node(), taken).is_none() {
-                hasher.update(record.hash().as_bytes());
-            }
-        }
-        SetHash::from_bytes(*hasher.finalize().as_bytes())
+        let (hour, taken) = (list.hour(), self.schedule.hour_start(list.hour()));
+        Some(PartialView { hour, taken, seats: seats.collect() })
     }
 }
 
@@ -197,7 +129,7 @@ impl PartialView {
     /// [`RouteError::TooFewNodes`].
     pub fn if_sufficient(self) -> Result<View, RouteError> {
         if self.seats.len() > Route::MIN {
-            Ok(View { taken: self.taken, seats: self.seats })
+            Ok(View { hour: self.hour, taken: self.taken, seats: self.seats })
         } else {
             Err(RouteError::TooFewNodes)
         }
@@ -211,7 +143,13 @@ impl View {
         self.seats.len() > Route::MIN
     }
 
-    /// The instant that it describes.
+    /// The hour whose list it is of.
+    #[must_use]
+    pub fn hour(&self) -> Hour {
+        self.hour
+    }
+
+    /// When that hour began.
     #[must_use]
     pub fn taken(&self) -> Time {
         self.taken
@@ -235,11 +173,12 @@ impl View {
         self.seats.get(node).map(|seat| &seat.record)
     }
 
-    /// The same view without these nodes: what is now known of them cannot wait for the next hour.
+    /// The same view without these nodes, which an operator avoids.
     #[must_use]
     pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
         let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
-        Self { taken: self.taken, seats: seats.map(|(node, seat)| (*node, seat.clone())).collect() }
+        let seats = seats.map(|(node, seat)| (*node, seat.clone())).collect();
+        Self { hour: self.hour, taken: self.taken, seats }
     }
 
     /// All records, by identity.

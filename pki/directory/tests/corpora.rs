@@ -1,5 +1,5 @@
 //! The fuzz targets, on their corpora: what was once found, and what each decoder takes.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
@@ -9,8 +9,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{identity, record, start, vouch};
-use fog_directory::{Directory, ItemId, Request, Source};
+use common::{SPACING, admit, ballot, empty, identity, record, schedule, start, vouch};
+use fog_directory::{ItemId, Request};
 use record::{Admission, Descriptor, Parameters, Proof};
 
 #[test]
@@ -37,28 +37,45 @@ fn seeds() {
     };
     let (first, second) =
         (record(1, 1, start(), None), record(1, 1, start(), Some(common::exit())));
-    let proof = Proof::of(&first, &second).unwrap();
+    let proof = Proof::of(&first, &second, SPACING).unwrap();
     let word = vouch(1, 2, start());
-    for (name, octets) in
-        [("record", first.octets()), ("proof", proof.octets()), ("vouch", word.octets())]
-    {
+    let mut directory = empty();
+    let hour = schedule().hour_at(start());
+    admit(&mut directory, record(1, 1, start(), None)).unwrap();
+    let list = directory.propose_first(hour);
+    let vote = ballot(1, &list, &directory);
+    let nobody = fog_directory::HourList::new(hour, []);
+    let two_votes = Proof::of_votes(&vote, &ballot(1, &nobody, &directory)).unwrap();
+    for (name, octets) in [
+        ("record", first.octets()),
+        ("proof", proof.octets()),
+        ("vouch", word.octets()),
+        ("vote", vote.octets()),
+        ("two-votes", two_votes.octets()),
+    ] {
         keep("statement", name, octets);
         keep("statement", &format!("{name}-cut"), &octets[..octets.len() - 1]);
     }
-    let mut directory = Directory::new(common::schedule(), &Admission::Open);
     let name = ItemId::of(first.octets());
-    directory.admit(first, Source::Gossip).unwrap();
+    directory.note_vote(vote, start()).unwrap();
+    let list = directory.assemble(start()).unwrap();
+    for (name, octets) in [("one", list.to_octets()), ("none", nobody.to_octets())] {
+        keep("list", name, &octets);
+        keep("list", &format!("{name}-cut"), &octets[..octets.len() - 1]);
+    }
+    let entry = list.iter().next().unwrap();
+    let bucket = (entry.bucket(), list.digests()[usize::from(entry.bucket())]);
     let questions = [
         ("summary", Request::Summary),
         ("list", Request::List { buckets: [0xff; 32], after: None }),
         ("list-after", Request::List { buckets: [0x0f; 32], after: Some(name) }),
         ("fetch", Request::Fetch(vec![name])),
+        ("entries", Request::Entries(vec![bucket])),
     ];
     let mut all = Vec::new();
     for (name, question) in questions {
         let octets = question.encode().unwrap();
-        let answer =
-            directory.answer(&octets, start(), || record::SetHash::from_bytes([3; 32])).unwrap();
+        let answer = directory.answer(&octets, start()).unwrap();
         keep("request", name, &octets);
         keep("answer", name, &answer);
         all.push(answer);
@@ -68,7 +85,9 @@ fn seeds() {
     for (name, admission) in
         [("open", Admission::Open), ("vouched", Admission::Vouched { roots, depth: 3, fan_out: 9 })]
     {
-        let made = Descriptor::create(&identity(1), "n", start(), &Parameters::main(), &admission);
+        let voters = [identity(1).node()];
+        let parameters = Parameters::main();
+        let made = Descriptor::create(&identity(1), "n", start(), &parameters, &voters, &admission);
         let made = made.unwrap();
         keep("descriptor", name, made.octets());
         keep("descriptor", &format!("{name}-cut"), &made.octets()[1..]);

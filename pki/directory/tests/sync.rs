@@ -10,8 +10,8 @@
 mod common;
 
 use common::{
-    MINUTE, NETWORK, directory, empty, exit, identity, read, record, schedule, start, vouch,
-    vouched,
+    LIFE, MINUTE, NETWORK, SPACING, admit, directory, empty, exit, identity, network, read, record,
+    schedule, start, vouch, vouched,
 };
 use fog_directory::{
     Answer, Clocks, Directory, ItemId, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Source,
@@ -24,8 +24,6 @@ use std::sync::Arc;
 
 const NOW: Time = Time::from_millis(165_000 * 10_800_000 + 600_000);
 
-const SET: record::SetHash = record::SetHash::from_bytes([7; 32]);
-
 fn peer(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
 }
@@ -37,12 +35,13 @@ fn take(directory: &mut Directory, asking: &mut Reconciliation, answer: &mut Ans
         let taken = match core::mem::replace(checked, Err(record::StatementError::Unknown)) {
             Ok(Statement::Record(signed)) => {
                 let record = read(signed.peek().octets(), NOW);
-                directory.admit(record, Source::CatchUp).is_ok()
+                directory.admit(record, Source::CatchUp, NOW).is_ok()
             }
             Ok(Statement::Vouch(vouch)) => directory
-                .note_word(vouch.timely(NOW, &schedule()).unwrap(), Source::CatchUp)
+                .note_word(vouch.timely(NOW, &schedule(), LIFE).unwrap(), Source::CatchUp)
                 .is_ok(),
             Ok(Statement::Proof(proof)) => directory.convict(Arc::from(proof)).is_ok(),
+            Ok(Statement::Vote(vote)) => directory.note_vote(*vote, NOW).is_ok(),
             Err(_) => false,
         };
         if !taken {
@@ -70,7 +69,7 @@ fn converse(
     loop {
         let asked = request.encode().unwrap();
         assert!(asked.len() <= MAX_REQUEST);
-        let octets = holder.answer(&asked, NOW, || SET).unwrap();
+        let octets = holder.answer(&asked, NOW).unwrap();
         assert!(octets.len() <= MAX_ANSWER);
         let octets = bend(&request, octets);
         talk.octets += asked.len() + octets.len();
@@ -105,14 +104,14 @@ fn a_joiner_gets_everything_for_hardly_more_than_its_octets_and_then_asks_for_no
     let held: usize = all.statements().map(|octets| octets.len()).sum();
     let (mut joiner, mut asking) = (empty(), Reconciliation::default());
     let talk = converse(&mut joiner, &mut asking, peer(1), &all, honest);
-    assert!(matches!(talk.step, Step::Done(Told { ahead_ms: 0, set: SET })), "{:?}", talk.step);
+    assert!(matches!(talk.step, Step::Done(Told { ahead_ms: 0, .. })), "{:?}", talk.step);
     assert_eq!(names(&joiner), names(&all));
     assert!(talk.octets * 100 < held * 103, "{} octets for {held}", talk.octets);
     let again = converse(&mut joiner, &mut asking, peer(1), &all, honest);
     assert!(again.rounds == 1 && again.octets < 5000, "{} octets", again.octets);
 
     let mut all = all;
-    all.admit(record(77, 2, NOW, None), Source::Gossip).unwrap();
+    all.admit(record(77, 2, NOW, None), Source::Gossip, NOW).unwrap();
     let one = converse(&mut joiner, &mut asking, peer(2), &all, honest);
     assert!(one.rounds == 3 && one.octets < 12_000, "{} octets", one.octets);
     assert_eq!(names(&joiner), names(&all));
@@ -120,17 +119,18 @@ fn a_joiner_gets_everything_for_hardly_more_than_its_octets_and_then_asks_for_no
 
 #[test]
 fn words_and_proofs_come_along() {
-    let mut all = Directory::new(schedule(), &vouched());
+    let mut all = Directory::new(&network(&vouched()));
     for number in 1..=4 {
-        all.admit(record(number, 1, start(), None), Source::Gossip).unwrap();
+        admit(&mut all, record(number, 1, start(), None)).unwrap();
     }
     for (voucher, subject) in [(1, 2), (2, 3)] {
         all.note_word(vouch(voucher, subject, start()), Source::Gossip).unwrap();
     }
-    let proof = Proof::of(&record(4, 1, start(), None), &record(4, 1, start(), Some(exit())));
+    let proof =
+        Proof::of(&record(4, 1, start(), None), &record(4, 1, start(), Some(exit())), SPACING);
     all.convict(Arc::new(proof.unwrap())).unwrap();
     let (mut joiner, mut asking) =
-        (Directory::new(schedule(), &vouched()), Reconciliation::default());
+        (Directory::new(&network(&vouched())), Reconciliation::default());
     for _ in 0..3 {
         // A word may come before the one that it hangs on; a later hour asks for it again.
         converse(&mut joiner, &mut asking, peer(1), &all, honest);
@@ -155,32 +155,28 @@ fn a_liar_hides_nothing_from_who_asks_others_and_is_found_out() {
     let (mut joiner, mut asking) = (empty(), Reconciliation::default());
     let nothing = empty();
     let bare = |request: &Request, octets| match request {
-        Request::Fetch(_) => nothing
-            .answer(&Request::Fetch(Vec::new()).encode().unwrap(), NOW, || {
-                record::SetHash::from_bytes([0; 32])
-            })
-            .unwrap(),
-        Request::Summary | Request::List { .. } => octets,
+        Request::Fetch(_) => {
+            nothing.answer(&Request::Fetch(Vec::new()).encode().unwrap(), NOW).unwrap()
+        }
+        Request::Summary | Request::List { .. } | Request::Entries(_) => octets,
     };
     let talk = converse(&mut joiner, &mut asking, peer(1), &all, bare);
     assert!(matches!(talk.step, Step::Done(_)) && joiner.is_empty());
     // Hands out one thing again and again, which was not asked for.
     let other = record(99, 1, start(), None);
     let mut stock = empty();
-    stock.admit(other, Source::Gossip).unwrap();
+    admit(&mut stock, other).unwrap();
     let name = names(&stock)[0];
     let foist = |request: &Request, octets| match request {
-        Request::Fetch(_) => stock
-            .answer(&Request::Fetch(vec![name]).encode().unwrap(), NOW, || {
-                record::SetHash::from_bytes([0; 32])
-            })
-            .unwrap(),
-        Request::Summary | Request::List { .. } => octets,
+        Request::Fetch(_) => {
+            stock.answer(&Request::Fetch(vec![name]).encode().unwrap(), NOW).unwrap()
+        }
+        Request::Summary | Request::List { .. } | Request::Entries(_) => octets,
     };
     let talk = converse(&mut joiner, &mut asking, peer(1), &all, foist);
     assert!(matches!(talk.step, Step::Bad));
     // Answers another question, or garbage.
-    for garbage in [vec![], vec![2, 0, 0, 0, 9], vec![0xff; 500]] {
+    for garbage in [vec![], vec![3, 0, 0, 0, 9], vec![0xff; 500]] {
         let talk = converse(&mut joiner, &mut asking, peer(1), &all, |_, _| garbage.clone());
         assert!(matches!(talk.step, Step::Bad));
     }
@@ -193,9 +189,7 @@ fn what_one_peer_is_being_asked_for_is_asked_of_another_only_when_it_fails() {
     let all = directory(100, 3);
     let (joiner, mut asking) = (empty(), Reconciliation::default());
     let ask = |asking: &mut Reconciliation, who, request: &Request| {
-        let octets = all
-            .answer(&request.encode().unwrap(), NOW, || record::SetHash::from_bytes([0; 32]))
-            .unwrap();
+        let octets = all.answer(&request.encode().unwrap(), NOW).unwrap();
         let answer = Answer::check(&octets, &NETWORK).unwrap();
         match asking.handle_answer(&who, &answer, &joiner, NOW) {
             Step::Ask(next) => next,
@@ -220,6 +214,9 @@ fn what_one_peer_is_being_asked_for_is_asked_of_another_only_when_it_fails() {
     assert!(asking.begin(peer(5), NOW).is_none(), "four at once");
     asking.fail(&peer(1));
     assert!(asking.begin(peer(5), NOW).is_some());
+    // Those that have brought nothing after half a minute make room for one that waits.
+    let later = NOW.plus(std::time::Duration::from_secs(31));
+    assert!(asking.begin(peer(6), later).is_some());
 }
 
 #[test]
@@ -252,7 +249,7 @@ proptest! {
     fn any_octets_are_decoded_without_harm(octets: Vec<u8>) {
         let _ = Request::decode(&octets);
         let _ = Answer::check(&octets, &NETWORK);
-        let _ = empty().answer(&octets, NOW, || record::SetHash::from_bytes([0; 32]));
+        let _ = empty().answer(&octets, NOW);
     }
 
     #[test]

@@ -1,27 +1,25 @@
-//! Who is routed through: vouches, probation, proofs.
+//! Whom a voter finds routable: vouches, retirements, proofs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::{
-    MINUTE, directory, epochs, exit, identity, record, schedule, start, vouch, vouched, word,
+    LIFE, MINUTE, NETWORK, SPACING, admit, directory, exit, identity, network, network_of, record,
+    schedule, start, take_list, vouch, vouched, word,
 };
-use fog_directory::{
-    Directory, EXIT_PROBATION, RELAY_PROBATION, RouteError, Source, Standing, Unwanted,
-};
+use fog_directory::{Directory, Source, Standing, Unwanted};
 use keys::Time;
 use proptest::prelude::*;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Breach, Proof, Word};
+use record::{Admission, Breach, Proof, Statement, VouchDraft, VouchRole, Word};
 
 /// Nodes 1 to 8 of a vouched network, published now; all are exits.
 fn nodes(at: Time) -> Directory {
-    let mut directory = Directory::new(schedule(), &vouched());
+    let mut directory = Directory::new(&network(&vouched()));
     publish(&mut directory, at);
     directory
 }
@@ -29,26 +27,27 @@ fn nodes(at: Time) -> Directory {
 fn publish(directory: &mut Directory, at: Time) {
     for number in 1..=8 {
         let sequence = at.as_millis();
-        directory.admit(record(number, sequence, at, Some(exit())), Source::Gossip).unwrap();
+        admit(directory, record(number, sequence, at, Some(exit()))).unwrap();
     }
 }
 
-/// The numbers of the nodes in the view of the hour of `at`, ten minutes after everything was said.
+/// The numbers of the nodes that a vote for the hour of `at` lists.
 fn viewed(directory: &Directory, at: Time) -> Vec<u8> {
-    let stands = directory.standings(schedule().hour_at(at), MINUTE * 10);
-    let is_in = |number: &u8| {
-        let standing = stands.get(&identity(*number).node());
-        matches!(standing, Some(Standing::Routable | Standing::NotYetExit(_)))
-    };
-    (1..=8).filter(is_in).collect()
+    let list = directory.propose(schedule().hour_at(at));
+    (1..=8).filter(|number| list.get(&identity(*number).node()).is_some()).collect()
 }
 
 fn epoch_times(count: u32) -> std::time::Duration {
     MINUTE * 180 * count
 }
 
+/// The first hour whose votes count what was said at the start.
+fn first_hour() -> Time {
+    start().plus(MINUTE * 60)
+}
+
 #[test]
-fn chains_reach_as_far_and_as_wide_as_the_network_allows_after_a_probation() {
+fn chains_reach_as_far_and_as_wide_as_the_network_allows() {
     let mut directory = nodes(start());
     // 1 -> 2, 3, 4; 2 -> 5; 5 -> 6; 7 -> 8: too wide, right, too long, from nowhere.
     for (voucher, subject, minute) in [(1, 2, 0), (1, 3, 1), (1, 4, 2), (2, 5, 0)] {
@@ -60,38 +59,132 @@ fn chains_reach_as_far_and_as_wide_as_the_network_allows_after_a_probation() {
         let refused = directory.note_word(vouch(voucher, subject, start()), Source::Gossip);
         assert!(matches!(refused, Err(Unwanted::Unreached)), "{voucher} {subject}");
     }
-    let hour = start().plus(MINUTE * 60);
-    assert_eq!(viewed(&directory, hour), [1], "all others are on probation");
-    let over = start().plus(epoch_times(RELAY_PROBATION)).plus(MINUTE * 60);
-    directory.turn_hour(over.minus(MINUTE * 70));
-    publish(&mut directory, over.minus(MINUTE * 50));
-    assert_eq!(viewed(&directory, over), [1, 2, 3, 5]);
-    let view = directory.partial_view(schedule().hour_at(over), MINUTE * 10);
-    let view = view.if_sufficient().map(|view| view.len());
-    assert_eq!(view, Ok(4));
-
-    // Relays, and the root alone as an exit until a day has passed.
-    let view = directory.partial_view(schedule().hour_at(over), MINUTE * 10);
-    let view = view.if_sufficient().unwrap();
-    let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let epoch = schedule().epoch_at(over);
-    let mut route = |own: u8| {
-        let own = [identity(own).node()];
-        view.route(&own, &(epoch..=epoch), &mut rng, |record| record.exit().is_some())
-    };
-    assert_eq!(route(1).err(), Some(RouteError::NoExit));
-    assert_eq!(route(2).unwrap().hops().last().unwrap().node(), identity(1).node());
-    let stands = directory.standings(schedule().hour_at(over), MINUTE * 10);
-    let exits_at = start().plus(epoch_times(EXIT_PROBATION));
-    assert_eq!(stands[&identity(2).node()], Standing::NotYetExit(exits_at));
+    assert_eq!(viewed(&directory, first_hour()), [1, 2, 3, 5]);
+    let stands = directory.standings(start());
+    assert_eq!(stands[&identity(2).node()], Standing::NotListed);
     assert_eq!(stands[&identity(6).node()], Standing::NotVouched);
+}
+
+#[test]
+fn probation_counts_from_the_list_that_first_named_a_node_whatever_a_voucher_says() {
+    let mut directory = nodes(start());
+    directory.note_word(vouch(1, 3, start()), Source::Gossip).unwrap();
+    take_list(&mut directory, start().plus(MINUTE * 60));
+    let long_ago = start().minus(epoch_times(20));
+    let said = start().plus(MINUTE * 60);
+    directory.note_word(word(Word::Vouch, 1, 2, long_ago, said), Source::Gossip).unwrap();
+    let first = start().plus(MINUTE * 120);
+    let stands = |directory: &Directory, at| directory.standings(at)[&identity(2).node()];
+    let relays = first.plus(epoch_times(2));
+    let others = |directory: &Directory| {
+        [1, 3].map(|number| directory.standings(start())[&identity(number).node()])
+    };
+    assert_eq!(others(&directory), [Standing::Routable; 2], "they were there at the beginning");
+    let mut publish_and_list = |at: Time| {
+        directory.turn_hour(at.minus(MINUTE * 60));
+        publish(&mut directory, at.minus(MINUTE * 50));
+        directory.turn_hour(at);
+        take_list(&mut directory, at);
+        stands(&directory, at)
+    };
+    let exits = first.plus(epoch_times(8));
+    for hours in 0..=23 {
+        let expected =
+            if hours < 6 { Standing::Probation(relays) } else { Standing::NotYetExit(exits) };
+        assert_eq!(publish_and_list(first.plus(MINUTE * 60 * hours)), expected, "{hours}");
+    }
+    assert_eq!(publish_and_list(exits), Standing::Routable);
+}
+
+#[test]
+fn a_word_for_a_relay_makes_no_exit() {
+    let mut directory = nodes(start());
+    let draft = VouchDraft {
+        word: Word::Vouch,
+        subject: identity(2).node(),
+        role: VouchRole::Relay,
+        since: start(),
+        issued_at: start(),
+        expires_at: start().plus(MINUTE * 180 * 240),
+    };
+    let octets = draft.sign(&identity(1), &NETWORK).unwrap();
+    let Ok(Statement::Vouch(signed)) = Statement::check(&octets, &NETWORK) else { panic!() };
+    directory
+        .note_word(signed.timely(start(), &schedule(), LIFE).unwrap(), Source::Gossip)
+        .unwrap();
+    directory.note_word(vouch(1, 3, start()), Source::Gossip).unwrap();
+    let list = directory.propose(schedule().hour_at(first_hour()));
+    let exits = |number| list.get(&identity(number).node()).map(|entry| entry.exits);
+    assert_eq!((exits(1), exits(2), exits(3)), (Some(true), Some(false), Some(true)));
+}
+
+/// Four roots, all of which vote and vouch.
+fn roots() -> Admission {
+    let mut roots: Vec<_> = (1..=4).map(|number| identity(number).node()).collect();
+    roots.sort_unstable();
+    Admission::Vouched { roots, depth: 2, fan_out: 2 }
+}
+
+fn retirement(voter: u8, subject: u8) -> record::Vouch {
+    let draft = VouchDraft {
+        word: Word::Retirement,
+        subject: identity(subject).node(),
+        role: VouchRole::Relay,
+        since: start(),
+        issued_at: start(),
+        expires_at: VouchDraft::FOR_EVER,
+    };
+    let octets = draft.sign(&identity(voter), &NETWORK).unwrap();
+    let Ok(Statement::Vouch(signed)) = Statement::check(&octets, &NETWORK) else { panic!() };
+    signed.timely(start(), &schedule(), LIFE).unwrap()
+}
+
+#[test]
+fn a_root_is_retired_by_more_than_half_of_the_others_and_its_word_and_vote_go_with_it() {
+    let mut directory = Directory::new(&network_of(&roots(), &[1, 2, 3, 4]));
+    publish(&mut directory, start());
+    directory.note_word(vouch(1, 5, start()), Source::Gossip).unwrap();
+    assert_eq!(viewed(&directory, first_hour()), [1, 2, 3, 4, 5]);
+    let stranger = directory.note_word(retirement(7, 1), Source::Gossip);
+    assert!(matches!(stranger, Err(Unwanted::NoVoter)));
+    let of_nobody = directory.note_word(retirement(2, 7), Source::Gossip);
+    assert!(matches!(of_nobody, Err(Unwanted::NoVoter)));
+    directory.note_word(retirement(2, 1), Source::Gossip).unwrap();
+    assert_eq!(viewed(&directory, first_hour()), [1, 2, 3, 4, 5], "one of three");
+    directory.note_word(retirement(3, 1), Source::Gossip).unwrap();
+    assert_eq!(viewed(&directory, first_hour()), [2, 3, 4]);
+    assert!(!directory.is_voter(&identity(1).node()) && directory.is_voter(&identity(2).node()));
+    assert_eq!(directory.standings(start())[&identity(1).node()], Standing::Retired);
+    // Another root cannot bring it back.
+    directory.note_word(vouch(4, 1, start().plus(MINUTE)), Source::Gossip).unwrap();
+    assert_eq!(viewed(&directory, first_hour()), [2, 3, 4]);
+    let long = start().plus(epoch_times(1000));
+    directory.expire(long);
+    assert!(!directory.is_voter(&identity(1).node()), "for ever");
+}
+
+#[test]
+fn a_convicted_root_vouches_for_nobody_and_does_not_come_back_by_itself() {
+    let mut directory = Directory::new(&network_of(&roots(), &[1, 2, 3, 4]));
+    publish(&mut directory, start());
+    directory.note_word(vouch(1, 5, start()), Source::Gossip).unwrap();
+    let known = directory.newest(&identity(1).node()).unwrap();
+    let twin = record(1, start().as_millis(), start(), None);
+    let proof = Arc::new(Proof::of(known, &twin, SPACING).unwrap());
+    directory.convict(proof).unwrap();
+    directory.note_word(vouch(1, 6, start().plus(MINUTE * 5)), Source::Gossip).unwrap();
+    assert_eq!(viewed(&directory, first_hour()), [2, 3, 4]);
+    let later = start().plus(epoch_times(10));
+    directory.expire(later);
+    directory.turn_hour(later.minus(MINUTE * 60));
+    publish(&mut directory, later.minus(MINUTE * 50));
+    assert_eq!(viewed(&directory, later), [2, 3, 4], "its epochs are past");
 }
 
 #[test]
 fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
     let mut directory = nodes(start());
-    let probation = epoch_times(RELAY_PROBATION);
-    let since = start().minus(probation);
+    let since = start().minus(epoch_times(2));
     for (voucher, subject) in [(1, 2), (2, 5)] {
         directory
             .note_word(word(Word::Vouch, voucher, subject, since, start()), Source::Gossip)
@@ -99,16 +192,16 @@ fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
     }
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2, 5]);
-    let at = start().plus(MINUTE * 55);
+    let at = start().plus(MINUTE * 35);
     directory.note_word(word(Word::Revocation, 1, 2, at, at), Source::Gossip).unwrap();
-    assert_eq!(viewed(&directory, hour), [1, 2, 5], "it is not ten minutes old on the hour");
+    assert_eq!(viewed(&directory, hour), [1, 2, 5], "it had not settled when votes were due");
     publish(&mut directory, start().plus(MINUTE * 65));
     assert_eq!(viewed(&directory, start().plus(MINUTE * 120)), [1]);
     let renewed = word(Word::Vouch, 2, 5, since, start().plus(MINUTE * 100));
     assert!(matches!(directory.note_word(renewed, Source::Gossip), Err(Unwanted::Unreached)));
     let old = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 5));
     assert!(matches!(directory.note_word(old, Source::Gossip), Err(Unwanted::Older)));
-    let again = start().plus(MINUTE * 60);
+    let again = start().plus(MINUTE * 40);
     directory.note_word(word(Word::Vouch, 1, 2, again, again), Source::Gossip).unwrap();
 
     let mut directory = nodes(start());
@@ -153,7 +246,7 @@ fn one_voucher_fills_no_directory_and_which_of_its_words_stay_is_not_for_the_ord
 #[test]
 fn what_others_say_takes_nothing_from_a_node() {
     let mut directory = nodes(start());
-    let since = start().minus(epoch_times(RELAY_PROBATION));
+    let since = start().minus(epoch_times(2));
     for (voucher, subject) in [(1, 2), (2, 5)] {
         directory
             .note_word(word(Word::Vouch, voucher, subject, since, start()), Source::Gossip)
@@ -168,12 +261,12 @@ fn what_others_say_takes_nothing_from_a_node() {
 
 #[test]
 fn a_word_that_was_renewed_since_the_hour_is_brought_by_a_catch_up() {
-    let since = start().minus(epoch_times(RELAY_PROBATION));
+    let since = start().minus(epoch_times(2));
     let settled = word(Word::Vouch, 1, 2, since, start());
-    let renewed = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 55));
+    let renewed = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 35));
     let hour = start().plus(MINUTE * 60);
     let mut joiner = nodes(start());
-    joiner.turn_hour(hour.minus(MINUTE * 10));
+    joiner.turn_hour(hour);
     joiner.note_word(renewed, Source::CatchUp).unwrap();
     assert_eq!(viewed(&joiner, hour), [1]);
     joiner.note_word(settled, Source::CatchUp).unwrap();
@@ -189,7 +282,7 @@ fn of_two_proofs_all_keep_the_same_and_one_that_nobody_could_have_taken_is_none(
     let known = first.newest(&identity(2).node()).unwrap().octets().to_vec();
     let known = common::read(&known, start());
     let [one, other] = [1, 2].map(|minute| {
-        Arc::new(Proof::of(&known, &record_of(start().plus(MINUTE * minute))).unwrap())
+        Arc::new(Proof::of(&known, &record_of(start().plus(MINUTE * minute)), SPACING).unwrap())
     });
     let mut second = nodes(start());
     for proof in [&one, &other] {
@@ -208,24 +301,24 @@ fn of_two_proofs_all_keep_the_same_and_one_that_nobody_could_have_taken_is_none(
 #[test]
 fn who_broke_its_word_is_left_out_until_its_epochs_are_past_and_it_is_vouched_for_again() {
     let mut directory = nodes(start());
-    let since = start().minus(epoch_times(RELAY_PROBATION));
+    let since = start().minus(epoch_times(2));
     directory.note_word(word(Word::Vouch, 1, 2, since, start()), Source::Gossip).unwrap();
     let hour = start().plus(MINUTE * 60);
     assert_eq!(viewed(&directory, hour), [1, 2]);
     let proof = {
         let known = directory.newest(&identity(2).node()).unwrap();
-        Arc::new(Proof::of(known, &record(2, start().as_millis(), start(), None)).unwrap())
+        Arc::new(Proof::of(known, &record(2, start().as_millis(), start(), None), SPACING).unwrap())
     };
     directory.convict(Arc::clone(&proof)).unwrap();
     assert!(matches!(directory.convict(Arc::clone(&proof)), Err(Unwanted::Known)));
     assert_eq!(viewed(&directory, hour), [1]);
-    let stands = directory.standings(schedule().hour_at(hour), MINUTE * 10);
+    let stands = directory.standings(start());
     assert_eq!(stands[&identity(2).node()], Standing::Convicted(Breach::OneNumber));
 
     // The epochs are past; its vouch is as old as its deed.
     let later = start().plus(epoch_times(4));
     directory.expire(later);
-    directory.turn_hour(later.minus(MINUTE * 70));
+    directory.turn_hour(later.minus(MINUTE * 60));
     publish(&mut directory, later.minus(MINUTE * 50));
     assert_eq!(viewed(&directory, later), [1]);
     let at = later.minus(MINUTE * 40);
@@ -240,19 +333,15 @@ fn in_an_open_network_a_proof_counts_for_its_epochs() {
     let mut open = directory(6, 6);
     let proof = {
         let known = open.newest(&identity(2).node()).unwrap();
-        Arc::new(Proof::of(known, &record(2, 1, start().plus(MINUTE), None)).unwrap())
+        Arc::new(Proof::of(known, &record(2, 1, start().plus(MINUTE), None), SPACING).unwrap())
     };
-    let stranger = Proof::of(&record(9, 1, start(), None), &record(9, 1, start(), Some(exit())));
+    let stranger =
+        Proof::of(&record(9, 1, start(), None), &record(9, 1, start(), Some(exit())), SPACING);
     assert!(matches!(open.convict(Arc::new(stranger.unwrap())), Err(Unwanted::Unreached)));
-    let view = open.first_view(start()).if_sufficient().unwrap();
+    assert_eq!(viewed(&open, first_hour()), [1, 2, 3, 4, 5, 6]);
     open.convict(Arc::clone(&proof)).unwrap();
-    let mut rng = ChaCha20Rng::seed_from_u64(2);
-    let without = view.without(&BTreeSet::from([identity(2).node()]));
-    for _ in 0..200 {
-        let route = without.route(&[identity(1).node()], &epochs(), &mut rng, |_| true).unwrap();
-        assert!(route.hops().iter().all(|hop| hop.node() != identity(2).node()));
-    }
-    let past = schedule().accepted_until(proof.last_epoch());
+    assert_eq!(viewed(&open, first_hour()), [1, 3, 4, 5, 6]);
+    let past = schedule().accepted_until(proof.last_epoch(&schedule()));
     assert!(open.conviction(&identity(2).node(), past.minus(MINUTE * 31)).is_some());
     open.expire(past);
     assert!(open.conviction(&identity(2).node(), start()).is_none());
@@ -266,7 +355,7 @@ proptest! {
         words in proptest::collection::vec((1u8..7, 1u8..7, 0u32..5, any::<bool>()), 0..14),
         seed: u64,
     ) {
-        let since = start().minus(epoch_times(RELAY_PROBATION));
+        let since = start().minus(epoch_times(2));
         let statements: Vec<_> = words.into_iter().filter(|(a, b, ..)| a != b).collect();
         let fill = |order: &[(u8, u8, u32, bool)]| {
             let mut directory = nodes(start());

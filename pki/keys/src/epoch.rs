@@ -62,10 +62,35 @@ impl Epoch {
     }
 }
 
-/// The number of a network hour (a third of an epoch): views of the directory are taken at its
-/// start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The number of a network hour (a third of an epoch): each has a list of nodes to route through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hour(u64);
+
+impl Hour {
+    /// From its number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number, 8 octets on the wire.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The hour `count` later.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0.saturating_add(count))
+    }
+
+    /// The hour `count` earlier; stops at the first.
+    #[must_use]
+    pub const fn minus(self, count: u64) -> Self {
+        Self(self.0.saturating_sub(count))
+    }
+}
 
 /// When epochs and hours begin, and how far around its epoch a mix key is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +165,6 @@ impl Schedule {
     #[must_use]
     pub fn hour_at(&self, now: Time) -> Hour {
         Hour(now.0.checked_div(self.hour_ms()).unwrap_or(0))
-    }
-
-    /// The hour before.
-    #[must_use]
-    pub fn hour_before(&self, hour: Hour) -> Hour {
-        Hour(hour.0.saturating_sub(1))
     }
 
     /// The first instant of an hour.

@@ -136,6 +136,14 @@ pub enum Purpose {
     Vouch,
     /// That word, taken back.
     Revocation,
+    /// A voter's view of the network in one hour.
+    Vote,
+    /// One voter's word that another is to count no more.
+    Retirement,
+    /// Reserved: what a person signs about their own keys.
+    Passport,
+    /// Reserved: what the owner of a mailbox signs.
+    Box,
 }
 
 impl Purpose {
@@ -145,6 +153,10 @@ impl Purpose {
             Self::Record => "record",
             Self::Vouch => "vouch",
             Self::Revocation => "revocation",
+            Self::Vote => "vote",
+            Self::Retirement => "retirement",
+            Self::Passport => "passport",
+            Self::Box => "box",
         }
     }
 }

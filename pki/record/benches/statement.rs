@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signer as _, SigningKey};
-use fog_record::{Draft, Statement, VouchDraft, Word, testing};
+use fog_record::{Draft, Statement, VouchDraft, VouchRole, Word, testing};
 use keys::{Epoch, Identity, NetworkId, Schedule};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
@@ -25,6 +25,7 @@ fn statements(criterion: &mut Criterion) {
     let vouch = VouchDraft {
         word: Word::Vouch,
         subject: Identity::from_seed(&[2; 32]).node(),
+        role: VouchRole::Exit,
         since: now,
         issued_at: now,
         expires_at: now.plus(minute),

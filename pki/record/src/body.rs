@@ -1,21 +1,18 @@
 //! The fields of a record, as they are encoded and signed.
 
 use bincode::{Decode, Encode};
-use keys::{Epoch, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, NodeId, Purpose, Time};
+use keys::{Epoch, Hour, Identity, MIX_PUBLIC_LEN, MixPublic, NetworkId, NodeId, Purpose, Time};
 
 use crate::canonical::{self, CodecError};
-use crate::hash::{SetHash, StatementHash};
+use crate::extension::{self, Extension};
+use crate::hash::{ListSketch, StatementHash};
 use crate::layout::{MAX_KEYS, MAX_RECORD_BODY, RECORD_TAG, TRAFFIC_CLASSES};
 use crate::policy::ExitPolicy;
 
-const VERSION: u16 = 1;
-/// The version of the same layout without a key: all keys that its author had are withdrawn. A node
-/// that knows only version 1 ignores it.
-const WITHOUT_KEYS: u16 = 2;
+const VERSION: u16 = 3;
 const MAX_FAMILY: usize = 16;
 const MAX_CONTACT: usize = 128;
 const MAX_SOFTWARE: usize = 32;
-const MAX_EXTENSIONS: usize = 16;
 
 /// What a node says of itself, before it is signed.
 #[derive(Clone, Debug)]
@@ -39,8 +36,53 @@ pub struct Draft {
     pub family: Vec<NodeId>,
     /// Packets relayed in the last hour for each size class, rounded down to a power of two.
     pub traffic: [u32; TRAFFIC_CLASSES],
-    /// What the author's directory holds for the hour.
-    pub set: SetHash,
+    /// Messages delivered in the last day, rounded down to a power of two.
+    pub delivered: u32,
+    /// What it understands.
+    pub features: Features,
+    /// What it takes at most.
+    pub limits: Capacity,
+    /// The list that the author uses, with its hour.
+    pub list: (Hour, ListSketch),
+    /// Fields of later versions, ascending by kind.
+    pub extensions: Vec<Extension>,
+}
+
+/// What a node understands, a bit for each number in the registries of `fog-sphinx` and
+/// `fog-remailer`; 8 octets on the wire. Unknown bits are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Features {
+    /// Kinds of packets.
+    pub kinds: u16,
+    /// Streams that it serves.
+    pub streams: u16,
+    /// Content types.
+    pub contents: u32,
+}
+
+impl Features {
+    /// Whether it understands packets of this kind.
+    #[must_use]
+    pub fn has_kind(&self, number: u8) -> bool {
+        1_u16.checked_shl(number.into()).is_some_and(|bit| self.kinds & bit != 0)
+    }
+
+    /// Whether it understands content of this type.
+    #[must_use]
+    pub fn has_content(&self, number: u8) -> bool {
+        1_u32.checked_shl(number.into()).is_some_and(|bit| self.contents & bit != 0)
+    }
+}
+
+/// What a node takes at most; 8 octets on the wire, zero where it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Capacity {
+    /// Links.
+    pub links: u16,
+    /// Streams of clients that wait for packets.
+    pub streams: u16,
+    /// KiB of packets that it holds.
+    pub pool_kib: u32,
 }
 
 impl Draft {
@@ -52,7 +94,7 @@ impl Draft {
         let mut family: Vec<_> = self.family.iter().map(|node| *node.as_bytes()).collect();
         family.sort_unstable();
         let body = Body {
-            version: if self.keys.is_empty() { WITHOUT_KEYS } else { VERSION },
+            version: VERSION,
             network: *network.as_bytes(),
             node: *identity.node().as_bytes(),
             sequence: self.sequence,
@@ -68,9 +110,13 @@ impl Draft {
             family,
             contact: self.contact,
             traffic: self.traffic,
-            digest: *self.set.as_bytes(),
+            delivered: self.delivered,
+            features: self.features,
+            limits: self.limits,
+            list_hour: self.list.0.number(),
+            list: *self.list.1.as_bytes(),
             software: concat!("fog ", env!("CARGO_PKG_VERSION")).to_owned(),
-            extensions: Vec::new(),
+            extensions: self.extensions,
         };
         if !body.well_formed() {
             return Err(CodecError::Malformed);
@@ -82,18 +128,6 @@ impl Draft {
         statement.extend_from_slice(signature.as_bytes());
         Ok(statement)
     }
-}
-
-/// A typed field of a later version. Unknown ones are kept and stay signed; an unknown critical one
-/// makes the record unusable.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Extension {
-    /// Which field; strictly ascending within a record.
-    pub kind: u16,
-    /// Whether a node that does not know the field must not use the record.
-    pub critical: bool,
-    /// Its octets.
-    pub value: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
@@ -112,7 +146,11 @@ pub(crate) struct Body {
     pub(crate) family: Vec<[u8; 32]>,
     pub(crate) contact: String,
     pub(crate) traffic: [u32; TRAFFIC_CLASSES],
-    pub(crate) digest: [u8; 32],
+    pub(crate) delivered: u32,
+    pub(crate) features: Features,
+    pub(crate) limits: Capacity,
+    pub(crate) list_hour: u64,
+    pub(crate) list: [u8; ListSketch::LEN],
     pub(crate) software: String,
     extensions: Vec<Extension>,
 }
@@ -125,18 +163,19 @@ pub(crate) struct EpochKey {
 
 impl Body {
     pub(crate) fn is_known_version(&self) -> bool {
-        matches!(self.version, VERSION | WITHOUT_KEYS)
+        self.version == VERSION
     }
 
     pub(crate) fn has_unknown_critical(&self) -> bool {
-        self.extensions.iter().any(|extension| extension.critical)
+        let known = [Extension::MAILBOX, Extension::REPLIES];
+        extension::unknown_critical(&self.extensions, &known).is_some()
     }
 
     /// Counts, texts and orders within their bounds.
     pub(crate) fn well_formed(&self) -> bool {
-        let is_empty = self.keys.is_empty() && !self.withdrawn.is_empty();
-        let has_keys = (1..=MAX_KEYS).contains(&self.keys.len());
-        (if self.version == WITHOUT_KEYS { is_empty } else { has_keys })
+        let is_power = |count: u32| count == 0 || count.is_power_of_two();
+        !(self.keys.is_empty() && self.withdrawn.is_empty())
+            && self.keys.len() <= MAX_KEYS
             && ascending(self.keys.iter().map(|key| key.epoch))
             && self.withdrawn.len() <= MAX_KEYS
             && ascending(self.withdrawn.iter())
@@ -146,9 +185,9 @@ impl Body {
             && ascending(self.family.iter())
             && printable(&self.contact, MAX_CONTACT)
             && printable(&self.software, MAX_SOFTWARE)
-            && self.traffic.iter().all(|count| *count == 0 || count.is_power_of_two())
-            && self.extensions.len() <= MAX_EXTENSIONS
-            && ascending(self.extensions.iter().map(|extension| extension.kind))
+            && self.traffic.iter().all(|count| is_power(*count))
+            && is_power(self.delivered)
+            && extension::well_formed(&self.extensions)
     }
 }
 

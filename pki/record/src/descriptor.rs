@@ -1,21 +1,26 @@
-//! The descriptor of a network: its name and every parameter of its protocols, signed by its maker.
-//! Its hash is the network id, so a node that pins one has pinned them all.
+//! The descriptor of a network: its name, its voters and every parameter of its protocols, signed
+//! by its maker. Its hash is the network id, so a node that pins one has pinned them all.
 
 use core::time::Duration;
 
 use bincode::{Decode, Encode};
 use keys::{Identity, NetworkId, NodeId, Purpose, Signature, Time};
 
-use crate::canonical;
+use crate::canonical::{self, CodecError};
 use crate::error::StatementError;
-use crate::parameters::{Mixing, Parameters, Sending, Timing, Views, whole_millis};
+use crate::extension::{self, Extension};
+use crate::layout::TRAFFIC_CLASSES;
+use crate::parameters::{
+    Bounds, Custody, Lists, Mixing, PACES, Parameters, STAGES, Sending, Stage, Timing, whole_millis,
+};
 
 /// Octets of a descriptor with its signature, at most.
 pub const MAX_DESCRIPTOR: usize = 4096;
+/// Voters of a network, and roots, at most.
+pub const MAX_VOTERS: usize = 32;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const MAX_NAME: usize = 64;
-const MAX_ROOTS: usize = 32;
 const MAX_BODY: usize = MAX_DESCRIPTOR - Signature::LEN;
 
 /// The nodes that may be routed through.
@@ -25,13 +30,33 @@ pub enum Admission {
     Open,
     /// Every node that a chain of vouches from one of the roots reaches.
     Vouched {
-        /// Where chains begin; ascending.
+        /// Where chains begin; ascending, at most [`MAX_VOTERS`].
         roots: Vec<NodeId>,
         /// Vouches in a chain, at most.
         depth: u8,
         /// Identities that one node may vouch for.
         fan_out: u16,
     },
+}
+
+/// Why octets, or what a network is to be, make no descriptor that may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DescriptorError {
+    /// It is no statement that may be used.
+    #[error("{0}")]
+    Statement(#[from] StatementError),
+    /// A parameter cannot work, alone or beside the others.
+    #[error("its {0} cannot work")]
+    Parameter(&'static str),
+    /// It has a critical field of a later version.
+    #[error("it needs the extension {0}, which this version does not know")]
+    Extension(u16),
+}
+
+impl From<CodecError> for DescriptorError {
+    fn from(error: CodecError) -> Self {
+        Self::Statement(error.into())
+    }
 }
 
 /// A verified descriptor.
@@ -41,11 +66,14 @@ pub struct Descriptor {
     id: NetworkId,
     name: String,
     parameters: Parameters,
+    voters: Vec<NodeId>,
     admission: Admission,
+    extensions: Vec<Extension>,
 }
 
 impl Descriptor {
-    /// Makes and signs a descriptor.
+    /// Makes and signs a descriptor. Without any voter the roots vote; an open network must name
+    /// some.
     ///
     /// # Errors
     /// As [`Descriptor::parse`] would give for it.
@@ -54,15 +82,22 @@ impl Descriptor {
         name: &str,
         created_at: Time,
         parameters: &Parameters,
+        voters: &[NodeId],
         admission: &Admission,
-    ) -> Result<Self, StatementError> {
+    ) -> Result<Self, DescriptorError> {
+        let mut voters: Vec<_> = match (voters, admission) {
+            ([], Admission::Vouched { roots, .. }) => roots.clone(),
+            (voters, _) => voters.to_vec(),
+        };
+        voters.sort_unstable();
+        voters.dedup();
         let body = Body {
             version: VERSION,
             maker: *maker.node().as_bytes(),
             name: name.to_owned(),
             created_at: created_at.as_millis(),
-            times: Times::of(parameters),
-            first_view: parameters.views.first_view,
+            parameters: ParametersBody::of(parameters),
+            voters: voters.iter().map(|voter| *voter.as_bytes()).collect(),
             admission: match admission {
                 Admission::Open => AdmissionBody::Open,
                 Admission::Vouched { roots, depth, fan_out } => AdmissionBody::Vouched {
@@ -71,26 +106,26 @@ impl Descriptor {
                     fan_out: *fan_out,
                 },
             },
+            extensions: Vec::new(),
         };
-        let mut octets = canonical::encode::<MAX_BODY>(&body)?;
-        let signature = maker.sign(Purpose::Descriptor, &NetworkId::NONE, &octets);
-        octets.extend_from_slice(signature.as_bytes());
-        Self::parse(&octets)
+        Self::parse(&body.sign(maker)?)
     }
 
     /// Reads and verifies a descriptor.
     ///
     /// # Errors
-    /// `TooLong`, `Malformed`, `NotCanonical`, `Unknown` or `BadSignature`.
-    pub fn parse(octets: &[u8]) -> Result<Self, StatementError> {
+    /// [`DescriptorError`] says what is wrong with it.
+    pub fn parse(octets: &[u8]) -> Result<Self, DescriptorError> {
         if octets.len() > MAX_DESCRIPTOR {
-            return Err(StatementError::TooLong);
+            return Err(StatementError::TooLong.into());
         }
         let (signed, signature) = octets.split_last_chunk().ok_or(StatementError::Malformed)?;
-        let body: Body = canonical::decode::<_, MAX_BODY>(signed)?;
-        if body.version != VERSION {
-            return Err(StatementError::Unknown);
+        // The version is read first: a later one has other fields.
+        match signed {
+            [high, low, ..] if u16::from_be_bytes([*high, *low]) == VERSION => {}
+            _ => return Err(StatementError::Unknown.into()),
         }
+        let body: Body = canonical::decode::<_, MAX_BODY>(signed)?;
         NodeId::from_bytes(body.maker)
             .verify(
                 Purpose::Descriptor,
@@ -99,15 +134,28 @@ impl Descriptor {
                 &Signature::from_bytes(*signature),
             )
             .map_err(|_| StatementError::BadSignature)?;
-        let parameters = body.times.parameters(body.first_view);
-        let admission = body.admission.checked().ok_or(StatementError::Malformed)?;
+        let parameters = body.parameters.parameters();
         let named = (1..=MAX_NAME).contains(&body.name.len())
             && body.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
-        if !named || !parameters.well_formed() {
-            return Err(StatementError::Malformed);
+        if !named || !extension::well_formed(&body.extensions) {
+            return Err(StatementError::Malformed.into());
         }
-        let id = NetworkId::from_bytes(*blake3::hash(octets).as_bytes());
-        Ok(Self { octets: octets.to_vec(), id, name: body.name, parameters, admission })
+        if let Some(kind) = extension::unknown_critical(&body.extensions, &[Extension::MAILBOXES]) {
+            return Err(DescriptorError::Extension(kind));
+        }
+        parameters.check().map_err(DescriptorError::Parameter)?;
+        let voters =
+            identities(&body.voters).ok_or(DescriptorError::Parameter("list of voters"))?;
+        let admission = body.admission.checked()?;
+        Ok(Self {
+            octets: octets.to_vec(),
+            id: NetworkId::from_bytes(*blake3::hash(octets).as_bytes()),
+            name: body.name,
+            parameters,
+            voters,
+            admission,
+            extensions: body.extensions,
+        })
     }
 
     /// The octets, signature included.
@@ -134,10 +182,22 @@ impl Descriptor {
         &self.parameters
     }
 
+    /// The nodes whose votes make the list of each hour; ascending, 1 to [`MAX_VOTERS`].
+    #[must_use]
+    pub fn voters(&self) -> &[NodeId] {
+        &self.voters
+    }
+
     /// The nodes that may be routed through.
     #[must_use]
     pub fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// Fields of later versions.
+    #[must_use]
+    pub fn extensions(&self) -> &[Extension] {
+        &self.extensions
     }
 }
 
@@ -147,61 +207,141 @@ struct Body {
     maker: [u8; 32],
     name: String,
     created_at: u64,
-    times: Times,
-    first_view: u16,
+    parameters: ParametersBody,
+    voters: Vec<[u8; 32]>,
     admission: AdmissionBody,
+    extensions: Vec<Extension>,
 }
 
-/// Milliseconds.
+impl Body {
+    fn sign(&self, maker: &Identity) -> Result<Vec<u8>, CodecError> {
+        let mut octets = canonical::encode::<MAX_BODY>(self)?;
+        let signature = maker.sign(Purpose::Descriptor, &NetworkId::NONE, &octets);
+        octets.extend_from_slice(signature.as_bytes());
+        Ok(octets)
+    }
+}
+
 #[derive(Encode, Decode)]
-struct Times {
-    epoch: u64,
-    grace: u64,
-    early: u64,
-    settle: u64,
-    mean_delay: u64,
-    max_delay: u64,
-    window: u64,
-    transit: u64,
-    mean_hold: u64,
-    mean_send: u64,
+struct ParametersBody {
+    /// Milliseconds, in the order of [`Parameters::spans`].
+    spans: [u64; Parameters::SPANS],
+    first: u16,
+    fewest: u16,
+    relay_probation: u16,
+    exit_probation: u16,
+    strangers: u32,
+    newcomers: u32,
+    word_epochs: u32,
+    strategy: u8,
+    floor: u8,
+    floor_windows: u8,
+    loop_budget: u8,
+    pace_from: [u16; PACES - 1],
+    health_loops: u8,
+    health_loss: u8,
+    health_share: u8,
+    attempts: u8,
+    fragment_attempts: u8,
+    stages: [StageBody; STAGES],
 }
 
-impl Times {
+#[derive(Encode, Decode)]
+struct StageBody {
+    from: u32,
+    weights: [u8; TRAFFIC_CLASSES],
+    returning: u8,
+}
+
+impl ParametersBody {
     fn of(parameters: &Parameters) -> Self {
-        let Parameters { timing, views, mixing, sending } = parameters;
+        let mut spans = parameters.clone();
+        let Parameters { lists, bounds, mixing, sending, custody, stages, .. } = parameters;
         Self {
-            epoch: whole_millis(timing.epoch),
-            grace: whole_millis(timing.grace),
-            early: whole_millis(timing.early),
-            settle: whole_millis(views.settle),
-            mean_delay: whole_millis(mixing.mean_delay),
-            max_delay: whole_millis(mixing.max_delay),
-            window: whole_millis(mixing.window),
-            transit: whole_millis(mixing.transit),
-            mean_hold: whole_millis(sending.mean_hold),
-            mean_send: whole_millis(sending.mean_send),
+            spans: spans.spans().map(|span| whole_millis(*span)),
+            first: lists.first,
+            fewest: lists.fewest,
+            relay_probation: lists.relay_probation,
+            exit_probation: lists.exit_probation,
+            strangers: bounds.strangers,
+            newcomers: bounds.newcomers,
+            word_epochs: bounds.word_epochs,
+            strategy: mixing.strategy,
+            floor: mixing.floor,
+            floor_windows: mixing.floor_windows,
+            loop_budget: mixing.loop_budget,
+            pace_from: sending.pace_from,
+            health_loops: sending.health_loops,
+            health_loss: sending.health_loss,
+            health_share: sending.health_share,
+            attempts: custody.attempts,
+            fragment_attempts: custody.fragment_attempts,
+            stages: stages.clone().map(|Stage { from, weights, returning }| StageBody {
+                from,
+                weights,
+                returning,
+            }),
         }
     }
 
-    fn parameters(&self, first_view: u16) -> Parameters {
-        // A year is above every bound and leaves room to add and multiply.
-        let span = |millis: u64| Duration::from_millis(millis.min(366 * 24 * 3_600_000));
-        Parameters {
-            timing: Timing {
-                epoch: span(self.epoch),
-                grace: span(self.grace),
-                early: span(self.early),
+    fn parameters(&self) -> Parameters {
+        let zero = Duration::ZERO;
+        let mut parameters = Parameters {
+            timing: Timing { epoch: zero, grace: zero, early: zero },
+            lists: Lists {
+                lead: zero,
+                settle: zero,
+                late: zero,
+                keep: zero,
+                first: self.first,
+                fewest: self.fewest,
+                relay_probation: self.relay_probation,
+                exit_probation: self.exit_probation,
             },
-            views: Views { settle: span(self.settle), first_view },
+            bounds: Bounds {
+                spacing: zero,
+                strangers: self.strangers,
+                newcomers: self.newcomers,
+                word_epochs: self.word_epochs,
+            },
             mixing: Mixing {
-                mean_delay: span(self.mean_delay),
-                max_delay: span(self.max_delay),
-                window: span(self.window),
-                transit: span(self.transit),
+                mean_delay: zero,
+                max_delay: zero,
+                window: zero,
+                transit: zero,
+                strategy: self.strategy,
+                floor: self.floor,
+                floor_windows: self.floor_windows,
+                loop_budget: self.loop_budget,
             },
-            sending: Sending { mean_hold: span(self.mean_hold), mean_send: span(self.mean_send) },
+            sending: Sending {
+                max_hold: zero,
+                longest_hold: zero,
+                gaps: [zero; PACES],
+                pace_from: self.pace_from,
+                decoy_gap: zero,
+                first_hop: zero,
+                health_loops: self.health_loops,
+                health_loss: self.health_loss,
+                health_share: self.health_share,
+            },
+            custody: Custody {
+                horizon: zero,
+                apart: zero,
+                attempts: self.attempts,
+                fragment_attempts: self.fragment_attempts,
+            },
+            stages: self.stages.each_ref().map(|stage| Stage {
+                from: stage.from,
+                weights: stage.weights,
+                returning: stage.returning,
+            }),
+        };
+        for (span, millis) in parameters.spans().into_iter().zip(self.spans) {
+            // Ten years are above every bound and leave room to add and multiply.
+            *span = Duration::from_millis(millis.min(10 * 366 * 24 * 3_600_000));
         }
+        parameters
     }
 }
 
@@ -212,33 +352,65 @@ enum AdmissionBody {
 }
 
 impl AdmissionBody {
-    fn checked(self) -> Option<Admission> {
+    fn checked(self) -> Result<Admission, DescriptorError> {
         match self {
-            Self::Open => Some(Admission::Open),
+            Self::Open => Ok(Admission::Open),
             Self::Vouched { roots, depth, fan_out } => {
-                let ascending = roots.iter().zip(roots.iter().skip(1)).all(|(a, b)| a < b);
-                let counted = (1..=MAX_ROOTS).contains(&roots.len()) && depth > 0 && fan_out > 0;
-                let roots: Vec<_> = roots.into_iter().map(NodeId::from_bytes).collect();
-                let are_keys = roots.iter().all(|root| root.check().is_ok());
-                (ascending && counted && are_keys).then_some(Admission::Vouched {
-                    roots,
-                    depth,
-                    fan_out,
-                })
+                let roots =
+                    identities(&roots).ok_or(DescriptorError::Parameter("list of roots"))?;
+                if depth == 0 || fan_out == 0 {
+                    return Err(DescriptorError::Parameter("depth or fan-out"));
+                }
+                Ok(Admission::Vouched { roots, depth, fan_out })
             }
         }
     }
+}
+
+/// The octets of a descriptor whatever its parameters, with a critical extension of this kind, if any.
+#[cfg(feature = "testing")]
+pub(crate) fn unchecked(
+    maker: &Identity,
+    parameters: &Parameters,
+    critical: Option<u16>,
+) -> Option<Vec<u8>> {
+    let extension = |kind| Extension { kind, critical: true, value: Vec::new() };
+    let body = Body {
+        version: VERSION,
+        maker: *maker.node().as_bytes(),
+        name: "testing".to_owned(),
+        created_at: 1,
+        parameters: ParametersBody::of(parameters),
+        voters: vec![*maker.node().as_bytes()],
+        admission: AdmissionBody::Open,
+        extensions: critical.map(extension).into_iter().collect(),
+    };
+    body.sign(maker).ok()
+}
+
+/// 1 to [`MAX_VOTERS`] keys that may sign, ascending.
+fn identities(octets: &[[u8; 32]]) -> Option<Vec<NodeId>> {
+    let counted = (1..=MAX_VOTERS).contains(&octets.len());
+    let ascending = octets.is_sorted_by(|first, second| first < second);
+    let nodes: Vec<_> = octets.iter().copied().map(NodeId::from_bytes).collect();
+    let are_keys = nodes.iter().all(|node| node.check().is_ok());
+    (counted && ascending && are_keys).then_some(nodes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MAKER: [u8; 32] = [5; 32];
+
+    fn made(parameters: &Parameters) -> Result<Descriptor, DescriptorError> {
+        let maker = Identity::from_seed(&MAKER);
+        let (at, voters) = (Time::from_millis(1), [maker.node()]);
+        Descriptor::create(&maker, "devnet", at, parameters, &voters, &Admission::Open)
+    }
+
     fn devnet(speed: u32) -> Descriptor {
-        let maker = Identity::from_seed(&[5; 32]);
-        let parameters = Parameters::scaled(speed, 7);
-        Descriptor::create(&maker, "devnet", Time::from_millis(1), &parameters, &Admission::Open)
-            .unwrap()
+        made(&Parameters::scaled(speed, 7)).unwrap()
     }
 
     #[test]
@@ -248,13 +420,63 @@ mod tests {
         assert_eq!(read.id(), made.id());
         assert_eq!(read.parameters(), &Parameters::scaled(100, 7));
         assert_ne!(devnet(101).id(), made.id());
+        assert_eq!(read.voters(), [Identity::from_seed(&MAKER).node()]);
     }
 
     #[test]
     fn every_speed_makes_a_valid_network() {
         for speed in [1, 2, 5, 60, 100, 540, 1000, 10_000] {
-            assert_eq!(devnet(speed).parameters().views.first_view, 7, "{speed}");
+            let made = devnet(speed);
+            assert_eq!(made.parameters(), &Parameters::scaled(speed, 7), "{speed}");
         }
+    }
+
+    #[test]
+    fn parameters_that_cannot_work_are_named() {
+        let refused = |change: &dyn Fn(&mut Parameters)| {
+            let mut parameters = Parameters::main();
+            change(&mut parameters);
+            made(&parameters).err().map(|why| why.to_string())
+        };
+        let because = |name: &str| Some(format!("its {name} cannot work"));
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(refused(&|_| {}), None);
+        assert_eq!(refused(&|p| p.mixing.max_delay = day), because("longest delay"));
+        assert_eq!(refused(&|p| p.lists.settle = p.timing.epoch), because("lead and settle"));
+        assert_eq!(refused(&|p| p.lists.keep = day), because("keep"));
+        assert_eq!(refused(&|p| p.mixing.strategy = 9), because("strategy"));
+        assert_eq!(refused(&|p| p.mixing.loop_budget = 1), because("loop budget"));
+        assert_eq!(refused(&|p| p.lists.fewest = 3), because("fewest nodes"));
+        assert_eq!(refused(&|p| p.stages[1].weights[0] = 0), because("weights of classes"));
+        assert_eq!(refused(&|p| p.bounds.spacing = Duration::ZERO), because("spacing"));
+    }
+
+    #[test]
+    fn a_critical_field_of_a_later_version_is_named_and_any_other_is_kept() {
+        let maker = Identity::from_seed(&MAKER);
+        let with = |kind, critical| {
+            let known = devnet(100);
+            let (signed, _) = known.octets().split_last_chunk::<64>().unwrap();
+            let mut body: Body = canonical::decode::<_, MAX_BODY>(signed).unwrap();
+            body.extensions = vec![Extension { kind, critical, value: vec![7] }];
+            Descriptor::parse(&body.sign(&maker).unwrap())
+        };
+        assert_eq!(with(9, true).unwrap_err(), DescriptorError::Extension(9));
+        assert_eq!(with(9, false).unwrap().extensions().len(), 1);
+        assert_eq!(with(Extension::MAILBOXES, true).unwrap().extensions().len(), 1);
+    }
+
+    #[test]
+    fn every_network_has_voters() {
+        let maker = Identity::from_seed(&MAKER);
+        let parameters = Parameters::main();
+        let at = Time::from_millis(1);
+        let none = Descriptor::create(&maker, "n", at, &parameters, &[], &Admission::Open);
+        assert_eq!(none.unwrap_err(), DescriptorError::Parameter("list of voters"));
+        let roots = vec![maker.node()];
+        let rule = Admission::Vouched { roots: roots.clone(), depth: 2, fan_out: 2 };
+        let vouched = Descriptor::create(&maker, "n", at, &parameters, &[], &rule).unwrap();
+        assert_eq!(vouched.voters(), roots);
     }
 
     #[test]
@@ -266,6 +488,7 @@ mod tests {
             assert!(Descriptor::parse(&altered).is_err(), "octet {at}");
         }
         assert!(Descriptor::parse(&[made.octets(), &[0]].concat()).is_err());
-        assert_eq!(Descriptor::parse(&[0; 5000]).unwrap_err(), StatementError::TooLong);
+        let long = Descriptor::parse(&[0; 5000]).unwrap_err();
+        assert_eq!(long, StatementError::TooLong.into());
     }
 }

@@ -10,6 +10,10 @@ pub(crate) const VOUCH_TAG: u8 = 2;
 pub(crate) const REVOCATION_TAG: u8 = 3;
 /// First octet of a proof.
 pub(crate) const PROOF_TAG: u8 = 4;
+/// First octet of a vote.
+pub(crate) const VOTE_TAG: u8 = 5;
+/// First octet of a retirement.
+pub(crate) const RETIREMENT_TAG: u8 = 6;
 
 /// Octets of any statement on the topic, at most: a proof is two records.
 pub const MAX_STATEMENT: usize = 20 * 1024;
@@ -20,3 +24,5 @@ pub(crate) const MAX_RECORD_BODY: usize = MAX_RECORD - Signature::LEN - 1;
 pub const MAX_KEYS: usize = 4;
 /// Packet size classes that traffic is reported for.
 pub const TRAFFIC_CLASSES: usize = 9;
+/// Buckets of an hour's list.
+pub const BUCKETS: usize = 256;

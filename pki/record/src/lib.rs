@@ -1,10 +1,11 @@
-//! Signed statements: a node's record of itself, its word for another, the proof that it broke its
-//! own, and the descriptor of a network. Octets in, verified facts out.
+//! Signed statements: a node's record of itself, its word about another, its vote for the list of an
+//! hour, the proof that it broke its own word, and the descriptor of a network. Octets in, verified
+//! facts out.
 //!
 //! ```text
 //! octets -> Statement::check -> Record(Signed)     -> timely(now) -> Record
 //!                               Vouch(SignedVouch) -> timely(now) -> Vouch
-//!                               Proof
+//!                               Proof, Vote
 //! ```
 //!
 //! Each arrow consumes what it starts from, so nothing later in the node can hold a record that was
@@ -18,6 +19,7 @@ mod body;
 pub mod canonical;
 mod descriptor;
 mod error;
+mod extension;
 mod hash;
 mod layout;
 mod parameters;
@@ -27,16 +29,21 @@ mod record;
 mod statement;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod vote;
 mod vouch;
 
-pub use body::{Draft, Extension};
-pub use descriptor::{Admission, Descriptor, MAX_DESCRIPTOR};
+pub use body::{Capacity, Draft, Features};
+pub use descriptor::{Admission, Descriptor, DescriptorError, MAX_DESCRIPTOR, MAX_VOTERS};
 pub use error::StatementError;
-pub use hash::{SetHash, StatementHash};
-pub use layout::{MAX_KEYS, MAX_RECORD, MAX_STATEMENT, TRAFFIC_CLASSES};
-pub use parameters::{Mixing, Parameters, Sending, Timing, Views};
+pub use extension::Extension;
+pub use hash::{BucketDigest, ListHash, ListSketch, StatementHash};
+pub use layout::{BUCKETS, MAX_KEYS, MAX_RECORD, MAX_STATEMENT, TRAFFIC_CLASSES};
+pub use parameters::{
+    Bounds, Custody, Lists, Mixing, PACES, Parameters, STAGES, Sending, Stage, Timing,
+};
 pub use policy::{Ask, Capabilities, Domains, ExitPolicy};
 pub use proof::{Breach, Proof};
 pub use record::{Record, Signed, Unverified};
 pub use statement::Statement;
-pub use vouch::{SignedVouch, VOUCH_EPOCHS, Vouch, VouchDraft, Word};
+pub use vote::{Vote, VoteDraft};
+pub use vouch::{SignedVouch, Vouch, VouchDraft, VouchRole, Word};

@@ -10,12 +10,14 @@
 
 use std::sync::Arc;
 
-use keys::{Epoch, MixPublic, NetworkId, NodeId, OnionAddress, Purpose, Schedule, Signature, Time};
+use keys::{
+    Epoch, Hour, MixPublic, NetworkId, NodeId, OnionAddress, Purpose, Schedule, Signature, Time,
+};
 
-use crate::body::Body;
+use crate::body::{Body, Capacity, Features};
 use crate::canonical;
 use crate::error::StatementError;
-use crate::hash::{SetHash, StatementHash};
+use crate::hash::{ListSketch, StatementHash};
 use crate::layout::{MAX_KEYS, MAX_RECORD, MAX_RECORD_BODY, RECORD_TAG};
 use crate::policy::ExitPolicy;
 
@@ -38,7 +40,7 @@ impl Unverified {
         }
         let (body, signature) = split(octets)?;
         let body: Body = canonical::decode::<_, MAX_RECORD_BODY>(body)?;
-        if !body.is_known_version() || body.has_unknown_critical() {
+        if !body.is_known_version() {
             return Err(StatementError::Unknown);
         }
         if !body.well_formed() {
@@ -229,10 +231,35 @@ impl Record {
         self.body.withdrawn.binary_search(&epoch.number()).is_ok()
     }
 
-    /// What its author's directory held for the hour in which it was published.
+    /// The list that its author used when it was published, with its hour.
     #[must_use]
-    pub fn set(&self) -> SetHash {
-        SetHash::from_bytes(self.body.digest)
+    pub fn list(&self) -> (Hour, ListSketch) {
+        (Hour::new(self.body.list_hour), ListSketch::from_bytes(self.body.list))
+    }
+
+    /// Whether this node knows every critical field of it. Routes do not go through a node whose
+    /// record says what this node does not understand.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        !self.body.has_unknown_critical()
+    }
+
+    /// What it understands.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.body.features
+    }
+
+    /// What it takes at most.
+    #[must_use]
+    pub fn limits(&self) -> Capacity {
+        self.body.limits
+    }
+
+    /// Messages that it delivered in the last day, zero or a power of two.
+    #[must_use]
+    pub fn delivered(&self) -> u32 {
+        self.body.delivered
     }
 
     /// What it delivers, if it is an exit.

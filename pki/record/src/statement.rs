@@ -5,9 +5,12 @@ use std::sync::Arc;
 use keys::NetworkId;
 
 use crate::error::StatementError;
-use crate::layout::{MAX_STATEMENT, PROOF_TAG, RECORD_TAG, REVOCATION_TAG, VOUCH_TAG};
+use crate::layout::{
+    MAX_STATEMENT, PROOF_TAG, RECORD_TAG, RETIREMENT_TAG, REVOCATION_TAG, VOTE_TAG, VOUCH_TAG,
+};
 use crate::proof::Proof;
 use crate::record::{Signed, Unverified};
+use crate::vote::Vote;
 use crate::vouch::SignedVouch;
 
 /// A statement whose signatures hold, whatever its time.
@@ -15,10 +18,12 @@ use crate::vouch::SignedVouch;
 pub enum Statement {
     /// A node's record of itself.
     Record(Box<Signed>),
-    /// A node's word for another, or that word taken back.
+    /// A node's word about another.
     Vouch(SignedVouch),
     /// The proof that a node broke its own word.
     Proof(Box<Proof>),
+    /// A voter's view of an hour.
+    Vote(Box<Vote>),
 }
 
 impl Statement {
@@ -29,6 +34,7 @@ impl Statement {
             Self::Record(signed) => signed.peek().octets(),
             Self::Vouch(signed) => signed.peek().octets(),
             Self::Proof(proof) => proof.octets(),
+            Self::Vote(vote) => vote.octets(),
         }
     }
 
@@ -45,10 +51,11 @@ impl Statement {
             Some(&RECORD_TAG) => {
                 Unverified::parse(octets)?.check_signature(network).map(Box::new).map(Self::Record)
             }
-            Some(&(VOUCH_TAG | REVOCATION_TAG)) => {
+            Some(&(VOUCH_TAG | REVOCATION_TAG | RETIREMENT_TAG)) => {
                 SignedVouch::check(octets, network).map(Self::Vouch)
             }
             Some(&PROOF_TAG) => Proof::check(octets, network).map(Box::new).map(Self::Proof),
+            Some(&VOTE_TAG) => Vote::check(octets, network).map(Box::new).map(Self::Vote),
             Some(_) | None => Err(StatementError::Malformed),
         }
     }

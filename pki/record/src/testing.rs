@@ -1,9 +1,9 @@
 //! Records made from numbers, for tests, benches and examples: the same number gives the same
 //! octets.
 
-use keys::{Epoch, MIX_SEED_LEN, MixPublic, MixSecret, MixSeed, Schedule, Time};
+use keys::{Epoch, Hour, Identity, MIX_SEED_LEN, MixPublic, MixSecret, MixSeed, Schedule, Time};
 
-use crate::{Draft, SetHash, StatementHash, TRAFFIC_CLASSES};
+use crate::{Capacity, Draft, Features, ListSketch, Parameters, StatementHash, TRAFFIC_CLASSES};
 
 /// The seed of the mix key that a number stands for in an epoch.
 #[must_use]
@@ -34,7 +34,11 @@ pub fn blank(at: Time) -> Draft {
         contact: String::new(),
         family: Vec::new(),
         traffic: [0; TRAFFIC_CLASSES],
-        set: SetHash::from_bytes([0; 32]),
+        delivered: 0,
+        features: Features::default(),
+        limits: Capacity::default(),
+        list: (Hour::default(), ListSketch::default()),
+        extensions: Vec::new(),
     }
 }
 
@@ -44,4 +48,11 @@ pub fn draft(number: u64, at: Time, schedule: &Schedule) -> Draft {
     let first = schedule.epoch_at(at);
     let key = |ahead| (first.plus(ahead), key(number, first.plus(ahead)));
     Draft { keys: (0..3).map(key).collect(), ..blank(at) }
+}
+
+/// The octets of a descriptor that its maker votes in, whatever its parameters, with a critical
+/// extension of this kind, if any; empty if it cannot be encoded.
+#[must_use]
+pub fn descriptor(maker: &Identity, parameters: &Parameters, critical: Option<u16>) -> Vec<u8> {
+    crate::descriptor::unchecked(maker, parameters, critical).unwrap_or_default()
 }

@@ -1,9 +1,8 @@
-//! One node's word for another, and that word taken back.
+//! One node's word for another, that word taken back, and a voter's word that another counts no more.
 //!
-//! Both have the same fields. Of two words of one node about another the one issued later counts;
+//! All three have the same fields. Of two words of one node about another the one issued later counts;
 //! of two issued at the same time the revocation, or else the one with the greater hash.
 
-use core::time::Duration;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
@@ -11,15 +10,12 @@ use keys::{Identity, NetworkId, NodeId, Purpose, Schedule, Signature, Time};
 
 use crate::canonical::{self, CodecError};
 use crate::error::StatementError;
+use crate::extension::{self, Extension};
 use crate::hash::StatementHash;
-use crate::layout::{REVOCATION_TAG, VOUCH_TAG};
+use crate::layout::{RETIREMENT_TAG, REVOCATION_TAG, VOUCH_TAG};
 
-/// For how many epochs a word holds, at most: 90 days of epochs of 3 hours.
-pub const VOUCH_EPOCHS: u32 = 720;
-
-const VERSION: u16 = 1;
-/// 2 + 3 × 32 + 3 × 8.
-const MAX_BODY: usize = 122;
+const VERSION: u16 = 2;
+const MAX_BODY: usize = 1024;
 
 /// Which word it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +24,18 @@ pub enum Word {
     Vouch,
     /// The subject may not be routed through any more.
     Revocation,
+    /// The subject, a voter or root, is to count no more: it is so once more than half of the other
+    /// voters have said it. This word is never taken back.
+    Retirement,
+}
+
+/// What a word is about, 4 octets on the wire. Ascending: an exit is a relay too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum VouchRole {
+    /// Packets may go through the subject.
+    Relay,
+    /// Packets may go through it, and mail may leave there.
+    Exit,
 }
 
 impl Word {
@@ -35,6 +43,7 @@ impl Word {
         match self {
             Self::Vouch => VOUCH_TAG,
             Self::Revocation => REVOCATION_TAG,
+            Self::Retirement => RETIREMENT_TAG,
         }
     }
 
@@ -42,6 +51,7 @@ impl Word {
         match self {
             Self::Vouch => Purpose::Vouch,
             Self::Revocation => Purpose::Revocation,
+            Self::Retirement => Purpose::Retirement,
         }
     }
 }
@@ -49,19 +59,26 @@ impl Word {
 /// A word before it is signed.
 #[derive(Clone, Copy, Debug)]
 pub struct VouchDraft {
-    /// Whether it is a vouch or a revocation.
+    /// Which word it is.
     pub word: Word,
     /// The node that it is about.
     pub subject: NodeId,
-    /// Since when the voucher has vouched for it without a gap: its probation counts from here.
+    /// What the subject may be used as.
+    pub role: VouchRole,
+    /// Since when the voucher has vouched for it without a gap: of the subjects of one voucher the
+    /// first count.
     pub since: Time,
     /// When this is said.
     pub issued_at: Time,
-    /// Until when it holds; a revocation may be forgotten then.
+    /// Until when it holds; a revocation may be forgotten then. [`VouchDraft::FOR_EVER`] for a
+    /// retirement.
     pub expires_at: Time,
 }
 
 impl VouchDraft {
+    /// Until when a retirement holds.
+    pub const FOR_EVER: Time = Time::from_millis(u64::MAX);
+
     /// Encodes and signs: the statement's octets.
     ///
     /// # Errors
@@ -72,9 +89,11 @@ impl VouchDraft {
             network: *network.as_bytes(),
             voucher: *identity.node().as_bytes(),
             subject: *self.subject.as_bytes(),
+            role: self.role,
             since: self.since.as_millis(),
             issued_at: self.issued_at.as_millis(),
             expires_at: self.expires_at.as_millis(),
+            extensions: Vec::new(),
         };
         let octets = canonical::encode::<MAX_BODY>(&body)?;
         let signature = identity.sign(self.word.purpose(), network, &octets);
@@ -95,6 +114,7 @@ impl SignedVouch {
         let word = match *tag {
             VOUCH_TAG => Word::Vouch,
             REVOCATION_TAG => Word::Revocation,
+            RETIREMENT_TAG => Word::Retirement,
             _ => return Err(StatementError::Malformed),
         };
         let (signed, signature) = rest.split_last_chunk().ok_or(StatementError::Malformed)?;
@@ -106,7 +126,11 @@ impl SignedVouch {
         let expires_at = Time::from_millis(body.expires_at);
         let (voucher, subject) =
             (NodeId::from_bytes(body.voucher), NodeId::from_bytes(body.subject));
-        if since > issued_at || issued_at >= expires_at || voucher == subject {
+        let ends = (expires_at == VouchDraft::FOR_EVER) == (word == Word::Retirement);
+        if since > issued_at || issued_at >= expires_at || voucher == subject || !ends {
+            return Err(StatementError::Malformed);
+        }
+        if !extension::well_formed(&body.extensions) {
             return Err(StatementError::Malformed);
         }
         if NetworkId::from_bytes(body.network) != *network {
@@ -117,7 +141,20 @@ impl SignedVouch {
             .map_err(|_| StatementError::BadSignature)?;
         let hash = StatementHash::of(octets);
         let octets = octets.into();
-        Ok(Self(Vouch { octets, hash, word, voucher, subject, since, issued_at, expires_at }))
+        let is_understood = extension::unknown_critical(&body.extensions, &[]).is_none();
+        let role = body.role;
+        Ok(Self(Vouch {
+            octets,
+            hash,
+            word,
+            voucher,
+            subject,
+            role,
+            since,
+            issued_at,
+            expires_at,
+            is_understood,
+        }))
     }
 
     /// What it says, for a caller that reads it whatever its time.
@@ -126,17 +163,24 @@ impl SignedVouch {
         &self.0
     }
 
-    /// Checks that it is not said ahead of its time, does not hold for longer than
-    /// [`VOUCH_EPOCHS`], and still holds.
+    /// Checks that it is not said ahead of its time, does not hold for longer than `life` epochs,
+    /// and still holds.
     ///
     /// # Errors
     /// `Future`, `Malformed` or `Stale`.
-    pub fn timely(self, now: Time, schedule: &Schedule) -> Result<Vouch, StatementError> {
+    pub fn timely(
+        self,
+        now: Time,
+        schedule: &Schedule,
+        life: u32,
+    ) -> Result<Vouch, StatementError> {
         let vouch = self.0;
         if !schedule.may_be_dated(vouch.issued_at, now) {
             return Err(StatementError::Future);
         }
-        if vouch.expires_at.since(vouch.issued_at) > longest(schedule) {
+        let longest = (schedule.hour() * 3).saturating_mul(life);
+        let is_long = vouch.expires_at.since(vouch.issued_at) > longest;
+        if is_long && vouch.word != Word::Retirement {
             return Err(StatementError::Malformed);
         }
         if vouch.expires_at <= now {
@@ -144,11 +188,6 @@ impl SignedVouch {
         }
         Ok(vouch)
     }
-}
-
-/// For how long a word may hold.
-fn longest(schedule: &Schedule) -> Duration {
-    (schedule.hour() * 3).saturating_mul(VOUCH_EPOCHS)
 }
 
 /// A node's verified word about another, within its time.
@@ -159,9 +198,11 @@ pub struct Vouch {
     word: Word,
     voucher: NodeId,
     subject: NodeId,
+    role: VouchRole,
     since: Time,
     issued_at: Time,
     expires_at: Time,
+    is_understood: bool,
 }
 
 impl Vouch {
@@ -193,6 +234,19 @@ impl Vouch {
     #[must_use]
     pub fn subject(&self) -> NodeId {
         self.subject
+    }
+
+    /// What the subject may be used as.
+    #[must_use]
+    pub fn role(&self) -> VouchRole {
+        self.role
+    }
+
+    /// Whether this node knows every critical field of it: a word that it does not understand makes
+    /// nobody routable.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        self.is_understood
     }
 
     /// Since when its voucher has vouched for the subject.
@@ -227,7 +281,9 @@ struct Body {
     network: [u8; 32],
     voucher: [u8; 32],
     subject: [u8; 32],
+    role: VouchRole,
     since: u64,
     issued_at: u64,
     expires_at: u64,
+    extensions: Vec<Extension>,
 }

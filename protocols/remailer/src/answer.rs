@@ -18,9 +18,9 @@ pub enum Refused {
     /// This node's clock is not the network's.
     #[error("the clock is wrong")]
     ClockApart,
-    /// For hours most others have seen another network than this node.
-    #[error("others see another network")]
-    Divided,
+    /// There is no list of nodes that is new enough; that may change.
+    #[error("no list of nodes")]
+    NoList,
     /// More than the largest packet holds.
     #[error("too big")]
     TooBig,
@@ -79,13 +79,16 @@ pub enum NotDone {
 impl From<&Unwanted> for NotDone {
     fn from(why: &Unwanted) -> Self {
         match why {
-            Unwanted::Unreached | Unwanted::Pointless => Self::WordCountsForNothing,
+            Unwanted::Unreached | Unwanted::Pointless | Unwanted::NoVoter => {
+                Self::WordCountsForNothing
+            }
             Unwanted::Full => Self::TooManyVouches,
             Unwanted::TooSoon => Self::TooSoon,
             Unwanted::Known
             | Unwanted::Older
             | Unwanted::Broken(_)
             | Unwanted::Crowded
+            | Unwanted::OtherHour
             | Unwanted::Late => Self::NotTaken,
         }
     }

@@ -5,7 +5,7 @@
 //! New -----------------------> Ready ------------------> Publishing
 //!                                ^                            |
 //! Waiting -----------------------'                            | another record of its own is heard
-//!          three witnesses answered, or ten minutes           v
+//!          three witnesses have answered                      v
 //!                                                           Rival
 //! ```
 //!
@@ -17,9 +17,15 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use keys::{Epoch, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time};
+use directory::HourList;
+use keys::{
+    Epoch, Hour, Identity, MixPublic, MixSecret, MixSeed, NetworkId, NodeId, Schedule, Time,
+};
 use rand::{CryptoRng, RngExt as _};
-use record::{Draft, SetHash, Signed, StatementHash, TRAFFIC_CLASSES, VouchDraft, Word};
+use record::{
+    Capacity, Draft, Features, ListHash, ListSketch, Signed, StatementHash, TRAFFIC_CLASSES,
+    VoteDraft, VouchDraft, VouchRole, Word,
+};
 use sphinx::EpochKey;
 
 use crate::exit::ExitOffer;
@@ -32,6 +38,8 @@ const JUMP: u64 = 1 << 20;
 /// For how many epochs this node's word about another holds: 30 days. It is renewed at half of
 /// that.
 const VOUCH_LIFE: u32 = 240;
+/// Forward, deliver, loop and drop; mail fragments; no stream for clients.
+const FEATURES: Features = Features { kinds: 0b1_1011, streams: 0, contents: 0b1 };
 /// How soon a record is renewed after what it says has changed.
 const SOON: Duration = Duration::from_millis(500);
 
@@ -40,11 +48,16 @@ pub(crate) struct Author {
     identity: Identity,
     network: NetworkId,
     schedule: Schedule,
+    spacing: Duration,
     contact: String,
     family: Vec<NodeId>,
     numbers: Numbers,
     phase: Phase,
     reach: Reach,
+    /// The next hour whose votes are to be looked at when they are due, if this node is a voter.
+    next_vote: Hour,
+    /// The last hour that it has voted for.
+    voted: Option<Hour>,
     /// Epochs whose key was given up; they never have another.
     withdrawn: BTreeSet<Epoch>,
     pub(crate) invites: Invites,
@@ -68,12 +81,9 @@ struct Numbers {
 pub(crate) enum Phase {
     /// Nothing was ever published. The first peer that answers ends the wait for the first record.
     New,
-    /// Something was, or may have been, published. Until the time given nothing more is, however
-    /// pressing, unless enough witnesses have answered.
-    Waiting {
-        /// When the node waits no longer.
-        until: Time,
-    },
+    /// Something was, or may have been, published. Nothing more is, however pressing, until enough
+    /// witnesses have answered.
+    Waiting,
     /// Only the time of the next record has to come.
     Ready,
     /// Only the time of the next record has to come; this node has published since it started.
@@ -116,6 +126,7 @@ impl Author {
         identity: Identity,
         network: NetworkId,
         schedule: Schedule,
+        spacing: Duration,
         invites: InvitesKept,
         first_record_at: Time,
     ) -> Self {
@@ -123,6 +134,7 @@ impl Author {
             identity,
             network,
             schedule,
+            spacing,
             contact: String::new(),
             family: Vec::new(),
             numbers: Numbers {
@@ -134,6 +146,8 @@ impl Author {
             },
             phase: Phase::New,
             reach: Reach::Unreachable,
+            next_vote: Hour::default(),
+            voted: None,
             withdrawn: BTreeSet::new(),
             invites: Invites::new(invites.open),
             given: invites.given.map_or(GivenInvite::None, GivenInvite::Held),
@@ -150,15 +164,19 @@ impl Author {
     }
 
     /// Waits for witnesses: this node may have published before.
-    pub(crate) fn wait_until(&mut self, until: Time) {
-        self.phase = Phase::Waiting { until };
+    pub(crate) fn wait(&mut self) {
+        self.phase = Phase::Waiting;
         self.numbers.step = JUMP;
-        self.numbers.next = self.numbers.next.max(until);
     }
 
-    /// Whether peers have to be asked before this node may publish.
+    /// Whether peers are to be asked before this node publishes.
     pub(crate) fn waits(&self) -> bool {
-        matches!(self.phase, Phase::New | Phase::Waiting { .. })
+        matches!(self.phase, Phase::New | Phase::Waiting)
+    }
+
+    /// Whether nothing is published before witnesses have answered.
+    pub(crate) fn awaits_witnesses(&self) -> bool {
+        self.phase == Phase::Waiting
     }
 
     pub(crate) fn has_rival(&self) -> bool {
@@ -184,9 +202,11 @@ impl Author {
         self.reach = reach;
     }
 
-    /// When the next record is due; never for a node that cannot be reached or has a rival.
+    /// When the next record is due; never for a node that cannot be reached, has a rival, or waits for
+    /// witnesses.
     pub(crate) fn next(&self) -> Option<Time> {
-        let may = self.reach == Reach::Reachable && self.phase != Phase::Rival;
+        let is_silent = matches!(self.phase, Phase::Rival | Phase::Waiting);
+        let may = self.reach == Reach::Reachable && !is_silent;
         may.then_some(self.numbers.next)
     }
 
@@ -203,7 +223,7 @@ impl Author {
                 self.phase = Phase::Rival;
                 OwnRecord::Rival
             }
-            Phase::New | Phase::Waiting { .. } | Phase::Ready => OwnRecord::Forgotten,
+            Phase::New | Phase::Waiting | Phase::Ready => OwnRecord::Forgotten,
         }
     }
 
@@ -219,7 +239,13 @@ impl Author {
         numbers.sequence = own.sequence();
         numbers.previous = own.hash();
         numbers.step = JUMP;
-        numbers.spaced = own.published_at().min(now).plus(directory::spacing(&self.schedule));
+        // A record dated ahead of the clock can have been taken by peers if it is so by no more than
+        // they allow; two that are dated too close are a proof against their author.
+        let dated = match self.schedule.may_be_dated(own.published_at(), now) {
+            true => own.published_at(),
+            false => now,
+        };
+        numbers.spaced = dated.plus(self.spacing);
         numbers.next = numbers.next.max(numbers.spaced);
     }
 
@@ -249,25 +275,28 @@ impl Author {
     }
 
     /// The next record's octets, and when to publish again: once an hour, at a random time in its
-    /// first two thirds, so that the record has settled before the next hour's view is taken.
+    /// first half, so that the record has settled when the votes for the next hour are signed.
     pub(crate) fn sign(
         &mut self,
         keys: Vec<(Epoch, MixPublic)>,
         exit: Option<&ExitOffer>,
-        set: SetHash,
+        list: (Hour, ListSketch),
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Option<Vec<u8>> {
         let hour_end = self.schedule.hour_end(self.schedule.hour_at(now));
         self.numbers.next =
-            hour_end.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.65)));
-        if let Phase::Waiting { .. } = self.phase {
-            self.phase = Phase::Ready;
-        }
+            hour_end.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.45)));
         let withdrawn = self.epochs(now).filter(|epoch| self.has_withdrawn(*epoch));
         let draft = Draft {
             sequence: self.numbers.sequence.checked_add(self.numbers.step)?,
-            previous: self.numbers.previous,
+            // After a jump there may be records that this node does not know, of which one has the
+            // same predecessor.
+            previous: if self.numbers.step == 1 {
+                self.numbers.previous
+            } else {
+                StatementHash::NONE
+            },
             published_at: now,
             keys,
             withdrawn: withdrawn.collect(),
@@ -275,7 +304,11 @@ impl Author {
             contact: self.contact.clone(),
             family: self.family.clone(),
             traffic: [0; TRAFFIC_CLASSES],
-            set,
+            delivered: 0,
+            features: FEATURES,
+            limits: Capacity::default(),
+            list,
+            extensions: Vec::new(),
         };
         draft.sign(&self.identity, &self.network).ok()
     }
@@ -283,11 +316,7 @@ impl Author {
     /// Publishes within a moment, because what the record says has changed.
     pub(crate) fn hasten(&mut self, now: Time) {
         let soon = now.plus(SOON).max(self.numbers.spaced);
-        let gate = match self.phase {
-            Phase::Waiting { until } => until,
-            Phase::New | Phase::Ready | Phase::Publishing | Phase::Rival => soon,
-        };
-        self.numbers.next = self.numbers.next.min(soon).max(gate);
+        self.numbers.next = soon;
     }
 
     /// This node's word about another, signed; a vouch that is renewed keeps the `since` it had.
@@ -302,10 +331,44 @@ impl Author {
         let draft = VouchDraft {
             word,
             subject,
+            role: VouchRole::Exit,
             since: since.unwrap_or(now),
             issued_at: now,
-            expires_at: now.plus(life),
+            expires_at: match word {
+                Word::Vouch | Word::Revocation => now.plus(life),
+                Word::Retirement => VouchDraft::FOR_EVER,
+            },
         };
+        draft.sign(&self.identity, &self.network).ok()
+    }
+
+    // Votes.
+
+    /// The next hour to vote for. A voter says nothing of others before it has published itself.
+    pub(crate) fn next_vote(&self) -> Option<Hour> {
+        let may = self.reach == Reach::Reachable && self.phase == Phase::Publishing;
+        may.then_some(self.next_vote)
+    }
+
+    /// Whether this node has voted for no hour from this one on.
+    pub(crate) fn may_vote(&self, hour: Hour) -> bool {
+        self.voted.is_none_or(|voted| voted < hour)
+    }
+
+    /// Notes that the votes for an hour were looked at when they were due.
+    pub(crate) fn note_due(&mut self, hour: Hour) {
+        self.next_vote = self.next_vote.max(hour.plus(1));
+    }
+
+    /// Notes that there is a vote of this node for an hour: there is never another.
+    pub(crate) fn note_voted(&mut self, hour: Hour) {
+        self.note_due(hour);
+        self.voted = self.voted.max(Some(hour));
+    }
+
+    /// This node's vote for a list, signed.
+    pub(crate) fn sign_vote(&self, list: &HourList, before: ListHash) -> Option<Vec<u8>> {
+        let draft = VoteDraft { hour: list.hour(), before, digests: *list.digests() };
         draft.sign(&self.identity, &self.network).ok()
     }
 }
@@ -326,7 +389,8 @@ mod tests {
         let start = schedule.start(Epoch::new(165_000)).plus(MINUTE * 20);
         let identity = Identity::from_seed(&[1; 32]);
         let invites = InvitesKept::default();
-        let mut author = Author::new(identity, NETWORK, schedule, invites, start.plus(MINUTE));
+        let first = start.plus(MINUTE);
+        let mut author = Author::new(identity, NETWORK, schedule, MINUTE * 5, invites, first);
         author.set_reach(Reach::Reachable);
         (author, start)
     }
@@ -339,10 +403,12 @@ mod tests {
             (epoch, MixSecret::from_seed(&seed).public().clone())
         });
         let keys = keys.collect();
-        let octets = author.sign(keys, None, SetHash::from_bytes([0; 32]), now, &mut rng).unwrap();
+        let octets = author.sign(keys, None, Default::default(), now, &mut rng).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {
             Statement::Record(signed) => signed,
-            Statement::Vouch(_) | Statement::Proof(_) => panic!("it signed a record"),
+            Statement::Vouch(_) | Statement::Proof(_) | Statement::Vote(_) => {
+                panic!("it signed a record")
+            }
         }
     }
 
@@ -379,11 +445,11 @@ mod tests {
     #[test]
     fn a_node_with_a_past_waits_and_jumps_whatever_is_pressing() {
         let (mut author, start) = author();
-        author.wait_until(start.plus(MINUTE * 10));
+        author.wait();
         author.note_witness(start);
         author.hasten(start);
-        assert!(author.waits());
-        assert_eq!(author.next(), Some(start.plus(MINUTE * 10)), "one peer is not enough");
+        assert!(author.awaits_witnesses());
+        assert_eq!(author.next(), None, "one peer is not enough");
         author.note_witnesses(start.plus(MINUTE));
         assert_eq!(author.next(), Some(start.plus(MINUTE)));
         assert_eq!(sign(&mut author, start.plus(MINUTE)).sequence(), JUMP);
@@ -397,7 +463,7 @@ mod tests {
         assert_eq!(after.resume(&own, start), OwnRecord::Forgotten);
         assert!(after.next() >= Some(start.plus(MINUTE * 5)), "peers take no other before");
         let next = sign(&mut after, start.plus(MINUTE * 5));
-        assert_eq!((next.sequence(), next.peek().previous()), (1 + JUMP, own.hash()));
+        assert_eq!((next.sequence(), next.peek().previous()), (1 + JUMP, StatementHash::NONE));
 
         before.note_published(&own, start);
         assert_eq!(before.resume(&next, start.plus(MINUTE * 6)), OwnRecord::Rival);

@@ -17,8 +17,9 @@ use crate::links::Links;
 
 /// Peers that a node with a past asks for its own newest record before it publishes.
 pub(crate) const WITNESSES: usize = 3;
-/// How long a node with a past waits for those peers, as a part of an hour: 10 minutes.
-pub(crate) const WAIT: u32 = 6;
+/// How long after a round the next one is while something is wanted of the coming list, as a part of
+/// an hour: a minute.
+const URGENT: u32 = 60;
 /// Peers drawn at each round.
 const ASKED: usize = 3;
 
@@ -29,19 +30,21 @@ pub(crate) struct CatchUp {
     to_ask: BTreeSet<NodeId>,
     /// When the next peers are drawn.
     next_round: Time,
-    /// Peers that have told all that they have; no more than are waited for.
+    /// Peers with a say that have told all that they have; no more than are waited for.
     witnesses: BTreeSet<NodeId>,
-    /// Until when witnesses are waited for; `None` once that is over.
-    waits_until: Option<Time>,
+    /// Whether entries or records of the coming list are wanted.
+    is_urgent: bool,
 }
 
 /// How many peers have told all that they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Witnessed {
+    /// Nobody yet.
+    Nobody,
     /// Some, and others are still to be heard.
-    BySome,
+    Some,
     /// As many as are waited for: one liar does not decide what this node sees.
-    ByEnough,
+    Enough,
 }
 
 impl CatchUp {
@@ -51,18 +54,17 @@ impl CatchUp {
             to_ask: BTreeSet::new(),
             next_round: now.plus(schedule.hour() / 4),
             witnesses: BTreeSet::new(),
-            waits_until: Some(now.plus(schedule.hour() / WAIT)),
+            is_urgent: false,
         }
     }
 
-    /// Until when a node waits for witnesses.
-    pub(crate) fn waits_until(&self) -> Option<Time> {
-        self.waits_until
-    }
-
-    /// Whether the wait for witnesses is over at `now`; says so once.
-    pub(crate) fn is_tired_of_waiting(&mut self, now: Time) -> bool {
-        self.waits_until.take_if(|until| *until <= now).is_some()
+    /// Notes whether entries or records of the coming list are wanted: while they are, peers are
+    /// asked at once and every minute.
+    pub(crate) fn set_urgent(&mut self, is_urgent: bool, now: Time) {
+        if is_urgent && !self.is_urgent {
+            self.next_round = now;
+        }
+        self.is_urgent = is_urgent;
     }
 
     /// Asks a peer that has just been linked for what it has.
@@ -95,7 +97,11 @@ impl CatchUp {
         out: &mut Out,
     ) {
         if self.next_round <= now {
-            self.next_round = now.plus(schedule.hour().mul_f64(rng.random_range(0.05..0.15)));
+            let gap = match self.is_urgent {
+                true => schedule.hour() / URGENT,
+                false => schedule.hour().mul_f64(rng.random_range(0.05..0.15)),
+            };
+            self.next_round = now.plus(gap);
             self.to_ask.extend(links.draw(ASKED, rng));
             self.ask_next(now, rng, out);
         }
@@ -180,13 +186,25 @@ impl CatchUp {
         self.ask_next(now, rng, out);
     }
 
-    /// A peer with a say has told all that it has; `known` identities are known by now.
-    pub(crate) fn note_witness(&mut self, peer: NodeId, known: usize) -> Witnessed {
+    /// A peer with a say has told all that it has.
+    pub(crate) fn note_witness(&mut self, peer: NodeId) {
         if self.witnesses.len() < WITNESSES {
             self.witnesses.insert(peer);
         }
-        let others = known.saturating_sub(1).clamp(1, WITNESSES);
-        if self.witnesses.len() >= others { Witnessed::ByEnough } else { Witnessed::BySome }
+    }
+
+    /// How many have told all that they have, where `voices` others have a say.
+    pub(crate) fn witnessed(&self, voices: usize) -> Witnessed {
+        match self.witnesses.len() {
+            heard if heard >= voices.min(WITNESSES) => Witnessed::Enough,
+            0 => Witnessed::Nobody,
+            _ => Witnessed::Some,
+        }
+    }
+
+    /// Those that have told all that they have.
+    pub(crate) fn heard(&self) -> usize {
+        self.witnesses.len()
     }
 }
 
@@ -200,6 +218,15 @@ mod tests {
     use record::{Admission, Parameters};
 
     use super::*;
+
+    fn directory() -> Directory {
+        let maker = keys::Identity::from_seed(&[1; 32]);
+        let (voters, parameters) = ([maker.node()], Parameters::main());
+        let at = Time::default();
+        let rule = Admission::Open;
+        let made = record::Descriptor::create(&maker, "n", at, &parameters, &voters, &rule);
+        Directory::new(&made.unwrap())
+    }
 
     fn peer(number: u8) -> NodeId {
         NodeId::from_bytes([number; 32])
@@ -217,7 +244,7 @@ mod tests {
     #[test]
     fn each_peer_is_asked_once_and_four_at_a_time() {
         let schedule = Parameters::main().schedule();
-        let directory = Directory::new(schedule, &Admission::Open);
+        let directory = directory();
         let (now, mut out) = (Time::from_millis(1_000_000_000_000), Out::default());
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut catch_up = CatchUp::new(&schedule, now);
@@ -230,9 +257,7 @@ mod tests {
         catch_up.handle_failed(&first[0], now, &mut rng, &mut out);
         let next = asked(&mut out);
         assert_eq!(next.len(), 1);
-        let octets = directory.answer(&Request::Summary.encode().unwrap(), now, || {
-            record::SetHash::from_bytes([0; 32])
-        });
+        let octets = directory.answer(&Request::Summary.encode().unwrap(), now);
         let network = keys::NetworkId::from_bytes([1; 32]);
         let summary = Answer::check(&octets.unwrap(), &network).unwrap();
         let done = catch_up.handle_answer(next[0], &summary, &directory, now, &mut rng, &mut out);
@@ -287,14 +312,35 @@ mod tests {
     fn witnesses_are_as_many_as_there_can_be_and_at_most_three() {
         let schedule = Parameters::main().schedule();
         let start = Time::from_millis(0);
-        for (known, enough) in [(0, 1), (2, 1), (3, 2), (4, 3), (1000, 3)] {
+        for (voices, enough) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 3), (1000, 3)] {
             let mut catch_up = CatchUp::new(&schedule, start);
             let mut count = 0;
-            while catch_up.note_witness(peer(count), known) == Witnessed::BySome {
-                assert_eq!(catch_up.note_witness(peer(count), known), Witnessed::BySome);
+            while catch_up.witnessed(voices) != Witnessed::Enough {
+                assert_eq!(catch_up.witnessed(voices) == Witnessed::Nobody, count == 0);
+                for _ in 0..2 {
+                    catch_up.note_witness(peer(count));
+                }
                 count += 1;
             }
-            assert_eq!(count + 1, enough, "of {known}");
+            assert_eq!(count, enough, "of {voices}");
+            assert_eq!(catch_up.heard(), usize::from(enough));
         }
+    }
+
+    #[test]
+    fn what_the_coming_list_lacks_is_asked_for_at_once_and_every_minute() {
+        let schedule = Parameters::main().schedule();
+        let now = Time::from_millis(1_000_000_000_000);
+        let (mut out, mut rng) = (Out::default(), ChaCha20Rng::seed_from_u64(2));
+        let mut catch_up = CatchUp::new(&schedule, now);
+        catch_up.set_urgent(true, now);
+        assert_eq!(catch_up.poll_timeout(), now);
+        catch_up.handle_timeout(&Links::default(), &schedule, now, &mut rng, &mut out);
+        let minute = Duration::from_secs(60);
+        catch_up.set_urgent(true, now);
+        assert_eq!(catch_up.poll_timeout(), now.plus(minute));
+        catch_up.set_urgent(false, now);
+        catch_up.handle_timeout(&Links::default(), &schedule, now.plus(minute), &mut rng, &mut out);
+        assert!(catch_up.poll_timeout() > now.plus(minute * 2));
     }
 }

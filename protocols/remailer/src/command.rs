@@ -53,6 +53,10 @@ pub enum Command {
     ForgetSeeds(Epoch),
     /// Keep this record as the last one that this node published before anything that follows.
     KeepOwn(Vec<u8>),
+    /// Keep this vote as the last one that this node signed before anything that follows.
+    KeepVote(Vec<u8>),
+    /// Keep this as the list in use.
+    KeepList(Vec<u8>),
     /// Keep a statement under its name.
     KeepStatement(ItemId, Arc<[u8]>),
     /// Forget statements.
@@ -137,6 +141,8 @@ impl fmt::Debug for Command {
             Self::WithdrawSeed(epoch) => write!(f, "WithdrawSeed({})", epoch.number()),
             Self::ForgetSeeds(epoch) => write!(f, "ForgetSeeds({})", epoch.number()),
             Self::KeepOwn(octets) => write!(f, "KeepOwn({} octets)", octets.len()),
+            Self::KeepVote(octets) => write!(f, "KeepVote({} octets)", octets.len()),
+            Self::KeepList(octets) => write!(f, "KeepList({} octets)", octets.len()),
             Self::KeepStatement(_, octets) => write!(f, "KeepStatement({} octets)", octets.len()),
             Self::ForgetStatements(names) => write!(f, "ForgetStatements({})", names.len()),
             Self::KeepBanned(id, nodes) => write!(f, "KeepBanned({}, {})", id.0, nodes.len()),
@@ -148,6 +154,7 @@ impl fmt::Debug for Command {
             Self::Unlink(_) => f.write_str("Unlink"),
             Self::Ask(_, Request::Summary) => f.write_str("Ask(summary)"),
             Self::Ask(_, Request::List { .. }) => f.write_str("Ask(list)"),
+            Self::Ask(_, Request::Entries(buckets)) => write!(f, "Ask(entries {})", buckets.len()),
             Self::Ask(_, Request::Fetch(names)) => write!(f, "Ask(fetch {})", names.len()),
             Self::HangUp(_) => f.write_str("HangUp"),
             Self::ShowInvite(..) => f.write_str("ShowInvite"),

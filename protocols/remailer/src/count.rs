@@ -41,6 +41,10 @@ pub enum Count {
     RecordTaken,
     /// A vouch or a revocation was taken in.
     WordTaken,
+    /// A vote was taken in.
+    VoteTaken,
+    /// A vote of this node's own was published.
+    VotePublished,
     /// A proof was taken in.
     ProofTaken,
     /// Two statements that contradict each other were heard, and a proof was made of them.
@@ -175,6 +179,10 @@ pub enum NotTaken {
     Unreached,
     /// Vouches decide nothing in this network.
     Pointless,
+    /// Its author is no voter.
+    NoVoter,
+    /// It is a vote for an hour that is past, or not to be voted on yet.
+    OtherHour,
 }
 
 impl From<&Unwanted> for NotTaken {
@@ -189,6 +197,8 @@ impl From<&Unwanted> for NotTaken {
             Unwanted::Late => Self::Late,
             Unwanted::Unreached => Self::Unreached,
             Unwanted::Pointless => Self::Pointless,
+            Unwanted::NoVoter => Self::NoVoter,
+            Unwanted::OtherHour => Self::OtherHour,
         }
     }
 }

@@ -61,21 +61,26 @@ mod tests {
 
     #[test]
     fn all_nodes_of_a_view_are_named_so_that_links_of_before_are_kept() {
-        use record::{Parameters, Statement, testing};
-        let (network, schedule) =
-            (keys::NetworkId::from_bytes([7; 32]), Parameters::main().schedule());
+        use record::{Admission, Descriptor, Parameters, Statement, testing};
+        let parameters = Parameters::main();
+        let schedule = parameters.schedule();
         let now = schedule.start(keys::Epoch::new(165_000));
-        let mut directory = directory::Directory::new(schedule, &record::Admission::Open);
+        let maker = keys::Identity::from_seed(&[0; 32]);
+        let (voters, rule) = ([maker.node()], Admission::Open);
+        let made = Descriptor::create(&maker, "n", now, &parameters, &voters, &rule).unwrap();
+        let mut directory = directory::Directory::new(&made);
         for number in 0..70 {
             let identity = keys::Identity::from_seed(&[number; 32]);
-            let octets = testing::draft(1, now, &schedule).sign(&identity, &network).unwrap();
-            let Statement::Record(signed) = Statement::check(&octets, &network).unwrap() else {
+            let octets = testing::draft(1, now, &schedule).sign(&identity, &made.id()).unwrap();
+            let Statement::Record(signed) = Statement::check(&octets, &made.id()).unwrap() else {
                 panic!("a record")
             };
             let record = signed.timely(now, &schedule).unwrap();
-            directory.admit(record, directory::Source::CatchUp).unwrap();
+            directory.admit(record, directory::Source::Own, now).unwrap();
         }
-        let view = directory.first_view(now).if_sufficient().unwrap();
+        let list = directory.propose_first(schedule.hour_at(now));
+        directory.restore_list(list);
+        let view = directory.view().unwrap().if_sufficient().unwrap();
         let own = keys::Identity::from_seed(&[0; 32]).node();
         let (mut rng, mut out) = (ChaCha20Rng::seed_from_u64(3), Out::default());
         want(&view, own, &mut rng, &mut out);

@@ -4,17 +4,17 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use directory::{Answer, Directory, ItemId, Source, Standing, Unwanted, View};
+use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
 use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
 use mail::{Mailbox, Submission};
 use mix::Times;
 use rand::CryptoRng;
-use record::{Descriptor, Record, SetHash, Statement, StatementError};
+use record::{Descriptor, Record, Statement, StatementError};
 use sphinx::{Peeled, Refusal};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::author::{Author, GivenInvite, Reach};
-use crate::catch_up::{CatchUp, Witnessed};
+use crate::catch_up::{CatchUp, WITNESSES, Witnessed};
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotDelivered};
 use crate::exit::{Exit, ExitOffer};
@@ -66,7 +66,9 @@ impl Remailer {
         let (node, network) = (identity.node(), descriptor.id());
         let own = [node].into_iter().chain(family.iter().copied()).collect();
         let first_record_at = now.plus(setup.first_record_after);
-        let mut author = Author::new(identity, network, schedule, setup.invites, first_record_at);
+        let spacing = parameters.bounds.spacing;
+        let mut author =
+            Author::new(identity, network, schedule, spacing, setup.invites, first_record_at);
         author.run_by(contact, family);
         let mut remailer = Self {
             outlook: Outlook::new(node, Arc::clone(&descriptor), setup.banned, now),
@@ -83,11 +85,12 @@ impl Remailer {
             operator: Operator::default(),
             out: Out::default(),
         };
-        remailer.outlook.turn_hour(now, &mut remailer.out);
+        remailer.outlook.begin_hour(now, &mut remailer.out);
         let known_before = setup.statements.len();
         remailer.restore_keys(setup.epochs, now);
         let lapsed = remailer.restore(setup.past, setup.statements, now, rng);
         remailer.outlook.begin_with_leftovers(lapsed, known_before, now);
+        remailer.restore_list(setup.list.as_deref(), setup.vote.as_deref(), now, rng);
         remailer
     }
 
@@ -117,10 +120,8 @@ impl Remailer {
         rng: &mut impl CryptoRng,
     ) -> Vec<ItemId> {
         let network = self.descriptor().id();
-        if !matches!(past, Past::None)
-            && let Some(until) = self.catch_up.waits_until()
-        {
-            self.author.wait_until(until);
+        if !matches!(past, Past::None) {
+            self.author.wait();
         }
         let mut hearing = self.hearing(now, rng);
         if let Past::Known(own) = past
@@ -143,6 +144,27 @@ impl Remailer {
             });
         }
         all.into_iter().filter(|name| !self.outlook.directory.holds(name)).collect()
+    }
+
+    /// Goes on with the list and after the vote that were kept.
+    fn restore_list(
+        &mut self,
+        list: Option<&[u8]>,
+        vote: Option<&[u8]>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
+        if let Some(list) = list.and_then(HourList::from_octets) {
+            self.outlook.restore_list(list, now, rng, &mut self.out);
+        }
+        let network = self.descriptor().id();
+        if let Some(Ok(Statement::Vote(vote))) = vote.map(|vote| Statement::check(vote, &network))
+            && vote.voter() == self.node()
+        {
+            self.author.note_voted(vote.hour());
+        }
+        self.note_witnesses(now);
+        self.put_list_together(now, rng);
     }
 
     // What is known.
@@ -229,16 +251,16 @@ impl Remailer {
         self.outlook.standings(now)
     }
 
-    /// The hash of the present hour's set, as it was when this node took its view.
+    /// Whether a node uses the same list as this one, by what it last said.
     #[must_use]
-    pub fn set_hash(&self, now: Time) -> SetHash {
-        self.outlook.set_hash(now)
+    pub fn agreement(&self, node: &NodeId) -> Agreement {
+        self.outlook.agreement(node)
     }
 
-    /// Whether a node had the same directory as this one, in the hour of its newest record.
+    /// The voters whose votes for the present hour are not known, if its list is not.
     #[must_use]
-    pub fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
-        self.outlook.agreement(node, now)
+    pub fn missing_voters(&self, now: Time) -> Vec<NodeId> {
+        self.outlook.missing_voters(now)
     }
 
     /// What the operator has to know, the most urgent first.
@@ -247,7 +269,11 @@ impl Remailer {
         let rival = self.author.has_rival().then_some(Alarm::Rival);
         let is_refused = matches!(self.author.given, GivenInvite::Refused);
         let refused = is_refused.then_some(Alarm::InviteRefused);
-        let mut alarms: Vec<_> = self.outlook.alarms(now).chain(rival).chain(refused).collect();
+        let needed = self.outlook.voices().clamp(1, WITNESSES);
+        let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
+        let waits = self.author.awaits_witnesses().then_some(waits);
+        let own = [rival, refused, waits].into_iter().flatten();
+        let mut alarms: Vec<_> = self.outlook.alarms(now).chain(own).collect();
         alarms.sort_unstable();
         alarms
     }
@@ -388,14 +414,15 @@ impl Remailer {
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Judgement {
-        self.hearing(now, rng).handle_gossip(checked)
+        let judgement = self.hearing(now, rng).handle_gossip(checked);
+        self.put_list_together(now, rng);
+        judgement
     }
 
     /// Answers a peer that asks for what it lacks; nothing if its question is malformed.
     #[must_use]
     pub fn handle_sync_request(&self, octets: &[u8], now: Time) -> Option<Vec<u8>> {
-        let set = || self.outlook.present_set_hash(now);
-        self.outlook.directory.answer(octets, now, set).ok()
+        self.outlook.directory.answer(octets, now).ok()
     }
 
     /// Takes a peer's answer to [`Command::Ask`] that [`Answer::check`] looked at.
@@ -411,15 +438,33 @@ impl Remailer {
         {
             return self.catch_up.handle_bad(peer, now, rng, &mut self.out);
         }
+        if let Answer::Entries(buckets) = &answer {
+            for entries in buckets {
+                self.outlook.directory.take_bucket(entries);
+            }
+        }
+        self.put_list_together(now, rng);
         let (directory, out) = (&self.outlook.directory, &mut self.out);
         let told = self.catch_up.handle_answer(peer, &answer, directory, now, rng, out);
-        if let Some(told) = told
-            && self.outlook.has_a_say(&peer)
-        {
+        let Some(told) = told else { return };
+        self.author.note_witness(now);
+        if self.outlook.has_a_say(&peer) {
             self.outlook.note_clock(peer, told.ahead_ms, now);
-            self.outlook.note_set(peer, told.set, now);
-            self.note_witness(peer, now, rng);
+            self.outlook.note_told(peer, &told, now);
+            self.catch_up.note_witness(peer);
         }
+        self.note_witnesses(now);
+    }
+
+    /// Puts the list of the hour together as far as possible, and votes for what has fallen due.
+    fn put_list_together(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        self.outlook.assemble(now, rng, &mut self.out);
+        if self.relay.is_some() && self.outlook.shares_the_clock() {
+            self.hearing(now, rng).vote();
+            // A vote may be the one that makes a majority.
+            self.outlook.assemble(now, rng, &mut self.out);
+        }
+        self.catch_up.set_urgent(self.outlook.directory.lacks_list(), now);
     }
 
     /// Takes the statements of an answer; rejects all of them for one that no honest peer sends.
@@ -448,16 +493,16 @@ impl Remailer {
         worst
     }
 
-    fn note_witness(&mut self, peer: NodeId, now: Time, rng: &mut impl CryptoRng) {
-        match self.catch_up.note_witness(peer, self.outlook.directory.len()) {
-            Witnessed::BySome => self.author.note_witness(now),
-            Witnessed::ByEnough => {
+    fn note_witnesses(&mut self, now: Time) {
+        let has_list = self.outlook.directory.list().is_some();
+        match self.catch_up.witnessed(self.outlook.voices()) {
+            // Nobody but this node has a say by all that it knows. One that knows no list may have
+            // forgotten it.
+            Witnessed::Enough if self.catch_up.heard() > 0 || has_list => {
                 self.author.note_witnesses(now);
                 self.outlook.directory.note_caught_up();
-                if self.outlook.view().is_none() {
-                    self.outlook.take_view(now, rng, &mut self.out);
-                }
             }
+            Witnessed::Enough | Witnessed::Some | Witnessed::Nobody => {}
         }
     }
 
@@ -520,24 +565,24 @@ impl Remailer {
     /// When [`Remailer::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let next_view = self.outlook.next_view();
+        let next_hour = self.outlook.next_hour();
         let dues = [
             self.relay.as_ref().and_then(Relay::poll_timeout),
             self.sender.poll_timeout(),
             self.exit.as_ref().and_then(Exit::poll_timeout),
             self.outlook.destroys_at(self.oldest_key()),
             self.publishes_at(),
-            self.catch_up.waits_until(),
+            self.votes_at(),
             Some(self.catch_up.poll_timeout()),
         ];
-        dues.into_iter().flatten().min().map_or(next_view, |due| due.min(next_view))
+        dues.into_iter().flatten().min().map_or(next_hour, |due| due.min(next_hour))
     }
 
     /// Does what has fallen due by `now`, in this order:
     ///
     /// 1. the clock is compared with the peers', and what is past is destroyed
     /// 2. the node's own record is published
-    /// 3. the view of a new hour is taken
+    /// 3. an hour begins: its list is put together, and votes that are due are signed
     /// 4. peers are asked for what they have
     /// 5. packets leave the mix, and messages that ended here begin to be delivered
     /// 6. the node's own packets leave
@@ -549,13 +594,11 @@ impl Remailer {
             let offer = self.exit.as_ref().map(|exit| exit.offer().clone());
             self.hearing(now, rng).publish(offer.as_ref());
         }
-        if self.outlook.next_view() <= now {
+        if self.outlook.next_hour() <= now {
             self.catch_up.turn_hour();
-            self.outlook.begin_hour(now, rng, &mut self.out);
+            self.outlook.begin_hour(now, &mut self.out);
         }
-        if self.catch_up.is_tired_of_waiting(now) && self.outlook.view().is_none() {
-            self.outlook.take_view(now, rng, &mut self.out);
-        }
+        self.put_list_together(now, rng);
         let schedule = *self.schedule();
         self.catch_up.handle_timeout(&self.links, &schedule, now, rng, &mut self.out);
         self.relay_packets(now, rng);
@@ -573,6 +616,15 @@ impl Remailer {
     /// A clock that no peer shares must not date anything.
     fn publishes_at(&self) -> Option<Time> {
         self.author.next().filter(|_| self.relay.is_some() && self.outlook.shares_the_clock())
+    }
+
+    /// When this node votes next, if it may.
+    fn votes_at(&self) -> Option<Time> {
+        let may = self.relay.is_some() && self.outlook.shares_the_clock();
+        let next = self.author.next_vote().filter(|_| may)?;
+        let directory = &self.outlook.directory;
+        let coming = self.schedule().hour_at(self.outlook.next_hour());
+        directory.is_voter(&self.node()).then(|| directory.votes_at(next.max(coming)))
     }
 
     fn relay_packets(&mut self, now: Time, rng: &mut impl CryptoRng) {

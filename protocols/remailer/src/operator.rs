@@ -27,6 +27,8 @@ pub enum OperatorOrder {
     Vouch(NodeId),
     /// Take a vouch back.
     Unvouch(NodeId),
+    /// Say as a voter that another voter or root is to count no more. This cannot be taken back.
+    Retire(NodeId),
     /// Avoid a node in this node's own routes.
     Ban(NodeId),
     /// Stop avoiding it.
@@ -72,6 +74,7 @@ impl Operator {
         let done = match order {
             OperatorOrder::Vouch(node)
             | OperatorOrder::Unvouch(node)
+            | OperatorOrder::Retire(node)
             | OperatorOrder::Ban(node)
             | OperatorOrder::Unban(node)
                 if node == hearing.outlook.node() =>
@@ -80,6 +83,7 @@ impl Operator {
             }
             OperatorOrder::Vouch(node) => hearing.vouch(node).map(|()| Some(Done::Of(node))),
             OperatorOrder::Unvouch(node) => hearing.unvouch(node).map(|()| Some(Done::Of(node))),
+            OperatorOrder::Retire(node) => hearing.retire(node).map(|()| Some(Done::Of(node))),
             OperatorOrder::Ban(node) => self.ban(id, node, hearing).map(|()| None),
             OperatorOrder::Unban(node) => self.unban(id, node, hearing).map(|()| None),
             OperatorOrder::Invite => self.invite(id, hearing).map(|()| None),

@@ -1,31 +1,26 @@
-//! What this node makes of its directory: the view of the hour, whether others see the same, and
+//! What this node makes of its directory: the list of the hour, whether others use the same, and
 //! whether its clock is theirs.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use directory::{Clocks, Directory, ItemId, Standing, View};
+use directory::{Clocks, Directory, ItemId, Standing, Told, View};
 use keys::{Epoch, Hour, NodeId, Schedule, Time};
 use rand::CryptoRng;
-use record::{Descriptor, Parameters, SetHash};
+use record::{Descriptor, ListSketch, Parameters};
 
 use crate::answer::Refused;
-use crate::catch_up::{WAIT, WITNESSES};
+use crate::catch_up::WITNESSES;
 use crate::command::{Command, Out};
 use crate::links;
 
-/// For how many hours a view may be used if none replaces it.
-const VIEW_HOURS: u32 = 2;
-/// Hours whose set hashes are remembered.
-const HASHES: usize = 4;
-/// Hours in a row in which more than a third of the others see another directory.
-const LASTING: u32 = 2;
+/// For how long a new node holds back what depends on its clock, as a part of an hour: 10 minutes.
+const WAIT: u32 = 6;
 /// Hours for which a sudden halving is shown.
 const HALVED_FOR: u32 = 3;
 /// Epochs after which a node whose clock no peer shares destroys its keys all the same: 6 hours.
 const APART_FOR: u32 = 2;
-/// Peers whose word about their set is remembered. Beyond it the oldest word goes.
+/// Peers whose word about their list is remembered. Beyond it the oldest word goes.
 const MAX_TOLD: usize = 64;
 
 /// What this node's operator has to know, and to do something about; the most urgent first.
@@ -37,8 +32,25 @@ pub enum Alarm {
     Rival,
     /// There is a proof that this node broke its word.
     Convicted,
-    /// For hours, this many of the others have had another directory, and this many the same.
-    AnotherView {
+    /// There is no list for the present hour. [`crate::Remailer::missing_voters`] says whose votes
+    /// are not known.
+    NoList {
+        /// For how many hours the list in use has been out of date; none if there never was one.
+        hours: Option<u64>,
+        /// Votes for the present hour that are not known.
+        missing: usize,
+    },
+    /// This node has a past and may not publish before voters or nodes of the last list that it knew
+    /// have told what they know.
+    AwaitsWitnesses {
+        /// Those that have.
+        heard: usize,
+        /// As many as it needs.
+        needed: usize,
+    },
+    /// Of the listed peers that were asked in this hour, this many use another list for it, and this
+    /// many the same.
+    AnotherList {
         /// How many differ.
         other: usize,
         /// How many agree.
@@ -55,14 +67,14 @@ pub enum Alarm {
     InviteRefused,
 }
 
-/// Whether another node's directory is the same as this one.
+/// Whether another node uses the same list as this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// It was the same in the hour that its record speaks of.
+    /// It uses the same.
     Same,
-    /// It was another in the hour that its record speaks of.
-    Other,
-    /// Its record speaks of an hour that this node does not remember.
+    /// Of the 32 parts of its list for the same hour, this many differ.
+    Apart(usize),
+    /// It speaks of an hour whose list this node does not remember.
     Unknown,
 }
 
@@ -73,8 +85,11 @@ pub(crate) struct Outlook {
     schedule: Schedule,
     pub(crate) directory: Directory,
     view: Option<Arc<View>>,
-    next_view: Time,
-    comparison: Comparison,
+    next_hour: Time,
+    started: Time,
+    /// What peers said of their lists when they were last asked.
+    told: BTreeMap<NodeId, (Time, (Hour, ListSketch))>,
+    halved: Option<(Time, usize, usize)>,
     banned: BTreeSet<NodeId>,
     clocks: Clocks,
     /// Since when the peers' clocks have been too far from ours.
@@ -89,18 +104,6 @@ struct Leftovers {
     stay_until: Time,
 }
 
-/// What is remembered from hour to hour to compare this node's sets with those of others.
-#[derive(Default)]
-struct Comparison {
-    /// The hashes of this node's own sets.
-    hashes: Vec<(Hour, SetHash)>,
-    /// What peers said of their own sets when they were last asked.
-    told: BTreeMap<NodeId, (Hour, SetHash)>,
-    differing: u32,
-    last: (usize, usize),
-    halved: Option<(Time, usize, usize)>,
-}
-
 impl Outlook {
     pub(crate) fn new(
         node: NodeId,
@@ -112,10 +115,12 @@ impl Outlook {
         Self {
             node,
             schedule,
-            directory: Directory::new(schedule, descriptor.admission()),
+            directory: Directory::new(&descriptor),
             view: None,
-            next_view: schedule.hour_end(schedule.hour_at(now)),
-            comparison: Comparison::default(),
+            next_hour: schedule.hour_end(schedule.hour_at(now)),
+            started: now,
+            told: BTreeMap::new(),
+            halved: None,
             banned,
             clocks: Clocks::default(),
             apart_since: None,
@@ -146,86 +151,72 @@ impl Outlook {
         self.view.as_ref()
     }
 
-    pub(crate) fn next_view(&self) -> Time {
-        self.next_view
+    pub(crate) fn next_hour(&self) -> Time {
+        self.next_hour
     }
 
-    /// The first view of a network that has just been started, as soon as enough nodes are known.
-    pub(crate) fn take_first_view(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        let enough = usize::from(self.parameters().views.first_view);
-        if self.view.is_none()
-            && enough > 0
-            && self.directory.len() >= enough
-            && let Ok(view) = self.directory.first_view(now).if_sufficient()
-        {
-            self.set_view(&view, now, rng, out);
-        }
+    /// A new hour begins.
+    pub(crate) fn begin_hour(&mut self, now: Time, out: &mut Out) {
+        self.next_hour = self.schedule.hour_end(self.schedule.hour_at(now));
+        self.directory.turn_hour(now);
+        self.forget(out);
     }
 
-    /// A new hour: what was said in the last one is compared, and the view is taken.
-    pub(crate) fn begin_hour(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        let hour = self.schedule.hour_at(now);
-        self.compare(self.schedule.hour_before(hour));
-        self.next_view = self.schedule.hour_end(hour);
-        self.turn_hour(now, out);
+    /// Uses a list that was kept, until a newer one is voted.
+    pub(crate) fn restore_list(
+        &mut self,
+        list: directory::HourList,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        self.directory.restore_list(list);
+        self.take_view(now, rng, out);
+    }
+
+    /// Puts the list of the hour together as far as possible, and uses it once it is complete.
+    pub(crate) fn assemble(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
+        let Some(list) = self.directory.assemble(now) else { return };
+        out.push(Command::KeepList(list.to_octets()));
+        self.forget(out);
         let before = self.view.as_ref().map_or(0, |view| view.len());
         self.take_view(now, rng, out);
         let after = self.view.as_ref().map_or(0, |view| view.len());
         if after * 2 <= before && after > 0 {
-            self.comparison.halved = Some((now, before, after));
+            self.halved = Some((now, before, after));
         }
     }
 
-    pub(crate) fn take_view(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        let hour = self.schedule.hour_at(now);
-        let settle = self.parameters().views.settle;
-        // Stated once for the hour: what comes late must not make this node differ from itself.
-        self.comparison.remember(hour, self.directory.set_hash(hour, settle));
-        match self.directory.partial_view(hour, settle).if_sufficient() {
-            Ok(view) => self.set_view(&view, now, rng, out),
-            Err(_) => {
-                if self.usable_view(now).is_none() {
+    /// Takes the view of the newest list.
+    fn take_view(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
+        match self.directory.view().map(directory::PartialView::if_sufficient) {
+            Some(Ok(view)) => self.set_view(&view, rng, out),
+            Some(Err(_)) | None => {
+                if self.usable_view(now).is_err() {
                     self.view = None;
                 }
             }
         }
     }
 
-    pub(crate) fn turn_hour(&mut self, now: Time, out: &mut Out) {
-        let start = self.schedule.hour_start(self.schedule.hour_at(now));
-        self.directory.turn_hour(start.minus(self.parameters().views.settle));
-        self.forget(out);
-    }
-
-    fn set_view(&mut self, view: &View, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        let view = Arc::new(view.without(&self.unusable(view, now)));
+    fn set_view(&mut self, view: &View, rng: &mut impl CryptoRng, out: &mut Out) {
+        let view = Arc::new(view.without(&self.banned));
         self.view = Some(Arc::clone(&view));
         out.push(Command::ViewTaken(Arc::clone(&view)));
         links::want(&view, self.node, rng, out);
     }
 
-    /// Leaves out nodes for what cannot wait for the next hour: proofs, and keys given up.
-    pub(crate) fn leave_out(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        if let Some(view) = self.view.clone()
-            && !self.unusable(&view, now).is_empty()
-        {
-            self.set_view(&view, now, rng, out);
+    fn usable_view(&self, now: Time) -> Result<&Arc<View>, Refused> {
+        let lists = &self.parameters().lists;
+        let view = self.view.as_ref().ok_or(match self.directory.list() {
+            Some(_) => Refused::TooFewNodes,
+            None => Refused::NoList,
+        })?;
+        if now.since(view.taken()) >= lists.keep {
+            return Err(Refused::NoList);
         }
-    }
-
-    fn unusable(&self, view: &View, now: Time) -> BTreeSet<NodeId> {
-        let epoch = self.schedule.epoch_at(now);
-        let is_unusable = |node: &NodeId| {
-            self.banned.contains(node)
-                || self.directory.conviction(node, now).is_some()
-                || self.directory.newest(node).is_some_and(|newest| newest.withdraws(epoch))
-        };
-        view.iter().map(|record| record.node()).filter(is_unusable).collect()
-    }
-
-    fn usable_view(&self, now: Time) -> Option<&Arc<View>> {
-        let oldest = now.minus(self.schedule.hour() * VIEW_HOURS + Duration::from_secs(1));
-        self.view.as_ref().filter(|view| view.taken() >= oldest && view.is_sufficient())
+        let is_enough = view.is_sufficient() && view.len() >= usize::from(lists.fewest);
+        if is_enough { Ok(view) } else { Err(Refused::TooFewNodes) }
     }
 
     /// The view that routes may come from at `now`.
@@ -235,10 +226,7 @@ impl Outlook {
         if self.clock_apart(now).is_some() {
             return Err(Refused::ClockApart);
         }
-        if self.is_divided() {
-            return Err(Refused::Divided);
-        }
-        self.usable_view(now).ok_or(Refused::TooFewNodes)
+        self.usable_view(now)
     }
 
     pub(crate) fn banned(&self) -> &BTreeSet<NodeId> {
@@ -255,11 +243,13 @@ impl Outlook {
         out: &mut Out,
     ) {
         self.banned = banned;
-        self.leave_out(now, rng, out);
+        if self.view.is_some() {
+            self.take_view(now, rng, out);
+        }
     }
 
     pub(crate) fn standings(&self, now: Time) -> BTreeMap<NodeId, Standing> {
-        self.directory.standings(self.schedule.hour_at(now), self.parameters().views.settle)
+        self.directory.standings(now)
     }
 
     // What is kept of the directory.
@@ -328,105 +318,93 @@ impl Outlook {
         apart.max(self.leftovers.as_ref().map(|leftovers| leftovers.stay_until))
     }
 
-    // Whether others see the same.
+    // Whether others use the same list.
 
-    /// The hash of the present hour's set, as it was when this node took its view.
-    pub(crate) fn set_hash(&self, now: Time) -> SetHash {
-        let hour = self.schedule.hour_at(now);
-        let taken = self.comparison.hash(hour);
-        taken.unwrap_or_else(|| self.directory.set_hash(hour, self.parameters().views.settle))
-    }
-
-    /// The hash of the present hour's set with what has come since.
-    pub(crate) fn present_set_hash(&self, now: Time) -> SetHash {
-        self.directory.set_hash(self.schedule.hour_at(now), self.parameters().views.settle)
-    }
-
-    /// Whether a node had the same directory as this one, in the hour of its newest record.
-    pub(crate) fn agreement(&self, node: &NodeId, now: Time) -> Agreement {
-        let Some((hour, theirs)) = self.last_said(node) else { return Agreement::Unknown };
-        let is_present = hour == self.schedule.hour_at(now);
-        let live = is_present.then(|| self.present_set_hash(now));
-        let own: Vec<_> = self.comparison.hash(hour).into_iter().chain(live).collect();
-        match own.contains(&theirs) {
-            _ if own.is_empty() => Agreement::Unknown,
-            true => Agreement::Same,
-            false => Agreement::Other,
-        }
-    }
-
-    /// What a node last said of its set, to this node or to all.
-    fn last_said(&self, node: &NodeId) -> Option<(Hour, SetHash)> {
-        let published = self.published(node);
-        let told = self.comparison.told.get(node).copied();
+    /// Whether a node uses the same list as this one, by what it last said.
+    pub(crate) fn agreement(&self, node: &NodeId) -> Agreement {
+        let published = self.directory.newest(node).map(|record| record.list());
+        let told = self.told.get(node).map(|(_, list)| *list);
         match (published, told) {
-            (Some((hour, _)), Some((later, _))) if later >= hour => told,
-            (published, told) => published.or(told),
+            (Some(published), Some(told)) if published.0 > told.0 => self.compare(published),
+            (published, told) => {
+                told.or(published).map_or(Agreement::Unknown, |said| self.compare(said))
+            }
         }
     }
 
-    fn published(&self, node: &NodeId) -> Option<(Hour, SetHash)> {
-        let record = self.directory.newest(node)?;
-        Some((self.schedule.hour_at(record.published_at()), record.set()))
+    fn compare(&self, (hour, sketch): (Hour, ListSketch)) -> Agreement {
+        let mut own = self.directory.lists().filter(|list| list.hour() == hour);
+        match own.next().map(|list| list.sketch().apart(&sketch)) {
+            None => Agreement::Unknown,
+            Some(0) => Agreement::Same,
+            Some(parts) => Agreement::Apart(parts),
+        }
     }
 
-    /// Takes a peer's word about its set in the present hour.
-    pub(crate) fn note_set(&mut self, peer: NodeId, set: SetHash, now: Time) {
-        let told = &mut self.comparison.told;
-        if told.len() >= MAX_TOLD
-            && !told.contains_key(&peer)
+    /// Takes a listed peer's word about the list that it uses.
+    pub(crate) fn note_told(&mut self, peer: NodeId, told: &Told, now: Time) {
+        if self.told.len() >= MAX_TOLD
+            && !self.told.contains_key(&peer)
             && let Some(oldest) =
-                told.iter().min_by_key(|(_, (hour, _))| *hour).map(|(node, _)| *node)
+                self.told.iter().min_by_key(|(_, (at, _))| *at).map(|(node, _)| *node)
         {
-            told.remove(&oldest);
+            self.told.remove(&oldest);
         }
-        told.insert(peer, (self.schedule.hour_at(now), set));
+        self.told.insert(peer, (now, told.list));
     }
 
-    /// Compares an hour's set with what the nodes of this one's view said of theirs, in records of
-    /// that hour or when asked. Strangers have no say.
-    fn compare(&mut self, hour: Hour) {
-        let (Some(own), Some(view)) = (self.comparison.hash(hour), self.view.clone()) else {
-            return;
-        };
-        // Statements that arrived during the hour do not count as disagreement: both the set before
-        // and the set after them match.
-        let live = self.directory.set_hash(hour, self.parameters().views.settle);
-        let others = view.iter().map(|record| record.node());
-        let (mut same, mut other) = (0_usize, 0_usize);
-        for node in others.filter(|node| *node != self.node) {
-            let said = [self.published(&node), self.comparison.told.get(&node).copied()];
-            let of_hour = said.into_iter().flatten().filter(|(when, _)| *when == hour);
-            let agrees: Vec<_> = of_hour.map(|(_, set)| set == own || set == live).collect();
-            same += usize::from(agrees.contains(&true));
-            other += usize::from(!agrees.is_empty() && !agrees.contains(&true));
-        }
-        self.comparison.note(same, other);
+    /// Of the peers that were asked within the last hour: how many use another list, how many the
+    /// same.
+    fn told_apart(&self, now: Time) -> (usize, usize) {
+        let fresh = self.told.values().filter(|(at, _)| now.since(*at) <= self.schedule.hour());
+        fresh.fold((0, 0), |(other, same), (_, said)| match self.compare(*said) {
+            Agreement::Same => (other, same + 1),
+            Agreement::Apart(_) => (other + 1, same),
+            Agreement::Unknown => (other, same),
+        })
     }
 
-    /// Whether somebody may be showing this node only a part of the network: a route through that
-    /// part would be known to them.
-    fn is_divided(&self) -> bool {
-        let (same, other) = self.comparison.last;
-        self.comparison.differing >= LASTING && other > same
+    /// The voters whose votes for the present hour are not known, if its list is not.
+    pub(crate) fn missing_voters(&self, now: Time) -> Vec<NodeId> {
+        let hour = self.schedule.hour_at(now);
+        match self.directory.list() {
+            Some(list) if list.hour() >= hour => Vec::new(),
+            Some(_) | None => self.directory.missing_voters(hour),
+        }
+    }
+
+    fn no_list(&self, now: Time) -> Option<Alarm> {
+        let hour = self.schedule.hour_at(now);
+        let missing = || self.directory.missing_voters(hour).len();
+        let patience = self.schedule.hour() / WAIT;
+        match self.directory.list() {
+            Some(list) if list.hour() >= hour => None,
+            // Votes and entries may be a little late.
+            _ if now.since(self.schedule.hour_start(hour).max(self.started)) < patience => None,
+            Some(list) => {
+                let hours = Some(hour.number().saturating_sub(list.hour().number()));
+                Some(Alarm::NoList { hours, missing: missing() })
+            }
+            None => Some(Alarm::NoList { hours: None, missing: missing() }),
+        }
     }
 
     fn halved(&self, now: Time) -> Option<(usize, usize)> {
-        let (at, before, after) = self.comparison.halved?;
+        let (at, before, after) = self.halved?;
         let is_shown = now.since(at) < self.schedule.hour() * HALVED_FOR;
         is_shown.then_some((before, after))
     }
 
-    /// What the operator has to know of this node's clock, word and view.
+    /// What the operator has to know of this node's clock, word and list.
     pub(crate) fn alarms(&self, now: Time) -> impl Iterator<Item = Alarm> {
         let convicted = self.directory.conviction(&self.node, now).map(|_| Alarm::Convicted);
-        let (same, other) = self.comparison.last;
-        let differs = self.comparison.differing >= LASTING;
+        let (other, same) = self.told_apart(now);
         let halved = self.halved(now).map(|(before, after)| Alarm::Halved { before, after });
         [
             self.clock_apart(now).map(Alarm::ClockApart),
             convicted,
-            differs.then_some(Alarm::AnotherView { other, same }),
+            self.no_list(now),
+            (other > same).then_some(Alarm::AnotherList { other, same }),
             halved,
         ]
         .into_iter()
@@ -445,14 +423,19 @@ impl Outlook {
         self.apart_since.is_none()
     }
 
-    /// Whether a peer's word about its clock and its directory counts. The word of strangers, of
-    /// whom anybody can make any number, does not; but a node that knows hardly any others has to
-    /// listen to all.
+    /// Whether a peer's word about its clock, its list and this node's own records counts: that of
+    /// voters and of the nodes of the last list does. Of strangers anybody can make any number.
     pub(crate) fn has_a_say(&self, peer: &NodeId) -> bool {
-        match &self.view {
-            Some(view) => view.get(peer).is_some(),
-            None => self.directory.len() <= WITNESSES || self.directory.knows(peer),
-        }
+        let is_listed = self.directory.list().is_some_and(|list| list.get(peer).is_some());
+        is_listed || self.directory.is_voter(peer)
+    }
+
+    /// Others whose word counts.
+    pub(crate) fn voices(&self) -> usize {
+        let listed = self.directory.list().into_iter().flat_map(|list| list.iter());
+        let voters = self.descriptor.voters().iter().copied();
+        let all: BTreeSet<_> = listed.map(|entry| entry.node).chain(voters).collect();
+        all.iter().filter(|node| **node != self.node).count()
     }
 
     /// Takes a peer's word about its clock.
@@ -481,23 +464,4 @@ pub(crate) struct Past {
     pub(crate) oldest: Epoch,
     /// Once after a start: statements that were kept and are not valid.
     pub(crate) lapsed: Option<Vec<ItemId>>,
-}
-
-impl Comparison {
-    fn remember(&mut self, hour: Hour, hash: SetHash) {
-        self.hashes.retain(|(known, _)| *known != hour);
-        self.hashes.push((hour, hash));
-        let surplus = self.hashes.len().saturating_sub(HASHES);
-        self.hashes.drain(..surplus);
-    }
-
-    fn hash(&self, hour: Hour) -> Option<SetHash> {
-        self.hashes.iter().find(|(known, _)| *known == hour).map(|(_, hash)| *hash)
-    }
-
-    fn note(&mut self, same: usize, other: usize) {
-        self.last = (same, other);
-        let differs = other * 2 > same;
-        self.differing = if differs { self.differing.saturating_add(1) } else { 0 };
-    }
 }

@@ -8,18 +8,14 @@ use std::sync::Arc;
 use directory::{RouteError, View};
 use keys::{Epoch, NodeId, Schedule, Time};
 use mail::Needs;
-use rand::CryptoRng;
+use rand::{CryptoRng, RngExt as _};
 use record::{Ask, Capabilities, Descriptor, Parameters, Record};
 
 use crate::command::{Command, Out};
 use crate::content::{Content, Fitted};
 use crate::count::Count;
 use crate::outbox::Outbox;
-use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed, exponential};
-
-/// How long a packet is held before its tick, at most, in multiples of the mean: one in 55 draws is
-/// longer.
-const LONGEST_HOLD: u32 = 4;
+use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed};
 
 /// The sender of a node's own packets.
 pub(crate) struct Sender {
@@ -44,7 +40,7 @@ pub(crate) enum NotSent {
 impl Sender {
     pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
         let schedule = descriptor.parameters().schedule();
-        let outbox = Outbox::new(descriptor.parameters().sending.mean_send, now);
+        let outbox = Outbox::new(descriptor.parameters().sending.gaps[0], now);
         Self { descriptor, schedule, own, outbox }
     }
 
@@ -83,9 +79,10 @@ impl Sender {
         }
     }
 
+    /// Uniform: the best guess of who watches submissions is then one in all that came within the
+    /// longest hold.
     fn hold(&self, rng: &mut impl CryptoRng) -> Duration {
-        let mean = self.parameters().sending.mean_hold;
-        exponential(mean, rng).min(mean * LONGEST_HOLD)
+        self.parameters().sending.max_hold.mul_f64(rng.random::<f64>())
     }
 
     /// Puts a sealed packet on its tick.

@@ -31,6 +31,10 @@ pub struct Setup {
     pub statements: Vec<Vec<u8>>,
     /// What it may have published before.
     pub past: Past,
+    /// The list that it used last, as [`crate::Command::KeepList`] gave it.
+    pub list: Option<Vec<u8>>,
+    /// The last vote that it signed or was about to publish.
+    pub vote: Option<Vec<u8>>,
     /// How long a node that has never published waits with its first record for a catch-up.
     pub first_record_after: Duration,
     /// Nodes that its own routes avoid.
@@ -53,6 +57,8 @@ impl Setup {
             epochs: Vec::new(),
             statements: Vec::new(),
             past: Past::None,
+            list: None,
+            vote: None,
             first_record_after: Duration::ZERO,
             banned: BTreeSet::new(),
             invites: InvitesKept::default(),

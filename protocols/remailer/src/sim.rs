@@ -16,7 +16,8 @@ use keys::{Identity, NodeId, Time};
 use mail::{Delivery, Mailbox, Submission};
 use rand::{CryptoRng, RngExt as _};
 use record::{
-    Admission, Capabilities, Descriptor, Domains, ExitPolicy, Parameters, Statement, StatementError,
+    Admission, Capabilities, Descriptor, DescriptorError, Domains, ExitPolicy, Parameters,
+    Statement,
 };
 use sphinx::{EpochKeys, Packet};
 
@@ -29,6 +30,10 @@ use crate::operator::OperatorOrder;
 use crate::setup::Setup;
 use crate::statements::Judgement;
 
+/// Voters of a network that [`Simulation::new`] makes.
+const VOTERS: usize = 3;
+/// The first octet of a vote.
+const VOTE: u8 = 5;
 /// For how long a peer that was hung up on is not linked again.
 const BLOCKED_FOR: Duration = Duration::from_secs(600);
 /// Statements that wait for a peer to hear them. Above that number the oldest goes.
@@ -58,6 +63,9 @@ struct Surroundings {
     blocked: BTreeMap<usize, Time>,
     /// Statements of its own that no peer was there to hear.
     unheard: VecDeque<Vec<u8>>,
+    is_stopped: bool,
+    /// Whether its peers show it no votes and answer none of its questions.
+    is_eclipsed: bool,
 }
 
 /// What an observer of everything has seen.
@@ -105,22 +113,24 @@ enum Event {
 }
 
 impl<R: CryptoRng> Simulation<R> {
-    /// An open network of `count` nodes, all relays and exits, started at `now`.
+    /// An open network of `count` nodes, all relays and exits, started at `now`; the first three of
+    /// them vote.
     ///
     /// # Errors
-    /// [`StatementError`] if the parameters make no valid descriptor.
+    /// [`DescriptorError`] if the parameters make no valid descriptor.
     pub fn new(
         count: u16,
         parameters: &Parameters,
         now: Time,
         mut rng: R,
-    ) -> Result<Self, StatementError> {
+    ) -> Result<Self, DescriptorError> {
         let maker = Identity::generate(&mut rng);
-        let descriptor =
-            Descriptor::create(&maker, "simulation", now, parameters, &Admission::Open)?;
+        let identities: Vec<_> = (0..count).map(|_| Identity::generate(&mut rng)).collect();
+        let voters: Vec<_> = identities.iter().take(VOTERS).map(Identity::node).collect();
+        let rule = Admission::Open;
+        let descriptor = Descriptor::create(&maker, "simulation", now, parameters, &voters, &rule)?;
         let mut simulation = Self::empty(descriptor, now, rng);
-        for _ in 0..count {
-            let identity = Identity::generate(&mut simulation.rng);
+        for identity in identities {
             let setup = Setup::new(identity, Arc::clone(&simulation.descriptor));
             simulation.join(Setup { exit: exit(), ..setup });
         }
@@ -230,6 +240,18 @@ impl<R: CryptoRng> Simulation<R> {
         self.later(to, Event::Packet(octets));
     }
 
+    /// Shows a statement to a node alone: whatever it makes of it, it does not pass it on.
+    pub fn show(&mut self, to: usize, octets: &[u8]) -> Judgement {
+        if self.is_stopped(to) {
+            return Judgement::Ignore;
+        }
+        let checked = Statement::check(octets, &self.descriptor.id());
+        let Some(node) = self.nodes.get_mut(to) else { return Judgement::Ignore };
+        let judgement = node.handle_statement(checked, self.now, &mut self.rng);
+        self.carry_out(to);
+        judgement
+    }
+
     /// Offers a statement to a node and returns what it makes of it.
     pub fn gossip(&mut self, to: usize, octets: &[u8]) -> Judgement {
         self.hear(to, to, octets)
@@ -249,11 +271,53 @@ impl<R: CryptoRng> Simulation<R> {
         }
     }
 
+    /// Stops a node for good or until [`Simulation::go_on`]: it is silent, and nothing reaches it.
+    pub fn stop(&mut self, node: usize) {
+        self.cut(node);
+        if let Some(around) = self.around.get_mut(node) {
+            around.is_stopped = true;
+        }
+    }
+
+    /// Lets a stopped node go on with what it knew.
+    pub fn go_on(&mut self, node: usize) {
+        if let Some(around) = self.around.get_mut(node) {
+            around.is_stopped = false;
+        }
+        for peer in 0..self.nodes.len() {
+            self.dial_again(node, peer);
+            self.dial_again(peer, node);
+        }
+    }
+
+    /// From now on, all peers of a node keep votes from it and answer none of its questions.
+    pub fn eclipse(&mut self, node: usize) {
+        if let Some(around) = self.around.get_mut(node) {
+            around.is_eclipsed = true;
+        }
+    }
+
+    /// Lets the peers of a node behave again.
+    pub fn end_eclipse(&mut self, node: usize) {
+        if let Some(around) = self.around.get_mut(node) {
+            around.is_eclipsed = false;
+        }
+    }
+
+    fn is_stopped(&self, node: usize) -> bool {
+        self.around.get(node).is_some_and(|around| around.is_stopped)
+    }
+
+    fn is_eclipsed(&self, node: usize) -> bool {
+        self.around.get(node).is_some_and(|around| around.is_eclipsed)
+    }
+
     /// Lets this much time pass.
     pub fn run(&mut self, span: Duration) {
         let end = self.now.plus(span);
         loop {
-            let timer = self.nodes.iter().map(Remailer::poll_timeout).min();
+            let running = self.nodes.iter().zip(&self.around).filter(|(_, a)| !a.is_stopped);
+            let timer = running.map(|(node, _)| node.poll_timeout()).min();
             let event = self.events.keys().next().map(|(at, _)| *at);
             let Some(next) = [timer, event].into_iter().flatten().min().filter(|at| *at <= end)
             else {
@@ -275,7 +339,8 @@ impl<R: CryptoRng> Simulation<R> {
             self.carry_out(to);
         }
         for index in 0..self.nodes.len() {
-            if let Some(node) = self.nodes.get_mut(index)
+            if !self.is_stopped(index)
+                && let Some(node) = self.nodes.get_mut(index)
                 && node.poll_timeout() <= self.now
             {
                 node.handle_timeout(self.now, &mut self.rng);
@@ -285,6 +350,9 @@ impl<R: CryptoRng> Simulation<R> {
     }
 
     fn happen(&mut self, to: usize, event: Event) {
+        if self.is_stopped(to) {
+            return;
+        }
         match event {
             Event::Packet(octets) => self.receive(to, octets),
             Event::Statement { from, octets } => {
@@ -337,6 +405,10 @@ impl<R: CryptoRng> Simulation<R> {
 
     /// A node hears a statement, and passes it on to all others if it is good.
     fn hear(&mut self, to: usize, from: usize, octets: &[u8]) -> Judgement {
+        let is_vote = octets.first() == Some(&VOTE);
+        if self.is_stopped(to) || (is_vote && self.is_eclipsed(to)) {
+            return Judgement::Ignore;
+        }
         let checked = Statement::check(octets, &self.descriptor.id());
         let Some(node) = self.nodes.get_mut(to) else { return Judgement::Ignore };
         let judgement = node.handle_statement(checked, self.now, &mut self.rng);
@@ -351,7 +423,7 @@ impl<R: CryptoRng> Simulation<R> {
 
     fn take_answer(&mut self, to: usize, from: usize, octets: Option<Vec<u8>>) {
         let network = self.descriptor.id();
-        let is_linked = self.is_linked(to, from);
+        let is_linked = self.is_linked(to, from) && !self.is_eclipsed(to);
         let now = self.now;
         let Some(((node, rng), peer)) = self.node_and_peer(to, from) else { return };
         let octets = octets.filter(|_| is_linked);
@@ -489,6 +561,8 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::WithdrawSeed(_)
             | Command::ForgetSeeds(_)
             | Command::KeepOwn(_)
+            | Command::KeepVote(_)
+            | Command::KeepList(_)
             | Command::KeepStatement(..)
             | Command::ForgetStatements(_)
             | Command::ForgetInvite(_)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use directory::{Admitted, Source, Unwanted};
 use keys::{Epoch, MixSeed, NodeId, Time};
 use rand::CryptoRng;
-use record::{Admission, Proof, Signed, Statement, StatementError, Vouch, Word};
+use record::{Admission, Proof, Signed, Statement, StatementError, Vote, Vouch, Word};
 
 use crate::answer::NotDone;
 use crate::author::{Author, OwnRecord};
@@ -117,6 +117,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
         match why {
             Rejected::Statement(why) => Judgement::of(why),
+            Rejected::Unwanted(Unwanted::NoVoter) => Judgement::Reject,
             Rejected::Unwanted(_) => Judgement::Ignore,
         }
     }
@@ -127,15 +128,19 @@ impl<R: CryptoRng> Hearing<'_, R> {
         match statement {
             Statement::Record(signed) => self.take_record(*signed, source),
             Statement::Vouch(signed) => {
-                let vouch = signed.timely(self.now, &schedule)?;
-                self.check_late(vouch.issued_at(), source)?;
+                let life = self.outlook.parameters().bounds.word_epochs;
+                let vouch = signed.timely(self.now, &schedule, life)?;
+                // A retirement is as good today as it was when it was said.
+                if vouch.word() != Word::Retirement {
+                    self.check_late(vouch.issued_at(), source)?;
+                }
                 let vouch = self.outlook.directory.note_word(vouch, source)?;
                 self.out.count(Count::WordTaken);
                 self.outlook.keep(vouch.octets(), self.out);
                 Ok(())
             }
             Statement::Proof(proof) => {
-                proof.timely(self.now, &schedule)?;
+                proof.timely(self.now, &schedule, self.outlook.directory.spacing())?;
                 if !self.outlook.directory.concerns(&proof, self.now) {
                     return Err(StatementError::Stale.into());
                 }
@@ -143,9 +148,28 @@ impl<R: CryptoRng> Hearing<'_, R> {
                 self.outlook.directory.convict(Arc::clone(&proof))?;
                 self.out.count(Count::ProofTaken);
                 self.outlook.keep(proof.octets(), self.out);
-                self.outlook.leave_out(self.now, self.rng, self.out);
                 Ok(())
             }
+            Statement::Vote(vote) => self.take_vote(*vote),
+        }
+    }
+
+    fn take_vote(&mut self, vote: Vote) -> Result<(), Rejected> {
+        if vote.voter() == self.outlook.node() {
+            // Whatever this node remembers: it votes once for an hour.
+            self.author.note_voted(vote.hour());
+        }
+        match self.outlook.directory.note_vote(vote, self.now) {
+            Ok(vote) => {
+                self.out.count(Count::VoteTaken);
+                self.outlook.keep(vote.octets(), self.out);
+                Ok(())
+            }
+            Err(Unwanted::Broken(proof)) => {
+                self.make_proof(&proof);
+                Err(Unwanted::Broken(proof).into())
+            }
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -160,7 +184,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
         let record = signed.timely(self.now, &schedule)?;
         self.check_late(record.published_at(), source)?;
-        let admitted = self.outlook.directory.admit(record, source);
+        let admitted = self.outlook.directory.admit(record, source, self.now);
         self.outlook.forget(self.out);
         let (admitted, record) = match admitted {
             Ok(admitted) => admitted,
@@ -177,10 +201,6 @@ impl<R: CryptoRng> Hearing<'_, R> {
             }
         }
         self.outlook.keep(record.octets(), self.out);
-        if record.withdraws(schedule.epoch_at(self.now)) {
-            self.outlook.leave_out(self.now, self.rng, self.out);
-        }
-        self.outlook.take_first_view(self.now, self.rng, self.out);
         Ok(())
     }
 
@@ -191,16 +211,13 @@ impl<R: CryptoRng> Hearing<'_, R> {
             self.outlook.keep(proof.octets(), self.out);
             self.outlook.directory.pass_on(proof.octets());
             self.out.push(Command::Announce(proof.octets().to_vec()));
-            self.outlook.leave_out(self.now, self.rng, self.out);
         }
     }
 
-    /// What settles for the hour has to be everywhere by then: gossip does not help a statement
-    /// that was held back to reach some nodes before the hour and others after it.
+    /// What counts for an hour has to be everywhere when its votes are signed: gossip does not help a
+    /// statement that was held back to reach some voters before that and others after it.
     fn check_late(&self, dated: Time, source: Source) -> Result<(), Unwanted> {
-        let parameters = self.outlook.parameters();
-        // Clocks differ by no more than statements may be ahead.
-        let is_late = self.now.since(dated) > parameters.views.settle / 2 + parameters.timing.early;
+        let is_late = self.outlook.directory.is_late(dated, self.now);
         if is_late && source == Source::Gossip { Err(Unwanted::Late) } else { Ok(()) }
     }
 
@@ -270,8 +287,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
                 keys.push((epoch, key.public().clone()));
             }
         }
-        let set = self.outlook.set_hash(self.now);
-        let Some(octets) = self.author.sign(keys, exit, set, self.now, self.rng) else {
+        let list = self.outlook.directory.list_in_use();
+        let Some(octets) = self.author.sign(keys, exit, list, self.now, self.rng) else {
             self.out.count(Count::OwnRecordRefused(NotPublished::NoKey));
             return;
         };
@@ -315,6 +332,52 @@ impl<R: CryptoRng> Hearing<'_, R> {
         Ok(())
     }
 
+    /// Votes for what has fallen due: for the coming hour, for the present one if it has no list yet
+    /// although there was one before, or at once in a network just started.
+    pub(crate) fn vote(&mut self) {
+        let Some(next) = self.author.next_vote() else { return };
+        let directory = &self.outlook.directory;
+        let (node, present) = (self.outlook.node(), self.outlook.schedule().hour_at(self.now));
+        if !directory.is_voter(&node) {
+            return;
+        }
+        let coming = present.plus(1);
+        let is_due = next <= coming && directory.votes_at(coming) <= self.now;
+        let first = usize::from(self.outlook.parameters().lists.first);
+        let is_missing = self.author.may_vote(present);
+        let begins = first > 0 && directory.begins_anew(self.now);
+        let list = match directory.list() {
+            _ if begins && directory.len() >= first && is_missing => {
+                directory.propose_first(present)
+            }
+            Some(list) if list.hour() < present && is_missing => directory.propose(present),
+            _ if is_due && self.author.may_vote(coming) => directory.propose(coming),
+            _ => return,
+        };
+        // A voter that knows nobody yet has nothing to say.
+        if list.is_empty() {
+            if is_due {
+                self.author.note_due(coming);
+            }
+            return;
+        }
+        let signed = self.author.sign_vote(&list, directory.list_hash());
+        self.author.note_voted(list.hour());
+        let network = self.outlook.descriptor().id();
+        let checked = signed.map(|octets| Statement::check(&octets, &network));
+        if let Some(Ok(Statement::Vote(vote))) = checked {
+            let octets = vote.octets().to_vec();
+            // Kept before anybody hears of it: two votes for one hour are a proof.
+            self.out.push(Command::KeepVote(octets.clone()));
+            self.outlook.directory.note_voted(list);
+            if self.take_vote(*vote).is_ok() {
+                self.outlook.directory.pass_on(&octets);
+                self.out.count(Count::VotePublished);
+                self.out.push(Command::Announce(octets));
+            }
+        }
+    }
+
     /// Vouches for a node, or renews the vouch.
     pub(crate) fn vouch(&mut self, subject: NodeId) -> Result<(), NotDone> {
         let (directory, node) = (&self.outlook.directory, self.outlook.node());
@@ -339,6 +402,11 @@ impl<R: CryptoRng> Hearing<'_, R> {
             return Err(NotDone::NoVouch);
         }
         self.speak(Word::Revocation, subject, None)
+    }
+
+    /// Says that a voter or root is to count no more.
+    pub(crate) fn retire(&mut self, subject: NodeId) -> Result<(), NotDone> {
+        self.speak(Word::Retirement, subject, None)
     }
 
     /// Whether this node vouches for another.

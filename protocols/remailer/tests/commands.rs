@@ -23,7 +23,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
     Admission, Capabilities, Descriptor, Domains, Draft, ExitPolicy, Parameters, Statement,
-    VouchDraft, Word, testing,
+    VoteDraft, VouchDraft, VouchRole, Word, testing,
 };
 use sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Layer, Peeled, Refusal, SizeClass};
 
@@ -51,11 +51,19 @@ fn id(number: u8) -> NodeId {
 }
 
 fn descriptor(admission: &Admission) -> Arc<Descriptor> {
-    let parameters = Parameters::main().with_first_view(5);
+    let parameters = Parameters::main().with_first_list(5);
     let start = parameters.schedule().start(Epoch::new(FIRST));
     let maker = identity(77);
-    Arc::new(Descriptor::create(&maker, "n", start, &parameters, admission).unwrap())
+    let voters = match admission {
+        Admission::Open => vec![id(VOTER)],
+        Admission::Vouched { .. } => Vec::new(),
+    };
+    let made = Descriptor::create(&maker, "n", start, &parameters, &voters, admission);
+    Arc::new(made.unwrap())
 }
+
+/// The voter of an open network; in a vouched one the node itself is root and voter.
+const VOTER: u8 = 20;
 
 impl World {
     fn new(admission: &Admission, change: impl FnOnce(Setup) -> Setup) -> Self {
@@ -131,7 +139,19 @@ impl World {
             assert_eq!(world.hear(&record), Judgement::Accept);
         }
         world.commands();
+        assert_eq!(world.vote(), Judgement::Accept);
+        world.commands();
         world
+    }
+
+    /// The voter votes for all that this node knows.
+    fn vote(&mut self) -> Judgement {
+        let directory = self.node.directory();
+        let list = directory.propose_first(self.node.schedule().hour_at(self.now));
+        let (hour, digests) = (list.hour(), *list.digests());
+        let draft = VoteDraft { hour, before: directory.list_hash(), digests };
+        let octets = draft.sign(&identity(VOTER), &self.descriptor.id()).unwrap();
+        self.hear(&octets)
     }
 
     fn submit(&mut self, number: u64, to: &str) {
@@ -216,9 +236,9 @@ fn a_seed_and_an_own_record_are_kept_before_they_are_announced() {
             "Accept[165000]",
             "KeepSeed(165001)",
             "KeepSeed(165002)",
-            "KeepOwn(3965 octets)",
-            "KeepStatement(3965 octets)",
-            "Announce(3965 octets)",
+            "KeepOwn(3993 octets)",
+            "KeepStatement(3993 octets)",
+            "Announce(3993 octets)",
         ]
     );
     let own = world.node.directory().newest(&id(1)).unwrap().octets().clone();
@@ -335,27 +355,26 @@ fn keys_are_accepted_from_their_time_on_and_no_longer_and_then_destroyed() {
 }
 
 #[test]
-fn statements_are_kept_and_links_wanted_and_the_first_view_taken() {
+fn statements_are_kept_and_links_wanted_and_the_list_of_a_vote_used() {
     let mut world = World::open();
     let records: Vec<_> = (2..=5).map(|number| world.record(number, |_| {})).collect();
-    for (number, record) in records.iter().enumerate() {
+    for record in &records {
         assert_eq!(world.hear(record), Judgement::Accept);
         let kept = format!("KeepStatement({} octets)", record.len());
-        let mut expected = vec!["Link".to_owned(), kept];
-        if number == 3 {
-            expected.extend(["ViewTaken(5 nodes)".to_owned(), "Links(4)".to_owned()]);
-        }
-        assert_eq!(world.printed(), expected);
+        assert_eq!(world.printed(), ["Link".to_owned(), kept]);
         assert_eq!(world.hear(record), Judgement::Ignore);
         assert_eq!(world.printed(), [""; 0], "known");
     }
-    // Two records with one number: the proof is kept and announced, and the view goes on without.
+    assert_eq!(world.vote(), Judgement::Accept);
+    let list = format!("KeepList({} octets)", 1 + 8 + 5 * 73);
+    let expected = ["KeepStatement(4267 octets)", &list, "ViewTaken(5 nodes)", "Links(4)"];
+    assert_eq!(world.printed(), expected);
+    // Two records with one number: the proof is kept and announced; the list goes on for its hour.
     let second = world.record(3, |draft| draft.contact = "other".to_owned());
     assert_eq!(world.hear(&second), Judgement::Ignore);
     let printed = world.printed();
     let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
-    assert_eq!(kinds, ["KeepStatement", "Announce", "ViewTaken", "Links"]);
-    assert_eq!(printed[2..], ["ViewTaken(4 nodes)", "Links(3)"]);
+    assert_eq!(kinds, ["KeepStatement", "Announce"]);
     // Octets that are none, and a node that nothing is left of after its keys.
     assert_eq!(world.hear(b"garbage"), Judgement::Reject);
     assert_eq!(world.printed(), [""; 0]);
@@ -365,14 +384,38 @@ fn statements_are_kept_and_links_wanted_and_the_first_view_taken() {
 }
 
 #[test]
+fn a_vote_is_kept_before_it_is_announced_and_its_list_used() {
+    let mut world = World::rooted();
+    for number in 2..=4 {
+        let record = world.record(number, |_| {});
+        world.hear(&record);
+    }
+    world.commands();
+    // The fifth node is the one that the first list waits for.
+    let record = world.record(5, |_| {});
+    assert_eq!(world.hear(&record), Judgement::Accept);
+    let kept = format!("KeepStatement({} octets)", record.len());
+    let list = format!("KeepList({} octets)", 1 + 8 + 73);
+    let expected = [
+        "Link",
+        &kept,
+        "KeepVote(4267 octets)",
+        "KeepStatement(4267 octets)",
+        "Announce(4267 octets)",
+        &list,
+    ];
+    assert_eq!(world.printed(), expected, "nobody is vouched for yet: the root alone is listed");
+}
+
+#[test]
 fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
     let mut world = World::open();
     let (peer, network) = (id(8), world.descriptor.id());
-    let mut holder = Directory::new(*world.node.schedule(), &Admission::Open);
+    let mut holder = Directory::new(&world.descriptor);
     let record = world.record(2, |_| {});
     if let Statement::Record(signed) = Statement::check(&record, &network).unwrap() {
         let record = signed.timely(world.now, world.node.schedule()).unwrap();
-        holder.admit(record, directory::Source::CatchUp).unwrap();
+        holder.admit(record, directory::Source::CatchUp, world.now).unwrap();
     }
     world.node.handle_peer_up(peer, world.now, &mut world.rng);
     let mut asked = Vec::new();
@@ -385,8 +428,7 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
         });
         let Some((to, request)) = ask else { break };
         assert_eq!(to, peer);
-        let answer =
-            holder.answer(&request, world.now, || record::SetHash::from_bytes([0; 32])).unwrap();
+        let answer = holder.answer(&request, world.now).unwrap();
         let answer = Answer::check(&answer, &network).unwrap();
         world.node.handle_sync_answer(peer, answer, world.now, &mut world.rng);
     }
@@ -396,9 +438,7 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
     // A list that answers no question, and one that cannot be read.
     world.node.handle_peer_up(id(9), world.now, &mut world.rng);
     assert_eq!(world.printed(), ["Ask(summary)"]);
-    let list = holder.answer(&Request::Fetch(Vec::new()).encode().unwrap(), world.now, || {
-        record::SetHash::from_bytes([0; 32])
-    });
+    let list = holder.answer(&Request::Fetch(Vec::new()).encode().unwrap(), world.now);
     let list = Answer::check(&list.unwrap(), &network).unwrap();
     world.node.handle_sync_answer(id(9), list, world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::HangUp(id(9))]);
@@ -426,7 +466,7 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
 fn a_submission_is_sealed_answered_and_sent_on_its_tick() {
     let mut world = World::open();
     world.submit(1, "a@b.example");
-    assert_eq!(world.commands(), [Command::Answer(SubmissionId(1), Err(Refused::TooFewNodes))]);
+    assert_eq!(world.commands(), [Command::Answer(SubmissionId(1), Err(Refused::NoList))]);
 
     let mut world = World::with_a_view();
     world.submit(2, "a@b.example");
@@ -631,6 +671,8 @@ fn a_client_sends_and_has_no_key_no_record_and_nothing_to_relay() {
         assert_eq!(world.hear(&record), Judgement::Accept);
     }
     world.commands();
+    assert_eq!(world.vote(), Judgement::Accept);
+    world.commands();
     assert!(world.node.view().is_some());
     world.submit(1, "a@b.example");
     let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
@@ -652,6 +694,7 @@ fn a_vouch_of_a_stranger_changes_nothing() {
     let draft = VouchDraft {
         word: Word::Vouch,
         subject: id(5),
+        role: VouchRole::Exit,
         since: world.now,
         issued_at: world.now,
         expires_at: world.now.plus(MINUTE * 600),

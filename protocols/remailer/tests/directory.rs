@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use directory::{Answer, Directory, Standing};
+use directory::{Answer, Directory, HourList, Standing};
 use fog_remailer::{
     Agreement, Alarm, Command, Count, Done, Judgement, Kept, NotDone, NotPublished, NotTaken,
     OperatorOrder, OrderId, Past, Refused, Remailer, Setup,
@@ -20,10 +20,14 @@ use keys::{Epoch, Identity, Time};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{
-    Admission, Descriptor, Draft, Parameters, Record, SetHash, Statement, Unverified, testing,
+    Admission, Descriptor, Draft, ListSketch, Parameters, Record, Statement, Unverified, VoteDraft,
+    testing,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// The voters of an open network; those of a vouched one are its roots.
+const VOTERS: [u8; 3] = [11, 12, 13];
 
 struct World {
     parameters: Parameters,
@@ -33,10 +37,15 @@ struct World {
 }
 
 fn world(admission: &Admission) -> World {
-    let parameters = Parameters::main().with_first_view(4);
+    let parameters = Parameters::main().with_first_list(4);
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 40);
     let maker = Identity::from_seed(&[77; 32]);
-    let descriptor = Descriptor::create(&maker, "n", start, &parameters, admission).unwrap();
+    let voters: Vec<_> = match admission {
+        Admission::Open => VOTERS.map(|number| identity(number).node()).to_vec(),
+        Admission::Vouched { .. } => Vec::new(),
+    };
+    let descriptor =
+        Descriptor::create(&maker, "n", start, &parameters, &voters, admission).unwrap();
     let rng = ChaCha20Rng::seed_from_u64(1);
     World { parameters, descriptor: Arc::new(descriptor), start, rng }
 }
@@ -81,10 +90,22 @@ impl World {
     /// A peer is linked, is asked, answers from these statements with a clock that is `ahead` by
     /// this many seconds, and goes.
     fn visit(&mut self, node: &mut Remailer, peer: u8, held: &[Vec<u8>], ahead: i64, now: Time) {
-        let mut holder = Directory::new(self.parameters.schedule(), self.descriptor.admission());
+        let mut holder = Directory::new(&self.descriptor);
         for octets in held {
-            let _ = holder.admit(self.read(octets, now), directory::Source::CatchUp);
+            let _ = holder.admit(self.read(octets, now), directory::Source::CatchUp, now);
         }
+        self.visit_of(node, peer, &holder, ahead, now);
+    }
+
+    /// The same with a peer that knows what this directory holds.
+    fn visit_of(
+        &mut self,
+        node: &mut Remailer,
+        peer: u8,
+        holder: &Directory,
+        ahead: i64,
+        now: Time,
+    ) {
         let theirs = Time::from_millis(now.as_millis().saturating_add_signed(ahead * 1000));
         let peer = identity(peer).node();
         node.handle_peer_up(peer, now, &mut self.rng);
@@ -93,8 +114,7 @@ impl World {
             match command {
                 Command::Ask(asked, request) if asked == peer => {
                     questions += 1;
-                    let set = node.set_hash(now);
-                    let octets = holder.answer(&request.encode().unwrap(), theirs, || set).unwrap();
+                    let octets = holder.answer(&request.encode().unwrap(), theirs).unwrap();
                     let answer = Answer::check(&octets, &self.descriptor.id()).unwrap();
                     node.handle_sync_answer(peer, answer, now, &mut self.rng);
                 }
@@ -104,6 +124,31 @@ impl World {
         }
         assert!(questions > 0, "it is asked as soon as it is linked");
         node.handle_peer_down(&peer);
+    }
+
+    /// The node hears the votes of these voters for a list of these records in the hour of `at`, and
+    /// then from one of them what the list is.
+    fn vote(&mut self, node: &mut Remailer, voters: &[u8], records: &[Vec<u8>], at: Time) {
+        let hour = self.parameters.schedule().hour_at(at);
+        let mut eyes = Directory::new(&self.descriptor);
+        if let Some(list) = node.directory().list() {
+            eyes.restore_list(HourList::clone(list));
+        }
+        let before = eyes.list_hash();
+        for octets in records {
+            let record = self.read(octets, at);
+            eyes.admit(record, directory::Source::Gossip, at).unwrap();
+        }
+        let list = eyes.propose_first(hour);
+        for voter in voters {
+            let draft = VoteDraft { hour, before, digests: *list.digests() };
+            let octets = draft.sign(&identity(*voter), &self.descriptor.id()).unwrap();
+            assert_eq!(self.hear(node, &octets, at), Judgement::Accept);
+        }
+        eyes.restore_list(list);
+        if node.directory().lacks_list() {
+            self.visit_of(node, voters[0], &eyes, 0, at);
+        }
     }
 
     /// What the node publishes until `end`, with the time of each.
@@ -148,14 +193,20 @@ fn a_restored_backup_publishes_far_above_what_peers_hold_and_gives_up_what_it_ma
     let setup = Setup { epochs: world.kept(1, 2), past: Past::Known(old), ..world.setup(1) };
     let mut node = world.node(setup);
     assert!(world.published(&mut node, start, now).is_empty());
-    for peer in 11..=13 {
+    // Three strangers, who answer at once with nothing.
+    for stranger in 21..=23 {
+        world.visit(&mut node, stranger, &[], 0, now);
+    }
+    assert!(world.published(&mut node, now, now).is_empty(), "they have no say");
+    assert_eq!(node.alarms(now), [Alarm::AwaitsWitnesses { heard: 0, needed: 3 }]);
+    for peer in VOTERS {
         world.visit(&mut node, peer, std::slice::from_ref(&newer), 0, now);
     }
     let published = world.published(&mut node, now, start.plus(MINUTE * 60));
     let (at, first) = &published[0];
     assert!(*at < start.plus(MINUTE * 3), "three peers have said what they know");
     assert_eq!(first.sequence(), 50 + (1 << 20));
-    assert_eq!(first.previous(), world.read(&newer, now).hash());
+    assert_eq!(first.previous(), record::StatementHash::NONE, "there may be others it forgot");
     let epoch = world.parameters.schedule().epoch_at(now);
     let stated: Vec<_> = first.epochs().collect();
     // The present one may have opened packets; the third key is another's.
@@ -168,34 +219,41 @@ fn a_restored_backup_publishes_far_above_what_peers_hold_and_gives_up_what_it_ma
 }
 
 #[test]
-fn a_node_with_a_past_waits_for_three_peers_or_ten_minutes() {
+fn a_node_with_a_past_waits_for_three_witnesses_however_long_that_takes() {
     let mut world = world(&Admission::Open);
     let start = world.start;
     let own = world.record(1, start.minus(MINUTE * 30), |_| {});
     let others: Vec<_> =
         (2..=5).map(|n| world.record(n, start.minus(MINUTE * 30), |_| {})).collect();
-    let setup = || Setup {
+    // Of the last list that it knew, 2 to 5 are nodes.
+    let mut eyes = Directory::new(&world.descriptor);
+    for octets in others.iter().chain([&own]) {
+        eyes.admit(world.read(octets, start), directory::Source::Own, start).unwrap();
+    }
+    let list = eyes.propose_first(world.parameters.schedule().hour_at(start)).to_octets();
+    let setup = Setup {
         epochs: world.kept(1, 3),
         past: Past::Known(own.clone()),
         statements: others.clone(),
+        list: Some(list),
         ..world.setup(1)
     };
-    let (alone, asking) = (setup(), setup());
-    let mut node = world.node(alone);
-    let published = world.published(&mut node, start, start.plus(MINUTE * 15));
-    assert_eq!(published[0].0, start.plus(MINUTE * 10));
-    assert_eq!(published[0].1.sequence(), 41 + (1 << 20));
-    assert_eq!(published[0].1.epochs().count(), 3, "nothing was lost, nothing is given up");
-
-    let mut node = world.node(asking);
-    world.visit(&mut node, 2, &others, 0, start);
-    world.visit(&mut node, 2, &others, 0, start);
-    world.visit(&mut node, 3, &others, 0, start);
-    world.visit(&mut node, 99, &others, 0, start);
-    assert!(node.wants_witnesses(), "two peers, whatever one says twice, and a stranger");
-    world.visit(&mut node, 4, &others, 0, start);
+    let mut node = world.node(setup);
+    let late = start.plus(MINUTE * 90);
+    assert!(world.published(&mut node, start, late).is_empty());
+    world.visit(&mut node, 2, &others, 0, late);
+    world.visit(&mut node, 2, &others, 0, late);
+    world.visit(&mut node, 11, &others, 0, late);
+    world.visit(&mut node, 99, &others, 0, late);
+    assert!(node.wants_witnesses(), "a node, a voter, whatever one says twice, and a stranger");
+    let waits = Alarm::AwaitsWitnesses { heard: 2, needed: 3 };
+    assert!(node.alarms(late).contains(&waits));
+    world.visit(&mut node, 4, &others, 0, late);
     assert!(!node.wants_witnesses());
-    assert_eq!(world.published(&mut node, start, start.plus(MINUTE)).len(), 1);
+    let published = world.published(&mut node, late, late.plus(MINUTE));
+    assert_eq!(published.len(), 1);
+    assert_eq!(published[0].1.sequence(), 41 + (1 << 20));
+    assert_eq!(published[0].1.epochs().count(), 4, "nothing was lost, nothing is given up");
 }
 
 #[test]
@@ -213,7 +271,7 @@ fn of_two_nodes_with_one_identity_the_one_that_runs_falls_silent_and_says_so() {
     });
     let now = start.plus(MINUTE * 10);
     assert_eq!(world.hear(&mut node, &copy, now), Judgement::Accept);
-    assert_eq!(node.alarms(now), [Alarm::Rival]);
+    assert!(node.alarms(now).contains(&Alarm::Rival));
     assert!(world.published(&mut node, now, start.plus(MINUTE * 200)).is_empty());
 }
 
@@ -226,6 +284,9 @@ fn keys_whose_tags_may_be_lost_are_given_up_and_never_made_again() {
     epochs[0].1 = Kept::Withdrawn;
     let setup = Setup { epochs, past: Past::Known(own), ..world.setup(1) };
     let mut node = world.node(setup);
+    for peer in VOTERS {
+        world.visit(&mut node, peer, &[], 0, start);
+    }
     for record in world.published(&mut node, start, start.plus(MINUTE * 100)) {
         let epoch = world.parameters.schedule().epoch_at(start);
         assert!(record.1.withdraws(epoch) && record.1.key(epoch).is_none());
@@ -248,7 +309,7 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
     }
     assert_eq!(world.published(&mut node, start, start.plus(MINUTE)).len(), 1);
     assert_ne!(node.check_routes(start), Err(Refused::ClockApart));
-    for (peer, ahead) in [(2, 6 * 60), (3, 6 * 60), (4, 0)] {
+    for (peer, ahead) in [(11, 6 * 60), (12, 6 * 60), (13, 0)] {
         world.visit(&mut node, peer, &[], ahead, start);
     }
     assert_eq!(node.check_routes(start), Err(Refused::ClockApart));
@@ -256,7 +317,7 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
     let epoch = world.parameters.schedule().epoch_at(start);
     let mut now = start;
     while now < start.plus(MINUTE * 350) {
-        for peer in 2..=4 {
+        for peer in VOTERS {
             world.visit(&mut node, peer, &[], 6 * 60, now);
         }
         let next = now.plus(MINUTE * 10);
@@ -264,16 +325,16 @@ fn a_clock_that_nobody_shares_takes_no_mail_publishes_nothing_and_destroys_no_ke
         now = next;
         assert_eq!(node.oldest_key(), Some(epoch), "no key is destroyed");
     }
-    for peer in 2..=4 {
+    for peer in VOTERS {
         world.visit(&mut node, peer, &[], 6 * 60, now);
     }
     world.published(&mut node, now, now.plus(MINUTE * 15));
     assert!(node.oldest_key() > Some(epoch), "six hours are enough");
-    for peer in 2..=4 {
+    for peer in VOTERS {
         world.visit(&mut node, peer, &[], 4 * 60, now);
     }
     assert_ne!(node.check_routes(now), Err(Refused::ClockApart));
-    assert!(node.alarms(now).is_empty());
+    assert!(!node.alarms(now).iter().any(|alarm| matches!(alarm, Alarm::ClockApart(_))));
     assert!(!world.published(&mut node, now, now.plus(MINUTE * 70)).is_empty());
 }
 
@@ -315,14 +376,14 @@ fn a_clock_that_is_wrong_at_the_start_destroys_nothing_before_peers_have_spoken(
         let end = start.plus(MINUTE * 5);
         assert!(forgotten(&mut world, &mut node, start, end).is_empty());
         let behind = -i64::try_from(ahead.as_secs()).unwrap();
-        for peer in 11..=13 {
+        for peer in VOTERS {
             world.visit(&mut node, peer, &[], behind, end);
         }
         assert!(matches!(node.alarms(end)[..], [Alarm::ClockApart(_)]), "{days} days");
         let later = end.plus(MINUTE * 100);
         assert!(forgotten(&mut world, &mut node, end, later).is_empty(), "{days} days");
         // Where the peers agree, what is past is forgotten at once.
-        for peer in 11..=13 {
+        for peer in VOTERS {
             world.visit(&mut node, peer, &[], 0, later);
         }
         assert_eq!(forgotten(&mut world, &mut node, later, later.plus(MINUTE)).len(), 1);
@@ -341,11 +402,14 @@ fn a_clock_that_was_set_back_makes_no_second_key_for_an_epoch() {
     let setup = Setup { epochs: world.kept(1, 3), past: Past::Known(own), ..world.setup(1) };
     world.start = back;
     let mut node = world.node(setup);
+    for peer in VOTERS {
+        world.visit(&mut node, peer, &[], 0, back);
+    }
     let published = world.published(&mut node, back, back.plus(MINUTE * 20));
     let before = world.read(&before, back);
     for (_, record) in &published {
         assert!(record.withdraws(epoch) && record.key(epoch).is_none());
-        assert!(record::Breach::between(&before, record).is_none());
+        assert!(record::Breach::between(&before, record, MINUTE * 5).is_none());
     }
     assert!(!published.is_empty());
 }
@@ -372,6 +436,7 @@ fn order(
     let subject = match order {
         OperatorOrder::Vouch(node)
         | OperatorOrder::Unvouch(node)
+        | OperatorOrder::Retire(node)
         | OperatorOrder::Ban(node)
         | OperatorOrder::Unban(node) => node,
         OperatorOrder::Invite => panic!("of no node"),
@@ -395,7 +460,7 @@ fn a_node_vouches_renews_and_takes_back() {
     let record = world.record(2, start, |_| {});
     world.hear(&mut node, &record, start);
     let soon = start.plus(MINUTE * 60);
-    assert!(matches!(node.standings(soon)[&friend], Standing::Probation(_)));
+    assert_eq!(node.standings(soon)[&friend], Standing::NotListed);
     let days = start.plus(MINUTE * 60 * 24 * 16);
     node.handle_timeout(days, &mut ChaCha20Rng::seed_from_u64(3));
     let commands = std::iter::from_fn(|| node.next_command()).collect();
@@ -412,56 +477,216 @@ fn a_node_vouches_renews_and_takes_back() {
     assert_eq!(refused, Err(NotDone::WordCountsForNothing));
 }
 
+/// A node that knows 2 to 8 and uses their list, which the voters voted.
+fn listed(world: &mut World) -> (Remailer, Vec<Vec<u8>>) {
+    let start = world.start;
+    let setup = Setup { first_record_after: Duration::from_secs(1 << 30), ..world.setup(1) };
+    let mut node = world.node(setup);
+    let records: Vec<_> =
+        (2..=8).chain(VOTERS).map(|number| world.record(number, start, |_| {})).collect();
+    for record in &records {
+        world.hear(&mut node, record, start);
+    }
+    world.vote(&mut node, &VOTERS[..1], &records, start);
+    assert_eq!(node.check_routes(start), Err(Refused::NoList), "one of three");
+    world.vote(&mut node, &VOTERS[1..2], &records, start);
+    assert_eq!(node.view().unwrap().len(), 10);
+    assert_ne!(node.check_routes(start), Err(Refused::NoList));
+    (node, records)
+}
+
 #[test]
-fn views_that_differ_for_two_hours_and_halve_are_alarms() {
+fn a_list_goes_on_for_six_hours_without_votes_and_then_no_mail_is_taken() {
+    let mut world = world(&Admission::Open);
+    let (start, schedule) = (world.start, world.parameters.schedule());
+    let (mut node, _) = listed(&mut world);
+    let first = schedule.hour_start(schedule.hour_at(start));
+    let missing = |node: &Remailer, now| {
+        let mut missing = node.missing_voters(now);
+        missing.sort_unstable();
+        missing
+    };
+    assert!(node.alarms(start).is_empty() && missing(&node, start).is_empty());
+    let mut now = start;
+    for hours in 1..=6 {
+        let next = first.plus(MINUTE * (60 * hours + 5));
+        world.published(&mut node, now, next);
+        assert!(!node.alarms(next).iter().any(|alarm| matches!(alarm, Alarm::NoList { .. })));
+        now = first.plus(MINUTE * (60 * hours + 11));
+        world.published(&mut node, next, now);
+        let alarm = Alarm::NoList { hours: Some(hours.into()), missing: 3 };
+        assert_eq!(node.alarms(now), [alarm]);
+        let mut voters = VOTERS.map(|number| identity(number).node());
+        voters.sort_unstable();
+        assert_eq!(missing(&node, now), voters, "it says whose votes are missing");
+        let refused = (hours == 6).then_some(Refused::NoList);
+        assert_eq!(node.check_routes(now).err().filter(|why| *why == Refused::NoList), refused);
+    }
+    // Votes come back, and mail with them.
+    let records: Vec<_> = (2..=8)
+        .chain(VOTERS)
+        .map(|number| world.record(number, now, |draft| draft.sequence = 50))
+        .collect();
+    for record in &records {
+        world.hear(&mut node, record, now);
+    }
+    world.vote(&mut node, &VOTERS[..2], &records, now);
+    assert!(node.alarms(now).is_empty());
+    assert_ne!(node.check_routes(now), Err(Refused::NoList));
+}
+
+#[test]
+fn what_listed_peers_say_of_their_lists_is_shown_and_stops_no_mail_and_strangers_have_no_say() {
     let mut world = world(&Admission::Open);
     let start = world.start;
-    let schedule = world.parameters.schedule();
+    let (mut node, records) = listed(&mut world);
+    let hour = world.parameters.schedule().hour_at(start);
+    let later = start.plus(MINUTE * 6);
+    let other = world.record(3, later, |draft| {
+        draft.sequence = 42;
+        draft.list = (hour, ListSketch::from_bytes([9; 32]));
+    });
+    world.hear(&mut node, &other, later);
+    let own = node.directory().list_in_use();
+    let same = world.record(4, later, |draft| (draft.sequence, draft.list) = (42, own));
+    world.hear(&mut node, &same, later);
+    let agreement = |number| node.agreement(&identity(number).node());
+    assert!(matches!(agreement(3), Agreement::Apart(30..)));
+    assert_eq!((agreement(4), agreement(5)), (Agreement::Same, Agreement::Unknown));
+
+    // Peers that were asked use a list of one node for this hour.
+    let mut elsewhere = Directory::new(&world.descriptor);
+    elsewhere.admit(world.read(&records[0], start), directory::Source::Own, start).unwrap();
+    elsewhere.restore_list(elsewhere.propose_first(hour));
+    let tell = |world: &mut World, node: &mut Remailer, peer: u8| {
+        let peer = identity(peer).node();
+        node.handle_peer_up(peer, later, &mut world.rng);
+        while let Some(command) = node.next_command() {
+            if let Command::Ask(_, request) = command {
+                let octets = elsewhere.answer(&request.encode().unwrap(), later).unwrap();
+                let answer = Answer::check(&octets, &world.descriptor.id()).unwrap();
+                node.handle_sync_answer(peer, answer, later, &mut world.rng);
+            }
+        }
+        node.handle_peer_down(&peer);
+    };
+    for stranger in 60..70 {
+        tell(&mut world, &mut node, stranger);
+    }
+    assert!(node.alarms(later).is_empty());
+    for peer in 2..=4 {
+        tell(&mut world, &mut node, peer);
+    }
+    assert_eq!(node.alarms(later), [Alarm::AnotherList { other: 3, same: 0 }]);
+    assert_ne!(node.check_routes(later), Err(Refused::NoList));
+}
+
+#[test]
+fn a_list_that_halves_is_an_alarm_for_three_hours() {
+    let mut world = world(&Admission::Open);
+    let (start, schedule) = (world.start, world.parameters.schedule());
+    let (mut node, _) = listed(&mut world);
+    let now = schedule.hour_end(schedule.hour_at(start));
+    world.published(&mut node, start, now);
+    let records: Vec<_> =
+        (2..=6).map(|number| world.record(number, now, |draft| draft.sequence = 50)).collect();
+    for record in &records {
+        world.hear(&mut node, record, now);
+    }
+    world.vote(&mut node, &VOTERS[..2], &records, now);
+    assert_eq!(node.view().unwrap().len(), 5);
+    assert_eq!(node.alarms(now), [Alarm::Halved { before: 10, after: 5 }]);
+    let later = now.plus(MINUTE * 180);
+    assert!(!node.alarms(later).iter().any(|alarm| matches!(alarm, Alarm::Halved { .. })));
+}
+
+#[test]
+fn a_vote_of_nobody_is_refused_and_one_of_another_hour_ignored() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let (mut node, _) = listed(&mut world);
+    let hour = world.parameters.schedule().hour_at(start);
+    let vote = |world: &World, voter: u8, hour| {
+        let digests = [record::BucketDigest::EMPTY; record::BUCKETS];
+        let draft = VoteDraft { hour, before: record::ListHash::NONE, digests };
+        draft.sign(&identity(voter), &world.descriptor.id()).unwrap()
+    };
+    let of_stranger = vote(&world, 77, hour);
+    assert_eq!(world.hear(&mut node, &of_stranger, start), Judgement::Reject);
+    for far in [hour.minus(5), hour.plus(40)] {
+        let octets = vote(&world, 13, far);
+        assert_eq!(world.hear(&mut node, &octets, start), Judgement::Ignore);
+    }
+    let refused = |why| node.counts().get(Count::StatementRefused(why));
+    assert_eq!((refused(NotTaken::NoVoter), refused(NotTaken::OtherHour)), (1, 2));
+    // A second vote for one hour is a proof, which everybody is to have.
+    let first = vote(&world, 13, hour);
+    assert_eq!(world.hear(&mut node, &first, start), Judgement::Accept);
+    while node.next_command().is_some() {}
+    let rival = {
+        let digests = [record::BucketDigest::from_bytes([3; 16]); record::BUCKETS];
+        let draft = VoteDraft { hour, before: record::ListHash::NONE, digests };
+        draft.sign(&identity(13), &world.descriptor.id()).unwrap()
+    };
+    assert_eq!(world.hear(&mut node, &rival, start), Judgement::Ignore);
+    let announced = std::iter::from_fn(|| node.next_command()).find_map(|command| match command {
+        Command::Announce(octets) => Some(octets),
+        _ => None,
+    });
+    assert!(matches!(world.check(&announced.unwrap()), Ok(Statement::Proof(_))));
+}
+
+#[test]
+fn a_voter_votes_once_for_an_hour_whatever_is_restarted_when() {
+    let mut world =
+        world(&Admission::Vouched { roots: vec![identity(1).node()], depth: 1, fan_out: 2 });
+    let (start, schedule) = (world.start, world.parameters.schedule());
     let setup = Setup { first_record_after: Duration::ZERO, ..world.setup(1) };
     let mut node = world.node(setup);
-    let mut now = start;
-    let mut alarms = Vec::new();
-    for hour in 0..5u32 {
-        // In every hour after the first: 2 and 3 see what this node sees, 4 to 8 something else.
-        let own = node.set_hash(now);
-        for number in 2..=8 {
-            let record = world.record(number, now, |draft| {
-                draft.sequence = u64::from(hour) + 1;
-                draft.set =
-                    if number <= 3 || hour == 0 { own } else { SetHash::from_bytes([9; 32]) };
-            });
-            world.hear(&mut node, &record, now);
+    let votes = |world: &mut World, node: &mut Remailer, from: Time, end: Time| {
+        let mut votes = Vec::new();
+        let mut now = from;
+        loop {
+            node.handle_timeout(now, &mut world.rng);
+            let mut kept = None;
+            while let Some(command) = node.next_command() {
+                match command {
+                    Command::KeepVote(octets) => kept = Some(octets),
+                    Command::Announce(octets) => {
+                        if let Ok(Statement::Vote(vote)) = world.check(&octets) {
+                            assert_eq!(kept.as_ref(), Some(&octets), "kept before it is announced");
+                            votes.push((now, vote.hour(), octets));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            assert!(node.poll_timeout() > now, "it gets on");
+            now = node.poll_timeout();
+            if now > end {
+                return votes;
+            }
         }
-        if hour == 2 {
-            let agreement = |number| node.agreement(&identity(number).node(), now);
-            assert_eq!((agreement(2), agreement(4)), (Agreement::Same, Agreement::Other));
-            assert_eq!(agreement(9), Agreement::Unknown);
-        }
-        let next = schedule.hour_end(schedule.hour_at(now)).plus(MINUTE * 10);
-        world.published(&mut node, now, next);
-        now = next;
-        alarms.push(node.alarms(now));
-    }
-    assert!(alarms[0].is_empty() && alarms[1].is_empty(), "{alarms:?}");
-    assert_eq!(alarms[2], [Alarm::AnotherView { other: 5, same: 2 }]);
-    assert_eq!(node.check_routes(now), Err(Refused::Divided), "no route in a network apart");
-
-    // Four go on; when the keys of the others have run out, half of the view is gone.
-    let mut halved = None;
-    for hour in 0..14 {
-        let own = node.set_hash(now);
-        for number in 2..=4 {
-            let record = world.record(number, now, |draft| {
-                (draft.sequence, draft.set) = (100 + hour, own);
-            });
-            world.hear(&mut node, &record, now);
-        }
-        let next = schedule.hour_end(schedule.hour_at(now)).plus(MINUTE * 10);
-        world.published(&mut node, now, next);
-        now = next;
-        let alarm = node.alarms(now).into_iter().find(|a| matches!(a, Alarm::Halved { .. }));
-        halved = halved.or(alarm);
-    }
-    assert_eq!(halved, Some(Alarm::Halved { before: 8, after: 4 }));
-    assert!(node.alarms(now).is_empty(), "it has been said for three hours");
+    };
+    let end = schedule.hour_end(schedule.hour_at(start)).plus(MINUTE * 55);
+    let cast = votes(&mut world, &mut node, start, end);
+    assert_eq!(cast.len(), 1);
+    let (at, hour, last) = cast[0].clone();
+    assert_eq!(schedule.hour_start(hour).since(at), MINUTE * 10);
+    // It starts again within the same ten minutes, with its vote or with nothing but its peers'
+    // memory of it.
+    let own = node.directory().newest(&identity(1).node()).unwrap().octets().to_vec();
+    let list = node.directory().list().map(|list| list.to_octets());
+    world.start = at.plus(MINUTE);
+    let setup = Setup {
+        past: Past::Known(own),
+        statements: node.directory().statements().map(|octets| octets.to_vec()).collect(),
+        vote: Some(last),
+        list,
+        ..world.setup(1)
+    };
+    let mut again = world.node(setup);
+    let from = world.start;
+    let after = schedule.hour_start(hour).plus(MINUTE * 5);
+    assert!(votes(&mut world, &mut again, from, after).is_empty());
 }

@@ -166,7 +166,7 @@ async fn a_peer_is_told_nothing_of_the_machine_and_no_address_but_onions() {
     timeout(Duration::from_secs(20), listen).await.unwrap();
 
     let octets = log.lock().unwrap().clone();
-    for spoken in ["/fog/sync/2", "/fog/network/1", "/meshsub/1", "operator@fog.invalid"] {
+    for spoken in ["/fog/sync/3", "/fog/network/2", "/meshsub/1", "operator@fog.invalid"] {
         assert!(contains(&octets, spoken.as_bytes()), "{spoken} is not in what was heard");
     }
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();

@@ -22,8 +22,8 @@ impl World {
         let clock = Clock::start();
         let parameters = Parameters::scaled(10, 0);
         let maker = Identity::from_seed(&[9; 32]);
-        let descriptor =
-            Descriptor::create(&maker, "test", clock.now(), &parameters, &Admission::Open);
+        let (now, voters, rule) = (clock.now(), [maker.node()], Admission::Open);
+        let descriptor = Descriptor::create(&maker, "test", now, &parameters, &voters, &rule);
         Self { folder: tempfile::tempdir().unwrap(), descriptor: descriptor.unwrap(), clock }
     }
 

@@ -29,7 +29,8 @@ const PEERS: u8 = 40;
 fn descriptor() -> Descriptor {
     let maker = Identity::from_seed(&[99; 32]);
     let start = keys::Time::from_millis(0);
-    Descriptor::create(&maker, "test", start, &Parameters::main(), &Admission::Open).unwrap()
+    let (parameters, voters) = (Parameters::main(), [maker.node()]);
+    Descriptor::create(&maker, "test", start, &parameters, &voters, &Admission::Open).unwrap()
 }
 
 async fn attach(seed: u8, client: &private::PrivateClient) -> (Identity, Tor) {

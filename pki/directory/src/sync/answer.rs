@@ -2,8 +2,8 @@
 
 use core::ops::Bound::{Excluded, Unbounded};
 
-use keys::Time;
-use record::SetHash;
+use keys::{Hour, Time};
+use record::ListSketch;
 use record::canonical::{self, CodecError};
 
 use super::wire::{
@@ -11,24 +11,25 @@ use super::wire::{
     Versioned, bucket, contains, join,
 };
 use crate::admit::Directory;
+use crate::list::write_entries;
 
 impl Directory {
     /// The answer to a peer's question, as octets.
     ///
     /// # Errors
     /// [`CodecError`] for octets that are no question.
-    pub fn answer(
-        &self,
-        octets: &[u8],
-        now: Time,
-        set: impl FnOnce() -> SetHash,
-    ) -> Result<Vec<u8>, CodecError> {
+    pub fn answer(&self, octets: &[u8], now: Time) -> Result<Vec<u8>, CodecError> {
         let body = match Request::decode(octets)? {
-            Request::Summary => AnswerBody::Summary {
-                now: now.as_millis(),
-                set: *set().as_bytes(),
-                buckets: self.bucket_digests().concat(),
-            },
+            Request::Summary => {
+                let (hour, sketch) = self.list_in_use();
+                AnswerBody::Summary {
+                    now: now.as_millis(),
+                    hour: hour.number(),
+                    sketch: *sketch.as_bytes(),
+                    voted: self.voted(self.schedule.hour_at(now)),
+                    buckets: self.bucket_digests().concat(),
+                }
+            }
             Request::List { buckets, after } => {
                 let from = after.map_or(Unbounded, Excluded);
                 let names = self.items.range((from, Unbounded)).map(|(id, _)| id);
@@ -45,8 +46,27 @@ impl Directory {
                 });
                 AnswerBody::Items(fitting.map(|item| item.octets.to_vec()).collect())
             }
+            Request::Entries(buckets) => {
+                let mut octets = 0;
+                let found = buckets.iter().filter_map(|(number, digest)| {
+                    self.lists.find_bucket(*number, *digest).filter(|found| !found.is_empty())
+                });
+                let written = found.map(|entries| write_entries(&entries));
+                let fitting = written.take_while(|bucket| {
+                    octets += bucket.len();
+                    octets <= MAX_ITEM_OCTETS
+                });
+                AnswerBody::Entries(fitting.collect())
+            }
         };
         canonical::encode::<MAX_ANSWER>(&Versioned { version: VERSION, body })
+    }
+
+    /// The hour and the sketch of the list that is used; hour 0 if there is none.
+    #[must_use]
+    pub fn list_in_use(&self) -> (Hour, ListSketch) {
+        let list = self.lists.newest();
+        list.map_or_else(Default::default, |list| (list.hour(), list.sketch()))
     }
 
     pub(super) fn bucket_digests(&self) -> &[[u8; DIGEST]] {

@@ -3,12 +3,15 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use keys::{NodeId, Time};
-use record::SetHash;
+use keys::{Hour, NodeId, Time};
+use record::{BucketDigest, ListSketch};
 
-use super::wire::{Answer, BUCKETS, DIGEST, MAX_FETCH, Request, Rest, bucket, contains, insert};
+use super::wire::{
+    Answer, BUCKETS, DIGEST, MAX_ASKED_BUCKETS, MAX_FETCH, Request, Rest, bucket, contains, insert,
+};
 use crate::admit::Directory;
 use crate::item::ItemId;
+use crate::list::digest;
 
 /// Peers asked at once.
 const MAX_PEERS: usize = 4;
@@ -17,12 +20,21 @@ const MAX_PEERS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a conversation lasts, at most: 100 MB at 100 KB a second are 17 minutes.
 const LONGEST: Duration = Duration::from_secs(1200);
+/// For how long a conversation may bring little, and what it must bring afterwards to keep its place
+/// when another peer waits: a statement that was taken in every so often, on average.
+const SETTLING_IN: Duration = Duration::from_secs(30);
+const SLOWEST: Duration = Duration::from_secs(2);
 /// Names listed by one peer that are kept: those of 10,000 nodes with 4 statements each, and of
 /// 20,000 words. The next conversation asks for the rest.
 const MAX_MISSING: usize = 60_000;
 /// Names of statements that were fetched and not taken in, which are not fetched again in this
 /// hour.
 const MAX_REFUSED: usize = 8192;
+
+/// Times that a peer is asked for statements, beside one for each four that it listed.
+const LEAST_FETCHES: usize = 16;
+/// Times that one peer is asked for entries of a list: an answer holds 1,700 of them.
+const ENTRY_ROUNDS: u8 = 8;
 
 /// The conversations with the peers that are being asked.
 #[derive(Default)]
@@ -41,6 +53,10 @@ struct Conversation {
     missing: BTreeSet<ItemId>,
     /// How many more times it may ask for statements.
     fetches: usize,
+    /// How many more times it may ask for entries of a list.
+    asks_entries: u8,
+    /// Statements that it brought and that were taken in.
+    gained: u32,
     told: Option<Told>,
 }
 
@@ -48,6 +64,7 @@ enum State {
     Summary,
     List { buckets: [u8; BUCKETS / 8], after: Option<ItemId> },
     Fetch(Vec<ItemId>),
+    Entries(Vec<(u8, BucketDigest)>),
 }
 
 /// What a peer said of itself at the beginning of a conversation.
@@ -55,8 +72,10 @@ enum State {
 pub struct Told {
     /// How far its clock was ahead of ours, in milliseconds, give or take half a round trip.
     pub ahead_ms: i64,
-    /// Its hash of the present hour's set.
-    pub set: SetHash,
+    /// The list that it uses, with its hour.
+    pub list: (Hour, ListSketch),
+    /// The voters whose votes for the present hour it holds.
+    pub voted: u32,
 }
 
 /// What comes next in a conversation.
@@ -73,18 +92,27 @@ pub enum Step {
 }
 
 impl Reconciliation {
-    /// Begins a conversation with a peer, unless there is one or there are too many.
+    /// Begins a conversation with a peer, unless there is one or there are too many. A conversation
+    /// that brings next to nothing gives its place up.
     pub fn begin(&mut self, peer: NodeId, now: Time) -> Option<Request> {
         self.end_silent(now);
-        if self.peers.len() >= MAX_PEERS || self.peers.contains_key(&peer) {
+        if self.peers.contains_key(&peer) {
             return None;
+        }
+        if self.peers.len() >= MAX_PEERS {
+            let idle = |(_, talk): &(&NodeId, &Conversation)| talk.is_idle(now);
+            let idlest = self.peers.iter().filter(idle).min_by_key(|(_, talk)| talk.gained);
+            let idlest = idlest.map(|(peer, _)| *peer)?;
+            self.peers.remove(&idlest);
         }
         let conversation = Conversation {
             state: State::Summary,
             begun: now,
             asked: now,
             missing: BTreeSet::new(),
-            fetches: 0,
+            fetches: LEAST_FETCHES,
+            asks_entries: ENTRY_ROUNDS,
+            gained: 0,
             told: None,
         };
         self.peers.insert(peer, conversation);
@@ -149,7 +177,8 @@ impl Reconciliation {
                 let (theirs, ours) = (summary.now.as_millis(), middle.as_millis());
                 let ahead = i64::try_from(theirs.abs_diff(ours)).unwrap_or(i64::MAX);
                 let ahead_ms = if theirs < ours { -ahead } else { ahead };
-                conversation.told = Some(Told { ahead_ms, set: summary.set });
+                let (list, voted) = (summary.list, summary.voted);
+                conversation.told = Some(Told { ahead_ms, list, voted });
                 let mut buckets = [0; BUCKETS / 8];
                 let ours = directory.bucket_digests();
                 for (number, (theirs, ours)) in summary.buckets.iter().zip(ours).enumerate() {
@@ -159,7 +188,7 @@ impl Reconciliation {
                     }
                 }
                 if buckets == [0; BUCKETS / 8] {
-                    return conversation.end();
+                    return self.fetch(conversation, directory);
                 }
                 conversation.state = State::List { buckets, after: None };
                 Step::Ask(Request::List { buckets, after: None })
@@ -187,7 +216,7 @@ impl Reconciliation {
                     }
                     Rest::Nothing => {
                         // An answer holds 7 of the longest proofs, and 15 of the longest records.
-                        conversation.fetches = conversation.missing.len() / 4 + 16;
+                        conversation.fetches = conversation.missing.len() / 4 + LEAST_FETCHES;
                         self.fetch(conversation, directory)
                     }
                 }
@@ -198,6 +227,7 @@ impl Reconciliation {
                 }
                 for (name, _) in items {
                     conversation.missing.remove(name);
+                    conversation.gained += u32::from(directory.holds(name));
                 }
                 if items.is_empty() {
                     // The peer has forgotten these statements since it listed them.
@@ -207,18 +237,42 @@ impl Reconciliation {
                 }
                 self.fetch(conversation, directory)
             }
-            (State::Summary | State::List { .. } | State::Fetch(_), _) => Step::Bad,
+            (State::Entries(asked), Answer::Entries(buckets)) => {
+                let stated = |entries: &[_]| {
+                    let first: &crate::ListEntry = entries.first()?;
+                    Some((first.bucket(), digest(entries)))
+                };
+                let is_asked = |entries: &Vec<_>| {
+                    stated(entries).is_some_and(|stated| asked.contains(&stated))
+                };
+                if !buckets.iter().all(is_asked) {
+                    return Step::Bad;
+                }
+                // A peer that has nothing more is not asked again.
+                if buckets.is_empty() {
+                    conversation.asks_entries = 0;
+                }
+                self.fetch(conversation, directory)
+            }
+            (State::Summary | State::List { .. } | State::Fetch(_) | State::Entries(_), _) => {
+                Step::Bad
+            }
         }
     }
 
     fn fetch(&self, conversation: &mut Conversation, directory: &Directory) -> Step {
+        if let Some(step) = conversation.ask_entries(directory) {
+            return step;
+        }
         let first = conversation.begun_at();
         let missing = &mut conversation.missing;
+        let listed = directory.lists.missing_records().filter(|name| !self.refused.contains(name));
+        missing.extend(listed);
         missing.retain(|name| !directory.items.contains_key(name) && !self.refused.contains(name));
         let is_asked_elsewhere = |name: &&ItemId| {
             self.peers.values().any(|other| match &other.state {
                 State::Fetch(asked) => asked.contains(name),
-                State::Summary | State::List { .. } => false,
+                State::Summary | State::List { .. } | State::Entries(_) => false,
             })
         };
         // Conversations start at different buckets, so that two that lack the same ask in different
@@ -246,6 +300,24 @@ impl Reconciliation {
 }
 
 impl Conversation {
+    /// Whether it has brought so little that another peer may have its place.
+    fn is_idle(&self, now: Time) -> bool {
+        let lasted = now.since(self.begun);
+        lasted > SETTLING_IN && SLOWEST.saturating_mul(self.gained) < lasted
+    }
+
+    /// Asks for entries of the coming list, if some are not known.
+    fn ask_entries(&mut self, directory: &Directory) -> Option<Step> {
+        let mut asked = directory.lists.missing_buckets();
+        if asked.is_empty() {
+            return None;
+        }
+        self.asks_entries = self.asks_entries.checked_sub(1)?;
+        asked.truncate(MAX_ASKED_BUCKETS);
+        self.state = State::Entries(asked.clone());
+        Some(Step::Ask(Request::Entries(asked)))
+    }
+
     fn end(&self) -> Step {
         self.told.map_or(Step::Bad, Step::Done)
     }

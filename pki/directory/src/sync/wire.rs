@@ -1,18 +1,20 @@
 //! Questions and answers of reconciliation, as octets.
 
 use bincode::{Decode, Encode};
-use keys::{NetworkId, Time};
+use keys::{Hour, NetworkId, Time};
 use record::canonical::{self, CodecError};
-use record::{MAX_STATEMENT, SetHash, Statement, StatementError};
+use record::{BucketDigest, ListSketch, MAX_STATEMENT, Statement, StatementError};
 
 use crate::item::ItemId;
+use crate::list::{ListEntry, read_entries};
 
 /// Octets of a request, at most: 128 names and their frame.
 pub const MAX_REQUEST: usize = 4 * 1024;
 /// Octets of an answer, at most.
 pub const MAX_ANSWER: usize = 128 * 1024;
 
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
+/// Buckets of names.
 pub(super) const BUCKETS: usize = 256;
 /// Octets of a bucket's digest.
 pub(super) const DIGEST: usize = 16;
@@ -25,6 +27,10 @@ pub(super) const MAX_ITEMS: usize = MAX_FETCH;
 /// Octets of the statements in one answer, at most; leaves room for the lengths around them.
 pub(super) const MAX_ITEM_OCTETS: usize = MAX_ANSWER - 4096;
 
+/// Buckets of a list asked for at once: 192 × 17 octets.
+pub(super) const MAX_ASKED_BUCKETS: usize = 192;
+
+const _: () = assert!(MAX_ASKED_BUCKETS * (1 + BucketDigest::LEN) + 64 <= MAX_REQUEST);
 const _: () = assert!(MAX_FETCH * ItemId::LEN + 64 <= MAX_REQUEST);
 const _: () = assert!(BUCKETS * DIGEST + 128 <= MAX_ANSWER);
 const _: () = assert!(MAX_LISTED * ItemId::LEN + 64 <= MAX_ANSWER);
@@ -46,6 +52,9 @@ pub enum Request {
     },
     /// Asks for the statements of these names, as many as an answer holds.
     Fetch(Vec<ItemId>),
+    /// Asks for the entries of these buckets of a list, of whatever hour, by number and digest; as
+    /// many buckets as an answer holds.
+    Entries(Vec<(u8, BucketDigest)>),
 }
 
 /// An answer; the signatures of its statements have been checked.
@@ -57,6 +66,8 @@ pub enum Answer {
     List(Vec<ItemId>, Rest),
     /// To [`Request::Fetch`]: for each statement its name, and what came of checking it.
     Items(Vec<(ItemId, Result<Statement, StatementError>)>),
+    /// To [`Request::Entries`]: the entries of each bucket that was found, none of them empty.
+    Entries(Vec<Vec<ListEntry>>),
 }
 
 /// Whether a list goes on.
@@ -73,8 +84,11 @@ pub enum Rest {
 pub struct Summary {
     /// The peer's time.
     pub now: Time,
-    /// The hash of the present hour's set: [`crate::Directory::set_hash`].
-    pub set: SetHash,
+    /// The list that it uses, with its hour; hour 0 if it has none.
+    pub list: (Hour, ListSketch),
+    /// The voters whose votes for the present hour it holds, a bit for each in the descriptor's
+    /// order.
+    pub voted: u32,
     pub(super) buckets: Vec<[u8; DIGEST]>,
 }
 
@@ -90,6 +104,9 @@ impl Request {
                 RequestBody::List { buckets: *buckets, after: after.map(|id| *id.as_bytes()) }
             }
             Self::Fetch(names) => RequestBody::Fetch(join(names)),
+            Self::Entries(buckets) => RequestBody::Entries(
+                buckets.iter().map(|(number, digest)| (*number, *digest.as_bytes())).collect(),
+            ),
         };
         canonical::encode::<MAX_REQUEST>(&Versioned { version: VERSION, body })
     }
@@ -109,6 +126,14 @@ impl Request {
                 Self::List { buckets, after: after.map(ItemId::from_bytes) }
             }
             RequestBody::Fetch(names) => Self::Fetch(names_of(&names, MAX_FETCH)?),
+            RequestBody::Entries(buckets) => {
+                let is_ascending = buckets.is_sorted_by(|(one, _), (next, _)| one < next);
+                if buckets.len() > MAX_ASKED_BUCKETS || !is_ascending {
+                    return Err(CodecError::Malformed);
+                }
+                let digest = |(number, digest)| (number, BucketDigest::from_bytes(digest));
+                Self::Entries(buckets.into_iter().map(digest).collect())
+            }
         })
     }
 }
@@ -125,7 +150,7 @@ impl Answer {
             return Err(CodecError::Malformed);
         }
         match framed.body {
-            AnswerBody::Summary { now, set, buckets } => {
+            AnswerBody::Summary { now, hour, sketch, voted, buckets } => {
                 let (digests, []) = buckets.as_chunks() else { return Err(CodecError::Malformed) };
                 if digests.len() != BUCKETS {
                     return Err(CodecError::Malformed);
@@ -133,7 +158,8 @@ impl Answer {
                 let now = Time::from_millis(now);
                 Ok(Self::Summary(Box::new(Summary {
                     now,
-                    set: SetHash::from_bytes(set),
+                    list: (Hour::new(hour), ListSketch::from_bytes(sketch)),
+                    voted,
                     buckets: digests.to_vec(),
                 })))
             }
@@ -153,6 +179,14 @@ impl Answer {
                 let check =
                     |octets: &Vec<u8>| (ItemId::of(octets), Statement::check(octets, network));
                 Ok(Self::Items(items.iter().map(check).collect()))
+            }
+            AnswerBody::Entries(buckets) => {
+                if buckets.len() > MAX_ASKED_BUCKETS || buckets.iter().any(Vec::is_empty) {
+                    return Err(CodecError::Malformed);
+                }
+                let buckets: Option<Vec<_>> =
+                    buckets.iter().map(|octets| read_entries(octets)).collect();
+                buckets.map(Self::Entries).ok_or(CodecError::Malformed)
             }
         }
     }
@@ -197,11 +231,13 @@ pub(super) enum RequestBody {
     Summary,
     List { buckets: [u8; BUCKETS / 8], after: Option<[u8; ItemId::LEN]> },
     Fetch(Vec<u8>),
+    Entries(Vec<(u8, [u8; BucketDigest::LEN])>),
 }
 
 #[derive(Encode, Decode)]
 pub(super) enum AnswerBody {
-    Summary { now: u64, set: [u8; 32], buckets: Vec<u8> },
+    Summary { now: u64, hour: u64, sketch: [u8; ListSketch::LEN], voted: u32, buckets: Vec<u8> },
     List { names: Vec<u8>, more: bool },
     Items(Vec<Vec<u8>>),
+    Entries(Vec<Vec<u8>>),
 }

@@ -9,15 +9,19 @@
 
 use std::time::Duration;
 
-use fog_directory::{Directory, Source};
+use fog_directory::{Admitted, Directory, HourList, Source, Unwanted, View};
 use keys::{Epoch, Identity, NetworkId, Schedule, Time};
 use record::{
-    Admission, Capabilities, Domains, Draft, ExitPolicy, Record, Statement, Unverified, Vouch,
-    VouchDraft, Word, testing,
+    Admission, Capabilities, Descriptor, Domains, Draft, ExitPolicy, Parameters, Record, Statement,
+    Unverified, Vote, VoteDraft, Vouch, VouchDraft, VouchRole, Word, testing,
 };
 
 pub const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
 pub const MINUTE: Duration = Duration::from_secs(60);
+/// How far apart the records of one identity are dated.
+pub const SPACING: Duration = Duration::from_secs(300);
+/// Epochs for which a word holds at most.
+pub const LIFE: u32 = 720;
 
 pub fn schedule() -> Schedule {
     Schedule::new(MINUTE * 180, MINUTE * 30, MINUTE * 10)
@@ -67,9 +71,66 @@ pub fn directory(count: u8, exits: u8) -> Directory {
     let mut directory = empty();
     for number in 1..=count {
         let exit = (number <= exits).then(exit);
-        directory.admit(record(number, 1, start(), exit), Source::Gossip).unwrap();
+        admit(&mut directory, record(number, 1, start(), exit)).unwrap();
     }
     directory
+}
+
+/// Takes in a record by gossip, as soon as it was published.
+pub fn admit(directory: &mut Directory, record: Record) -> Result<Admitted, Unwanted> {
+    let now = record.published_at();
+    directory.admit(record, Source::Gossip, now).map(|(how, _)| how)
+}
+
+/// Takes in a record by reconciliation.
+pub fn catch_up(
+    directory: &mut Directory,
+    record: Record,
+    now: Time,
+) -> Result<Admitted, Unwanted> {
+    directory.admit(record, Source::CatchUp, now).map(|(how, _)| how)
+}
+
+/// The descriptor of a network in which node 1 votes, with the times of the main network.
+pub fn network(admission: &Admission) -> Descriptor {
+    network_of(admission, &[1])
+}
+
+/// The same with these voters.
+pub fn network_of(admission: &Admission, voters: &[u8]) -> Descriptor {
+    let voters: Vec<_> = voters.iter().map(|number| identity(*number).node()).collect();
+    let parameters = Parameters::main().with_first_list(4);
+    let maker = identity(250);
+    Descriptor::create(&maker, "n", start(), &parameters, &voters, admission).unwrap()
+}
+
+/// A voter's vote for a list.
+pub fn ballot(voter: u8, list: &HourList, directory: &Directory) -> Vote {
+    let before = directory.list_hash();
+    let draft = VoteDraft { hour: list.hour(), before, digests: *list.digests() };
+    let octets = draft.sign(&identity(voter), &NETWORK).unwrap();
+    let Ok(Statement::Vote(vote)) = Statement::check(&octets, &NETWORK) else { panic!() };
+    *vote
+}
+
+/// Node 1 votes for what this directory proposes for the hour of `at`, and the list is used.
+pub fn take_list(directory: &mut Directory, at: Time) {
+    let list = directory.propose(schedule().hour_at(at));
+    use_list(directory, &list, at);
+}
+
+/// Node 1 votes for a list, and it is used.
+pub fn use_list(directory: &mut Directory, list: &HourList, at: Time) {
+    let vote = ballot(1, list, directory);
+    directory.note_vote(vote, at).unwrap();
+    directory.assemble(at).unwrap();
+}
+
+/// The view of the first list of a network, of all that is known.
+pub fn first_view(directory: &mut Directory) -> Result<View, fog_directory::RouteError> {
+    let list = directory.propose_first(schedule().hour_at(start()));
+    use_list(directory, &list, start());
+    directory.view().unwrap().if_sufficient()
 }
 
 pub fn epochs() -> std::ops::RangeInclusive<Epoch> {
@@ -78,7 +139,7 @@ pub fn epochs() -> std::ops::RangeInclusive<Epoch> {
 
 /// A directory of an open network that has heard nothing.
 pub fn empty() -> Directory {
-    Directory::new(schedule(), &Admission::Open)
+    Directory::new(&network(&Admission::Open))
 }
 
 /// A network whose chains begin at 1, of two words each, with two subjects for each node.
@@ -89,10 +150,11 @@ pub fn vouched() -> Admission {
 pub fn word(word: Word, voucher: u8, subject: u8, since: Time, issued_at: Time) -> Vouch {
     let subject = identity(subject).node();
     let expires_at = issued_at.plus(MINUTE * 180 * 240);
-    let draft = VouchDraft { word, subject, since, issued_at, expires_at };
+    let role = VouchRole::Exit;
+    let draft = VouchDraft { word, subject, role, since, issued_at, expires_at };
     let octets = draft.sign(&identity(voucher), &NETWORK).unwrap();
     let Ok(Statement::Vouch(vouch)) = Statement::check(&octets, &NETWORK) else { panic!() };
-    vouch.timely(issued_at, &schedule()).unwrap()
+    vouch.timely(issued_at, &schedule(), LIFE).unwrap()
 }
 
 pub fn vouch(voucher: u8, subject: u8, at: Time) -> Vouch {
