@@ -93,6 +93,8 @@ fn not_delivered(why: NotDelivered) -> &'static str {
         NotDelivered::Fragment(FragmentError::Malformed) => "malformed",
         NotDelivered::Fragment(FragmentError::Unknown) => "unknown version",
         NotDelivered::Fragment(FragmentError::Envelope) => "bad envelope",
+        NotDelivered::Fragment(FragmentError::News) => "news",
+        NotDelivered::ContentType => "of another type",
         NotDelivered::Message(why) => message(why),
         NotDelivered::NoRoom => "no room",
         NotDelivered::CutShort => "delivery cut short",

@@ -60,6 +60,12 @@ impl Epoch {
     pub const fn plus(self, count: u32) -> Self {
         Self(self.0.saturating_add(count))
     }
+
+    /// The epoch `count` earlier; stops at the first.
+    #[must_use]
+    pub const fn minus(self, count: u32) -> Self {
+        Self(self.0.saturating_sub(count))
+    }
 }
 
 /// The number of a network hour (a third of an epoch): each has a list of nodes to route through.

@@ -2,24 +2,38 @@
 
 use core::fmt;
 
+use zeroize::ZeroizeOnDrop;
+
 /// A mail domain in lower case: `label *("." label)`, at most 253 octets. A label has 1 to 63
-/// letters, digits and inner hyphens, or characters beyond ASCII. No address literals.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// letters, digits and inner hyphens, or characters beyond ASCII. No address literals. Zeroized on
+/// drop.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, ZeroizeOnDrop)]
 pub struct Domain(String);
 
 impl Domain {
     const MAX: usize = 253;
 
-    /// Reads a domain, folding its case.
+    /// Reads a domain: its case is folded first, and checked is what that gives. Beyond ASCII only
+    /// what UTS 46 leaves unchanged is taken; another spelling would be another domain for whoever
+    /// maps it later, past the list of an exit.
     ///
     /// # Errors
     /// [`AddressError::Domain`].
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let fits = (1..=Self::MAX).contains(&text.len());
-        if !fits || !text.split('.').all(is_label) {
+        if text.len() > Self::MAX {
             return Err(AddressError::Domain);
         }
-        Ok(Self(text.to_lowercase()))
+        let domain = Self(text.to_lowercase());
+        let fits = (1..=Self::MAX).contains(&domain.0.len());
+        let is_settled = domain.0.is_ascii() || {
+            let (mapped, outcome) = idna::domain_to_unicode(&domain.0);
+            outcome.is_ok() && mapped == domain.0
+        };
+        if fits && is_settled && domain.0.split('.').all(is_label) {
+            Ok(domain)
+        } else {
+            Err(AddressError::Domain)
+        }
     }
 
     /// The text.
@@ -36,8 +50,8 @@ impl fmt::Debug for Domain {
 }
 
 /// A recipient: `local "@" domain`, at most 254 octets; the local part a dot-string or quoted
-/// string of at most 64.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// string of at most 64. Zeroized on drop.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, ZeroizeOnDrop)]
 pub struct Mailbox {
     local: String,
     domain: Domain,
@@ -213,7 +227,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_domain_is_checked_as_it_is_carried_and_has_one_spelling() {
+        // 31 times U+0130 is a label of 62 octets, and of 93 in lower case.
+        let grows = "\u{130}".repeat(31);
+        for bad in [
+            grows.as_str(),
+            "closed\u{ff0e}example",
+            "closed\u{3002}example",
+            "\u{ff43}losed.example",
+            "a\u{200d}b.example",
+            "e\u{301}.example",
+        ] {
+            assert_eq!(Domain::parse(bad), Err(AddressError::Domain), "{bad}");
+        }
+        // The Kelvin sign is a k in lower case, and nothing else is left of it.
+        assert_eq!(Domain::parse("\u{212a}elvin.example").unwrap().as_str(), "kelvin.example");
+        assert_eq!(Domain::parse("EXÄMPLE.example").unwrap().as_str(), "exämple.example");
+        assert!(Domain::parse("xn--exmple-cua.example").is_ok());
+    }
+
     proptest! {
+        #[test]
+        fn a_domain_that_was_read_is_read_again(text in "\\PC{0,80}|[a-zA-Z0-9.ÄßİK-]{1,40}") {
+            if let Ok(domain) = Domain::parse(&text) {
+                prop_assert_eq!(Domain::parse(domain.as_str()), Ok(domain));
+            }
+        }
+
         #[test]
         fn nothing_that_parses_breaks_a_command_line(text in "\\PC{0,80}|[a-z\\r\\n\\x00 @.\"<>]{0,40}") {
             if let Ok(mailbox) = Mailbox::parse(&text) {

@@ -3,6 +3,8 @@
 //! What is not a well-formed header (RFC 5322, 2.2 and 3.6.8) is refused whole. A malformed line is
 //! never taken for the start of the body, where it would escape the allow-list.
 
+use zeroize::Zeroize as _;
+
 /// Octets in a line without its CRLF, at most (RFC 5322, 2.1.1).
 const MAX_LINE: usize = 998;
 /// Where lines are folded if they can be.
@@ -64,9 +66,10 @@ pub(crate) fn parse(message: &[u8]) -> Result<(Vec<Field<'_>>, &[u8]), MessageEr
         if line.chars().any(|c| c.is_control() && c != '\t') {
             return Err(MessageError::Header);
         }
-        if let Some(folded) = line.strip_prefix([' ', '\t']) {
+        if line.starts_with([' ', '\t']) {
             let field = fields.last_mut().ok_or(MessageError::Header)?;
-            append(&mut field.value, folded);
+            field.value.push(FOLD);
+            field.value.push_str(line);
         } else {
             if fields.len() == MAX_FIELDS {
                 return Err(MessageError::TooManyFields);
@@ -75,19 +78,144 @@ pub(crate) fn parse(message: &[u8]) -> Result<(Vec<Field<'_>>, &[u8]), MessageEr
             if name.is_empty() || !name.bytes().all(|octet| octet.is_ascii_graphic()) {
                 return Err(MessageError::Header);
             }
-            let mut field = Field { name, value: String::new() };
-            append(&mut field.value, value);
-            fields.push(field);
+            fields.push(Field { name, value: value.to_owned() });
         }
     }
+    for field in &mut fields {
+        let unfolded = unfold(&field.value, is_structured(field.name));
+        field.value.zeroize();
+        field.value = unfolded;
+    }
     Ok((fields, rest))
+}
+
+/// Where a line was folded, while a value is put together. No value holds it: control characters are
+/// refused.
+const FOLD: char = '\n';
+
+/// Whether quotation marks in a field mean something.
+fn is_structured(name: &str) -> bool {
+    !name.eq_ignore_ascii_case("Subject")
+}
+
+/// Whether this many quotation marks, escaped ones aside, are pairs.
+fn is_balanced(value: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for c in value.chars() {
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+    }
+    !quoted
+}
+
+/// One space where a line was folded, none at the ends, no tabs: how a program folds is its mark.
+/// Inside a quoted string only the line end goes (RFC 5322, 2.2.3): a boundary is what it is.
+fn unfold(value: &str, structured: bool) -> String {
+    let heeds_quotes = structured && is_balanced(value);
+    let mut unfolded = String::with_capacity(value.len());
+    let (mut quoted, mut escaped) = (false, false);
+    let mut rest = value.trim_matches([' ', '\t', FOLD]);
+    while let Some(c) = rest.chars().next() {
+        let is_white = |c: char| matches!(c, ' ' | '\t' | FOLD);
+        if is_white(c) && !quoted {
+            let after = rest.trim_start_matches(is_white);
+            let (run, _) = rest.split_at(rest.len() - after.len());
+            match run.contains(FOLD) {
+                true => unfolded.push(' '),
+                false => unfolded.extend(run.chars().map(|_| ' ')),
+            }
+            rest = after;
+            continue;
+        }
+        quoted ^= heeds_quotes && c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        if c != FOLD {
+            unfolded.push(c);
+        }
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    }
+    unfolded
+}
+
+/// A value without its comments (RFC 5322, 3.2.2).
+pub(crate) fn without_comments(value: &str) -> String {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let mut kept = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            '"' if !escaped && depth == 0 => quoted = !quoted,
+            '(' if !escaped && !quoted => depth += 1,
+            _ => {}
+        }
+        if depth == 0 {
+            kept.push(c);
+        }
+        if c == ')' && !escaped && !quoted {
+            depth = depth.saturating_sub(1);
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    kept
+}
+
+/// A value of the form of Content-Type (RFC 2045, 5.1) with those of its parameters that are listed,
+/// also in the forms of RFC 2231 (`name*`, `name*0`); of a file's name the last part of its path.
+pub(crate) fn parameters(value: &str, carried: &[&str]) -> String {
+    let plain = without_comments(value);
+    let mut parts = split_at_semicolons(&plain);
+    let mut written = parts.next().unwrap_or_default().trim().to_owned();
+    for part in parts {
+        let Some((name, value)) = part.split_once('=') else { continue };
+        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+        let base = name.split('*').next().unwrap_or_default();
+        if !carried.contains(&base) {
+            continue;
+        }
+        let value = match base {
+            "name" | "filename" => file_name(value),
+            _ => value.to_owned(),
+        };
+        written.push_str("; ");
+        written.push_str(&name);
+        written.push('=');
+        written.push_str(&value);
+    }
+    written
+}
+
+/// What follows the last `/` or `\` of a path; escaped as in the RFCs, percent signs included.
+fn file_name(value: &str) -> String {
+    let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let text = quoted.unwrap_or(value);
+    let ends = ["/", "\\", "%2f", "%2F", "%5c", "%5C"];
+    let start = ends.iter().filter_map(|end| Some(text.rfind(end)? + end.len())).max();
+    let name = start.and_then(|start| text.get(start..)).unwrap_or(text);
+    // The charset and language of RFC 2231 stand before the path.
+    let prefix = match (start, text.split_once("''")) {
+        (Some(start), Some((charset, _))) if charset.len() + 2 <= start => {
+            text.get(..charset.len() + 2).unwrap_or_default()
+        }
+        _ => "",
+    };
+    if quoted.is_some() { format!("\"{prefix}{name}\"") } else { format!("{prefix}{name}") }
+}
+
+fn split_at_semicolons(value: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    value.split(move |c: char| {
+        let ends = c == ';' && !quoted;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    })
 }
 
 /// Writes a field, folded before words so that lines stay short where they can; what stands between
 /// quotation marks is never touched.
 pub(crate) fn write(to: &mut Vec<u8>, name: &str, value: &str) -> Result<(), MessageError> {
     let mut line = format!("{name}:");
-    for word in Words(value) {
+    let heeds_quotes = is_structured(name) && is_balanced(value);
+    for word in (Words { rest: value, heeds_quotes }) {
         let is_first = line.len() == name.len() + 1;
         if line.len() + 1 + word.len() > FOLD_AT && !is_first {
             finish(to, &line)?;
@@ -100,30 +228,33 @@ pub(crate) fn write(to: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Mes
 }
 
 /// Divides a value at single spaces outside quoted strings; runs of spaces stay inside a word.
-struct Words<'a>(&'a str);
+struct Words<'a> {
+    rest: &'a str,
+    heeds_quotes: bool,
+}
 
 impl<'a> Iterator for Words<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        if self.0.is_empty() {
+        if self.rest.is_empty() {
             return None;
         }
         let (mut quoted, mut escaped, mut before) = (false, false, ' ');
-        for (at, c) in self.0.char_indices() {
-            let rest = self.0.get(at + 1..).unwrap_or_default();
+        for (at, c) in self.rest.char_indices() {
+            let rest = self.rest.get(at + 1..).unwrap_or_default();
             if c == ' ' && before != ' ' && !quoted && !rest.starts_with(' ') && !rest.is_empty() {
-                let word = self.0.get(..at);
-                self.0 = rest;
+                let word = self.rest.get(..at);
+                self.rest = rest;
                 return word;
             }
-            if c == '"' && !escaped {
+            if c == '"' && !escaped && self.heeds_quotes {
                 quoted = !quoted;
             }
             escaped = c == '\\' && !escaped;
             before = c;
         }
-        Some(core::mem::take(&mut self.0))
+        Some(core::mem::take(&mut self.rest))
     }
 }
 
@@ -134,15 +265,6 @@ fn finish(to: &mut Vec<u8>, line: &str) -> Result<(), MessageError> {
     to.extend_from_slice(line.as_bytes());
     to.extend_from_slice(b"\r\n");
     Ok(())
-}
-
-/// One space where a line was folded, none at the ends, no tabs: how a program folds is its mark.
-fn append(value: &mut String, more: &str) {
-    let more = more.trim_matches([' ', '\t']);
-    if !value.is_empty() && !more.is_empty() {
-        value.push(' ');
-    }
-    value.extend(more.chars().map(|c| if c == '\t' { ' ' } else { c }));
 }
 
 fn check_lines(message: &[u8]) -> Result<(), MessageError> {
@@ -193,6 +315,41 @@ mod tests {
         let fields: Vec<_> = fields.iter().map(|f| (f.name, f.value.as_str())).collect();
         assert_eq!(fields, [("Subject", "a b c"), ("To", "x@y")]);
         assert_eq!(body, b"body\r\n\r\nmore");
+    }
+
+    #[test]
+    fn a_boundary_is_unfolded_to_what_it_was_and_one_quotation_mark_quotes_nothing() {
+        let value = |message: &str| parse(message.as_bytes()).unwrap().0[0].value.clone();
+        let folded = "Content-Type: multipart/mixed;\r\n\tboundary=\"a\r\n  b\t c\"\r\n\r\n";
+        assert_eq!(value(folded), "multipart/mixed; boundary=\"a  b\t c\"");
+        let words = ["word"; 300].join("\r\n\t");
+        for subject in [format!("5\" disk {words}"), format!("a \" b \" {words}")] {
+            let read = value(&format!("Subject: {subject}\r\n\r\n"));
+            assert_eq!(read, subject.replace("\r\n\t", " "));
+            let mut written = Vec::new();
+            write(&mut written, "Subject", &read).unwrap();
+            assert_eq!(value(&String::from_utf8(written).unwrap()), read);
+        }
+    }
+
+    #[test]
+    fn parameters_that_are_not_listed_go_and_so_do_paths_and_comments() {
+        let listed = ["charset", "boundary", "name"];
+        for (value, expected) in [
+            (
+                "text/plain; charset=utf-8; x-app=\"M;A/1.0\"; boundary=b",
+                "text/plain; charset=utf-8; boundary=b",
+            ),
+            ("text/plain (by M) ; CHARSET = \"a\\\"b\"", "text/plain; charset=\"a\\\"b\""),
+            ("a/b; name=\"C:\\Users\\alice\\x.txt\"", "a/b; name=\"x.txt\""),
+            ("a/b; name=/home/alice/x.txt; odd", "a/b; name=x.txt"),
+            ("a/b; name*=utf-8''%2Fhome%2Falice%2Fx%20y.txt", "a/b; name*=utf-8''x%20y.txt"),
+            ("a/b; name*0=\"x\"; name*1=\"y\"; named=z", "a/b; name*0=\"x\"; name*1=\"y\""),
+            ("text/plain", "text/plain"),
+        ] {
+            assert_eq!(parameters(value, &listed), expected);
+        }
+        assert_eq!(without_comments("1.0 (Mac (\\) OS) X) "), "1.0  ");
     }
 
     #[test]
@@ -267,7 +424,7 @@ mod tests {
             if let Ok((fields, body)) = parse(text.as_bytes()) {
                 prop_assert!(text.as_bytes().ends_with(body));
                 for field in fields {
-                    prop_assert!(!field.value.contains(['\r', '\n', '\0', '\t']));
+                    prop_assert!(!field.value.contains(['\r', '\n', '\0']));
                 }
             }
         }

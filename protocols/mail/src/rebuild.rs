@@ -20,7 +20,6 @@ const NOTICE_FROM: &str = "This message came through an anonymous mail network. 
 #[derive(PartialEq, Eq, ZeroizeOnDrop)]
 pub struct Delivery {
     /// The recipients; all in one domain.
-    #[zeroize(skip)]
     pub recipients: Vec<Mailbox>,
     /// What the next server must be able to take.
     #[zeroize(skip)]
@@ -31,11 +30,16 @@ pub struct Delivery {
 
 /// Parses what the fragment carries by the same rules as an ingress, and writes the header anew:
 /// From (`anonymous`, unless the sender's own is to stand), Message-ID, Date and a notice are the
-/// exit's.
+/// exit's. `hour` is Unix time in whole hours, by the exit's clock: the hour in which a message was
+/// accepted tells more than it seems when it is delivered just after that hour.
 ///
 /// # Errors
 /// [`MessageError`] if no honest ingress can have made this.
-pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, MessageError> {
+pub fn rebuild(
+    fragment: &Fragment,
+    anonymous: &Mailbox,
+    hour: u32,
+) -> Result<Delivery, MessageError> {
     let keeps_from = fragment.needs.contains(Needs::KEEP_FROM);
     let mut message = Vec::with_capacity(fragment.message.len() + 512);
     let stripped = if keeps_from {
@@ -54,7 +58,7 @@ pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, Mes
         }
         stripped
     };
-    header::write(&mut message, "Date", &date(fragment.accepted_hour)?)?;
+    header::write(&mut message, "Date", &date(hour)?)?;
     header::write(&mut message, "Message-ID", &message_id(&fragment.message_id))?;
     message.extend_from_slice(&stripped.message);
 
@@ -64,7 +68,7 @@ pub fn rebuild(fragment: &Fragment, anonymous: &Mailbox) -> Result<Delivery, Mes
     Ok(Delivery { recipients, needs: stripped.needs | utf8, message })
 }
 
-/// In UTC and to the hour: a finer date would link a delivery to the moment of its submission.
+/// In UTC and to the hour.
 fn date(hour: u32) -> Result<String, MessageError> {
     let at = OffsetDateTime::from_unix_timestamp(i64::from(hour) * 3600);
     at.ok().and_then(|at| at.format(&Rfc2822).ok()).ok_or(MessageError::Header)

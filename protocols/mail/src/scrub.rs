@@ -4,6 +4,7 @@
 //! betray the program that made them.
 
 use core::ops::{BitAnd, BitOr};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use zeroize::{Zeroize as _, ZeroizeOnDrop};
@@ -29,10 +30,13 @@ const CARRIED: &[&str] = &[
     "Content-Type",
     "Content-Transfer-Encoding",
     "Content-Disposition",
-    "Content-Description",
-    "Content-ID",
-    "Content-Language",
 ];
+
+/// Parameters of Content-Type that are carried.
+const TYPE_PARAMETERS: &[&str] =
+    &["charset", "boundary", "protocol", "micalg", "format", "delsp", "type", "start", "name"];
+/// Parameters of Content-Disposition that are carried.
+const DISPOSITION_PARAMETERS: &[&str] = &["filename"];
 
 /// Fields carried only beside the sender's own From: programs write them without being asked.
 const CARRIED_WITH_FROM: &[&str] = &["From", "Reply-To"];
@@ -41,7 +45,6 @@ const CARRIED_WITH_FROM: &[&str] = &["From", "Reply-To"];
 #[derive(ZeroizeOnDrop)]
 pub struct Submission {
     /// The recipients, as SMTP named them.
-    #[zeroize(skip)]
     pub recipients: Vec<Mailbox>,
     /// Header and body, with CRLF line ends, dots unstuffed.
     pub message: Vec<u8>,
@@ -98,8 +101,8 @@ impl BitAnd for Needs {
     }
 }
 
-/// Recipients in one domain.
-#[derive(Clone, PartialEq, Eq)]
+/// Recipients in one domain. Zeroized on drop.
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
 pub struct Envelope {
     pub(crate) domain: Domain,
     pub(crate) locals: Vec<String>,
@@ -122,7 +125,6 @@ impl Envelope {
 /// [`scrub`] only. Zeroized on drop.
 #[derive(ZeroizeOnDrop)]
 pub struct Scrubbed {
-    #[zeroize(skip)]
     pub(crate) envelope: Envelope,
     #[zeroize(skip)]
     pub(crate) needs: Needs,
@@ -201,7 +203,8 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
             if !field.value.is_ascii() {
                 stripped.needs = stripped.needs | Needs::SMTP_UTF8;
             }
-            header::write(&mut stripped.message, name, &field.value)?;
+            let carried = carried_value(name, &field.value)?;
+            header::write(&mut stripped.message, name, &carried)?;
         }
     }
     for field in &mut fields {
@@ -210,6 +213,19 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
     stripped.message.extend_from_slice(b"\r\n");
     stripped.message.extend_from_slice(body);
     Ok(stripped)
+}
+
+/// A field's value without what names the program that wrote it.
+fn carried_value<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, MessageError> {
+    Ok(match name {
+        "MIME-Version" => match header::without_comments(value).trim() {
+            "1.0" => "1.0".into(),
+            _ => return Err(MessageError::Header),
+        },
+        "Content-Type" => header::parameters(value, TYPE_PARAMETERS).into(),
+        "Content-Disposition" => header::parameters(value, DISPOSITION_PARAMETERS).into(),
+        _ => value.into(),
+    })
 }
 
 fn keeps_from(fields: &[Field<'_>]) -> Result<bool, MessageError> {

@@ -39,7 +39,7 @@ const JUMP: u64 = 1 << 20;
 /// that.
 const VOUCH_LIFE: u32 = 240;
 /// Forward, deliver, loop and drop; mail fragments; no stream for clients.
-const FEATURES: Features = Features { kinds: 0b1_1011, streams: 0, contents: 0b1 };
+const FEATURES: Features = Features { kinds: 0b1_1011, streams: 0, contents: 0b10 };
 /// How soon a record is renewed after what it says has changed.
 const SOON: Duration = Duration::from_millis(500);
 

@@ -1,7 +1,8 @@
 //! What a packet may carry, and the smallest size class that holds it.
+//!
+//! The first octet of a content is its type. A node refuses by its number what it does not know.
 
 use mail::Fragment;
-use rand::CryptoRng;
 use sphinx::SizeClass;
 use zeroize::Zeroizing;
 
@@ -9,6 +10,67 @@ use zeroize::Zeroizing;
 pub enum Content<'a> {
     /// Mail for an exit.
     Mail(&'a Fragment),
+}
+
+/// The first octet of a content. 240 to 255 are for tests; the rest is unassigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    /// 1: a fragment of mail.
+    Fragment,
+    /// 2: the outcome of a delivery. Reserved.
+    Acknowledgement,
+    /// 3: where a loop turns back. Reserved.
+    TurningPoint,
+    /// 4: what a node says of the list that it uses. Reserved.
+    Digest,
+    /// 5: something for a mailbox. Reserved.
+    Store,
+    /// 6: a question to a mailbox. Reserved.
+    Fetch,
+    /// 7: the answer of a mailbox. Reserved.
+    MailboxAnswer,
+    /// 8: more time for what a mailbox keeps. Reserved.
+    GrantRenewal,
+    /// 9: to whom a content was sent does not know its type. Reserved.
+    Unsupported,
+}
+
+impl ContentType {
+    const ALL: [Self; 9] = [
+        Self::Fragment,
+        Self::Acknowledgement,
+        Self::TurningPoint,
+        Self::Digest,
+        Self::Store,
+        Self::Fetch,
+        Self::MailboxAnswer,
+        Self::GrantRenewal,
+        Self::Unsupported,
+    ];
+
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Fragment => 1,
+            Self::Acknowledgement => 2,
+            Self::TurningPoint => 3,
+            Self::Digest => 4,
+            Self::Store => 5,
+            Self::Fetch => 6,
+            Self::MailboxAnswer => 7,
+            Self::GrantRenewal => 8,
+            Self::Unsupported => 9,
+        }
+    }
+
+    /// The type and the rest of a content; `None` if its type is not assigned.
+    #[must_use]
+    pub fn split(content: &[u8]) -> Option<(Self, &[u8])> {
+        let (number, rest) = content.split_first()?;
+        let of = Self::ALL.into_iter().find(|known| known.number() == *number)?;
+        Some((of, rest))
+    }
 }
 
 /// More than the largest packet holds.
@@ -23,17 +85,35 @@ pub(crate) struct Fitted {
 }
 
 impl Fitted {
-    pub(crate) fn new(
-        content: &Content<'_>,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Self, TooBig> {
+    pub(crate) fn new(content: &Content<'_>) -> Result<Self, TooBig> {
         let Content::Mail(fragment) = content;
-        let octets = fragment.encode(rng).map_err(|_| TooBig)?;
+        let fragment = fragment.encode().map_err(|_| TooBig)?;
+        let mut octets = Zeroizing::new(Vec::with_capacity(fragment.len() + 1));
+        octets.push(ContentType::Fragment.number());
+        octets.extend_from_slice(&fragment);
         let class = SizeClass::holding(octets.len()).ok_or(TooBig)?;
         Ok(Self { octets, class })
     }
 
     pub(crate) fn packet_len(&self) -> usize {
         self.class.packet_len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_a_number_of_its_own_and_others_are_none() {
+        for number in 0..=u8::MAX {
+            let content = [number, 7];
+            let known = ContentType::split(&content);
+            assert_eq!(known.is_some(), (1..=9).contains(&number));
+            if let Some((of, rest)) = known {
+                assert_eq!((of.number(), rest), (number, &[7][..]));
+            }
+        }
+        assert!(ContentType::split(&[]).is_none());
     }
 }

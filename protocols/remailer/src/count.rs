@@ -142,6 +142,8 @@ pub enum NotDelivered {
     NotAnExit,
     /// The payload is not one that a sender makes.
     Payload,
+    /// What it carries is of a type that this exit does not deliver.
+    ContentType,
     /// The payload holds no fragment.
     Fragment(FragmentError),
     /// The fragment holds no message that may be delivered.

@@ -10,6 +10,7 @@ use sphinx::Payload;
 
 use crate::answer::DeliveryOutcome;
 use crate::command::{Command, Out};
+use crate::content::ContentType;
 use crate::count::{Count, NotDelivered};
 use crate::ids::DeliveryId;
 use crate::sender::ask;
@@ -68,9 +69,13 @@ impl Exit {
         now: Time,
     ) -> Result<(DeliveryId, Delivery), NotDelivered> {
         let content = payload.content().map_err(|_| NotDelivered::Payload)?;
+        let Some((ContentType::Fragment, content)) = ContentType::split(content) else {
+            return Err(NotDelivered::ContentType);
+        };
         let fragment = Fragment::decode(content).map_err(NotDelivered::Fragment)?;
+        let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
         let delivery =
-            mail::rebuild(&fragment, &self.offer.anonymous).map_err(NotDelivered::Message)?;
+            mail::rebuild(&fragment, &self.offer.anonymous, hour).map_err(NotDelivered::Message)?;
         // What the ingress says of size and needs is not asked; From is the one wish that is its
         // own.
         let octets = delivery.message.len();

@@ -107,12 +107,13 @@ pub(crate) fn plan(
 ) -> Result<Sealing, Refused> {
     let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
     let view = view?;
-    let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
     let mut message_id = [0; 16];
     rng.fill_bytes(&mut message_id);
     let mut packets: Vec<Unsealed> = Vec::new();
     for scrubbed in scrubbed {
-        let fragment = Fragment::cut(scrubbed, message_id, hour);
+        let mut delivery = [0; 16];
+        rng.fill_bytes(&mut delivery);
+        let fragment = Fragment::cut(scrubbed, delivery, message_id);
         let octets = fragment.size() + REBUILT_OCTETS;
         let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));

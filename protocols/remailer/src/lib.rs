@@ -24,7 +24,7 @@ mod statements;
 
 pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
 pub use command::Command;
-pub use content::Content;
+pub use content::{Content, ContentType};
 pub use count::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken};
 pub use exit::ExitOffer;
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};

@@ -65,7 +65,7 @@ impl Sender {
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
-        let fitted = Fitted::new(content, rng).map_err(|why| NotSent::Seal(why.into()))?;
+        let fitted = Fitted::new(content).map_err(|why| NotSent::Seal(why.into()))?;
         let earliest = now.plus(self.hold(rng));
         let tick = self.outbox.reserve(earliest, fitted.packet_len(), rng).ok_or(NotSent::Full)?;
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);

@@ -573,11 +573,12 @@ fn an_invite_is_kept_before_it_is_handed_out_and_used_up_after_its_word_is_kept(
 }
 
 /// What an ingress puts into a packet for an exit.
-fn mail_for(to: &str, rng: &mut ChaCha20Rng) -> Vec<u8> {
+fn mail_for(to: &str) -> Vec<u8> {
     let message = format!("To: {to}\r\n\r\nbody\r\n").into_bytes();
     let submission = Submission { recipients: vec![Mailbox::parse(to).unwrap()], message };
     let scrubbed = mail::scrub(&submission).unwrap().pop().unwrap();
-    mail::Fragment::cut(scrubbed, [7; 16], 1).encode(rng).unwrap().to_vec()
+    let fragment = mail::Fragment::cut(scrubbed, [8; 16], [7; 16]).encode().unwrap();
+    [&[1], fragment.as_slice()].concat()
 }
 
 #[test]
@@ -592,7 +593,7 @@ fn a_message_is_delivered_tried_again_and_given_up() {
     assert_eq!(kinds, ["KeepOwn", "KeepStatement", "Announce"], "its record says so soon");
     assert!(world.node.directory().newest(&id(1)).unwrap().exit().is_some());
 
-    world.content = mail_for("a@b.example", &mut world.rng);
+    world.content = mail_for("a@b.example");
     let arrive = |world: &mut World, number| {
         world.receive(Kind::Deliver, Duration::ZERO, number);
         let batch = world.commands();

@@ -6,8 +6,6 @@ use std::time::Duration;
 use fog_smtp::{Client, Limits, Outcome, Port, Session, SessionEvent, Verdict};
 use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission, rebuild, scrub};
 use proptest::prelude::*;
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng as _;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -278,9 +276,8 @@ fn delivery(recipients: &[&str], message: &str) -> Delivery {
     let recipients = recipients.iter().map(|text| Mailbox::parse(text).unwrap()).collect();
     let submission = Submission { recipients, message: message.as_bytes().to_vec() };
     let scrubbed = scrub(&submission).unwrap().remove(0);
-    let octets =
-        Fragment::cut(scrubbed, [1; 16], 1).encode(&mut ChaCha20Rng::seed_from_u64(1)).unwrap();
-    rebuild(&Fragment::decode(&octets).unwrap(), &Mailbox::parse("anon@exit.example").unwrap())
+    let octets = Fragment::cut(scrubbed, [2; 16], [1; 16]).encode().unwrap();
+    rebuild(&Fragment::decode(&octets).unwrap(), &Mailbox::parse("anon@exit.example").unwrap(), 1)
         .unwrap()
 }
 

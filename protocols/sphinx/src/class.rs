@@ -57,7 +57,7 @@ impl SizeClass {
         self.packet_len().saturating_sub(HEADER_LEN)
     }
 
-    /// Octets of content beside the room for a reply block: 1,943 in the smallest class.
+    /// Octets of content beside the room for a reply block: 1,938 in the smallest class.
     #[must_use]
     pub fn capacity(self) -> usize {
         self.payload_len().saturating_sub(PAYLOAD_PREFIX_LEN)
@@ -71,9 +71,9 @@ mod tests {
     #[test]
     fn the_capacities_are_those_of_the_specification() {
         let capacities: Vec<_> = SizeClass::all().map(SizeClass::capacity).collect();
-        let expected = [1943, 10_135, 18_327, 34_711, 51_095, 83_863, 116_631, 182_167, 247_703];
+        let expected = [1938, 10_130, 18_322, 34_706, 51_090, 83_858, 116_626, 182_162, 247_698];
         assert_eq!(capacities, expected);
-        assert_eq!(SizeClass::holding(1943), Some(SizeClass::SMALLEST));
+        assert_eq!(SizeClass::holding(1938), Some(SizeClass::SMALLEST));
         assert_eq!(SizeClass::holding(1944), SizeClass::from_number(1));
         assert_eq!(SizeClass::holding(247_704), None);
         assert_eq!(SizeClass::from_number(9), None);

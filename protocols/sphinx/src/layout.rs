@@ -7,7 +7,11 @@ pub const MIN_HOPS: usize = 3;
 /// Most hops of a route.
 pub const MAX_HOPS: usize = 6;
 
-pub(crate) const VERSION: u8 = 1;
+/// How far after the epoch that opened a packet the next hop's may lie: as far ahead as keys are
+/// stated. It may lie one before it, too, by the grace of keys.
+pub(crate) const NEXT_EPOCHS: u32 = 2;
+
+pub(crate) const VERSION: u8 = 2;
 pub(crate) const SUITE: u8 = 1;
 
 pub(crate) const MAC_LEN: usize = 16;
@@ -25,13 +29,14 @@ pub(crate) const ROUTING_LEN: usize = (MAX_HOPS - 1) * BLOCK_LEN + LAST_BLOCK_LE
 
 /// Octets of a header: clear part and routing blocks.
 pub const HEADER_LEN: usize = CLEAR_LEN + ROUTING_LEN;
-/// Octets of a reply block: first node 32, header, key 32. Every payload has room for one.
-pub const REPLY_BLOCK_LEN: usize = NodeId::LEN + HEADER_LEN + 32;
+/// Octets of a reply block: first node 32, header, key 32, class 1, last epoch 4. Every payload has
+/// room for one.
+pub const REPLY_BLOCK_LEN: usize = NodeId::LEN + HEADER_LEN + 32 + 1 + EPOCH_LEN;
 
 /// reply flag 1, content length 4, reply block.
 pub(crate) const PAYLOAD_PREFIX_LEN: usize = 1 + 4 + REPLY_BLOCK_LEN;
 
 const _: () = assert!(BLOCK_LEN == 1_194 && ROUTING_LEN == 6_044);
 const _: () = assert!(HEADER_LEN == 7_186 && HEADER_LEN <= 7_200);
-const _: () = assert!(REPLY_BLOCK_LEN == 7_250 && REPLY_BLOCK_LEN <= 7_280);
-const _: () = assert!(16 * 1024 - HEADER_LEN - PAYLOAD_PREFIX_LEN == 1_943);
+const _: () = assert!(REPLY_BLOCK_LEN == 7_255 && REPLY_BLOCK_LEN <= 7_280);
+const _: () = assert!(16 * 1024 - HEADER_LEN - PAYLOAD_PREFIX_LEN == 1_938);

@@ -138,13 +138,14 @@ pub enum Kind {
     Forward,
     /// 1: the payload is for this exit.
     Deliver,
-    /// 2: along a reply block. Reserved.
+    /// 2: along a reply block, to its owner. Reserved.
     Reply,
     /// 3: a packet that has come back to its sender, which tests whether it would.
     Loop,
     /// 4: cover that ends here.
     Drop,
-    /// 5: to the open stream that presented a token. Reserved.
+    /// 5: to the open stream that presented a token; token and name stand in the next node's place.
+    /// Reserved.
     DeliverToStream,
 }
 

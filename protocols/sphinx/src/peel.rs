@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::{EpochKey, EpochKeys, HopKeys, ReplayTag};
-use crate::layout::{BLOCK_LEN, PAYLOAD_PREFIX_LEN, ROUTING_LEN};
+use crate::layout::{BLOCK_LEN, NEXT_EPOCHS, PAYLOAD_PREFIX_LEN, ROUTING_LEN};
 use crate::packet::{Block, Clear, Kind, Packet, Parts};
 use crate::refusal::Refusal;
 
@@ -102,12 +102,39 @@ fn open(mut parts: Parts, hop: &HopKeys, key: &EpochKey) -> Result<Layer, Refusa
     let (block, rest) = opened?;
     hop.unseal(parts.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
     if block.class != parts.class {
+        parts.octets.zeroize();
         return Err(Refusal::Class);
     }
-    let delay = block.delay;
+    match act_on(&block, rest, region.as_slice(), key) {
+        Ok(Next::Forward(clear, routing)) => {
+            let packet = parts.into_packet(&clear, &routing);
+            Ok(Layer::Forward { to: block.next, delay: block.delay, packet })
+        }
+        Ok(Next::End) => {
+            let payload = Payload(parts.payload().to_vec());
+            parts.octets.zeroize();
+            Ok(Layer::End { kind: block.kind, delay: block.delay, payload })
+        }
+        Err(refusal) => {
+            // It has been decrypted in place.
+            parts.octets.zeroize();
+            Err(refusal)
+        }
+    }
+}
+
+enum Next {
+    Forward(Box<Clear>, Box<[u8; ROUTING_LEN]>),
+    End,
+}
+
+/// What a block orders, once the payload is known to be its own.
+fn act_on(block: &Block, rest: &[u8], region: &[u8], key: &EpochKey) -> Result<Next, Refusal> {
     match block.kind {
         Kind::Forward => {
-            if block.next == key.node() {
+            let opened = key.epoch();
+            let epochs = opened.minus(1)..=opened.plus(NEXT_EPOCHS);
+            if block.next == key.node() || !epochs.contains(&block.next_epoch) {
                 return Err(Refusal::Block);
             }
             let (ciphertext, _) =
@@ -119,17 +146,10 @@ fn open(mut parts: Parts, hop: &HopKeys, key: &EpochKey) -> Result<Layer, Refusa
             };
             let next: [u8; ROUTING_LEN] =
                 region.get(BLOCK_LEN..).and_then(|r| r.try_into().ok()).ok_or(Refusal::Block)?;
-            let packet = parts.into_packet(&clear, &next);
-            Ok(Layer::Forward { to: block.next, delay, packet })
+            Ok(Next::Forward(Box::new(clear), Box::new(next)))
         }
-        kind @ (Kind::Deliver | Kind::Loop | Kind::Drop) => {
-            if !block.ends_here() {
-                return Err(Refusal::Block);
-            }
-            let payload = Payload(parts.payload().to_vec());
-            parts.octets.zeroize();
-            Ok(Layer::End { kind, delay, payload })
-        }
+        Kind::Deliver | Kind::Loop | Kind::Drop if block.ends_here() => Ok(Next::End),
+        Kind::Deliver | Kind::Loop | Kind::Drop => Err(Refusal::Block),
         Kind::Reply | Kind::DeliverToStream => Err(Refusal::Kind),
     }
 }
@@ -232,6 +252,11 @@ mod tests {
             (Block { class: wrong_class, ..forward() }, Some(Refusal::Class)),
             (Block { class: wrong_class, ..end(Kind::Deliver) }, Some(Refusal::Class)),
             (Block { next: own, ..forward() }, Some(Refusal::Block)),
+            (Block { next_epoch: Epoch::new(2), ..forward() }, None),
+            (Block { next_epoch: Epoch::new(5), ..forward() }, None),
+            (Block { next_epoch: Epoch::new(1), ..forward() }, Some(Refusal::Block)),
+            (Block { next_epoch: Epoch::new(6), ..forward() }, Some(Refusal::Block)),
+            (Block { next_epoch: Epoch::new(u32::MAX), ..forward() }, Some(Refusal::Block)),
             (Block { kind: Kind::Reply, ..forward() }, Some(Refusal::Kind)),
             (end(Kind::DeliverToStream), Some(Refusal::Kind)),
             (Block { kind: Kind::Deliver, ..forward() }, Some(Refusal::Block)),

@@ -22,11 +22,14 @@ pub(crate) struct Route {
 impl Route {
     pub(crate) fn new(hops: usize, seed: u64) -> Self {
         let mut rng = rng(seed);
+        let mut number = 160_000;
         let hops = (0..hops)
             .map(|_| {
                 let node = Identity::generate(&mut rng).node();
                 let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
-                let epoch = Epoch::new(160_000 + rng.next_u32() % 3);
+                // It may go back by one, and ahead by two.
+                number = number + rng.next_u32() % 4 - 1;
+                let epoch = Epoch::new(number);
                 let delay = Duration::from_millis(u64::from(rng.next_u32() % 600_000));
                 (Arc::new(EpochKey::new(node, epoch, secret)), delay)
             })
