@@ -156,7 +156,9 @@ impl Driver {
 
     fn work_done(&mut self, done: Done) {
         match done {
-            Done::Opened(peeled) => self.remailer.handle_peeled(peeled, self.machine.clock.now()),
+            Done::Opened(from, peeled) => {
+                self.remailer.handle_peeled(from, peeled, self.machine.clock.now());
+            }
             Done::Sealed(id, sealed) => {
                 self.remailer.handle_sealed(id, sealed, &mut self.machine.rng);
             }

@@ -30,6 +30,6 @@ mod wanted;
 pub use handle::{Beginning, Handle, Judged, NetEvent, SwarmOrder};
 pub use join::fetch_descriptor;
 pub use links::{Links, Scores};
-pub use packets::{Outgoing, PacketQueues, SendFailed};
+pub use packets::{Outgoing, PacketQueues, Received, SendFailed};
 pub use reach::{Reach, Unreachable};
 pub use swarm::spawn;

@@ -2,14 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use keys::Epoch;
+use keys::{Epoch, NodeId};
 use mix::Tags;
 use remailer::{SealedMessage, Sealing, SealingFailed, SubmissionId};
-use sphinx::{EpochKeys, Packet, Peeled, Refusal};
+use sphinx::{EpochKeys, Peeled, Refusal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::machine::Machine;
+use crate::net::Received;
 use crate::store::TagKeeper;
 use crate::workers::{Full, InOrder, Lane, OrderedJobs, in_order};
 
@@ -23,8 +24,8 @@ const TAG_ORDERS: usize = 1024;
 
 /// A result of work.
 pub(super) enum Done {
-    /// A packet was opened.
-    Opened(Result<Peeled, Refusal>),
+    /// A packet of this previous hop was opened.
+    Opened(NodeId, Result<Peeled, Refusal>),
     /// A message was sealed.
     Sealed(SubmissionId, Result<SealedMessage, SealingFailed>),
     /// Replay tags were made durable.
@@ -47,7 +48,7 @@ impl Work {
     /// database open.
     pub(super) fn start(
         machine: Machine,
-        packets: mpsc::Receiver<Packet>,
+        packets: mpsc::Receiver<Received>,
         keeper: TagKeeper,
     ) -> (Self, mpsc::Receiver<Done>, JoinHandle<()>) {
         let (done, results) = mpsc::channel(RESULTS);
@@ -126,17 +127,17 @@ impl Work {
 
 /// Opens each packet with the keys that are accepted when its turn comes.
 async fn open_packets(
-    mut packets: mpsc::Receiver<Packet>,
+    mut packets: mpsc::Receiver<Received>,
     keys: watch::Receiver<EpochKeys>,
     opening: Lane,
     done: mpsc::Sender<Done>,
 ) {
-    while let Some(packet) = packets.recv().await {
+    while let Some(Received { from, packet }) = packets.recv().await {
         let (keys, done) = (keys.clone(), done.clone());
         let open = move || {
             let keys = keys.borrow().clone();
             // The loop is gone only when the node is.
-            let _ = done.blocking_send(Done::Opened(sphinx::peel(packet, &keys)));
+            let _ = done.blocking_send(Done::Opened(from, sphinx::peel(packet, &keys)));
         };
         opening.run(open).await;
     }

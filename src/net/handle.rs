@@ -1,5 +1,6 @@
 //! The seam between the driver and the swarm: events for the driver, orders for the swarm.
 
+use super::packets::Received;
 use directory::{Answer, Request};
 use keys::{NodeId, OnionAddress};
 use libp2p::PeerId;
@@ -7,7 +8,6 @@ use libp2p::gossipsub::MessageId;
 use libp2p::request_response::ResponseChannel;
 use record::{Statement, StatementError};
 use remailer::{InviteAnswer, Judgement, Token};
-use sphinx::Packet;
 use tokio::sync::{mpsc, watch};
 
 use super::links::{Links, Scores};
@@ -92,7 +92,7 @@ pub struct Handle {
     /// Events of the network.
     pub events: mpsc::Receiver<NetEvent>,
     /// Packets received, unopened.
-    pub packets: mpsc::Receiver<Packet>,
+    pub packets: mpsc::Receiver<Received>,
     /// Orders to the swarm.
     pub orders: mpsc::Sender<SwarmOrder>,
     /// Packets to send.

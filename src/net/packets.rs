@@ -201,8 +201,10 @@ impl Sender {
                     wait = FIRST_WAIT;
                 }
             }
-            if self.queued.is_closed() && self.kept.is_empty() {
-                return;
+            if self.queued.is_closed() {
+                // Nothing is known of the peer any more: what it did not take is lost, and what it
+                // is charged for free again.
+                return self.give_up().await;
             }
             self.pause(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
@@ -272,6 +274,16 @@ impl Sender {
         }
     }
 
+    async fn give_up(&mut self) {
+        while let Ok(outgoing) = self.queued.try_recv() {
+            self.kept.push_back(outgoing);
+        }
+        for outgoing in core::mem::take(&mut self.kept) {
+            drop(outgoing);
+            let _ = self.failures.send(SendFailed::Expired).await;
+        }
+    }
+
     /// Drops expired packets, also those still in the queue: the queue of an unreachable peer must
     /// not hold dead packets.
     async fn drop_expired(&mut self) {
@@ -297,7 +309,15 @@ async fn write_frame(
 }
 
 /// Takes the streams that peers open, and queues what they send.
-pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender<Packet>) {
+/// A packet, and the previous hop that handed it over.
+pub struct Received {
+    /// The previous hop.
+    pub from: NodeId,
+    /// The packet.
+    pub packet: Packet,
+}
+
+pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender<Received>) {
     let all = Arc::new(Semaphore::new(MAX_STREAMS));
     let mut peers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
     while let Some((peer, stream)) = incoming.next().await {
@@ -309,13 +329,17 @@ pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender
         let packets = packets.clone();
         tokio::spawn(async move {
             // However it ends, the peer sees a closed stream and nothing else.
-            let _ = receive_frames(stream, &packets).await;
+            let _ = receive_frames(node, stream, &packets).await;
             drop((own, shared));
         });
     }
 }
 
-async fn receive_frames(mut stream: Stream, packets: &mpsc::Sender<Packet>) -> io::Result<()> {
+async fn receive_frames(
+    from: NodeId,
+    mut stream: Stream,
+    packets: &mpsc::Sender<Received>,
+) -> io::Result<()> {
     loop {
         let mut class = [0];
         if stream.read(&mut class).await? == 0 {
@@ -326,7 +350,7 @@ async fn receive_frames(mut stream: Stream, packets: &mpsc::Sender<Packet>) -> i
         let mut octets = vec![0; class.packet_len()];
         timeout(FRAME_TIMEOUT, stream.read_exact(&mut octets)).await??;
         let packet = Packet::from_octets(octets).map_err(|_| io::ErrorKind::InvalidData)?;
-        packets.send(packet).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        packets.send(Received { from, packet }).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         stream.write_all(&[TAKEN]).await?;
         stream.flush().await?;
     }

@@ -110,7 +110,7 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     let mut receiver = start(2, folder.path(), &[]).await;
     for number in 0..3 {
         let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
-        assert_eq!(got.octets()[0], number);
+        assert_eq!(got.packet.octets()[0], number);
     }
     // The receiver goes away without a word and comes back at another port.
     drop(receiver.orders);
@@ -118,7 +118,7 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     sender.queues.send(onion(2).node(), packet(7), later).unwrap();
     let mut receiver = start(2, folder.path(), &[]).await;
     let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
-    assert_eq!(got.octets()[0], 7);
+    assert_eq!(got.packet.octets()[0], 7);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_peer_that_comes_back_gets_its_packets_with_the_link() {
     let mut receiver = start(2, folder.path(), &[onion(1)]).await;
     assert!(linked(&mut receiver, 1).await);
     let got = timeout(Duration::from_secs(1), receiver.packets.recv()).await.unwrap().unwrap();
-    assert_eq!(got.octets()[0], 5);
+    assert_eq!(got.packet.octets()[0], 5);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use keys::{Epoch, NodeId, Schedule, Time};
 use rand::CryptoRng;
 use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal, ReplayTag};
 
-use pool::Pool;
+use pool::{Held, Pool};
 use slot::{Seen, Slots};
 
 /// Times of the network that mixing needs.
@@ -99,13 +99,14 @@ pub struct Mix {
     keeping: Option<(u64, Batch)>,
     batches: u64,
     pool: Pool,
+    /// Packets that had to go for those of others since this was last asked.
+    displaced: usize,
 }
 
 #[derive(Default)]
 struct Batch {
     tags: Vec<(Epoch, ReplayTag)>,
-    packets: Vec<(Release, Time)>,
-    octets: usize,
+    packets: Vec<(Held, Time)>,
 }
 
 impl Mix {
@@ -113,7 +114,7 @@ impl Mix {
     pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
         let pool = Pool::new(times.window, now, rng);
         let (slots, fresh) = (Slots::default(), Batch::default());
-        Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool }
+        Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool, displaced: 0 }
     }
 
     /// Opens a slot: a key, and the filter of what it has opened.
@@ -149,14 +150,15 @@ impl Mix {
         self.slots.key(epoch)
     }
 
-    /// Takes an opened packet: into the filter first, whatever its outcome, then into the pool.
-    /// `known` says whether a next hop is a node to send to.
+    /// Takes an opened packet that came from a previous hop: into the filter first, whatever its
+    /// outcome, then into the pool. `known` says whether a next hop is a node to send to.
     ///
     /// # Errors
     /// [`MixRefusal`].
     pub fn handle_peeled(
         &mut self,
         peeled: Peeled,
+        from: NodeId,
         now: Time,
         known: impl Fn(&NodeId) -> bool,
     ) -> Result<(), MixRefusal> {
@@ -178,11 +180,14 @@ impl Mix {
         if delay > self.times.max_delay {
             return Err(MixRefusal::Delay);
         }
-        let unkept = self.fresh.octets + self.keeping.as_ref().map_or(0, |(_, batch)| batch.octets);
-        self.pool.check_room(unkept.saturating_add(release.octets()))?;
-        self.fresh.octets = self.fresh.octets.saturating_add(release.octets());
-        self.fresh.packets.push((release, now.plus(delay)));
+        self.displaced += self.pool.reserve(from, release.octets())?;
+        self.fresh.packets.push((Held { release, from }, now.plus(delay)));
         Ok(())
+    }
+
+    /// How many packets have gone for those of other previous hops, each told once.
+    pub fn take_displaced(&mut self) -> usize {
+        core::mem::take(&mut self.displaced)
     }
 
     /// The tags to make durable next, if there are any and none are being kept.
@@ -200,9 +205,8 @@ impl Mix {
     /// Notes that these tags are durable: their packets go on.
     pub fn handle_kept(&mut self, batch: u64) {
         let Some((_, kept)) = self.keeping.take_if(|(number, _)| *number == batch) else { return };
-        for (release, due) in kept.packets {
-            // Room was reserved when the packet was taken.
-            let _ = self.pool.hold(release, due);
+        for (held, due) in kept.packets {
+            self.pool.hold(held, due);
         }
     }
 
@@ -210,7 +214,11 @@ impl Mix {
     /// that.
     pub fn handle_keep_failed(&mut self, batch: u64) -> usize {
         let failed = self.keeping.take_if(|(number, _)| *number == batch);
-        failed.map_or(0, |(_, batch)| batch.packets.len())
+        let packets = failed.map(|(_, batch)| batch.packets).unwrap_or_default();
+        for (held, _) in &packets {
+            self.pool.give_back(&held.from, held.release.octets());
+        }
+        packets.len()
     }
 
     /// When [`Mix::handle_timeout`] is due; `None` while nothing is held.
@@ -298,11 +306,11 @@ mod tests {
     fn packets_leave_only_after_their_own_batch_is_durable() {
         let (mut mix, now, mut rng) = mix();
         assert!(mix.next_tags().is_none());
-        mix.handle_peeled(peeled(1, SECOND), now, |_| true).unwrap();
+        mix.handle_peeled(peeled(1, SECOND), node(7), now, |_| true).unwrap();
         let first = mix.next_tags().unwrap();
         assert_eq!(numbers(&first), [1]);
-        mix.handle_peeled(peeled(2, SECOND), now, |_| true).unwrap();
-        mix.handle_peeled(peeled(3, SECOND), now, |_| true).unwrap();
+        mix.handle_peeled(peeled(2, SECOND), node(7), now, |_| true).unwrap();
+        mix.handle_peeled(peeled(3, SECOND), node(7), now, |_| true).unwrap();
         assert!(mix.next_tags().is_none(), "one batch at a time");
         assert_eq!((mix.held(), mix.poll_timeout()), (3, None));
         mix.handle_kept(first.batch.wrapping_add(1));
@@ -322,7 +330,8 @@ mod tests {
     #[test]
     fn what_is_dropped_keeps_its_tag_and_says_why() {
         let (mut mix, now, _) = mix();
-        let refused = |mix: &mut Mix, peeled, known| mix.handle_peeled(peeled, now, |_| known);
+        let refused =
+            |mix: &mut Mix, peeled, known| mix.handle_peeled(peeled, node(7), now, |_| known);
         let reason = Some(MixRefusal::UnknownHop);
         assert_eq!(refused(&mut mix, peeled(1, SECOND), false).err(), reason);
         assert_eq!(refused(&mut mix, peeled(1, SECOND), true).err(), Some(MixRefusal::Replay));
@@ -359,7 +368,8 @@ mod tests {
         let mut taken = 0;
         let mut keeping = None;
         loop {
-            match mix.handle_peeled(large(taken), now, |_| true) {
+            let from = node(u8::try_from(usize::from(taken) * octets / pool::MAX_SHARE).unwrap());
+            match mix.handle_peeled(large(taken), from, now, |_| true) {
                 Ok(()) => taken += 1,
                 Err(why) => {
                     assert_eq!(why, MixRefusal::PoolFull);
@@ -371,7 +381,7 @@ mod tests {
                 keeping = mix.next_tags();
             }
         }
-        assert_eq!(usize::from(taken), (256 << 20) / octets);
+        assert_eq!(usize::from(taken), pool::MAX_OCTETS / octets);
         mix.handle_kept(keeping.unwrap().batch);
         let rest = mix.next_tags().unwrap();
         mix.handle_kept(rest.batch);

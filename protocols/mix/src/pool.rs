@@ -3,26 +3,36 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use keys::Time;
+use keys::{NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 
 use crate::{MixRefusal, Release};
 
-/// Octets held, at most. Above that the newest packet is dropped: a flooder must not decide which
-/// packets are held.
-const MAX_OCTETS: usize = 256 << 20;
+/// Octets held, at most, from all previous hops and from one. Who fills the pool first must not
+/// decide who is dropped: above the first bound the newest packet goes of the previous hop that has
+/// most in it.
+pub(crate) const MAX_OCTETS: usize = 256 << 20;
+pub(crate) const MAX_SHARE: usize = MAX_OCTETS / 8;
 
 pub(crate) struct Pool {
     window: Duration,
     /// The end of any one window; the others are counted from it.
     phase: Time,
     octets: usize,
+    /// Octets from each previous hop; what waits for its tag counts.
+    shares: BTreeMap<NodeId, usize>,
     serial: u64,
     /// Waiting out their delay, by when they fall due.
-    waiting: BTreeMap<(Time, u64), Release>,
+    waiting: BTreeMap<(Time, u64), Held>,
     /// Shuffled, by when they leave.
-    leaving: BTreeMap<(Time, u64), Release>,
+    leaving: BTreeMap<(Time, u64), Held>,
+}
+
+/// A packet, and the previous hop that it came from.
+pub(crate) struct Held {
+    pub(crate) release: Release,
+    pub(crate) from: NodeId,
 }
 
 impl Pool {
@@ -30,24 +40,62 @@ impl Pool {
         let window = window.max(Duration::from_millis(1));
         let phase = now.plus(window.mul_f64(rng.random::<f64>()));
         let (waiting, leaving) = (BTreeMap::new(), BTreeMap::new());
-        Self { window, phase, octets: 0, serial: 0, waiting, leaving }
+        Self { window, phase, octets: 0, shares: BTreeMap::new(), serial: 0, waiting, leaving }
     }
 
-    /// Whether this many octets fit in.
-    pub(crate) fn check_room(&self, octets: usize) -> Result<(), MixRefusal> {
-        if self.octets.saturating_add(octets) > MAX_OCTETS {
-            Err(MixRefusal::PoolFull)
-        } else {
-            Ok(())
+    /// Reserves room for a packet of this many octets from a previous hop. Returns how many packets
+    /// of others had to go for it.
+    pub(crate) fn reserve(&mut self, from: NodeId, octets: usize) -> Result<usize, MixRefusal> {
+        let share = |pool: &Self, of: &NodeId| pool.shares.get(of).copied().unwrap_or_default();
+        if share(self, &from).saturating_add(octets) > MAX_SHARE {
+            return Err(MixRefusal::PoolFull);
+        }
+        let mut dropped = 0;
+        while self.octets.saturating_add(octets) > MAX_OCTETS {
+            let (most, theirs) = self.most().ok_or(MixRefusal::PoolFull)?;
+            if theirs <= share(self, &from).saturating_add(octets) || !self.drop_newest(&most) {
+                return Err(MixRefusal::PoolFull);
+            }
+            dropped += 1;
+        }
+        self.octets += octets;
+        *self.shares.entry(from).or_default() += octets;
+        Ok(dropped)
+    }
+
+    /// The previous hop that has most in the pool.
+    fn most(&self) -> Option<(NodeId, usize)> {
+        let most = self.shares.iter().max_by_key(|(_, octets)| **octets);
+        most.map(|(hop, octets)| (*hop, *octets))
+    }
+
+    /// Drops the packet of a previous hop that came last and has not been shuffled.
+    fn drop_newest(&mut self, from: &NodeId) -> bool {
+        let theirs = self.waiting.iter().filter(|(_, held)| held.from == *from);
+        let Some(newest) = theirs.map(|(place, _)| *place).max_by_key(|(_, serial)| *serial) else {
+            return false;
+        };
+        if let Some(held) = self.waiting.remove(&newest) {
+            self.give_back(&held.from, held.release.octets());
+        }
+        true
+    }
+
+    /// Gives back room that was reserved.
+    pub(crate) fn give_back(&mut self, from: &NodeId, octets: usize) {
+        self.octets = self.octets.saturating_sub(octets);
+        if let Some(share) = self.shares.get_mut(from) {
+            *share = share.saturating_sub(octets);
+            if *share == 0 {
+                self.shares.remove(from);
+            }
         }
     }
 
-    pub(crate) fn hold(&mut self, release: Release, due: Time) -> Result<(), MixRefusal> {
-        self.check_room(release.octets())?;
-        self.octets += release.octets();
+    /// Holds a packet for which room was reserved.
+    pub(crate) fn hold(&mut self, held: Held, due: Time) {
         self.serial += 1;
-        self.waiting.insert((due, self.serial), release);
-        Ok(())
+        self.waiting.insert((due, self.serial), held);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
@@ -75,9 +123,9 @@ impl Pool {
         if first.key().0 > now {
             return None;
         }
-        let release = first.remove();
-        self.octets = self.octets.saturating_sub(release.octets());
-        Some(release)
+        let held = first.remove();
+        self.give_back(&held.from, held.release.octets());
+        Some(held.release)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -86,13 +134,13 @@ impl Pool {
 
     /// Gives each packet a uniform time in the window: as a Poisson process has them once the count
     /// is given, with no time that many of them share.
-    fn release(&mut self, mut batch: Vec<Release>, from: Time, rng: &mut impl CryptoRng) {
+    fn release(&mut self, mut batch: Vec<Held>, from: Time, rng: &mut impl CryptoRng) {
         // Packets that draw the same millisecond leave in this order.
         batch.shuffle(rng);
-        for release in batch {
+        for held in batch {
             let at = from.plus(self.window.mul_f64(rng.random::<f64>()));
             self.serial += 1;
-            self.leaving.insert((at, self.serial), release);
+            self.leaving.insert((at, self.serial), held);
         }
     }
 
@@ -108,7 +156,6 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use keys::NodeId;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
     use sphinx::{Packet, SizeClass};
@@ -126,6 +173,16 @@ mod tests {
             to: NodeId::from_bytes(id),
             packet: Packet::from_octets(octets).unwrap(),
         }
+    }
+
+    fn hop(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    /// Holds a packet of previous hop 1.
+    fn hold(pool: &mut Pool, release: Release, due: Time) {
+        assert_eq!(pool.reserve(hop(1), release.octets()), Ok(0));
+        pool.hold(Held { release, from: hop(1) }, due);
     }
 
     fn number(release: &Release) -> u16 {
@@ -154,7 +211,7 @@ mod tests {
         let mut pool = Pool::new(WINDOW, start, &mut rng);
         for number in 0..500 {
             let due = start.plus(Duration::from_millis(u64::from(number) * 731));
-            pool.hold(numbered(number), due).unwrap();
+            hold(&mut pool, numbered(number), due);
         }
         let left = run(&mut pool, &mut rng);
         assert_eq!(left.len(), 500);
@@ -177,7 +234,7 @@ mod tests {
             let now = Time::from_millis(5_000_000);
             let mut pool = Pool::new(WINDOW, now, &mut rng);
             for number in 0..4 {
-                pool.hold(numbered(number), now).unwrap();
+                hold(&mut pool, numbered(number), now);
             }
             let order: Vec<_> = run(&mut pool, &mut rng).into_iter().map(|(_, n)| n).collect();
             *counts.entry(order).or_insert(0.0_f64) += 1.0;
@@ -196,7 +253,7 @@ mod tests {
                 let now = Time::from_millis(5_000_000);
                 let mut pool = Pool::new(WINDOW, now, &mut rng);
                 for number in 0..size {
-                    pool.hold(numbered(number), now).unwrap();
+                    hold(&mut pool, numbered(number), now);
                 }
                 let end = pool.end_of_window(now);
                 let left = run(&mut pool, &mut rng);
@@ -223,7 +280,7 @@ mod tests {
         let mut pool = Pool::new(WINDOW, start, &mut rng);
         assert_eq!(pool.end_of_window(pool.phase), pool.phase);
         assert_eq!(pool.end_of_window(pool.phase.plus(WINDOW * 7)), pool.phase.plus(WINDOW * 7));
-        pool.hold(numbered(1), start).unwrap();
+        hold(&mut pool, numbered(1), start);
         pool.handle_timeout(pool.end_of_window(start), &mut rng);
         let at = pool.poll_timeout().unwrap();
         assert!(pool.next_release(at.minus(Duration::from_millis(1))).is_none());
@@ -251,7 +308,7 @@ mod tests {
         let mut pool = Pool::new(WINDOW, start, &mut rng);
         let len = SizeClass::SMALLEST.packet_len();
         for number in 0..3 {
-            pool.hold(numbered(number), start).unwrap();
+            hold(&mut pool, numbered(number), start);
             assert_eq!(pool.octets, usize::from(number + 1) * len);
         }
         let end = pool.end_of_window(start);
@@ -266,13 +323,35 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pool_drops_the_newest() {
+    fn whoever_fills_the_pool_first_does_not_decide_who_is_dropped() {
         let mut rng = ChaCha20Rng::seed_from_u64(4);
         let now = Time::from_millis(0);
         let mut pool = Pool::new(WINDOW, now, &mut rng);
-        let fit = MAX_OCTETS / SizeClass::SMALLEST.packet_len();
-        pool.octets = (fit - 1) * SizeClass::SMALLEST.packet_len();
-        assert!(pool.hold(numbered(1), now).is_ok());
-        assert_eq!(pool.hold(numbered(2), now), Err(MixRefusal::PoolFull));
+        let octets = SizeClass::LARGEST.packet_len();
+        let packet = || {
+            let packet = Packet::from_octets(vec![0; octets]).unwrap();
+            Release::Forward { to: hop(9), packet }
+        };
+        // Eight hops of one adversary take what each may have.
+        let each = MAX_SHARE / octets;
+        for flooder in 1..=8 {
+            for _ in 0..each {
+                assert_eq!(pool.reserve(hop(flooder), octets), Ok(0));
+                pool.hold(Held { release: packet(), from: hop(flooder) }, now);
+            }
+            assert_eq!(pool.reserve(hop(flooder), octets), Err(MixRefusal::PoolFull));
+        }
+        assert_eq!(pool.octets, MAX_OCTETS);
+        for honest in 0..each / 2 {
+            assert_eq!(pool.reserve(hop(100), octets), Ok(1), "{honest}");
+            pool.hold(Held { release: packet(), from: hop(100) }, now);
+        }
+        assert_eq!((pool.octets, pool.len()), (MAX_OCTETS, each * 8));
+        assert_eq!(pool.shares[&hop(100)], each / 2 * octets);
+        let rest: Vec<_> = (1..=8).map(|flooder| pool.shares[&hop(flooder)]).collect();
+        let (least, most) = (rest.iter().min().unwrap(), rest.iter().max().unwrap());
+        assert!(most - least <= octets, "each of them lost as much: {rest:?}");
+        pool.give_back(&hop(100), each / 2 * octets);
+        assert!(!pool.shares.contains_key(&hop(100)));
     }
 }

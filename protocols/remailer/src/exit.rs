@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use keys::Time;
-use mail::{Delivery, Fragment, Mailbox, Needs};
+use mail::{Delivery, Domain, Fragment, Mailbox, Needs};
 use record::ExitPolicy;
 use sphinx::Payload;
 
@@ -17,6 +17,8 @@ use crate::sender::ask;
 
 /// Octets held for delivery, at most. A message above that is dropped and counted.
 const MAX_OCTETS: usize = 64 << 20;
+/// Octets held for one domain, at most: one that answers slowly, or never, must not hold up others.
+const MAX_SHARE: usize = MAX_OCTETS / 8;
 /// Wait before a second attempt; it doubles up to [`LONGEST_WAIT`]. Times that concern the outside
 /// world are never scaled.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
@@ -54,7 +56,7 @@ impl Exit {
 
     /// Delivers what a payload carries.
     pub(crate) fn handle_payload(&mut self, payload: &Payload, now: Time, out: &mut Out) {
-        match self.begin(payload, now) {
+        match self.begin(payload, now, out) {
             Ok((id, delivery)) => {
                 out.push(Command::Deliver(id, delivery));
                 out.count(Count::MessageToDeliver);
@@ -67,6 +69,7 @@ impl Exit {
         &mut self,
         payload: &Payload,
         now: Time,
+        out: &mut Out,
     ) -> Result<(DeliveryId, Delivery), NotDelivered> {
         let content = payload.content().map_err(|_| NotDelivered::Payload)?;
         let Some((ContentType::Fragment, content)) = ContentType::split(content) else {
@@ -84,7 +87,12 @@ impl Exit {
         if !self.offer.policy.allows(&asked) {
             return Err(NotDelivered::NotInPolicy);
         }
-        let id = self.deliveries.begin(octets, now).map_err(|Full| NotDelivered::NoRoom)?;
+        let domain = fragment.envelope().domain();
+        let begun = self.deliveries.begin(domain, octets, now);
+        let (id, dropped) = begun.map_err(|Full| NotDelivered::NoRoom)?;
+        for _ in 0..dropped {
+            out.count(Count::MessageDropped(NotDelivered::NoRoom));
+        }
         Ok((id, delivery))
     }
 
@@ -137,11 +145,13 @@ impl Exit {
 struct Deliveries {
     serial: u64,
     octets: usize,
+    shares: BTreeMap<Domain, usize>,
     under_way: BTreeMap<DeliveryId, Tries>,
     waiting: BTreeMap<(Time, DeliveryId), (Tries, Delivery)>,
 }
 
 struct Tries {
+    domain: Domain,
     octets: usize,
     give_up: Time,
     wait: Duration,
@@ -153,24 +163,69 @@ struct GaveUp;
 impl Deliveries {
     fn new() -> Self {
         let (under_way, waiting) = (BTreeMap::new(), BTreeMap::new());
-        Self { serial: 0, octets: 0, under_way, waiting }
+        Self { serial: 0, octets: 0, shares: BTreeMap::new(), under_way, waiting }
     }
 
-    fn begin(&mut self, octets: usize, now: Time) -> Result<DeliveryId, Full> {
-        if self.octets + octets > MAX_OCTETS {
-            return Err(Full);
+    /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has its
+    /// share, or else of the one that has most, the oldest first. Returns how many.
+    fn begin(
+        &mut self,
+        domain: &Domain,
+        octets: usize,
+        now: Time,
+    ) -> Result<(DeliveryId, usize), Full> {
+        let share = |all: &Self, of: &Domain| all.shares.get(of).copied().unwrap_or_default();
+        let mut dropped = 0;
+        while share(self, domain).saturating_add(octets) > MAX_SHARE {
+            if !self.drop_oldest(domain) {
+                return Err(Full);
+            }
+            dropped += 1;
+        }
+        while self.octets.saturating_add(octets) > MAX_OCTETS {
+            let most = self.shares.iter().max_by_key(|(_, octets)| **octets);
+            let most = most.map(|(domain, _)| domain.clone()).ok_or(Full)?;
+            let has_more = share(self, &most) > share(self, domain).saturating_add(octets);
+            if !has_more || !self.drop_oldest(&most) {
+                return Err(Full);
+            }
+            dropped += 1;
         }
         self.octets += octets;
+        *self.shares.entry(domain.clone()).or_default() += octets;
         self.serial += 1;
         let id = DeliveryId(self.serial);
-        let tries = Tries { octets, give_up: now.plus(HORIZON), wait: FIRST_WAIT };
+        let domain = domain.clone();
+        let tries = Tries { domain, octets, give_up: now.plus(HORIZON), wait: FIRST_WAIT };
         self.under_way.insert(id, tries);
-        Ok(id)
+        Ok((id, dropped))
+    }
+
+    /// Drops the oldest of the postponed messages for a domain.
+    fn drop_oldest(&mut self, domain: &Domain) -> bool {
+        let of_domain = self.waiting.iter().filter(|(_, (tries, _))| tries.domain == *domain);
+        let Some(oldest) = of_domain.map(|(place, _)| *place).min_by_key(|(_, id)| *id) else {
+            return false;
+        };
+        if let Some((tries, _)) = self.waiting.remove(&oldest) {
+            self.give_back(&tries);
+        }
+        true
+    }
+
+    fn give_back(&mut self, tries: &Tries) {
+        self.octets = self.octets.saturating_sub(tries.octets);
+        if let Some(share) = self.shares.get_mut(&tries.domain) {
+            *share = share.saturating_sub(tries.octets);
+            if *share == 0 {
+                self.shares.remove(&tries.domain);
+            }
+        }
     }
 
     fn done(&mut self, id: DeliveryId) {
         if let Some(tries) = self.under_way.remove(&id) {
-            self.octets = self.octets.saturating_sub(tries.octets);
+            self.give_back(&tries);
         }
     }
 
@@ -178,7 +233,7 @@ impl Deliveries {
         let Some(mut tries) = self.under_way.remove(&id) else { return Ok(()) };
         let at = now.plus(tries.wait);
         if at > tries.give_up {
-            self.octets = self.octets.saturating_sub(tries.octets);
+            self.give_back(&tries);
             return Err(GaveUp);
         }
         tries.wait = (tries.wait * 2).min(LONGEST_WAIT);
@@ -210,6 +265,10 @@ impl Deliveries {
 mod tests {
     use super::*;
 
+    fn domain(number: usize) -> Domain {
+        Domain::parse(&format!("d{number}.example")).unwrap()
+    }
+
     fn delivery() -> Delivery {
         Delivery { recipients: Vec::new(), needs: Needs::default(), message: Vec::new() }
     }
@@ -218,7 +277,7 @@ mod tests {
     fn waits_double_to_their_bound_and_end_at_the_horizon() {
         let start = Time::from_millis(1_000_000);
         let mut deliveries = Deliveries::new();
-        let id = deliveries.begin(100, start).ok().unwrap();
+        let (id, _) = deliveries.begin(&domain(1), 100, start).ok().unwrap();
         let (mut now, mut waits) = (start, Vec::new());
         while deliveries.later(id, delivery(), now).is_ok() {
             let due = deliveries.poll_timeout().unwrap();
@@ -237,12 +296,43 @@ mod tests {
     fn room_is_bounded_and_given_back() {
         let now = Time::from_millis(0);
         let mut deliveries = Deliveries::new();
-        let half = deliveries.begin(MAX_OCTETS / 2, now).ok().unwrap();
-        assert!(deliveries.begin(MAX_OCTETS / 2, now).is_ok());
-        assert!(deliveries.begin(1, now).is_err());
-        deliveries.done(half);
-        deliveries.done(half);
-        assert!(deliveries.begin(MAX_OCTETS / 2, now).is_ok());
-        assert!(deliveries.begin(1, now).is_err());
+        let mut ids = Vec::new();
+        for number in 0..8 {
+            ids.push(deliveries.begin(&domain(number), MAX_SHARE, now).ok().unwrap().0);
+            assert!(deliveries.begin(&domain(number), 1, now).is_err(), "an eighth for each");
+        }
+        assert!(deliveries.begin(&domain(8), 1, now).is_err(), "all is under way");
+        deliveries.done(ids[0]);
+        deliveries.done(ids[0]);
+        assert!(deliveries.begin(&domain(8), MAX_SHARE, now).is_ok());
+        assert!(deliveries.begin(&domain(9), 1, now).is_err());
+        assert_eq!((deliveries.octets, deliveries.shares.len()), (MAX_OCTETS, 8));
+    }
+
+    #[test]
+    fn a_domain_that_answers_later_and_later_holds_up_itself_alone() {
+        let now = Time::from_millis(0);
+        let mut deliveries = Deliveries::new();
+        let octets = 240_000;
+        let mut dropped = 0;
+        for _ in 0..1000 {
+            let (id, gone) = deliveries.begin(&domain(1), octets, now).ok().unwrap();
+            assert!(deliveries.later(id, delivery(), now).is_ok());
+            dropped += gone;
+        }
+        assert_eq!(1000 - dropped, MAX_SHARE / octets, "of its own the oldest go");
+        assert_eq!(deliveries.len(), MAX_SHARE / octets);
+        // Eight such domains have all the room; another still gets what it needs of theirs.
+        for number in 2..=8 {
+            for _ in 0..MAX_SHARE / octets {
+                let (id, _) = deliveries.begin(&domain(number), octets, now).ok().unwrap();
+                assert!(deliveries.later(id, delivery(), now).is_ok());
+            }
+        }
+        for _ in 0..20 {
+            let (id, _) = deliveries.begin(&domain(100), octets, now).ok().unwrap();
+            deliveries.done(id);
+        }
+        assert!(deliveries.octets <= MAX_OCTETS);
     }
 }

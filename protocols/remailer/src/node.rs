@@ -280,11 +280,11 @@ impl Remailer {
 
     // Packets.
 
-    /// Takes what came of opening a packet.
-    pub fn handle_peeled(&mut self, peeled: Result<Peeled, Refusal>, now: Time) {
+    /// Takes what came of opening a packet that a previous hop handed over.
+    pub fn handle_peeled(&mut self, from: NodeId, peeled: Result<Peeled, Refusal>, now: Time) {
         if let Some(relay) = &mut self.relay {
             let known = |node: &NodeId| self.outlook.directory.knows(node);
-            relay.handle_peeled(peeled, now, known, &mut self.out);
+            relay.handle_peeled(peeled, from, now, known, &mut self.out);
         }
     }
 

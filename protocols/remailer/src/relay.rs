@@ -85,6 +85,7 @@ impl Relay {
     pub(crate) fn handle_peeled(
         &mut self,
         peeled: Result<Peeled, Refusal>,
+        from: NodeId,
         now: Time,
         known: impl Fn(&NodeId) -> bool,
         out: &mut Out,
@@ -93,7 +94,7 @@ impl Relay {
         let dropped = match peeled {
             Ok(peeled) => {
                 let epoch = peeled.epoch;
-                match self.mix.handle_peeled(peeled, now, known) {
+                match self.mix.handle_peeled(peeled, from, now, known) {
                     Ok(()) => None,
                     Err(mix::MixRefusal::Epoch) => Some(self.missed(epoch, now)),
                     Err(why) => Some(why.into()),
@@ -104,6 +105,9 @@ impl Relay {
         };
         if let Some(why) = dropped {
             out.count(Count::PacketDropped(why));
+        }
+        for _ in 0..self.mix.take_displaced() {
+            out.count(Count::PacketDropped(Dropped::PoolFull));
         }
         self.keep_tags(out);
     }
@@ -201,6 +205,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const FROM: NodeId = NodeId::from_bytes([7; 32]);
 
     fn relay() -> (Relay, Schedule, Time) {
         let parameters = Parameters::main();
@@ -267,7 +272,7 @@ mod tests {
         ] {
             let before = out.counts.get(Count::PacketDropped(why));
             let refused = Err(Refusal::Epoch(Epoch::new(epoch)));
-            relay.handle_peeled(refused, at, |_| true, &mut out);
+            relay.handle_peeled(refused, FROM, at, |_| true, &mut out);
             assert_eq!(out.counts.get(Count::PacketDropped(why)), before + 1, "{epoch} {at:?}");
             assert_eq!(relay.latest(), latest);
         }
@@ -286,7 +291,7 @@ mod tests {
             let outcome = Ok(sphinx::Layer::Forward { to, delay, packet });
             let tag = ReplayTag::from_bytes([1; 16]);
             let peeled = Peeled { tag, epoch: Epoch::new(1000), outcome };
-            relay.handle_peeled(Ok(peeled), now, |_| true, &mut out);
+            relay.handle_peeled(Ok(peeled), FROM, now, |_| true, &mut out);
             let Some(Command::KeepTags(tags)) = out.next() else { panic!("tags are kept") };
             relay.handle_tags_kept(tags.batch, &mut out);
             while let Some(at) = relay.mix.poll_timeout() {

@@ -192,3 +192,93 @@ pub(crate) fn exponential(mean: Duration, rng: &mut (impl CryptoRng + ?Sized)) -
     let span = mean.mul_f64(factor.min(1000.0));
     Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use directory::Directory;
+    use keys::{Identity, MixSecret};
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use record::{Admission, Descriptor, Parameters, Statement, testing};
+    use sphinx::{EpochKey, EpochKeys, Layer, SizeClass};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    /// The number of an identity is the number of its mix keys.
+    fn identity(number: u8) -> Identity {
+        Identity::from_seed(&[number; 32])
+    }
+
+    fn view(now: Time, parameters: &Parameters) -> directory::View {
+        let schedule = parameters.schedule();
+        let voters = [identity(1).node()];
+        let rule = Admission::Open;
+        let made = Descriptor::create(&identity(1), "n", now, parameters, &voters, &rule).unwrap();
+        let mut directory = Directory::new(&made);
+        for number in 1..=8 {
+            let draft = record::Draft {
+                exit: Some(record::ExitPolicy {
+                    domains: record::Domains::Any,
+                    max_message: 1000,
+                    offers: record::Capabilities::NONE,
+                }),
+                ..testing::draft(number.into(), now, &schedule)
+            };
+            let octets = draft.sign(&identity(number), &made.id()).unwrap();
+            let Ok(Statement::Record(signed)) = Statement::check(&octets, &made.id()) else {
+                panic!("a record")
+            };
+            let record = signed.timely(now, &schedule).unwrap();
+            directory.admit(record, directory::Source::Own, now).unwrap();
+        }
+        directory.restore_list(directory.propose_first(schedule.hour_at(now)));
+        directory.view().unwrap().if_sufficient().unwrap()
+    }
+
+    #[test]
+    fn the_delays_that_hops_find_are_exponential() {
+        let parameters = Parameters::main();
+        let schedule = parameters.schedule();
+        let now = schedule.start(Epoch::new(165_000)).plus(Duration::from_secs(3600));
+        let view = view(now, &parameters);
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let content = Fitted { octets: Zeroizing::new(vec![1, 2, 3]), class: SizeClass::SMALLEST };
+        let mut found = Vec::new();
+        while found.len() < 1500 {
+            let plan = Plan::draw(now, &parameters.mixing, &mut rng);
+            let epochs = plan.epochs(&schedule);
+            let route = view.route(&[], &epochs, &mut rng, |_| true).unwrap();
+            let mut packet = seal(&route, &plan, &content, &schedule, &mut rng).unwrap().packet;
+            for record in route.hops() {
+                let number = (1..=8).find(|n| identity(*n).node() == record.node()).unwrap();
+                let epoch = packet.epoch();
+                let secret = MixSecret::from_seed(&testing::seed(number.into(), epoch));
+                let key = Arc::new(EpochKey::new(record.node(), epoch, secret));
+                match sphinx::peel(packet, &EpochKeys::new(vec![key])).unwrap().outcome.unwrap() {
+                    Layer::Forward { delay, packet: next, .. } => {
+                        found.push(delay);
+                        packet = next;
+                    }
+                    Layer::End { delay, .. } => {
+                        found.push(delay);
+                        break;
+                    }
+                }
+            }
+        }
+        let mean = parameters.mixing.mean_delay.as_secs_f64();
+        let below = |delay: &Duration| 1.0 - (-delay.as_secs_f64() / mean).exp();
+        let mut parts: Vec<f64> = found.iter().map(below).collect();
+        parts.sort_by(f64::total_cmp);
+        let count = f64::from(u32::try_from(parts.len()).unwrap());
+        let distance = (0_u32..)
+            .zip(&parts)
+            .map(|(rank, part)| (part - f64::from(rank) / count).abs())
+            .fold(0.0, f64::max);
+        // Kolmogorov-Smirnov: 99.9 % of such samples lie below 1.95 / sqrt(n).
+        assert!(distance < 1.95 / count.sqrt(), "{distance}");
+    }
+}

@@ -102,7 +102,7 @@ pub struct Sent {
 }
 
 enum Event {
-    Packet(Vec<u8>),
+    Packet { from: NodeId, octets: Vec<u8> },
     Statement { from: usize, octets: Vec<u8> },
     Dial { from: usize },
     Linked { from: usize },
@@ -235,9 +235,9 @@ impl<R: CryptoRng> Simulation<R> {
         self.seen.replies.remove(&id).unwrap_or(Err(NotDone::NotKept))
     }
 
-    /// Puts octets on the link to a node, as anybody can.
+    /// Puts octets on a link to a node, as anybody can.
     pub fn inject(&mut self, to: usize, octets: Vec<u8>) {
-        self.later(to, Event::Packet(octets));
+        self.later(to, Event::Packet { from: NodeId::from_bytes([0; 32]), octets });
     }
 
     /// Shows a statement to a node alone: whatever it makes of it, it does not pass it on.
@@ -354,7 +354,7 @@ impl<R: CryptoRng> Simulation<R> {
             return;
         }
         match event {
-            Event::Packet(octets) => self.receive(to, octets),
+            Event::Packet { from, octets } => self.receive(to, from, octets),
             Event::Statement { from, octets } => {
                 self.hear(to, from, &octets);
             }
@@ -394,13 +394,13 @@ impl<R: CryptoRng> Simulation<R> {
         Some(((self.nodes.get_mut(node)?, &mut self.rng), peer))
     }
 
-    fn receive(&mut self, to: usize, octets: Vec<u8>) {
+    fn receive(&mut self, to: usize, from: NodeId, octets: Vec<u8>) {
         let (Some(node), Some(around)) = (self.nodes.get_mut(to), self.around.get(to)) else {
             return;
         };
         let packet = Packet::from_octets(octets);
         let peeled = packet.and_then(|packet| sphinx::peel(packet, &around.keys));
-        node.handle_peeled(peeled, self.now);
+        node.handle_peeled(from, peeled, self.now);
     }
 
     /// A node hears a statement, and passes it on to all others if it is good.
@@ -602,7 +602,9 @@ impl<R: CryptoRng> Simulation<R> {
         let octets = packet.octets().to_vec();
         self.seen.sent.push(Sent { at: self.now, from, to, octets: octets.len() });
         self.seen.last = Some((to, octets.clone()));
-        self.later(to, Event::Packet(octets));
+        if let Some(from) = self.nodes.get(from).map(Remailer::node) {
+            self.later(to, Event::Packet { from, octets });
+        }
     }
 
     fn announce(&mut self, from: usize, octets: Vec<u8>) {

@@ -193,7 +193,7 @@ impl World {
 
     fn receive(&mut self, kind: Kind, delay: Duration, number: u64) {
         let peeled = self.peel(kind, delay, number);
-        self.node.handle_peeled(peeled, self.now);
+        self.node.handle_peeled(id(9), peeled, self.now);
     }
 
     /// Handles timers until `span` is over, and returns what was to be done meanwhile.
@@ -284,7 +284,7 @@ fn sends(printed: &[String]) -> usize {
 #[test]
 fn packets() {
     let mut world = World::with_a_view();
-    world.node.handle_peeled(Err(Refusal::Mac), world.now);
+    world.node.handle_peeled(id(9), Err(Refusal::Mac), world.now);
     assert_eq!(world.printed(), [""; 0]);
     world.receive(Kind::Forward, Duration::from_secs(1), 1);
     world.receive(Kind::Forward, Duration::from_secs(1), 1);
@@ -676,11 +676,11 @@ fn a_client_sends_and_has_no_key_no_record_and_nothing_to_relay() {
     world.commands();
     assert!(world.node.view().is_some());
     world.submit(1, "a@b.example");
-    let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
+    let Some(Command::Seal(submission, sealing)) = world.commands().pop() else { panic!() };
     let sealed = sealing.run(&mut world.rng);
-    world.node.handle_sealed(id, sealed, &mut world.rng);
+    world.node.handle_sealed(submission, sealed, &mut world.rng);
     assert_eq!(world.printed(), ["Answer(1, taken)"]);
-    world.node.handle_peeled(Err(Refusal::Mac), world.now);
+    world.node.handle_peeled(id(9), Err(Refusal::Mac), world.now);
     world.node.handle_tags_kept(1);
     let done = world.pass(MINUTE * 60 * 7);
     assert_eq!(sends(&done), 1);

@@ -601,6 +601,23 @@ fn a_list_that_halves_is_an_alarm_for_three_hours() {
 }
 
 #[test]
+fn gossip_takes_nothing_that_was_held_back_and_reconciliation_does() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let setup = Setup { first_record_after: Duration::from_secs(1 << 30), ..world.setup(1) };
+    let mut node = world.node(setup);
+    let late = world.record(30, start.minus(MINUTE * 10), |_| {});
+    let just = start.plus(Duration::from_millis(1));
+    assert_eq!(world.hear(&mut node, &late, just), Judgement::Ignore);
+    assert_eq!(node.counts().get(Count::StatementRefused(NotTaken::Late)), 1);
+    assert!(!node.directory().knows(&identity(30).node()));
+    world.visit(&mut node, 40, std::slice::from_ref(&late), 0, just);
+    assert!(node.directory().knows(&identity(30).node()));
+    let timely = world.record(31, start.minus(MINUTE * 10), |_| {});
+    assert_eq!(world.hear(&mut node, &timely, start), Judgement::Accept);
+}
+
+#[test]
 fn a_vote_of_nobody_is_refused_and_one_of_another_hour_ignored() {
     let mut world = world(&Admission::Open);
     let start = world.start;

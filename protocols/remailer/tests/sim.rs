@@ -177,6 +177,31 @@ fn an_altered_payload_dies_at_the_next_hop_and_its_header_counts_as_seen() {
     assert_eq!(count(Dropped::Payload) + simulation.delivered().len() as u64, 1);
 }
 
+#[test]
+fn the_first_packet_of_a_mail_leaves_after_a_uniform_hold() {
+    let parameters = main_network(7);
+    let hold = parameters.sending.max_hold;
+    let mut simulation = network(7, &parameters, 40);
+    // One mail at a time, at a node that sends nothing else: its first packet is the mail's.
+    let mut held = Vec::new();
+    for number in 0..250 {
+        let (from, before) = (number % 7, simulation.sent().len());
+        let submitted = simulation.now();
+        simulation.submit(from, &mail("a@b.example", "body")).unwrap();
+        simulation.run(MINUTE * 30);
+        let first = &simulation.sent()[before];
+        assert_eq!(first.from, from);
+        held.push(first.at.since(submitted).as_secs_f64() / hold.as_secs_f64());
+    }
+    held.sort_by(f64::total_cmp);
+    let count = held.len() as f64;
+    let distance = held.iter().enumerate().map(|(rank, at)| (at - rank as f64 / count).abs());
+    let distance = distance.fold(0.0, f64::max);
+    // Kolmogorov-Smirnov: 99.9 % of uniform samples lie below 1.95 / sqrt(n). The wait for a tick is
+    // a few seconds of the twenty minutes.
+    assert!(distance < 1.95 / count.sqrt() + 0.02, "{distance}");
+}
+
 /// What a node of its own begins with, in a network of these parameters.
 fn lone(identity: Identity, parameters: &Parameters, start: Time) -> Setup {
     let maker = Identity::from_seed(&[77; 32]);
