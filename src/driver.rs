@@ -162,7 +162,9 @@ impl Driver {
             Done::Sealed(id, sealed) => {
                 self.remailer.handle_sealed(id, sealed, &mut self.machine.rng);
             }
-            Done::TagsKept(batch) => self.remailer.handle_tags_kept(batch),
+            Done::TagsKept(batch) => {
+                self.remailer.handle_tags_kept(batch, self.machine.clock.now());
+            }
             Done::TagsLost(batch) => {
                 self.troubles.unkept += 1;
                 self.remailer.handle_tags_lost(batch);

@@ -3,6 +3,7 @@
 mod equivocation;
 mod floods;
 mod hostile;
+mod lists;
 mod raw;
 mod scale;
 mod tap;

@@ -232,11 +232,12 @@ impl Directory {
         let Some((hour, stated)) = hours.find_map(|hour| Some((hour, tally(hour)?))) else {
             return self.lists.expect_nothing();
         };
-        // A bucket without a majority keeps the entries that it had. A node that does not know them
-        // has no list.
+        // A bucket without a majority keeps the entries that it had: in the first list of a network
+        // none. A node that does not know them has no list.
         let before = self.lists.before(hour);
+        let unknown = stated.is_first.then_some(BucketDigest::EMPTY);
         let mut digests: [Option<BucketDigest>; BUCKETS] =
-            before.map_or([None; BUCKETS], |list| list.digests().map(Some));
+            before.map_or([unknown; BUCKETS], |list| list.digests().map(Some));
         let first = before.map_or(present.minus(HOURS - 1), |list| list.hour().plus(1));
         let mut between = first.max(hour.minus(HOURS - 1));
         while between < hour {

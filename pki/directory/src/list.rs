@@ -98,6 +98,8 @@ pub struct HourList {
     hour: Hour,
     entries: BTreeMap<NodeId, ListEntry>,
     digests: [BucketDigest; BUCKETS],
+    hash: ListHash,
+    sketch: ListSketch,
 }
 
 impl HourList {
@@ -105,11 +107,20 @@ impl HourList {
     #[must_use]
     pub fn new(hour: Hour, entries: impl IntoIterator<Item = ListEntry>) -> Self {
         let entries = entries.into_iter().map(|entry| (entry.node, entry)).collect();
-        let mut list = Self { hour, entries, digests: [BucketDigest::EMPTY; BUCKETS] };
+        let mut list = Self {
+            hour,
+            entries,
+            digests: [BucketDigest::EMPTY; BUCKETS],
+            hash: ListHash::NONE,
+            sketch: ListSketch::default(),
+        };
         let digests = core::array::from_fn(|number| {
             u8::try_from(number).map_or(BucketDigest::EMPTY, |bucket| digest(&list.bucket(bucket)))
         });
         list.digests = digests;
+        // Compared with what each peer says: computed once.
+        list.hash = list.hash_digests();
+        list.sketch = list.sketch_digests();
         list
     }
 
@@ -161,6 +172,16 @@ impl HourList {
     /// BLAKE3 over its hour (8) and the digests of its buckets: what the next votes name.
     #[must_use]
     pub fn hash(&self) -> ListHash {
+        self.hash
+    }
+
+    /// For each eight buckets the first octet of BLAKE3 over their digests.
+    #[must_use]
+    pub fn sketch(&self) -> ListSketch {
+        self.sketch
+    }
+
+    fn hash_digests(&self) -> ListHash {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.hour.number().to_be_bytes());
         for digest in &self.digests {
@@ -169,9 +190,7 @@ impl HourList {
         ListHash::from_bytes(*hasher.finalize().as_bytes())
     }
 
-    /// For each eight buckets the first octet of BLAKE3 over their digests.
-    #[must_use]
-    pub fn sketch(&self) -> ListSketch {
+    fn sketch_digests(&self) -> ListSketch {
         let mut sketch = [0; ListSketch::LEN];
         for (part, digests) in sketch.iter_mut().zip(self.digests.chunks(BUCKETS / 32)) {
             let mut hasher = blake3::Hasher::new();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keys::{Hour, NodeId};
-use record::{BUCKETS, BucketDigest, Descriptor, Proof, StatementHash, Vote, Vouch};
+use record::{BUCKETS, BucketDigest, Descriptor, ListHash, Proof, StatementHash, Vote, Vouch};
 
 use crate::verdict::Unwanted;
 
@@ -25,6 +25,8 @@ pub(crate) struct Votes {
 pub(crate) struct Tally {
     /// For each bucket the digest that more than half of all voters state, if there is one.
     pub(crate) digests: [Option<BucketDigest>; BUCKETS],
+    /// Whether more than half of all voters had no list before.
+    pub(crate) is_first: bool,
 }
 
 impl Votes {
@@ -141,7 +143,9 @@ impl Votes {
             };
             stated.iter().find(agree).map(|digest| **digest)
         });
-        digests.iter().any(Option::is_some).then_some(Tally { digests })
+        let first = votes.iter().filter(|vote| vote.before() == ListHash::NONE).count();
+        let is_first = first * 2 > electorate;
+        digests.iter().any(Option::is_some).then_some(Tally { digests, is_first })
     }
 
     /// The voters whose vote for an hour is not held.

@@ -150,6 +150,39 @@ fn a_bucket_without_a_majority_keeps_its_entries_and_takes_no_other_with_it() {
     assert!(node.view().unwrap().if_sufficient().unwrap().get(&seven).is_some());
 }
 
+#[test]
+fn in_a_first_list_a_bucket_without_a_majority_is_empty_and_a_joiner_later_knows_none() {
+    let (hour, at) = coming();
+    // Of node 7 each voter knows another record.
+    let ballots = |before: &dyn Fn(&mut Directory), hour: Hour, at: Time| {
+        let mut ballots = Vec::new();
+        for voter in VOTERS {
+            let mut eyes = open();
+            for number in 1..=NODES {
+                let sequence = if number == 7 { 10 + u64::from(voter) } else { 1 };
+                let dated = at.minus(MINUTE * 60);
+                admit(&mut eyes, record(number, sequence, dated, Some(exit()))).unwrap();
+            }
+            before(&mut eyes);
+            ballots.extend(votes(&eyes, &[voter], hour));
+        }
+        ballots
+    };
+    let mut node = full();
+    let list = hear(&mut node, &ballots(&|_| {}, hour, at), at).unwrap();
+    let mates = (1..=NODES)
+        .filter(|n| identity(*n).node().as_bytes()[0] == identity(7).node().as_bytes()[0]);
+    assert_eq!(list.len(), usize::from(NODES) - mates.count());
+    assert!(list.get(&identity(7).node()).is_none());
+    // In the next hour it is the same; the list before is not nothing any more.
+    let (next, later) = (hour.plus(1), at.plus(MINUTE * 60));
+    let known = |eyes: &mut Directory| eyes.restore_list(HourList::clone(&list));
+    let mut joiner = full();
+    joiner.turn_hour(later);
+    assert!(hear(&mut joiner, &ballots(&known, next, later), later).is_none());
+    assert!(!joiner.lacks_list(), "it cannot know what it lacks");
+}
+
 /// Takes what an answer brings, as a node does.
 fn take(directory: &mut Directory, answer: &mut Answer, now: Time) {
     match answer {

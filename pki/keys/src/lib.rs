@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod checked;
 mod epoch;
 mod identity;
 mod mixkey;
 mod onion;
 
+pub use checked::Checked;
 pub use epoch::{Epoch, Hour, Schedule, Time};
 pub use identity::{Identity, IdentityError, NetworkId, NodeId, Purpose, Signature};
 pub use mixkey::{

@@ -146,6 +146,13 @@ impl MixPublic {
         Ok(Self { x25519: *x25519, mlkem: Box::new(*mlkem), unpacked: OnceLock::new() })
     }
 
+    /// Reads a public key that was checked before.
+    pub(crate) fn checked_before(bytes: &[u8; MIX_PUBLIC_LEN]) -> Result<Self, KemError> {
+        let (x25519, mlkem) = bytes.split_first_chunk().ok_or(KemError::Length)?;
+        let mlkem: [u8; MLKEM_PUBLIC_LEN] = mlkem.try_into().map_err(|_| KemError::Length)?;
+        Ok(Self { x25519: *x25519, mlkem: Box::new(mlkem), unpacked: OnceLock::new() })
+    }
+
     /// The 1,216 octets.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; MIX_PUBLIC_LEN] {

@@ -30,6 +30,11 @@ impl OnionAddress {
         Ok(Self(node))
     }
 
+    /// The address of a node that was checked before.
+    pub(crate) const fn checked_before(node: NodeId) -> Self {
+        Self(node)
+    }
+
     /// Checks a signature of the node at this address, which is a key already: see
     /// [`NodeId::verify`].
     ///

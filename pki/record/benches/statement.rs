@@ -4,10 +4,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signer as _, SigningKey};
 use fog_record::{Draft, Statement, VouchDraft, VouchRole, Word, testing};
-use keys::{Epoch, Identity, NetworkId, Schedule};
+use keys::{Checked, Epoch, Identity, NetworkId, Schedule};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
 
@@ -41,6 +41,27 @@ fn statements(criterion: &mut Criterion) {
     });
     criterion.bench_function("a record of four keys", |bencher| {
         bencher.iter(|| black_box(Statement::check(black_box(&record), &NETWORK)));
+    });
+    // Its next record: three of its four keys were in the one before.
+    let mut known = Checked::default();
+    let before = Statement::check_knowing(&record, &NETWORK, &mut known);
+    let next = Draft {
+        sequence: 2,
+        keys: (1..5).map(key).collect(),
+        ..testing::blank(now.plus(minute * 180))
+    };
+    let (Ok(_), Ok(next)) = (before, next.sign(&identity, &NETWORK)) else { return };
+    criterion.bench_function("the next record of a known identity", |bencher| {
+        // Its new key is new each time.
+        bencher.iter_batched_ref(
+            || {
+                let mut known = Checked::default();
+                let _ = Statement::check_knowing(&record, &NETWORK, &mut known);
+                known
+            },
+            |known| black_box(Statement::check_knowing(black_box(&next), &NETWORK, known)),
+            BatchSize::SmallInput,
+        );
     });
     criterion.bench_function("a vouch", |bencher| {
         bencher.iter(|| black_box(Statement::check(black_box(&vouch), &NETWORK)));

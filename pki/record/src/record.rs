@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use keys::{
-    Epoch, Hour, MixPublic, NetworkId, NodeId, OnionAddress, Purpose, Schedule, Signature, Time,
+    Checked, Epoch, Hour, MixPublic, NetworkId, NodeId, OnionAddress, Purpose, Schedule, Signature,
+    Time,
 };
 
 use crate::body::{Body, Capacity, Features};
@@ -65,19 +66,30 @@ impl Unverified {
     ///
     /// # Errors
     /// `OtherNetwork`, `BadSignature` or `BadKey`.
-    pub fn check_signature(mut self, network: &NetworkId) -> Result<Signed, StatementError> {
+    pub fn check_signature(self, network: &NetworkId) -> Result<Signed, StatementError> {
+        self.check_signature_knowing(network, &mut Checked::default())
+    }
+
+    /// The same, without checking again what was checked before.
+    ///
+    /// # Errors
+    /// As [`Unverified::check_signature`].
+    pub fn check_signature_knowing(
+        mut self,
+        network: &NetworkId,
+        checked: &mut Checked,
+    ) -> Result<Signed, StatementError> {
         if self.claimed_network() != *network {
             return Err(StatementError::OtherNetwork);
         }
         let (signed, _) = split(&self.octets)?;
-        let onion =
-            OnionAddress::of(self.claimed_node()).map_err(|_| StatementError::BadSignature)?;
+        let onion = checked.onion(self.claimed_node()).map_err(|_| StatementError::BadSignature)?;
         onion
             .verify(Purpose::Record, network, signed, &self.signature)
             .map_err(|_| StatementError::BadSignature)?;
         let mut keys = Vec::with_capacity(MAX_KEYS);
         for key in &self.body.keys {
-            let public = MixPublic::from_bytes(&key.key).map_err(|_| StatementError::BadKey)?;
+            let public = checked.mix_public(&key.key).map_err(|_| StatementError::BadKey)?;
             keys.push((Epoch::new(key.epoch), public));
         }
         let hash = StatementHash::of(&self.octets);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keys::NetworkId;
+use keys::{Checked, NetworkId};
 
 use crate::error::StatementError;
 use crate::layout::{
@@ -44,12 +44,27 @@ impl Statement {
     /// # Errors
     /// [`StatementError`]; `Unknown` for what a later version may send.
     pub fn check(octets: &[u8], network: &NetworkId) -> Result<Self, StatementError> {
+        Self::check_knowing(octets, network, &mut Checked::default())
+    }
+
+    /// The same, without checking again what was checked before: that octets are an identity or a mix
+    /// key.
+    ///
+    /// # Errors
+    /// As [`Statement::check`].
+    pub fn check_knowing(
+        octets: &[u8],
+        network: &NetworkId,
+        checked: &mut Checked,
+    ) -> Result<Self, StatementError> {
         if octets.len() > MAX_STATEMENT {
             return Err(StatementError::TooLong);
         }
         match octets.first() {
             Some(&RECORD_TAG) => {
-                Unverified::parse(octets)?.check_signature(network).map(Box::new).map(Self::Record)
+                let unverified = Unverified::parse(octets)?;
+                let signed = unverified.check_signature_knowing(network, checked)?;
+                Ok(Self::Record(Box::new(signed)))
             }
             Some(&(VOUCH_TAG | REVOCATION_TAG | RETIREMENT_TAG)) => {
                 SignedVouch::check(octets, network).map(Self::Vouch)

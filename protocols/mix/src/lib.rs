@@ -202,11 +202,12 @@ impl Mix {
         Some(tags)
     }
 
-    /// Notes that these tags are durable: their packets go on.
-    pub fn handle_kept(&mut self, batch: u64) {
+    /// Notes that these tags are durable: their packets go on. One whose window has passed meanwhile
+    /// falls due now, or it would leave by itself.
+    pub fn handle_kept(&mut self, batch: u64, now: Time) {
         let Some((_, kept)) = self.keeping.take_if(|(number, _)| *number == batch) else { return };
         for (held, due) in kept.packets {
-            self.pool.hold(held, due);
+            self.pool.hold(held, due.max(now));
         }
     }
 
@@ -313,9 +314,9 @@ mod tests {
         mix.handle_peeled(peeled(3, SECOND), node(7), now, |_| true).unwrap();
         assert!(mix.next_tags().is_none(), "one batch at a time");
         assert_eq!((mix.held(), mix.poll_timeout()), (3, None));
-        mix.handle_kept(first.batch.wrapping_add(1));
+        mix.handle_kept(first.batch.wrapping_add(1), now);
         assert_eq!(mix.poll_timeout(), None, "another batch says nothing of this one");
-        mix.handle_kept(first.batch);
+        mix.handle_kept(first.batch, now);
         let second = mix.next_tags().unwrap();
         assert!(second.batch != first.batch);
         assert_eq!(numbers(&second), [2, 3]);
@@ -325,6 +326,22 @@ mod tests {
         assert_eq!(mix.held(), 0);
         assert!(released(&mut mix, now.plus(SECOND * 9999), &mut rng).is_empty());
         assert!(mix.next_tags().is_none());
+    }
+
+    #[test]
+    fn a_packet_whose_tag_was_kept_late_is_shuffled_with_those_that_fall_due_then() {
+        let (mut mix, now, mut rng) = mix();
+        mix.handle_peeled(peeled(1, SECOND), node(7), now, |_| true).unwrap();
+        let late = now.plus(SECOND * 300);
+        let tags = mix.next_tags().unwrap();
+        mix.handle_kept(tags.batch, late);
+        mix.handle_peeled(peeled(2, Duration::ZERO), node(7), late, |_| true).unwrap();
+        let tags = mix.next_tags().unwrap();
+        mix.handle_kept(tags.batch, late);
+        let due = mix.poll_timeout().unwrap();
+        assert!(due >= late);
+        mix.handle_timeout(due, &mut rng);
+        assert_eq!(mix.pool.leaving(), 2, "one batch");
     }
 
     #[test]
@@ -382,9 +399,9 @@ mod tests {
             }
         }
         assert_eq!(usize::from(taken), pool::MAX_OCTETS / octets);
-        mix.handle_kept(keeping.unwrap().batch);
+        mix.handle_kept(keeping.unwrap().batch, now);
         let rest = mix.next_tags().unwrap();
-        mix.handle_kept(rest.batch);
+        mix.handle_kept(rest.batch, now);
         assert_eq!(mix.held(), usize::from(taken), "there was room for each");
     }
 

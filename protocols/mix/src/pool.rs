@@ -128,6 +128,12 @@ impl Pool {
         Some(held.release)
     }
 
+    /// Packets that are shuffled and have not left.
+    #[cfg(test)]
+    pub(crate) fn leaving(&self) -> usize {
+        self.leaving.len()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len() + self.leaving.len()
     }

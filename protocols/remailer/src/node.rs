@@ -289,9 +289,9 @@ impl Remailer {
     }
 
     /// Replay tags are durable: their packets go on.
-    pub fn handle_tags_kept(&mut self, batch: u64) {
+    pub fn handle_tags_kept(&mut self, batch: u64, now: Time) {
         if let Some(relay) = &mut self.relay {
-            relay.handle_tags_kept(batch, &mut self.out);
+            relay.handle_tags_kept(batch, now, &mut self.out);
         }
     }
 

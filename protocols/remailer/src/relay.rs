@@ -133,8 +133,8 @@ impl Relay {
         self.latest
     }
 
-    pub(crate) fn handle_tags_kept(&mut self, batch: u64, out: &mut Out) {
-        self.mix.handle_kept(batch);
+    pub(crate) fn handle_tags_kept(&mut self, batch: u64, now: Time, out: &mut Out) {
+        self.mix.handle_kept(batch, now);
         self.keep_tags(out);
     }
 
@@ -293,7 +293,7 @@ mod tests {
             let peeled = Peeled { tag, epoch: Epoch::new(1000), outcome };
             relay.handle_peeled(Ok(peeled), FROM, now, |_| true, &mut out);
             let Some(Command::KeepTags(tags)) = out.next() else { panic!("tags are kept") };
-            relay.handle_tags_kept(tags.batch, &mut out);
+            relay.handle_tags_kept(tags.batch, now, &mut out);
             while let Some(at) = relay.mix.poll_timeout() {
                 assert!(at < schedule.accepted_until(Epoch::new(1000)));
                 relay.handle_timeout(at, rng, &mut out);

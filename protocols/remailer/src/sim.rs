@@ -579,7 +579,7 @@ impl<R: CryptoRng> Simulation<R> {
         };
         match command {
             Command::Accept(keys) => around.keys = keys,
-            Command::KeepTags(tags) => node.handle_tags_kept(tags.batch),
+            Command::KeepTags(tags) => node.handle_tags_kept(tags.batch, self.now),
             Command::Seal(id, sealing) => {
                 let sealed = sealing.run(&mut self.rng);
                 node.handle_sealed(id, sealed, &mut self.rng);

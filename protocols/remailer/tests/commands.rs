@@ -264,9 +264,9 @@ fn nothing_leaves_between_keep_tags_and_its_confirmation() {
     let meanwhile = world.pass(MINUTE * 10);
     assert!(meanwhile.iter().all(|command| !command.starts_with("Send")), "{meanwhile:?}");
     assert_eq!(world.node.held().mixing, 3);
-    world.node.handle_tags_kept(99);
+    world.node.handle_tags_kept(99, world.now);
     assert_eq!(world.printed(), [""; 0], "another batch says nothing of this one");
-    world.node.handle_tags_kept(1);
+    world.node.handle_tags_kept(1, world.now);
     assert_eq!(world.printed(), ["KeepTags(2, 2)"]);
     assert_eq!(sends(&world.pass(MINUTE * 2)), 1, "the first batch and nothing else");
     world.node.handle_tags_lost(2);
@@ -290,9 +290,9 @@ fn packets() {
     world.receive(Kind::Forward, Duration::from_secs(1), 1);
     world.receive(Kind::Forward, MINUTE * 11, 2);
     assert_eq!(world.printed(), ["KeepTags(1, 1)"], "the tag of a dropped one comes with the next");
-    world.node.handle_tags_kept(1);
+    world.node.handle_tags_kept(1, world.now);
     assert_eq!(world.printed(), ["KeepTags(2, 1)"]);
-    world.node.handle_tags_kept(2);
+    world.node.handle_tags_kept(2, world.now);
     let now = world.now;
     let sent = world.pass(MINUTE * 3);
     assert_eq!(sends(&sent), 1);
@@ -301,7 +301,7 @@ fn packets() {
         world.receive(kind, Duration::ZERO, number);
         let batch = world.commands();
         let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
-        world.node.handle_tags_kept(tags.batch);
+        world.node.handle_tags_kept(tags.batch, world.now);
         assert_eq!(sends(&world.pass(MINUTE * 2)), 0);
     }
     world.node.handle_send_failed(Dropped::Expired);
@@ -598,7 +598,7 @@ fn a_message_is_delivered_tried_again_and_given_up() {
         world.receive(Kind::Deliver, Duration::ZERO, number);
         let batch = world.commands();
         let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
-        world.node.handle_tags_kept(tags.batch);
+        world.node.handle_tags_kept(tags.batch, world.now);
         next_delivery(world)
     };
     let (first, delivery) = arrive(&mut world, 1);
@@ -681,7 +681,7 @@ fn a_client_sends_and_has_no_key_no_record_and_nothing_to_relay() {
     world.node.handle_sealed(submission, sealed, &mut world.rng);
     assert_eq!(world.printed(), ["Answer(1, taken)"]);
     world.node.handle_peeled(id(9), Err(Refusal::Mac), world.now);
-    world.node.handle_tags_kept(1);
+    world.node.handle_tags_kept(1, world.now);
     let done = world.pass(MINUTE * 60 * 7);
     assert_eq!(sends(&done), 1);
     let never = ["Accept", "KeepSeed", "KeepOwn", "Announce", "KeepTags"];

@@ -43,9 +43,9 @@ const DIALLED: usize = 8;
 const RECORDS: usize = 20;
 
 /// libp2p's memory transport, where onion addresses are ports.
-struct MemoryOnions {
-    inner: MemoryTransport,
-    ports: Arc<BTreeMap<Multiaddr, Multiaddr>>,
+pub(super) struct MemoryOnions {
+    pub(super) inner: MemoryTransport,
+    pub(super) ports: Arc<BTreeMap<Multiaddr, Multiaddr>>,
 }
 
 impl MemoryOnions {
@@ -140,17 +140,22 @@ impl Member {
     }
 }
 
-fn identity(number: usize) -> Identity {
+pub(super) fn identity(number: usize) -> Identity {
     let mut seed = [5; 32];
     seed[..8].copy_from_slice(&number.to_le_bytes());
     Identity::from_seed(&seed)
 }
 
-fn address(number: usize) -> Multiaddr {
+pub(super) fn address(number: usize) -> Multiaddr {
     onion::multiaddr(&OnionAddress::of(identity(number).node()).unwrap())
 }
 
-fn swarm(number: usize, world: &World, carrier: MemoryOnions, ear: Ear) -> Swarm<Behaviour> {
+pub(super) fn swarm(
+    number: usize,
+    world: &World,
+    carrier: MemoryOnions,
+    ear: Ear,
+) -> Swarm<Behaviour> {
     let keypair = onion::keypair(&identity(number)).unwrap();
     let transport = carrier
         .upgrade(Version::V1Lazy)

@@ -27,6 +27,11 @@ impl World {
         Self { folder: tempfile::tempdir().unwrap(), descriptor: descriptor.unwrap(), clock }
     }
 
+    /// A world with this network.
+    pub(super) fn of(descriptor: Descriptor, clock: Clock) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), descriptor, clock }
+    }
+
     pub(super) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }

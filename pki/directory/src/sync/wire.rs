@@ -1,7 +1,7 @@
 //! Questions and answers of reconciliation, as octets.
 
 use bincode::{Decode, Encode};
-use keys::{Hour, NetworkId, Time};
+use keys::{Checked, Hour, NetworkId, Time};
 use record::canonical::{self, CodecError};
 use record::{BucketDigest, ListSketch, MAX_STATEMENT, Statement, StatementError};
 
@@ -145,6 +145,18 @@ impl Answer {
     /// # Errors
     /// [`CodecError`].
     pub fn check(octets: &[u8], network: &NetworkId) -> Result<Self, CodecError> {
+        Self::check_knowing(octets, network, &mut Checked::default())
+    }
+
+    /// The same, without checking again what was checked before.
+    ///
+    /// # Errors
+    /// [`CodecError`].
+    pub fn check_knowing(
+        octets: &[u8],
+        network: &NetworkId,
+        checked: &mut Checked,
+    ) -> Result<Self, CodecError> {
         let framed: Versioned<AnswerBody> = canonical::decode::<_, MAX_ANSWER>(octets)?;
         if framed.version != VERSION {
             return Err(CodecError::Malformed);
@@ -176,8 +188,9 @@ impl Answer {
                 if items.len() > MAX_ITEMS {
                     return Err(CodecError::Malformed);
                 }
-                let check =
-                    |octets: &Vec<u8>| (ItemId::of(octets), Statement::check(octets, network));
+                let check = |octets: &Vec<u8>| {
+                    (ItemId::of(octets), Statement::check_knowing(octets, network, checked))
+                };
                 Ok(Self::Items(items.iter().map(check).collect()))
             }
             AnswerBody::Entries(buckets) => {
