@@ -296,8 +296,8 @@ pub(super) fn made_for(network: &Descriptor, speed: u32) -> bool {
     *network.parameters() == parameters.with_probation(lists.relay_probation, lists.exit_probation)
 }
 
-/// The descriptor of a devnet: the one that was made for this folder before, or a new one with these
-/// voters. `speed` and `nodes` must be those it was made with; without `speed` any speed is
+/// The descriptor of a devnet: the one that was made for this folder before, or a new one with
+/// these voters. `speed` and `nodes` must be those it was made with; without `speed` any speed is
 /// accepted.
 pub(super) fn descriptor(
     folder: &DevnetFolder,

@@ -1,4 +1,5 @@
-//! An operator's orders about other nodes: `fog vouch`, `unvouch`, `retire`, `ban`, `unban` and `invite`.
+//! An operator's orders about other nodes: `fog vouch`, `unvouch`, `retire`, `ban`, `unban` and
+//! `invite`.
 
 use keys::OnionAddress;
 use serde::Serialize;

@@ -21,8 +21,8 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Verifies them: some 300 us for a statement, up to 20 ms for an answer, and half of that where
-    /// this thread has seen the identities and keys before.
+    /// Verifies them: some 300 us for a statement, up to 20 ms for an answer, and half of that
+    /// where this thread has seen the identities and keys before.
     pub(super) fn check(self, network: &NetworkId) -> NetEvent {
         CHECKED.with_borrow_mut(|checked| self.check_knowing(network, checked))
     }

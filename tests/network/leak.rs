@@ -69,7 +69,8 @@ impl Drop for Namespaces {
     }
 }
 
-/// A command line inside a namespace. `ip netns exec` would mount anew, which it may not everywhere.
+/// A command line inside a namespace. `ip netns exec` would mount anew, which it may not
+/// everywhere.
 fn within(name: &str, line: &str) -> String {
     format!("nsenter --net=/run/netns/{name} {line}")
 }

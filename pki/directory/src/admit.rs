@@ -16,8 +16,8 @@ use crate::votes::{self, Votes};
 
 /// Identities held, at most. When they are that many, strangers are turned away: a new node never
 /// displaces a known one. With 2 records each, as honest nodes have, they are some 200 MB; if all
-/// publish as often and as much as they may, 1.6 GB (`tests/memory.rs` measures it), of which strangers
-/// of a vouched network have a fifth.
+/// publish as often and as much as they may, 1.6 GB (`tests/memory.rs` measures it), of which
+/// strangers of a vouched network have a fifth.
 const MAX_IDENTITIES: usize = 10_000;
 
 /// Every verified statement that still matters.
@@ -182,8 +182,8 @@ impl Directory {
 
     /// Takes in a proof. No vote lists its identity until the epochs that it concerns are past and,
     /// where vouches count, a chain of words said after its statements reaches that identity. A
-    /// voter or root that broke its word is neither for good. One proof for each identity is kept: the one that concerns the latest epoch, and
-    /// of those the one dated last.
+    /// voter or root that broke its word is neither for good. One proof for each identity is kept:
+    /// the one that concerns the latest epoch, and of those the one dated last.
     ///
     /// # Errors
     /// [`Unwanted`].

@@ -1,9 +1,9 @@
 //! The list of an hour: who may be routed through, the same for everybody.
 //!
-//! Entries lie in 256 buckets by the first octet of the identity. An entry is identity (32), hash of
-//! the record that counts (32), hour since which the identity has been listed (8), and 1 if routes
-//! may end there or else 0. A bucket's digest is the first 16 octets of BLAKE3 over its entries in
-//! the order of identities, and zero if it has none.
+//! Entries lie in 256 buckets by the first octet of the identity. An entry is identity (32), hash
+//! of the record that counts (32), hour since which the identity has been listed (8), and 1 if
+//! routes may end there or else 0. A bucket's digest is the first 16 octets of BLAKE3 over its
+//! entries in the order of identities, and zero if it has none.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,10 @@
 //! What identities cost that do all that they may to be held.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a figure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a figure"
+)]
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! What has been checked before and need not be checked again: that octets are an identity, or a mix
-//! key. Both are facts for ever, and cost half of what a record costs to verify.
+//! What has been checked before and need not be checked again: that octets are an identity, or a
+//! mix key. Both are facts for ever, and cost half of what a record costs to verify.
 
 use std::collections::BTreeSet;
 

@@ -367,7 +367,8 @@ impl AdmissionBody {
     }
 }
 
-/// The octets of a descriptor whatever its parameters, with a critical extension of this kind, if any.
+/// The octets of a descriptor whatever its parameters, with a critical extension of this kind, if
+/// any.
 #[cfg(feature = "testing")]
 pub(crate) fn unchecked(
     maker: &Identity,

@@ -1,6 +1,6 @@
-//! Signed statements: a node's record of itself, its word about another, its vote for the list of an
-//! hour, the proof that it broke its own word, and the descriptor of a network. Octets in, verified
-//! facts out.
+//! Signed statements: a node's record of itself, its word about another, its vote for the list of
+//! an hour, the proof that it broke its own word, and the descriptor of a network. Octets in,
+//! verified facts out.
 //!
 //! ```text
 //! octets -> Statement::check -> Record(Signed)     -> timely(now) -> Record

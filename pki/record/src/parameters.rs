@@ -224,10 +224,9 @@ impl Parameters {
     }
 
     /// The parameters of a test network: every time divided by `speed`, but an epoch is never under
-    /// 20 s, the grace never under 5 s, the time to settle and what gossip takes as late never under
-    /// 3 s, the early acceptance never under 2 s, and votes never signed less than 1 s before their
-    /// hour. There is no probation. The first list
-    /// is voted once `first` nodes are known.
+    /// 20 s, the grace never under 5 s, the time to settle and what gossip takes as late never
+    /// under 3 s, the early acceptance never under 2 s, and votes never signed less than 1 s before
+    /// their hour. There is no probation. The first list is voted once `first` nodes are known.
     #[must_use]
     pub fn scaled(speed: u32, first: u16) -> Self {
         let speed = speed.max(1);

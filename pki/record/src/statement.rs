@@ -47,8 +47,8 @@ impl Statement {
         Self::check_knowing(octets, network, &mut Checked::default())
     }
 
-    /// The same, without checking again what was checked before: that octets are an identity or a mix
-    /// key.
+    /// The same, without checking again what was checked before: that octets are an identity or a
+    /// mix key.
     ///
     /// # Errors
     /// As [`Statement::check`].

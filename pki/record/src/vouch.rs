@@ -1,7 +1,8 @@
-//! One node's word for another, that word taken back, and a voter's word that another counts no more.
+//! One node's word for another, that word taken back, and a voter's word that another counts no
+//! more.
 //!
-//! All three have the same fields. Of two words of one node about another the one issued later counts;
-//! of two issued at the same time the revocation, or else the one with the greater hash.
+//! All three have the same fields. Of two words of one node about another the one issued later
+//! counts; of two issued at the same time the revocation, or else the one with the greater hash.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! What a packet carries of a message. `README.md` beside this crate gives the layout.
 //!
 //! Envelope, needs and header are inside what is cut, so that one piece of many tells nothing of
-//! them. A message is one piece for now; index, counts and encoding have their place so that cutting
-//! and compression need no new version of what surrounds them.
+//! them. A message is one piece for now; index, counts and encoding have their place so that
+//! cutting and compression need no new version of what surrounds them.
 
 use bincode::config::{BigEndian, Configuration, Fixint, Limit};
 use bincode::{Decode, Encode};
@@ -51,9 +51,9 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// Cuts a scrubbed message. `delivery` names it: the same in every copy, another for each domain
-    /// of a submission. `message_id` is the same for all domains of one submission and becomes its
-    /// Message-ID.
+    /// Cuts a scrubbed message. `delivery` names it: the same in every copy, another for each
+    /// domain of a submission. `message_id` is the same for all domains of one submission and
+    /// becomes its Message-ID.
     #[must_use]
     pub fn cut(mut scrubbed: Scrubbed, delivery: [u8; 16], message_id: [u8; 16]) -> Self {
         Self {

@@ -89,8 +89,8 @@ pub(crate) fn parse(message: &[u8]) -> Result<(Vec<Field<'_>>, &[u8]), MessageEr
     Ok((fields, rest))
 }
 
-/// Where a line was folded, while a value is put together. No value holds it: control characters are
-/// refused.
+/// Where a line was folded, while a value is put together. No value holds it: control characters
+/// are refused.
 const FOLD: char = '\n';
 
 /// Whether quotation marks in a field mean something.
@@ -158,8 +158,9 @@ pub(crate) fn without_comments(value: &str) -> String {
     kept
 }
 
-/// A value of the form of Content-Type (RFC 2045, 5.1) with those of its parameters that are listed,
-/// also in the forms of RFC 2231 (`name*`, `name*0`); of a file's name the last part of its path.
+/// A value of the form of Content-Type (RFC 2045, 5.1) with those of its parameters that are
+/// listed, also in the forms of RFC 2231 (`name*`, `name*0`); of a file's name the last part of its
+/// path.
 pub(crate) fn parameters(value: &str, carried: &[&str]) -> String {
     let plain = without_comments(value);
     let mut parts = split_at_semicolons(&plain);

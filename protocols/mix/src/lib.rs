@@ -202,8 +202,8 @@ impl Mix {
         Some(tags)
     }
 
-    /// Notes that these tags are durable: their packets go on. One whose window has passed meanwhile
-    /// falls due now, or it would leave by itself.
+    /// Notes that these tags are durable: their packets go on. One whose window has passed
+    /// meanwhile falls due now, or it would leave by itself.
     pub fn handle_kept(&mut self, batch: u64, now: Time) {
         let Some((_, kept)) = self.keeping.take_if(|(number, _)| *number == batch) else { return };
         for (held, due) in kept.packets {

@@ -202,8 +202,8 @@ impl Author {
         self.reach = reach;
     }
 
-    /// When the next record is due; never for a node that cannot be reached, has a rival, or waits for
-    /// witnesses.
+    /// When the next record is due; never for a node that cannot be reached, has a rival, or waits
+    /// for witnesses.
     pub(crate) fn next(&self) -> Option<Time> {
         let is_silent = matches!(self.phase, Phase::Rival | Phase::Waiting);
         let may = self.reach == Reach::Reachable && !is_silent;
@@ -239,8 +239,8 @@ impl Author {
         numbers.sequence = own.sequence();
         numbers.previous = own.hash();
         numbers.step = JUMP;
-        // A record dated ahead of the clock can have been taken by peers if it is so by no more than
-        // they allow; two that are dated too close are a proof against their author.
+        // A record dated ahead of the clock can have been taken by peers if it is so by no more
+        // than they allow; two that are dated too close are a proof against their author.
         let dated = match self.schedule.may_be_dated(own.published_at(), now) {
             true => own.published_at(),
             false => now,

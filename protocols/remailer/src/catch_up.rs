@@ -17,8 +17,8 @@ use crate::links::Links;
 
 /// Peers that a node with a past asks for its own newest record before it publishes.
 pub(crate) const WITNESSES: usize = 3;
-/// How long after a round the next one is while something is wanted of the coming list, as a part of
-/// an hour: a minute.
+/// How long after a round the next one is while something is wanted of the coming list, as a part
+/// of an hour: a minute.
 const URGENT: u32 = 60;
 /// Peers drawn at each round.
 const ASKED: usize = 3;

@@ -74,8 +74,8 @@ pub enum Command {
     Announce(Vec<u8>),
     /// Hold a link to this node, whose record has just become known.
     Link(NodeId),
-    /// Hold links to the first of these nodes, [`crate::MAX_LINKS`] in all, and to the bootstraps. A
-    /// link that was wanted before and is among them stays wanted.
+    /// Hold links to the first of these nodes, [`crate::MAX_LINKS`] in all, and to the bootstraps.
+    /// A link that was wanted before and is among them stays wanted.
     Links(Vec<NodeId>),
     /// Hold no link to this node: nothing is known of it any more.
     Unlink(NodeId),

@@ -166,8 +166,8 @@ impl Deliveries {
         Self { serial: 0, octets: 0, shares: BTreeMap::new(), under_way, waiting }
     }
 
-    /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has its
-    /// share, or else of the one that has most, the oldest first. Returns how many.
+    /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has
+    /// its share, or else of the one that has most, the oldest first. Returns how many.
     fn begin(
         &mut self,
         domain: &Domain,

@@ -40,16 +40,16 @@ pub enum Alarm {
         /// Votes for the present hour that are not known.
         missing: usize,
     },
-    /// This node has a past and may not publish before voters or nodes of the last list that it knew
-    /// have told what they know.
+    /// This node has a past and may not publish before voters or nodes of the last list that it
+    /// knew have told what they know.
     AwaitsWitnesses {
         /// Those that have.
         heard: usize,
         /// As many as it needs.
         needed: usize,
     },
-    /// Of the listed peers that were asked in this hour, this many use another list for it, and this
-    /// many the same.
+    /// Of the listed peers that were asked in this hour, this many use another list for it, and
+    /// this many the same.
     AnotherList {
         /// How many differ.
         other: usize,

@@ -124,7 +124,8 @@ impl Sealing {
         self.packets.len()
     }
 
-    /// What is reported of a message that is not sealed, for want of room or because its thread ended.
+    /// What is reported of a message that is not sealed, for want of room or because its thread
+    /// ended.
     #[must_use]
     pub fn give_up(&self) -> SealingFailed {
         self.failed(SealError::NoRoom)

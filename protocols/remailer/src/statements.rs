@@ -214,8 +214,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
     }
 
-    /// What counts for an hour has to be everywhere when its votes are signed: gossip does not help a
-    /// statement that was held back to reach some voters before that and others after it.
+    /// What counts for an hour has to be everywhere when its votes are signed: gossip does not help
+    /// a statement that was held back to reach some voters before that and others after it.
     fn check_late(&self, dated: Time, source: Source) -> Result<(), Unwanted> {
         let is_late = self.outlook.directory.is_late(dated, self.now);
         if is_late && source == Source::Gossip { Err(Unwanted::Late) } else { Ok(()) }
@@ -332,8 +332,8 @@ impl<R: CryptoRng> Hearing<'_, R> {
         Ok(())
     }
 
-    /// Votes for what has fallen due: for the coming hour, for the present one if it has no list yet
-    /// although there was one before, or at once in a network just started.
+    /// Votes for what has fallen due: for the coming hour, for the present one if it has no list
+    /// yet although there was one before, or at once in a network just started.
     pub(crate) fn vote(&mut self) {
         let Some(next) = self.author.next_vote() else { return };
         let directory = &self.outlook.directory;

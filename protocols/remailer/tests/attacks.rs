@@ -1,5 +1,5 @@
-//! Attacks on what nodes take for the network, against whole nodes in virtual time. Each is a row of
-//! the table in the README of `fog-directory`.
+//! Attacks on what nodes take for the network, against whole nodes in virtual time. Each is a row
+//! of the table in the README of `fog-directory`.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -95,7 +95,8 @@ impl Network {
         self.parameters.schedule().hour_at(self.simulation.now())
     }
 
-    /// Of these nodes: the largest share with one list, how many take mail, and how old the list is.
+    /// Of these nodes: the largest share with one list, how many take mail, and how old the list
+    /// is.
     fn state(&self, nodes: impl Iterator<Item = usize> + Clone) -> (f64, usize, u64) {
         let mut lists: BTreeMap<Option<ListHash>, usize> = BTreeMap::new();
         let (mut taking, mut age) = (0, 0);

@@ -126,8 +126,8 @@ impl World {
         node.handle_peer_down(&peer);
     }
 
-    /// The node hears the votes of these voters for a list of these records in the hour of `at`, and
-    /// then from one of them what the list is.
+    /// The node hears the votes of these voters for a list of these records in the hour of `at`,
+    /// and then from one of them what the list is.
     fn vote(&mut self, node: &mut Remailer, voters: &[u8], records: &[Vec<u8>], at: Time) {
         let hour = self.parameters.schedule().hour_at(at);
         let mut eyes = Directory::new(&self.descriptor);

@@ -197,8 +197,8 @@ fn the_first_packet_of_a_mail_leaves_after_a_uniform_hold() {
     let count = held.len() as f64;
     let distance = held.iter().enumerate().map(|(rank, at)| (at - rank as f64 / count).abs());
     let distance = distance.fold(0.0, f64::max);
-    // Kolmogorov-Smirnov: 99.9 % of uniform samples lie below 1.95 / sqrt(n). The wait for a tick is
-    // a few seconds of the twenty minutes.
+    // Kolmogorov-Smirnov: 99.9 % of uniform samples lie below 1.95 / sqrt(n). The wait for a tick
+    // is a few seconds of the twenty minutes.
     assert!(distance < 1.95 / count.sqrt() + 0.02, "{distance}");
 }
 

@@ -1,5 +1,6 @@
-//! A hundred swarms with seven voters, and a list every twenty seconds. Twice as many are more than two
-//! processors carry: what each does grows with their number, 180 times as fast as in a real network.
+//! A hundred swarms with seven voters, and a list every twenty seconds. Twice as many are more than
+//! two processors carry: what each does grows with their number, 180 times as fast as in a real
+//! network.
 #![expect(clippy::print_stdout, reason = "figures of a run")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "what a node without a disk leaves undone")]
 

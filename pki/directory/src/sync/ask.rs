@@ -20,8 +20,8 @@ const MAX_PEERS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a conversation lasts, at most: 100 MB at 100 KB a second are 17 minutes.
 const LONGEST: Duration = Duration::from_secs(1200);
-/// For how long a conversation may bring little, and what it must bring afterwards to keep its place
-/// when another peer waits: a statement that was taken in every so often, on average.
+/// For how long a conversation may bring little, and what it must bring afterwards to keep its
+/// place when another peer waits: a statement that was taken in every so often, on average.
 const SETTLING_IN: Duration = Duration::from_secs(30);
 const SLOWEST: Duration = Duration::from_secs(2);
 /// Names listed by one peer that are kept: those of 10,000 nodes with 4 statements each, and of
