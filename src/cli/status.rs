@@ -19,6 +19,9 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is to be known of a network whose admission is open.
+const OPEN: &str = ", open to everybody: it hides nobody";
+
 fn lines(status: &Status, clock: Clock) -> Vec<String> {
     let seconds = |millis: u64| millis / 1000;
     let no_tor = status.tor_failure.as_ref().map(|failure| {
@@ -53,7 +56,7 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
     }
     lines.extend([
         format!("node     {}", status.onion),
-        format!("network  {}", status.network),
+        format!("network  {}{}", status.network, if status.open { OPEN } else { "" }),
         format!("epoch    {}, ends in {} s", status.epoch, seconds(status.epoch_ends_in_ms)),
         format!("usable   {usable}"),
         format!("peers    {reach}"),

@@ -17,6 +17,8 @@ pub struct Status {
     pub onion: String,
     /// The network id.
     pub network: String,
+    /// Whether routes go through everybody in it: then it hides nobody.
+    pub open: bool,
     /// The present epoch.
     pub epoch: u32,
     /// Milliseconds to the end of the present epoch.

@@ -2,7 +2,7 @@
 
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
-use record::{Breach, Record};
+use record::{Admission, Breach, Record};
 use remailer::{Agreement, Alarm, Refused};
 
 use super::Driver;
@@ -24,6 +24,7 @@ impl Driver {
             warnings: self.warnings(unusable),
             onion: self.remailer.onion().map(|onion| onion.to_string()).unwrap_or_default(),
             network: self.remailer.descriptor().id().to_string(),
+            open: matches!(self.remailer.descriptor().admission(), Admission::Open),
             epoch: epoch.number(),
             epoch_ends_in_ms: millis(schedule.end(epoch).since(now)),
             unusable,
