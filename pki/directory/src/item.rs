@@ -30,7 +30,9 @@ impl ItemId {
         Self::cut(blake3::hash(octets).as_bytes())
     }
 
-    pub(crate) fn named(hash: StatementHash) -> Self {
+    /// The name of the statement with this hash.
+    #[must_use]
+    pub fn named(hash: StatementHash) -> Self {
         Self::cut(hash.as_bytes())
     }
 

@@ -5,7 +5,7 @@
 //! New -----------------------> Ready ------------------> Publishing
 //!                                ^                            |
 //! Waiting -----------------------'                            | another record of its own is heard
-//!          three witnesses have answered                      v
+//!          its witnesses have answered                        v
 //!                                                           Rival
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! The node: its parts, its inputs, and the order of things at a timeout.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
@@ -14,7 +14,7 @@ use sphinx::{Peeled, Refusal};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::author::{Author, GivenInvite, Reach};
-use crate::catch_up::{CatchUp, WITNESSES, Witnessed};
+use crate::catch_up::{self, CatchUp, Witnessed};
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotDelivered};
 use crate::exit::{Exit, ExitOffer};
@@ -88,9 +88,10 @@ impl Remailer {
         remailer.outlook.begin_hour(now, &mut remailer.out);
         let known_before = setup.statements.len();
         remailer.restore_keys(setup.epochs, now);
-        let lapsed = remailer.restore(setup.past, setup.statements, now, rng);
+        let list = remailer.kept_list(setup.list.as_deref(), now);
+        let lapsed = remailer.restore(setup.past, setup.statements, list.as_ref(), now, rng);
         remailer.outlook.begin_with_leftovers(lapsed, known_before, now);
-        remailer.restore_list(setup.list.as_deref(), setup.vote.as_deref(), now, rng);
+        remailer.restore_list(list, setup.vote.as_deref(), now, rng);
         remailer
     }
 
@@ -116,6 +117,7 @@ impl Remailer {
         &mut self,
         past: Past,
         mut statements: Vec<Vec<u8>>,
+        list: Option<&HourList>,
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Vec<ItemId> {
@@ -132,6 +134,17 @@ impl Remailer {
             hearing.give_up_lost_keys(&own);
         }
         let all: Vec<_> = statements.iter().map(|octets| ItemId::of(octets)).collect();
+        // What the list names goes first and is held fast, whatever else was kept.
+        if let Some(list) = list {
+            let named: BTreeSet<_> = list.iter().map(|entry| ItemId::named(entry.record)).collect();
+            hearing.outlook.directory.restore_list(list.clone());
+            for octets in statements.extract_if(.., |octets| named.contains(&ItemId::of(octets))) {
+                if let Ok(statement) = Statement::check(&octets, &network) {
+                    let _ = hearing.take(statement, Source::CatchUp);
+                }
+            }
+            hearing.outlook.directory.restore_list(list.clone());
+        }
         // Records go first; words depend on each other, and are tried again while that helps.
         statements.sort_by_key(|octets| octets.first().copied());
         let mut before = usize::MAX;
@@ -146,15 +159,21 @@ impl Remailer {
         all.into_iter().filter(|name| !self.outlook.directory.holds(name)).collect()
     }
 
+    /// The list that was kept, unless a clock that was wrong made it for an hour far ahead.
+    fn kept_list(&self, list: Option<&[u8]>, now: Time) -> Option<HourList> {
+        let list = list.and_then(HourList::from_octets)?;
+        (list.hour() <= self.schedule().hour_at(now).plus(1)).then_some(list)
+    }
+
     /// Goes on with the list and after the vote that were kept.
     fn restore_list(
         &mut self,
-        list: Option<&[u8]>,
+        list: Option<HourList>,
         vote: Option<&[u8]>,
         now: Time,
         rng: &mut impl CryptoRng,
     ) {
-        if let Some(list) = list.and_then(HourList::from_octets) {
+        if let Some(list) = list {
             self.outlook.restore_list(list, now, rng, &mut self.out);
         }
         let network = self.descriptor().id();
@@ -162,6 +181,8 @@ impl Remailer {
             && vote.voter() == self.node()
         {
             self.author.note_voted(vote.hour());
+            // Peers that have not heard of it ask for it.
+            let _ = self.hearing(now, rng).take(Statement::Vote(vote), Source::CatchUp);
         }
         self.note_witnesses(now);
         self.put_list_together(now, rng);
@@ -269,7 +290,7 @@ impl Remailer {
         let rival = self.author.has_rival().then_some(Alarm::Rival);
         let is_refused = matches!(self.author.given, GivenInvite::Refused);
         let refused = is_refused.then_some(Alarm::InviteRefused);
-        let needed = self.outlook.voices().clamp(1, WITNESSES);
+        let needed = catch_up::needed(self.outlook.voices()).max(1);
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
         let waits = self.author.awaits_witnesses().then_some(waits);
         let own = [rival, refused, waits].into_iter().flatten();
@@ -451,6 +472,10 @@ impl Remailer {
         if self.outlook.has_a_say(&peer) {
             self.outlook.note_clock(peer, told.ahead_ms, now);
             self.outlook.note_told(peer, &told, now);
+            self.catch_up.note_witness(peer);
+        } else if self.outlook.voices() == 0 {
+            // The only voter of a network without a list has strangers alone to ask what it has
+            // published.
             self.catch_up.note_witness(peer);
         }
         self.note_witnesses(now);

@@ -52,9 +52,11 @@ impl Directory {
                     self.lists.find_bucket(*number, *digest).filter(|found| !found.is_empty())
                 });
                 let written = found.map(|entries| write_entries(&entries));
-                let fitting = written.take_while(|bucket| {
-                    octets += bucket.len();
-                    octets <= MAX_ITEM_OCTETS
+                // One bucket that is too large by itself keeps none of the others from the peer.
+                let fitting = written.filter(|bucket| {
+                    let fits = octets + bucket.len() <= MAX_ITEM_OCTETS;
+                    octets += if fits { bucket.len() } else { 0 };
+                    fits
                 });
                 AnswerBody::Entries(fitting.collect())
             }
