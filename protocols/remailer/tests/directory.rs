@@ -277,6 +277,32 @@ fn the_only_voter_goes_on_without_a_list_once_any_peer_has_told_what_it_knows() 
 }
 
 #[test]
+fn after_a_restart_the_kept_list_has_all_its_nodes_whatever_else_was_kept() {
+    let mut world = world(&Admission::Open);
+    let start = world.start;
+    let at = |minutes| start.minus(MINUTE * minutes);
+    let listed: Vec<_> = (2..=5).map(|n| world.record(n, at(60), |_| {})).collect();
+    let mut eyes = Directory::new(&world.descriptor);
+    for octets in &listed {
+        eyes.admit(world.read(octets, at(60)), directory::Source::Own, at(60)).unwrap();
+    }
+    let list = eyes.propose_first(world.parameters.schedule().hour_at(start));
+    // A disk gives its files in any order; here the newer records of each node come first.
+    let newer = |ahead: u64, minutes| {
+        let record = |n| world.record(n, at(minutes), |draft| draft.sequence += ahead);
+        (2..=5).map(record).collect::<Vec<_>>()
+    };
+    let statements = [newer(2, 20), newer(1, 40), listed].concat();
+    let setup = Setup { statements, list: Some(list.to_octets()), ..world.setup(1) };
+    let node = world.node(setup);
+    assert_eq!(node.view().map(|view| view.len()), Some(4));
+    let own_hour = |hour| HourList::new(hour, list.iter().copied());
+    let hour = world.parameters.schedule().hour_at(start).plus(2);
+    let far_ahead = Setup { list: Some(own_hour(hour).to_octets()), ..world.setup(1) };
+    assert!(world.node(far_ahead).directory().list().is_none(), "made by a clock that was wrong");
+}
+
+#[test]
 fn of_two_nodes_with_one_identity_the_one_that_runs_falls_silent_and_says_so() {
     let mut world = world(&Admission::Open);
     let start = world.start;
