@@ -137,80 +137,6 @@ fn unfold(value: &str, structured: bool) -> String {
     unfolded
 }
 
-/// A value without its comments (RFC 5322, 3.2.2).
-pub(crate) fn without_comments(value: &str) -> String {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    let mut kept = String::with_capacity(value.len());
-    for c in value.chars() {
-        match c {
-            '"' if !escaped && depth == 0 => quoted = !quoted,
-            '(' if !escaped && !quoted => depth += 1,
-            _ => {}
-        }
-        if depth == 0 {
-            kept.push(c);
-        }
-        if c == ')' && !escaped && !quoted {
-            depth = depth.saturating_sub(1);
-        }
-        escaped = c == '\\' && !escaped;
-    }
-    kept
-}
-
-/// A value of the form of Content-Type (RFC 2045, 5.1) with those of its parameters that are
-/// listed, also in the forms of RFC 2231 (`name*`, `name*0`); of a file's name the last part of its
-/// path.
-pub(crate) fn parameters(value: &str, carried: &[&str]) -> String {
-    let plain = without_comments(value);
-    let mut parts = split_at_semicolons(&plain);
-    let mut written = parts.next().unwrap_or_default().trim().to_owned();
-    for part in parts {
-        let Some((name, value)) = part.split_once('=') else { continue };
-        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
-        let base = name.split('*').next().unwrap_or_default();
-        if !carried.contains(&base) {
-            continue;
-        }
-        let value = match base {
-            "name" | "filename" => file_name(value),
-            _ => value.to_owned(),
-        };
-        written.push_str("; ");
-        written.push_str(&name);
-        written.push('=');
-        written.push_str(&value);
-    }
-    written
-}
-
-/// What follows the last `/` or `\` of a path; escaped as in the RFCs, percent signs included.
-fn file_name(value: &str) -> String {
-    let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let text = quoted.unwrap_or(value);
-    let ends = ["/", "\\", "%2f", "%2F", "%5c", "%5C"];
-    let start = ends.iter().filter_map(|end| Some(text.rfind(end)? + end.len())).max();
-    let name = start.and_then(|start| text.get(start..)).unwrap_or(text);
-    // The charset and language of RFC 2231 stand before the path.
-    let prefix = match (start, text.split_once("''")) {
-        (Some(start), Some((charset, _))) if charset.len() + 2 <= start => {
-            text.get(..charset.len() + 2).unwrap_or_default()
-        }
-        _ => "",
-    };
-    if quoted.is_some() { format!("\"{prefix}{name}\"") } else { format!("{prefix}{name}") }
-}
-
-fn split_at_semicolons(value: &str) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
-    value.split(move |c: char| {
-        let ends = c == ';' && !quoted;
-        quoted ^= c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        ends
-    })
-}
-
 /// Writes a field, folded before words so that lines stay short where they can; what stands between
 /// quotation marks is never touched.
 pub(crate) fn write(to: &mut Vec<u8>, name: &str, value: &str) -> Result<(), MessageError> {
@@ -331,26 +257,6 @@ mod tests {
             write(&mut written, "Subject", &read).unwrap();
             assert_eq!(value(&String::from_utf8(written).unwrap()), read);
         }
-    }
-
-    #[test]
-    fn parameters_that_are_not_listed_go_and_so_do_paths_and_comments() {
-        let listed = ["charset", "boundary", "name"];
-        for (value, expected) in [
-            (
-                "text/plain; charset=utf-8; x-app=\"M;A/1.0\"; boundary=b",
-                "text/plain; charset=utf-8; boundary=b",
-            ),
-            ("text/plain (by M) ; CHARSET = \"a\\\"b\"", "text/plain; charset=\"a\\\"b\""),
-            ("a/b; name=\"C:\\Users\\alice\\x.txt\"", "a/b; name=\"x.txt\""),
-            ("a/b; name=/home/alice/x.txt; odd", "a/b; name=x.txt"),
-            ("a/b; name*=utf-8''%2Fhome%2Falice%2Fx%20y.txt", "a/b; name*=utf-8''x%20y.txt"),
-            ("a/b; name*0=\"x\"; name*1=\"y\"; named=z", "a/b; name*0=\"x\"; name*1=\"y\""),
-            ("text/plain", "text/plain"),
-        ] {
-            assert_eq!(parameters(value, &listed), expected);
-        }
-        assert_eq!(without_comments("1.0 (Mac (\\) OS) X) "), "1.0  ");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod address;
 mod fragment;
 mod header;
+mod parameters;
 mod rebuild;
 mod scrub;
 

@@ -4,13 +4,13 @@
 //! betray the program that made them.
 
 use core::ops::{BitAnd, BitOr};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use zeroize::{Zeroize as _, ZeroizeOnDrop};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::address::{Domain, Mailbox};
 use crate::header::{self, Field, MessageError};
+use crate::parameters::{Parameters, is_token, without_comments};
 
 /// Recipients of one submission, at most.
 pub const MAX_RECIPIENTS: usize = 100;
@@ -32,7 +32,10 @@ const CARRIED: &[&str] = &[
     "Content-Disposition",
 ];
 
-/// Parameters of Content-Type that are carried.
+/// How a body can be encoded (RFC 2045, 6.1).
+const ENCODINGS: &[&str] = &["7bit", "8bit", "binary", "quoted-printable", "base64"];
+
+/// Parameters of Content-Type that are carried, in the order in which they are written.
 const TYPE_PARAMETERS: &[&str] =
     &["charset", "boundary", "protocol", "micalg", "format", "delsp", "type", "start", "name"];
 /// Parameters of Content-Disposition that are carried.
@@ -203,8 +206,9 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
             if !field.value.is_ascii() {
                 stripped.needs = stripped.needs | Needs::SMTP_UTF8;
             }
-            let carried = carried_value(name, &field.value)?;
-            header::write(&mut stripped.message, name, &carried)?;
+            if let Some(carried) = carried_value(name, &field.value)? {
+                header::write(&mut stripped.message, name, &carried)?;
+            }
         }
     }
     for field in &mut fields {
@@ -215,17 +219,44 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
     Ok(stripped)
 }
 
-/// A field's value without what names the program that wrote it.
-fn carried_value<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, MessageError> {
-    Ok(match name {
-        "MIME-Version" => match header::without_comments(value).trim() {
-            "1.0" => "1.0".into(),
+/// A field's value without what names the program that wrote it; nothing for a field that says
+/// nothing.
+fn carried_value(name: &str, value: &str) -> Result<Option<Zeroizing<String>>, MessageError> {
+    let plain = || without_comments(value).trim().to_ascii_lowercase();
+    let carried = match name {
+        "MIME-Version" => match plain().as_str() {
+            "1.0" => "1.0".to_owned(),
             _ => return Err(MessageError::Header),
         },
-        "Content-Type" => header::parameters(value, TYPE_PARAMETERS).into(),
-        "Content-Disposition" => header::parameters(value, DISPOSITION_PARAMETERS).into(),
-        _ => value.into(),
-    })
+        "Content-Transfer-Encoding" => {
+            let plain = plain();
+            let known = ENCODINGS.iter().find(|known| **known == plain);
+            (*known.ok_or(MessageError::Header)?).to_owned()
+        }
+        // The only value that archives know.
+        "X-No-Archive" if plain() == "yes" => "yes".to_owned(),
+        "X-No-Archive" => return Ok(None),
+        "Content-Type" => {
+            let parsed = Parameters::parse(value);
+            let mut written = parsed.main.clone();
+            match written.split_once('/') {
+                Some((main, sub)) if is_token(main) && is_token(sub) => {}
+                _ => return Err(MessageError::Header),
+            }
+            parsed.write(&mut written, TYPE_PARAMETERS);
+            written
+        }
+        "Content-Disposition" => {
+            let parsed = Parameters::parse(value);
+            // RFC 2183, 2.8: what is not known is an attachment.
+            let inline = parsed.main == "inline";
+            let mut written = if inline { "inline" } else { "attachment" }.to_owned();
+            parsed.write(&mut written, DISPOSITION_PARAMETERS);
+            written
+        }
+        _ => value.to_owned(),
+    };
+    Ok(Some(Zeroizing::new(carried)))
 }
 
 fn keeps_from(fields: &[Field<'_>]) -> Result<bool, MessageError> {

@@ -60,15 +60,24 @@ fn what_programs_write_unasked_into_the_fields_that_are_carried_stays_behind() {
         Content-ID: <part1.MARKER@laptop-of-alice.lan>\r\nContent-Description: MARKER\r\n\
         Content-Disposition: inline; filename=\"C:\\MARKER\\alice\\x.txt\"; size=MARKER\r\n\
         Content-Type: text/plain; charset=utf-8; x-app=\"MARKER/1.0\"; format=flowed\r\n\
+        Content-Transfer-Encoding: BASE64 (MARKER)\r\nX-No-Archive: no, MARKER\r\n\
         Mime-Version: 1.0 (MARKER 16.0 \\(3731.700.6\\))\r\n\r\nbody";
     let arrived = arrives(message);
     assert!(!arrived.contains("MARKER"), "{arrived}");
     let (_, carried) = arrived.split_once("To: a@b.example\r\n").unwrap();
     let expected = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8; format=flowed\r\n\
-        Content-Disposition: inline; filename=\"x.txt\"\r\n\r\nbody";
+        Content-Transfer-Encoding: base64\r\n\
+        Content-Disposition: inline; filename=x.txt\r\n\r\nbody";
     assert_eq!(carried, expected);
-    let odd = submission(&["a@b"], b"MIME-Version: 2.0\r\n\r\n");
-    assert_eq!(scrub(&odd).err(), Some(MessageError::Header));
+    for odd in [
+        "MIME-Version: 2.0",
+        "Content-Type: text/plain MARKER",
+        "Content-Type: text",
+        "Content-Transfer-Encoding: x-marker",
+    ] {
+        let odd = submission(&["a@b"], format!("{odd}\r\n\r\n").as_bytes());
+        assert_eq!(scrub(&odd).err(), Some(MessageError::Header));
+    }
 }
 
 #[test]
