@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use directory::Answer;
@@ -17,16 +17,15 @@ use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::request_response::{self, Message};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{PeerId, Swarm};
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
-use rand::{RngExt as _, SeedableRng as _};
 use record::{Admission, Descriptor, ListHash, Parameters, Statement};
 use remailer::{Command, Judgement, Remailer, Setup};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::scale::{MemoryOnions, address, identity, swarm};
-use super::tap::Ear;
+use super::scale::{MemoryOnions, address, counting_ear, identity, memory_ports, swarm};
 use super::world::World;
 use crate::clock::Clock;
 use crate::net::behaviour::{Behaviour, BehaviourEvent};
@@ -168,18 +167,9 @@ async fn a_hundred_swarms_use_the_same_list_soon_after_the_hour() {
     let (maker, rule) = (identity(SWARMS), Admission::Open);
     let made = Descriptor::create(&maker, "lists", clock.now(), &parameters, &voters, &rule);
     let world = Arc::new(World::of(made.unwrap(), clock));
-    let mut rng = StdRng::seed_from_u64(3);
-    let first_port: u64 = rng.random_range(1_000_000..u64::from(u32::MAX));
-    let port = |number: usize| {
-        let port = first_port + u64::try_from(number).unwrap();
-        (address(number), format!("/memory/{port}").parse().unwrap())
-    };
-    let ports = Arc::new((0..SWARMS).map(port).collect::<BTreeMap<_, _>>());
-    let octets = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&octets);
-    let ear: Ear = Arc::new(move |heard| {
-        counted.fetch_add(u64::try_from(heard.len()).unwrap(), Ordering::Relaxed);
-    });
+    let mut rng = StdRng::seed_from_u64(1);
+    let ports = memory_ports(SWARMS);
+    let (ear, octets) = counting_ear();
     let (used_in, mut used) = mpsc::unbounded_channel();
     let (end, ended) = watch::channel(false);
     for number in 0..SWARMS {

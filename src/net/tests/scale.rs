@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use libp2p::core::upgrade::Version;
 use libp2p::gossipsub;
 use libp2p::swarm::{Config, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, noise, yamux};
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
-use rand::{RngExt as _, SeedableRng as _};
 use record::Statement;
 use remailer::{Judgement, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot};
@@ -150,6 +150,24 @@ pub(super) fn address(number: usize) -> Multiaddr {
     onion::multiaddr(&OnionAddress::of(identity(number).node()).unwrap())
 }
 
+/// A port of the process for each of so many swarms, which no other call is given.
+pub(super) fn memory_ports(swarms: usize) -> Arc<BTreeMap<Multiaddr, Multiaddr>> {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let first = NEXT.fetch_add(swarms, Ordering::Relaxed);
+    let port = |number| (address(number), format!("/memory/{}", first + number).parse().unwrap());
+    Arc::new((0..swarms).map(port).collect())
+}
+
+/// Counts the octets that it hears.
+pub(super) fn counting_ear() -> (Ear, Arc<AtomicU64>) {
+    let octets = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&octets);
+    let ear: Ear = Arc::new(move |heard| {
+        counted.fetch_add(u64::try_from(heard.len()).unwrap(), Ordering::Relaxed);
+    });
+    (ear, octets)
+}
+
 pub(super) fn swarm(
     number: usize,
     world: &World,
@@ -176,17 +194,8 @@ pub(super) fn swarm(
 async fn a_record_reaches_two_hundred_swarms() {
     let world = Arc::new(World::new());
     let mut rng = StdRng::seed_from_u64(1);
-    let first_port: u64 = rng.random_range(1_000_000..u64::from(u32::MAX));
-    let port = |number: usize| {
-        let port = first_port + u64::try_from(number).unwrap();
-        (address(number), format!("/memory/{port}").parse().unwrap())
-    };
-    let ports = Arc::new((0..SWARMS).map(port).collect::<BTreeMap<_, _>>());
-    let octets = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&octets);
-    let ear: Ear = Arc::new(move |heard| {
-        counted.fetch_add(u64::try_from(heard.len()).unwrap(), Ordering::Relaxed);
-    });
+    let ports = memory_ports(SWARMS);
+    let (ear, octets) = counting_ear();
     let (heard_in, mut heard) = mpsc::unbounded_channel();
     let (mut orders, mut ends) = (Vec::new(), Vec::new());
     for number in 0..SWARMS {
