@@ -129,7 +129,7 @@ async fn start(
     if descriptor.parameters().lists.first != arguments.nodes {
         return Err(Failure::new(
             FailureKind::State,
-            format!("{}: the devnet was made for another speed or number of nodes", path.display()),
+            format!("{}: the devnet was made for another number of nodes", path.display()),
         )
         .remedy("repeat the options it was made with, or use another --state-dir"));
     }
@@ -297,8 +297,7 @@ pub(super) fn made_for(network: &Descriptor, speed: u32) -> bool {
 }
 
 /// The descriptor of a devnet: the one that was made for this folder before, or a new one with
-/// these voters. `speed` and `nodes` must be those it was made with; without `speed` any speed is
-/// accepted.
+/// these voters. `speed` must be the one it was made with; without it any is accepted.
 pub(super) fn descriptor(
     folder: &DevnetFolder,
     path: &Path,
@@ -313,7 +312,7 @@ pub(super) fn descriptor(
         Some(known) => {
             let other = |speed| !made_for(&known, speed);
             if speed.is_some_and(other) {
-                return Err(fail(&"the devnet was made for another speed or number of nodes")
+                return Err(fail(&"the devnet was made for another speed")
                     .remedy("repeat the options it was made with, or use another folder"));
             }
             Ok(known)

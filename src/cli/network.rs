@@ -101,6 +101,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let main = Parameters::main().lists;
     let parameters = Parameters::scaled(*speed, *nodes);
     let (parameters, admission) = match is_open {
+        // No probation: whoever waits for its end is let in all the same.
         true => (parameters, Admission::Open),
         false => {
             let probation = (main.relay_probation, main.exit_probation);
@@ -155,7 +156,29 @@ pub(super) fn read(file: &Path) -> Result<Descriptor, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn in_an_open_network_nobody_waits_for_the_end_of_a_probation() {
+        let folder = tempfile::tempdir().unwrap();
+        let voter = OnionAddress::of(Identity::from_seed(&[1; 32]).node()).unwrap().to_string();
+        for (option, probation) in [("--voter", (0, 0)), ("--root", (2, 8))] {
+            let file = folder.path().join(option);
+            let file = file.to_str().unwrap();
+            let order = Line::parse_from(["new", "new", file, "--name", "n", option, &voter]);
+            run(order.arguments, true).unwrap();
+            let lists = read(Path::new(file)).unwrap().parameters().lists.clone();
+            assert_eq!((lists.relay_probation, lists.exit_probation), probation);
+        }
+    }
 
     #[test]
     fn a_network_that_cannot_work_or_needs_a_later_version_is_named_with_exit_code_6() {

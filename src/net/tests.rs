@@ -187,6 +187,7 @@ fn word_about(subject: u8) -> Vec<u8> {
         since: keys::Time::from_millis(1),
         issued_at: keys::Time::from_millis(1),
         expires_at: keys::Time::from_millis(2),
+        extensions: Vec::new(),
     };
     draft.sign(&Identity::from_seed(&[1; 32]), &descriptor().id()).unwrap()
 }

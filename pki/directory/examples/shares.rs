@@ -35,7 +35,6 @@ fn main() {
     let exits = u32::from(lists.exit_probation) + 1;
     let rows = [
         ("open", Attack::Alone, 1, "3 hours"),
-        ("open", Attack::Alone, exits, "27 hours"),
         ("vouched", Attack::Alone, exits, "27 hours"),
         ("vouched", Attack::OwnsVoucher, 1, "3 hours"),
         ("vouched", Attack::OwnsVoucher, relays, "9 hours"),
@@ -90,12 +89,13 @@ impl World {
     fn view(&self, policy: &str, attack: Attack, attackers: u32, epochs: u32) -> View {
         let mut roots: Vec<_> = (1..=ROOTS).map(|number| identity(number).node()).collect();
         roots.sort_unstable();
-        let admission = match policy {
-            "open" => Admission::Open,
-            _ => Admission::Vouched { roots, depth: DEPTH, fan_out: FAN_OUT },
+        let parameters = Parameters::main();
+        let (admission, parameters) = match policy {
+            "open" => (Admission::Open, parameters.with_probation(0, 0)),
+            _ => (Admission::Vouched { roots, depth: DEPTH, fan_out: FAN_OUT }, parameters),
         };
         let now = self.start.plus(EPOCH * epochs);
-        let (maker, parameters) = (identity(1), Parameters::main());
+        let maker = identity(1);
         let voters = [maker.node()];
         let made =
             Descriptor::create(&maker, "n", self.start, &parameters, &voters, &admission).unwrap();
@@ -112,12 +112,16 @@ impl World {
         let mut honest = (5..HONEST).chain([0]);
         let mut vouchers: Vec<u32> = (1..=ROOTS).collect();
         let mut fresh = HONEST..HONEST + attackers;
-        directory.note_word(self.vouch(1, 0, long_ago, long_ago), Source::CatchUp).ok();
+        directory.note_word(self.vouch(1, 0, long_ago, long_ago), Source::CatchUp, self.start).ok();
         while let Some(voucher) = vouchers.first().copied() {
             vouchers.remove(0);
             for subject in honest.by_ref().take(usize::from(FAN_OUT) - 1) {
                 directory
-                    .note_word(self.vouch(voucher, subject, long_ago, long_ago), Source::CatchUp)
+                    .note_word(
+                        self.vouch(voucher, subject, long_ago, long_ago),
+                        Source::CatchUp,
+                        self.start,
+                    )
                     .ok();
                 vouchers.push(subject);
             }
@@ -136,7 +140,11 @@ impl World {
             vouchers.remove(0);
             for subject in fresh.by_ref().take(usize::from(FAN_OUT)) {
                 if directory
-                    .note_word(self.vouch(voucher, subject, since, self.start), Source::CatchUp)
+                    .note_word(
+                        self.vouch(voucher, subject, since, self.start),
+                        Source::CatchUp,
+                        self.start,
+                    )
                     .is_ok()
                 {
                     vouchers.push(subject);
@@ -199,6 +207,7 @@ impl World {
             since,
             issued_at: at,
             expires_at: at.plus(EPOCH * 240),
+            extensions: Vec::new(),
         };
         let octets = draft.sign(&identity(voucher), &NETWORK).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {

@@ -51,7 +51,7 @@ fn take(directory: &mut Directory, statement: Statement) {
         }
         Statement::Vouch(signed) => {
             if let Ok(vouch) = signed.timely(now(), &schedule(), 720) {
-                let _ = directory.note_word(vouch, Source::Gossip);
+                let _ = directory.note_word(vouch, Source::Gossip, now());
             }
         }
         Statement::Proof(proof) => {
@@ -85,13 +85,18 @@ pub(crate) fn request(octets: &[u8]) {
     let _ = directory.answer(octets, now());
 }
 
-/// Three answers of a peer that is asked, cut from what came.
+/// Three answers of a peer that is asked, each behind its length in four octets.
 pub(crate) fn answer(octets: &[u8]) {
     let mut directory = empty();
     let mut asking = Reconciliation::default();
     let peer = NodeId::from_bytes([1; 32]);
     let _ = asking.begin(peer, now());
-    for part in octets.split(|octet| *octet == 0xa5).take(3) {
+    let mut rest = octets;
+    for _ in 0..3 {
+        let Some((length, after)) = rest.split_first_chunk() else { return };
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let Some((part, after)) = after.split_at_checked(length) else { return };
+        rest = after;
         let Ok(mut answer) = Answer::check(part, &NETWORK) else { return };
         if let Answer::Items(items) = &mut answer {
             for (name, checked) in items {

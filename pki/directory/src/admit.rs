@@ -10,6 +10,7 @@ use record::{Bounds, Descriptor, Lists as Rules, Proof, Record, StatementHash, V
 use crate::assembly::Lists;
 use crate::entry::Entry;
 use crate::item::{Item, ItemId};
+use crate::settled::Settled;
 use crate::trust::Words;
 use crate::verdict::{Admitted, Source, Unwanted};
 use crate::votes::{self, Votes};
@@ -25,9 +26,8 @@ pub struct Directory {
     pub(crate) schedule: Schedule,
     pub(crate) rules: Rules,
     bounds: Bounds,
-    /// When a statement must have been published, at the latest, to count for the present hour's
-    /// votes.
-    pub(crate) settled: Time,
+    /// What the present hour's votes looked at.
+    settled: Settled,
     pub(crate) entries: BTreeMap<NodeId, Entry>,
     pub(crate) words: Words,
     pub(crate) votes: Votes,
@@ -36,7 +36,10 @@ pub struct Directory {
     pub(crate) items: BTreeMap<ItemId, Item>,
     /// Names of statements no longer held, until [`Directory::take_forgotten`] takes them.
     forgotten: Vec<ItemId>,
+    /// Strangers taken in in this hour.
     newcomers: u32,
+    /// Strangers held: counted when the hour begins, and those taken in since.
+    strangers: u32,
     /// Whether this directory has yet to learn what others know; it counts as such until the hour
     /// after it has.
     is_young: bool,
@@ -54,7 +57,7 @@ impl Directory {
             schedule: parameters.schedule(),
             rules: parameters.lists.clone(),
             bounds: parameters.bounds.clone(),
-            settled: Time::default(),
+            settled: Settled { deadline: Time::default(), known_by: Time::default() },
             entries: BTreeMap::new(),
             words: Words::new(descriptor.admission()),
             votes: Votes::new(descriptor),
@@ -62,6 +65,7 @@ impl Directory {
             items: BTreeMap::new(),
             forgotten: Vec::new(),
             newcomers: 0,
+            strangers: 0,
             is_young: true,
             has_caught_up: false,
             digests: OnceLock::new(),
@@ -86,13 +90,14 @@ impl Directory {
         }
         let admitted = self.admit_by_rule(&record, source, now);
         self.lists.pin(&record);
+        if admitted.is_err() {
+            self.hold(record.hash(), record.octets());
+        }
         match admitted {
-            Err(Unwanted::Broken(proof)) => Err(Unwanted::Broken(proof)),
-            Err(_) => {
-                self.hold(record.hash(), record.octets());
-                Ok((Admitted::Renewal, record))
-            }
             Ok(admitted) => Ok(admitted),
+            // Held, but its author has to be convicted.
+            Err(Unwanted::Broken(proof)) => Err(Unwanted::Broken(proof)),
+            Err(_) => Ok((Admitted::Renewal, record)),
         }
     }
 
@@ -110,12 +115,17 @@ impl Directory {
             }
             None => {
                 self.check_room(&node, source)?;
-                self.newcomers += u32::from(!self.is_vouched(&node));
+                let stranger = u32::from(!self.is_vouched(&node));
+                self.newcomers += stranger;
+                self.strangers += stranger;
                 Admitted::Newcomer
             }
         };
-        let is_late = source == Source::CatchUp && self.is_late(record.published_at(), now);
+        let late = self.late(record.published_at(), source, now);
         let entry = self.entries.entry(node).or_default();
+        if let Some(at) = late {
+            entry.note_late(record, at);
+        }
         let gone = entry.insert(record, self.settled);
         if gone.iter().any(|gone| gone.hash() == record.hash()) {
             return Err(Unwanted::Older);
@@ -123,9 +133,6 @@ impl Directory {
         let newest = entry.records.last().map(|newest| newest.hash());
         let fills = source == Source::CatchUp && newest != Some(record.hash());
         entry.filled = entry.filled.saturating_add(u8::from(fills));
-        if is_late && !self.is_young {
-            entry.note_late(record, now);
-        }
         self.hold(record.hash(), record.octets());
         let entry = self.entries.entry(node).or_default();
         for older in &entry.records {
@@ -141,26 +148,37 @@ impl Directory {
     }
 
     /// Whether a statement dated `dated` is too old for gossip at `now`: what reconciliation brings
-    /// as late may be unknown to others, and counts from the next hour.
+    /// as late may be unknown to others, and counts from the votes after the next.
     #[must_use]
     pub fn is_late(&self, dated: Time, now: Time) -> bool {
         now.since(dated) > self.rules.late
     }
 
-    /// Takes in a node's word about another.
+    /// `now`, if what comes then is late. To a joiner everything comes by reconciliation.
+    fn late(&self, dated: Time, source: Source, now: Time) -> Option<Time> {
+        let is_late = source == Source::CatchUp && self.is_late(dated, now);
+        (is_late && !self.is_young).then_some(now)
+    }
+
+    /// Takes in a node's word about another that came at `now`.
     ///
     /// # Errors
     /// [`Unwanted`].
-    pub fn note_word(&mut self, vouch: Vouch, source: Source) -> Result<Arc<Vouch>, Unwanted> {
+    pub fn note_word(
+        &mut self,
+        vouch: Vouch,
+        source: Source,
+        now: Time,
+    ) -> Result<Arc<Vouch>, Unwanted> {
         let vouch = Arc::new(vouch);
-        if vouch.word() == Word::Retirement {
-            self.votes.retire(&vouch)?;
+        let gone = if vouch.word() == Word::Retirement {
             self.lists.is_stale = true;
+            self.votes.retire(&vouch)?.into_iter().collect()
         } else {
-            let spacing = self.bounds.spacing;
-            let gone = self.words.insert(&vouch, source, spacing, self.settled)?;
-            self.release(gone.iter().map(|word| word.hash()));
-        }
+            let late = self.late(vouch.issued_at(), source, now);
+            self.words.insert(&vouch, source, self.bounds.spacing, self.settled, late)?
+        };
+        self.release(gone.iter().map(|word| word.hash()));
         self.hold(vouch.hash(), vouch.octets());
         Ok(vouch)
     }
@@ -191,7 +209,7 @@ impl Directory {
         let node = proof.node();
         match self.entries.get(&node) {
             None if !self.is_vouched(&node) => return Err(Unwanted::Unreached),
-            None => self.check_room(&node, Source::CatchUp)?,
+            None => {}
             Some(entry) => match &entry.proof {
                 Some(known) if known.hash() == proof.hash() => return Err(Unwanted::Known),
                 // All nodes keep the same proof, whichever they heard first.
@@ -249,12 +267,8 @@ impl Directory {
         if self.entries.len() >= MAX_IDENTITIES {
             return Err(Unwanted::Full);
         }
-        let most = usize::try_from(self.bounds.strangers).unwrap_or(usize::MAX);
-        if self.words.matter() && self.entries.len() >= most {
-            let strangers = self.entries.keys().filter(|node| !self.is_vouched(node)).count();
-            if strangers >= most {
-                return Err(Unwanted::Full);
-            }
+        if self.words.matter() && self.strangers >= self.bounds.strangers {
+            return Err(Unwanted::Full);
         }
         let is_joining = self.is_young && source == Source::CatchUp;
         if !is_joining && self.newcomers >= self.bounds.newcomers {
@@ -267,10 +281,12 @@ impl Directory {
     /// name stays, however often the identity renews it, and the older ones go.
     pub fn turn_hour(&mut self, now: Time) {
         let hour = self.schedule.hour_at(now);
-        let settled = self.deadline(hour);
+        let settled = self.settled_for(hour);
         self.is_young = !self.has_caught_up;
         self.settled = settled;
         self.newcomers = 0;
+        let strangers = self.entries.keys().filter(|node| !self.is_vouched(node)).count();
+        self.strangers = u32::try_from(strangers).unwrap_or(u32::MAX);
         self.lists.is_stale = true;
         let mut gone = self.words.prune(settled);
         gone.extend(self.votes.forget_before(hour.minus(votes::HOURS - 1)));

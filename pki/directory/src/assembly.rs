@@ -76,7 +76,10 @@ impl Lists {
             return;
         }
         let before = self.coming.take();
-        let (found, lacking) = (BTreeMap::new(), BTreeSet::new());
+        let is_empty = |(_, digest): &(u8, &BucketDigest)| **digest == BucketDigest::EMPTY;
+        let empty = (0..=u8::MAX).zip(&digests).filter(is_empty);
+        let found = empty.map(|(bucket, _)| (bucket, Vec::new())).collect();
+        let lacking = BTreeSet::new();
         self.coming = Some(Coming { hour, digests, found, lacking, is_compared: false });
         for bucket in before.into_iter().flat_map(|coming| coming.found.into_values()) {
             self.take_bucket(&bucket);
@@ -85,7 +88,6 @@ impl Lists {
         for list in known {
             self.take_from(&list);
         }
-        self.take_bucket(&[]);
     }
 
     pub(crate) fn expect_nothing(&mut self) {
@@ -101,17 +103,10 @@ impl Lists {
         }
     }
 
-    /// Takes the entries of one bucket, or of none for all empty buckets; whether they are as they
-    /// are to be.
+    /// Takes the entries of one bucket; whether they are as they are to be.
     pub(crate) fn take_bucket(&mut self, entries: &[ListEntry]) -> bool {
-        let Some(coming) = &mut self.coming else { return false };
-        let Some(first) = entries.first() else {
-            for (bucket, stated) in (0..=u8::MAX).zip(&coming.digests) {
-                if *stated == BucketDigest::EMPTY {
-                    coming.found.insert(bucket, Vec::new());
-                }
-            }
-            return true;
+        let (Some(coming), Some(first)) = (&mut self.coming, entries.first()) else {
+            return false;
         };
         let bucket = first.bucket();
         let stated = coming.digests.get(usize::from(bucket));
@@ -120,7 +115,6 @@ impl Lists {
             return false;
         }
         coming.found.insert(bucket, entries.to_vec());
-        self.is_stale = true;
         true
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use keys::{Epoch, NodeId, Time};
 use record::{Proof, Record, Signed, StatementHash, Unverified};
 
+use crate::settled::Settled;
 use crate::verdict::{Source, Unwanted};
 
 /// Records held for one identity: the one that the present hour's votes need, and those after it
@@ -72,7 +73,7 @@ impl Entry {
         &self,
         record: &Record,
         source: Source,
-        settled: Time,
+        settled: Settled,
         spacing: Duration,
     ) -> Result<(), Unwanted> {
         if self.records.iter().any(|known| known.hash() == record.hash()) {
@@ -84,10 +85,9 @@ impl Entry {
             return Err(Unwanted::Broken(Arc::new(proof)));
         }
         let is_later = |known: &&Arc<Record>| known.sequence() > record.sequence();
-        let is_settled = record.published_at() <= settled;
         // A catch-up may bring an older record if this hour's votes or the next need it.
-        let fills_a_gap = !is_settled
-            || !self.records.iter().filter(is_later).any(|later| later.published_at() <= settled);
+        let fills_a_gap = !settled.counts(record.published_at(), None)
+            || !self.records.iter().filter(is_later).any(|later| self.is_settled(later, settled));
         if self.records.iter().any(|known| is_later(&known)) {
             return if source != Source::CatchUp || !fills_a_gap {
                 Err(Unwanted::Older)
@@ -117,7 +117,7 @@ impl Entry {
 
     /// Inserts a record by number. Above [`MAX_RECORDS`] the oldest goes, but never the newest
     /// settled one.
-    pub(crate) fn insert(&mut self, record: &Arc<Record>, settled: Time) -> Vec<Arc<Record>> {
+    pub(crate) fn insert(&mut self, record: &Arc<Record>, settled: Settled) -> Vec<Arc<Record>> {
         for (epoch, key) in record.keys() {
             let is_newer = |known: &Stated| known.sequence < record.sequence();
             if self.keys.get(&epoch).is_none_or(is_newer) {
@@ -128,7 +128,7 @@ impl Entry {
         self.records.insert(at, Arc::clone(record));
         let mut gone = Vec::new();
         if self.records.len() > MAX_RECORDS {
-            let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
+            let needed = self.newest_settled(settled);
             gone.push(self.records.remove(usize::from(needed == Some(0))));
         }
         self.forget_late(&gone);
@@ -141,8 +141,8 @@ impl Entry {
     }
 
     /// Removes the records before the newest settled one.
-    pub(crate) fn prune(&mut self, settled: Time) -> Vec<Arc<Record>> {
-        let needed = self.records.iter().rposition(|known| known.published_at() <= settled);
+    pub(crate) fn prune(&mut self, settled: Settled) -> Vec<Arc<Record>> {
+        let needed = self.newest_settled(settled);
         let gone: Vec<_> = self.records.drain(..needed.unwrap_or(0)).collect();
         self.forget_late(&gone);
         gone
@@ -163,13 +163,17 @@ impl Entry {
         }
     }
 
-    /// The newest record published by `deadline` that was known by `known_by`, if it came too late
-    /// to be known to all.
-    pub(crate) fn settled(&self, deadline: Time, known_by: Time) -> Option<&Arc<Record>> {
-        let is_known =
-            |record: &Record| self.late.get(&record.hash()).is_none_or(|at| *at <= known_by);
-        let settled = self.records.iter().rev().filter(|record| record.published_at() <= deadline);
-        settled.into_iter().find(|record| is_known(record))
+    /// The newest settled record.
+    pub(crate) fn settled(&self, settled: Settled) -> Option<&Arc<Record>> {
+        self.records.get(self.newest_settled(settled)?)
+    }
+
+    fn newest_settled(&self, settled: Settled) -> Option<usize> {
+        self.records.iter().rposition(|record| self.is_settled(record, settled))
+    }
+
+    fn is_settled(&self, record: &Record, settled: Settled) -> bool {
+        settled.counts(record.published_at(), self.late.get(&record.hash()))
     }
 
     pub(crate) fn find(&self, hash: StatementHash) -> Option<&Arc<Record>> {

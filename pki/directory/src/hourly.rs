@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Hour, NodeId, Time};
-use record::{BUCKETS, BucketDigest, ListHash, Record, Vote, VouchRole};
+use record::{BUCKETS, BucketDigest, ListHash, Record, VouchRole};
 
 use crate::admit::Directory;
 use crate::entry::Entry;
 use crate::list::{HourList, ListEntry};
+use crate::settled::Settled;
 use crate::trust::Reached;
 use crate::view::Standing;
 use crate::votes::HOURS;
@@ -25,8 +26,7 @@ enum Counted {
 
 /// How a voter sees the nodes in one hour.
 pub(crate) struct Eyes {
-    deadline: Time,
-    known_by: Time,
+    settled: Settled,
     taken: Time,
     reached: Option<BTreeMap<NodeId, Reached>>,
     retired: BTreeSet<NodeId>,
@@ -43,6 +43,12 @@ impl Directory {
     #[must_use]
     pub fn deadline(&self, hour: Hour) -> Time {
         self.votes_at(hour).minus(self.rules.settle)
+    }
+
+    /// What the votes for an hour look at. What came late counts if it was there when the votes for
+    /// the hour before were signed.
+    pub(crate) fn settled_for(&self, hour: Hour) -> Settled {
+        Settled { deadline: self.deadline(hour), known_by: self.votes_at(hour.minus(1)) }
     }
 
     /// The list that this node would vote for.
@@ -82,15 +88,15 @@ impl Directory {
 
     fn eyes(&self, hour: Hour, counted: Counted) -> Eyes {
         let taken = self.schedule.hour_start(hour);
-        let (deadline, known_by) = match counted {
-            // What came late counts if it was there when the votes of the hour before were signed.
-            Counted::Settled => (self.deadline(hour), self.votes_at(hour.minus(1))),
-            Counted::All => (Time::from_millis(u64::MAX), Time::from_millis(u64::MAX)),
+        let always = Time::from_millis(u64::MAX);
+        let settled = match counted {
+            Counted::Settled => self.settled_for(hour),
+            Counted::All => Settled { deadline: always, known_by: always },
         };
         let retired = self.retired();
         let broke = |node: &NodeId| self.broke(node);
-        let reached = self.words.reached(deadline, taken, broke, |node| retired.contains(node));
-        Eyes { deadline, known_by, taken, reached, retired }
+        let reached = self.words.reached(settled, taken, broke, |node| retired.contains(node));
+        Eyes { settled, taken, reached, retired }
     }
 
     /// The record of a node that a vote names, and what the node may be used as; or why it is not
@@ -114,7 +120,7 @@ impl Directory {
         };
         // What a list names has been witnessed: in a network just started nothing has settled yet.
         let named = listed.and_then(|listed| entry.find(listed.record));
-        let settled = entry.settled(eyes.deadline, eyes.known_by);
+        let settled = entry.settled(eyes.settled);
         let record = settled.or(named).ok_or(Standing::Unsettled)?;
         if !record.is_understood() {
             return Err(Standing::NotUnderstood);
@@ -258,9 +264,9 @@ impl Directory {
         find(&self.entries, entry)
     }
 
-    /// Takes a bucket's entries from a peer; whether they are those of the coming list.
-    pub fn take_bucket(&mut self, entries: &[ListEntry]) -> bool {
-        self.lists.take_bucket(entries)
+    /// Takes a bucket's entries from a peer, if they are those of the coming list.
+    pub fn take_bucket(&mut self, entries: &[ListEntry]) {
+        self.lists.is_stale |= self.lists.take_bucket(entries);
     }
 
     /// Whether peers have to be asked for the coming list: for entries, or for records.
@@ -282,12 +288,6 @@ impl Directory {
         self.lists.note_voted(Arc::new(list));
     }
 
-    /// The vote of a voter for an hour.
-    #[must_use]
-    pub fn vote_of(&self, voter: &NodeId, hour: Hour) -> Option<&Arc<Vote>> {
-        self.votes.of(hour, voter)
-    }
-
     /// The voters whose vote for an hour is not known.
     #[must_use]
     pub fn missing_voters(&self, hour: Hour) -> Vec<NodeId> {
@@ -295,8 +295,7 @@ impl Directory {
     }
 
     /// A bit for each voter, in the order of the descriptor, whose vote for an hour is known.
-    #[must_use]
-    pub fn voted(&self, hour: Hour) -> u32 {
+    pub(crate) fn voted(&self, hour: Hour) -> u32 {
         self.votes.held_bits(hour)
     }
 

@@ -7,6 +7,7 @@ mod entry;
 mod hourly;
 mod item;
 mod list;
+mod settled;
 mod sync;
 mod trust;
 mod verdict;

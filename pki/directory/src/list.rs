@@ -12,7 +12,7 @@ use record::{BUCKETS, BucketDigest, ListHash, ListSketch, StatementHash};
 
 /// Octets of an entry.
 pub(crate) const ENTRY_LEN: usize = 32 + 32 + 8 + 1;
-/// Entries that are read from the disk, at most: as many as identities are held.
+/// Entries that are read from the disk, at most: more than the identities that a voter holds.
 const MAX_ENTRIES: usize = 16_384;
 const VERSION: u8 = 1;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use keys::{NodeId, Time};
 use record::{Admission, StatementHash, Vouch, VouchRole, Word};
 
+use crate::settled::Settled;
 use crate::verdict::{Source, Unwanted};
 
 /// Words about one subject by one voucher: the one that the present view needs, and newer ones.
@@ -20,8 +21,8 @@ const MAX_FILLED: u8 = 8;
 /// Subjects of one voucher that words are kept about, as a multiple of those that count: some are
 /// revoked.
 const SUBJECTS: usize = 2;
-/// Pairs that words are kept about: with one word of 400 octets each, as honest nodes have, 8 MB;
-/// with as many words as allowed, 64 MB.
+/// Pairs that words are kept about: with one word of 200 octets each, as honest nodes have, 4 MB;
+/// with as many and as long words as are allowed, 180 MB.
 const MAX_PAIRS: usize = 20_000;
 
 /// How chains reach a node in a vouched network.
@@ -44,7 +45,7 @@ fn check(
     vouch: &Vouch,
     source: Source,
     spacing: Duration,
-    settled: Time,
+    is_settled: impl Fn(&Vouch) -> bool,
 ) -> Result<(), Unwanted> {
     if words.iter().any(|known| known.hash() == vouch.hash()) {
         return Err(Unwanted::Known);
@@ -52,7 +53,6 @@ fn check(
     let Some(last) = words.last() else { return Ok(()) };
     if !vouch.supersedes(last) {
         // A catch-up may bring an older word if this hour's view needs it.
-        let is_settled = |word: &Vouch| word.issued_at() <= settled;
         let mut others = words.iter().filter(|word| is_settled(word));
         let fills_a_gap = is_settled(vouch) && others.all(|word| vouch.supersedes(word));
         let may = source == Source::CatchUp && fills_a_gap;
@@ -66,6 +66,10 @@ fn check(
     Ok(())
 }
 
+fn is_settled(late: &BTreeMap<StatementHash, Time>, word: &Vouch, settled: Settled) -> bool {
+    settled.counts(word.issued_at(), late.get(&word.hash()))
+}
+
 pub(crate) struct Words {
     rule: Option<Rule>,
     /// By voucher and subject; ascending by date.
@@ -75,6 +79,8 @@ pub(crate) struct Words {
     /// How many words catch-ups have brought in this hour, by pair; under a voucher paired with
     /// itself, how many of its words took the place of others.
     filled: BTreeMap<(NodeId, NodeId), u8>,
+    /// When catch-ups brought what gossip would have refused as late.
+    late: BTreeMap<StatementHash, Time>,
 }
 
 struct Rule {
@@ -91,8 +97,13 @@ impl Words {
                 Some(Rule { roots: roots.clone(), depth: *depth, fan_out: usize::from(*fan_out) })
             }
         };
-        let mut words =
-            Self { rule, pairs: BTreeMap::new(), known: BTreeMap::new(), filled: BTreeMap::new() };
+        let mut words = Self {
+            rule,
+            pairs: BTreeMap::new(),
+            known: BTreeMap::new(),
+            filled: BTreeMap::new(),
+            late: BTreeMap::new(),
+        };
         words.note_known();
         words
     }
@@ -119,7 +130,8 @@ impl Words {
         vouch: &Arc<Vouch>,
         source: Source,
         spacing: Duration,
-        settled: Time,
+        settled: Settled,
+        late: Option<Time>,
     ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
         let rule = self.rule.as_ref().ok_or(Unwanted::Pointless)?;
         let (voucher, pair) = (vouch.voucher(), (vouch.voucher(), vouch.subject()));
@@ -138,7 +150,10 @@ impl Words {
         }
         let spacing = if is_filling { Duration::ZERO } else { spacing };
         match self.pairs.get(&pair) {
-            Some(words) => check(words, vouch, source, spacing, settled)?,
+            Some(words) => {
+                let is_settled = |word: &Vouch| is_settled(&self.late, word, settled);
+                check(words, vouch, source, spacing, is_settled)?;
+            }
             None => {
                 let most = fan_out.saturating_mul(SUBJECTS);
                 if is_filling && filled((voucher, voucher)) >= MAX_FILLED {
@@ -154,12 +169,18 @@ impl Words {
         if is_filling {
             *self.filled.entry(pair).or_default() += 1;
         }
+        if let Some(at) = late {
+            self.late.insert(vouch.hash(), at);
+        }
         let words = self.pairs.entry(pair).or_default();
         let at = words.partition_point(|known| vouch.supersedes(known));
         words.insert(at, Arc::clone(vouch));
         if words.len() > MAX_WORDS {
-            let needed = words.iter().rposition(|word| word.issued_at() <= settled);
+            let needed = words.iter().rposition(|word| is_settled(&self.late, word, settled));
             gone.push(words.remove(usize::from(needed == Some(0))));
+        }
+        for word in &gone {
+            self.late.remove(&word.hash());
         }
         let subject = vouch.subject();
         let is_news = self.known.get(&subject).is_none_or(|known| known.depth > depth);
@@ -203,13 +224,14 @@ impl Words {
     }
 
     /// Removes the words before the newest settled one of each pair.
-    pub(crate) fn prune(&mut self, settled: Time) -> Vec<StatementHash> {
+    pub(crate) fn prune(&mut self, settled: Settled) -> Vec<StatementHash> {
         self.filled.clear();
         let mut gone = Vec::new();
         for words in self.pairs.values_mut() {
-            let needed = words.iter().rposition(|word| word.issued_at() <= settled);
+            let needed = words.iter().rposition(|word| is_settled(&self.late, word, settled));
             gone.extend(words.drain(..needed.unwrap_or(0)).map(|word| word.hash()));
         }
+        self.forget_late(&gone);
         gone
     }
 
@@ -222,9 +244,16 @@ impl Words {
             !words.is_empty()
         });
         if !gone.is_empty() {
+            self.forget_late(&gone);
             self.note_known();
         }
         gone
+    }
+
+    fn forget_late(&mut self, gone: &[StatementHash]) {
+        for hash in gone {
+            self.late.remove(hash);
+        }
     }
 
     /// Whether a vouch for this node is dated no later than `dated`.
@@ -232,18 +261,18 @@ impl Words {
         self.about(node).any(|vouch| vouch.issued_at() <= dated)
     }
 
-    /// The nodes reached by chains of words said by `deadline` and holding at `taken`; `None` in an
+    /// The nodes reached by chains of settled words that hold at `taken`; `None` in an
     /// open network. For a node that broke its word, only words said after that count; a root that
     /// did, or that `is_retired`, is none any more.
     pub(crate) fn reached(
         &self,
-        deadline: Time,
+        settled: Settled,
         taken: Time,
         broke: impl Fn(&NodeId) -> Option<Time>,
         is_retired: impl Fn(&NodeId) -> bool,
     ) -> Option<BTreeMap<NodeId, Reached>> {
         let holds = |words: &[Arc<Vouch>]| {
-            let word = words.iter().rev().find(|word| word.issued_at() <= deadline)?;
+            let word = words.iter().rev().find(|word| is_settled(&self.late, word, settled))?;
             let is_later = broke(&word.subject()).is_none_or(|dated| word.issued_at() > dated);
             let holds = word.word() == Word::Vouch && word.expires_at() > taken && is_later;
             let counts = holds && word.is_understood() && !is_retired(&word.subject());

@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use keys::{Epoch, Hour, NodeId, Time};
+use keys::{Epoch, NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 use record::{Breach, Record};
@@ -14,14 +14,12 @@ use crate::item::ItemId;
 
 /// The usable nodes of one hour, however few.
 pub struct PartialView {
-    hour: Hour,
     taken: Time,
     seats: BTreeMap<NodeId, Seat>,
 }
 
 /// The usable nodes of one hour, enough to route through. Held behind an `Arc` and replaced whole.
 pub struct View {
-    hour: Hour,
     taken: Time,
     seats: BTreeMap<NodeId, Seat>,
 }
@@ -101,8 +99,8 @@ impl Directory {
             };
             Some((listed.node, Seat { record: Arc::clone(record), use_as }))
         });
-        let (hour, taken) = (list.hour(), self.schedule.hour_start(list.hour()));
-        Some(PartialView { hour, taken, seats: seats.collect() })
+        let seats = seats.collect();
+        Some(PartialView { taken: self.schedule.hour_start(list.hour()), seats })
     }
 }
 
@@ -129,7 +127,7 @@ impl PartialView {
     /// [`RouteError::TooFewNodes`].
     pub fn if_sufficient(self) -> Result<View, RouteError> {
         if self.seats.len() > Route::MIN {
-            Ok(View { hour: self.hour, taken: self.taken, seats: self.seats })
+            Ok(View { taken: self.taken, seats: self.seats })
         } else {
             Err(RouteError::TooFewNodes)
         }
@@ -137,19 +135,7 @@ impl PartialView {
 }
 
 impl View {
-    /// Whether it has enough nodes for a route; it may not once some were left out.
-    #[must_use]
-    pub fn is_sufficient(&self) -> bool {
-        self.seats.len() > Route::MIN
-    }
-
-    /// The hour whose list it is of.
-    #[must_use]
-    pub fn hour(&self) -> Hour {
-        self.hour
-    }
-
-    /// When that hour began.
+    /// When the hour began whose list it is of.
     #[must_use]
     pub fn taken(&self) -> Time {
         self.taken
@@ -161,7 +147,7 @@ impl View {
         self.seats.len()
     }
 
-    /// Never true: a view has enough nodes for a route.
+    /// Whether nobody is in it, which only leaving nodes out can bring about.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seats.is_empty()
@@ -178,7 +164,7 @@ impl View {
     pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
         let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
         let seats = seats.map(|(node, seat)| (*node, seat.clone())).collect();
-        Self { hour: self.hour, taken: self.taken, seats }
+        Self { taken: self.taken, seats }
     }
 
     /// All records, by identity.

@@ -38,7 +38,7 @@ fn take(directory: &mut Directory, asking: &mut Reconciliation, answer: &mut Ans
                 directory.admit(record, Source::CatchUp, NOW).is_ok()
             }
             Ok(Statement::Vouch(vouch)) => directory
-                .note_word(vouch.timely(NOW, &schedule(), LIFE).unwrap(), Source::CatchUp)
+                .note_word(vouch.timely(NOW, &schedule(), LIFE).unwrap(), Source::CatchUp, start())
                 .is_ok(),
             Ok(Statement::Proof(proof)) => directory.convict(Arc::from(proof)).is_ok(),
             Ok(Statement::Vote(vote)) => directory.note_vote(*vote, NOW).is_ok(),
@@ -124,7 +124,7 @@ fn words_and_proofs_come_along() {
         admit(&mut all, record(number, 1, start(), None)).unwrap();
     }
     for (voucher, subject) in [(1, 2), (2, 3)] {
-        all.note_word(vouch(voucher, subject, start()), Source::Gossip).unwrap();
+        all.note_word(vouch(voucher, subject, start()), Source::Gossip, start()).unwrap();
     }
     let proof =
         Proof::of(&record(4, 1, start(), None), &record(4, 1, start(), Some(exit())), SPACING);

@@ -29,6 +29,7 @@ fn statements(criterion: &mut Criterion) {
         since: now,
         issued_at: now,
         expires_at: now.plus(minute),
+        extensions: Vec::new(),
     };
     let vouch = vouch.sign(&identity, &NETWORK);
     let (Ok(record), Ok(vouch)) = (record, vouch) else { return };

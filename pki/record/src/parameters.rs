@@ -61,8 +61,8 @@ pub struct Lists {
     pub lead: Duration,
     /// How old a statement must be when votes are signed to count for them.
     pub settle: Duration,
-    /// How old a statement may be for gossip; what reconciliation brings later counts from the next
-    /// hour.
+    /// How old a statement may be for gossip; what reconciliation brings later counts from the votes
+    /// after the next.
     pub late: Duration,
     /// For how long after the start of its hour a list may be used.
     pub keep: Duration,
@@ -245,9 +245,7 @@ impl Parameters {
         lists.late = lists.late.max(MIN_SETTLE);
         lists.keep = timing.epoch * 2;
         lists.first = first;
-        if speed > 1 {
-            (lists.relay_probation, lists.exit_probation) = (0, 0);
-        }
+        (lists.relay_probation, lists.exit_probation) = (0, 0);
         bounds.spacing = Duration::from_millis(whole_millis(timing.epoch) / 36);
         scaled
     }

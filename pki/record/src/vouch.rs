@@ -58,7 +58,7 @@ impl Word {
 }
 
 /// A word before it is signed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VouchDraft {
     /// Which word it is.
     pub word: Word,
@@ -74,6 +74,8 @@ pub struct VouchDraft {
     /// Until when it holds; a revocation may be forgotten then. [`VouchDraft::FOR_EVER`] for a
     /// retirement.
     pub expires_at: Time,
+    /// Further typed fields, ascending by kind.
+    pub extensions: Vec<Extension>,
 }
 
 impl VouchDraft {
@@ -83,7 +85,7 @@ impl VouchDraft {
     /// Encodes and signs: the statement's octets.
     ///
     /// # Errors
-    /// No draft causes one.
+    /// [`CodecError`] for extensions that are too long.
     pub fn sign(&self, identity: &Identity, network: &NetworkId) -> Result<Vec<u8>, CodecError> {
         let body = Body {
             version: VERSION,
@@ -94,7 +96,7 @@ impl VouchDraft {
             since: self.since.as_millis(),
             issued_at: self.issued_at.as_millis(),
             expires_at: self.expires_at.as_millis(),
-            extensions: Vec::new(),
+            extensions: self.extensions.clone(),
         };
         let octets = canonical::encode::<MAX_BODY>(&body)?;
         let signature = identity.sign(self.word.purpose(), network, &octets);

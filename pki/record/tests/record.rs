@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use fog_record::{
-    BUCKETS, Breach, BucketDigest, Capabilities, Capacity, Domains, Draft, ExitPolicy, Extension,
-    Features, ListHash, ListSketch, MAX_RECORD, MAX_STATEMENT, Proof, Record, Statement,
-    StatementError, StatementHash, Unverified, Vote, VoteDraft, Vouch, VouchDraft, VouchRole, Word,
+    Admission, BUCKETS, Breach, BucketDigest, Capabilities, Capacity, Descriptor, Domains, Draft,
+    ExitPolicy, Extension, Features, ListHash, ListSketch, MAX_RECORD, MAX_STATEMENT, Parameters,
+    Proof, Record, Statement, StatementError, StatementHash, Unverified, Vote, VoteDraft, Vouch,
+    VouchDraft, VouchRole, Word,
 };
 use keys::{Epoch, Hour, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
 use proptest::prelude::*;
@@ -94,6 +95,18 @@ fn the_encoding_is_the_one_in_the_vector() {
 }
 
 #[test]
+fn a_descriptor_is_laid_out_as_the_vector() {
+    let roots = vec![Identity::from_seed(&[2; 32]).node()];
+    let voters = [identity().node()];
+    let admission = Admission::Vouched { roots, depth: 3, fan_out: 9 };
+    let parameters = Parameters::main().with_first_list(4);
+    let made =
+        Descriptor::create(&identity(), "vector", now(), &parameters, &voters, &admission).unwrap();
+    let hex: String = made.octets().iter().map(|octet| format!("{octet:02x}")).collect();
+    assert_eq!(hex, include_str!("vectors/descriptor-2.hex").trim());
+}
+
+#[test]
 fn any_altered_octet_is_refused() {
     let octets = signed();
     for at in 0..octets.len() {
@@ -177,6 +190,7 @@ fn vouch_draft(word: Word) -> VouchDraft {
         since: now().minus(minute * 60),
         issued_at: now(),
         expires_at: now().plus(minute * 180 * LIFE),
+        extensions: Vec::new(),
     }
 }
 
@@ -201,19 +215,19 @@ fn a_word_about_another_holds_for_its_time_and_the_later_one_counts() {
 
     assert_eq!(read_vouch(&octets, now().minus(minute * 11)).unwrap_err(), StatementError::Future);
     assert_eq!(read_vouch(&octets, draft.expires_at).unwrap_err(), StatementError::Stale);
-    let longer = VouchDraft { expires_at: draft.expires_at.plus(minute), ..draft };
+    let longer = VouchDraft { expires_at: draft.expires_at.plus(minute), ..draft.clone() };
     assert_eq!(read_vouch(&sign(&longer), now()).unwrap_err(), StatementError::Malformed);
     for wrong in [
-        VouchDraft { since: now().plus(minute), ..draft },
-        VouchDraft { expires_at: now(), ..draft },
-        VouchDraft { subject: identity().node(), ..draft },
+        VouchDraft { since: now().plus(minute), ..draft.clone() },
+        VouchDraft { expires_at: now(), ..draft.clone() },
+        VouchDraft { subject: identity().node(), ..draft.clone() },
     ] {
         assert_eq!(read_vouch(&sign(&wrong), now()).unwrap_err(), StatementError::Malformed);
     }
 
     let revocation = read_vouch(&sign(&vouch_draft(Word::Revocation)), now()).unwrap();
     assert!(revocation.supersedes(&vouch) && !vouch.supersedes(&revocation));
-    let again = VouchDraft { issued_at: now().plus(minute), ..draft };
+    let again = VouchDraft { issued_at: now().plus(minute), ..draft.clone() };
     assert!(read_vouch(&sign(&again), now()).unwrap().supersedes(&revocation));
 
     // A vouch is no revocation, whatever its first octet says.
@@ -367,7 +381,7 @@ fn a_retirement_holds_for_ever_and_no_other_word_does() {
     let years = now().plus(Duration::from_secs(100 * 366 * 24 * 3600));
     assert_eq!(read_vouch(&sign(&for_ever), years).unwrap().word(), Word::Retirement);
     for word in [Word::Vouch, Word::Revocation] {
-        let draft = VouchDraft { word, ..for_ever };
+        let draft = VouchDraft { word, ..for_ever.clone() };
         assert_eq!(read_vouch(&sign(&draft), now()).unwrap_err(), StatementError::Malformed);
     }
     let ends = vouch_draft(Word::Retirement);

@@ -338,6 +338,7 @@ impl Author {
                 Word::Vouch | Word::Revocation => now.plus(life),
                 Word::Retirement => VouchDraft::FOR_EVER,
             },
+            extensions: Vec::new(),
         };
         draft.sign(&self.identity, &self.network).ok()
     }

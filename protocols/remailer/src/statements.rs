@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use directory::{Admitted, Source, Unwanted};
+use directory::{Admitted, ItemId, Source, Unwanted};
 use keys::{Epoch, MixSeed, NodeId, Time};
 use rand::CryptoRng;
 use record::{Admission, Proof, Signed, Statement, StatementError, Vote, Vouch, Word};
@@ -134,7 +134,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
                 if vouch.word() != Word::Retirement {
                     self.check_late(vouch.issued_at(), source)?;
                 }
-                let vouch = self.outlook.directory.note_word(vouch, source)?;
+                let vouch = self.outlook.directory.note_word(vouch, source, self.now)?;
                 self.out.count(Count::WordTaken);
                 self.outlook.keep(vouch.octets(), self.out);
                 Ok(())
@@ -184,11 +184,16 @@ impl<R: CryptoRng> Hearing<'_, R> {
         }
         let record = signed.timely(self.now, &schedule)?;
         self.check_late(record.published_at(), source)?;
+        let octets = Arc::clone(record.octets());
         let admitted = self.outlook.directory.admit(record, source, self.now);
         self.outlook.forget(self.out);
         let (admitted, record) = match admitted {
             Ok(admitted) => admitted,
             Err(Unwanted::Broken(proof)) => {
+                // The list may name it all the same.
+                if self.outlook.directory.holds(&ItemId::of(&octets)) {
+                    self.outlook.keep(&octets, self.out);
+                }
                 self.make_proof(&proof);
                 return Err(Unwanted::Broken(proof).into());
             }

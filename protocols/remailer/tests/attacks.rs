@@ -83,11 +83,11 @@ impl Network {
         self.simulation.run(next.since(now));
     }
 
-    /// Lets time pass until this many minutes before the next hour.
-    fn run_to_before(&mut self, minutes: u32) {
+    /// Lets time pass until this long before the next hour.
+    fn run_to_before(&mut self, span: Duration) {
         let schedule = self.parameters.schedule();
         let now = self.simulation.now();
-        let at = schedule.hour_end(schedule.hour_at(now)).minus(MINUTE * minutes);
+        let at = schedule.hour_end(schedule.hour_at(now)).minus(span);
         self.simulation.run(at.since(now));
     }
 
@@ -199,7 +199,10 @@ fn a_record_that_some_see_before_the_votes_and_some_after() {
     let mut network = network(3);
     // A listed node renews its record, and shows it to two voters alone: a second before they vote,
     // when gossip takes it no more, and at the last moment that gossip does take it.
-    for (dated, shown) in [(32, 10), (20, 10)] {
+    let second_before_votes = MINUTE * 10 + Duration::from_secs(1);
+    for (dated, judged) in
+        [(MINUTE * 32, Judgement::Ignore), (second_before_votes + MINUTE * 10, Judgement::Accept)]
+    {
         network.run_to_before(dated);
         let author = identity(NODES - 1);
         network.simulation.stop(NODES - 1);
@@ -210,9 +213,9 @@ fn a_record_that_some_see_before_the_votes_and_some_after() {
             (draft.sequence, draft.previous) = (sequence, previous);
             draft.keys = keys.clone();
         });
-        network.run_to_before(shown);
+        network.run_to_before(second_before_votes);
         for voter in [0, 1] {
-            network.simulation.show(voter, &octets);
+            assert_eq!(network.simulation.show(voter, &octets), judged);
         }
         network.run_to_minute(5);
         network.assert_agree("a record released at the worst second", 0..NODES - 1);
@@ -243,6 +246,7 @@ fn a_voucher_with_other_words_for_each_node() {
                 since,
                 issued_at: now,
                 expires_at: now.plus(MINUTE * 60 * 24),
+                extensions: Vec::new(),
             };
             let octets = draft.sign(&identity(voucher), &network.descriptor.id()).unwrap();
             network.simulation.show(node, &octets);
@@ -252,6 +256,9 @@ fn a_voucher_with_other_words_for_each_node() {
         network.run_to_minute(5);
         network.assert_agree("a voucher with other words for each node", 0..NODES - 1);
     }
+    let list = network.simulation.nodes()[0].directory().list().unwrap();
+    let listed = subjects.iter().filter(|subject| list.get(&subject.node()).is_some()).count();
+    assert!((1..=8).contains(&listed), "its words were taken, as many as count: {listed}");
 }
 
 #[test]
@@ -280,7 +287,7 @@ fn one_of_five_voters_lies_equivocates_is_late_or_dead_and_two_are_dead() {
         let mut network = network(seed);
         network.simulation.stop(4);
         for _ in 0..3 {
-            network.run_to_before(9);
+            network.run_to_before(MINUTE * 9);
             let (first, second) = (network.lie(4, 1), network.lie(4, 2));
             match row {
                 "lying" => {
@@ -370,7 +377,7 @@ fn a_root_that_was_stolen_and_is_retired_counts_nowhere_from_the_next_list() {
         let order = OperatorOrder::Retire(identity(4).node());
         assert!(network.simulation.order(voter, order).is_ok());
     }
-    network.run_to_before(9);
+    network.run_to_before(MINUTE * 9);
     let theirs = network.lie(4, 1);
     network.simulation.gossip(0, &theirs);
     network.run_to_minute(5);

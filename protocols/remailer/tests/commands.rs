@@ -699,6 +699,7 @@ fn a_vouch_of_a_stranger_changes_nothing() {
         since: world.now,
         issued_at: world.now,
         expires_at: world.now.plus(MINUTE * 600),
+        extensions: Vec::new(),
     };
     let stranger = draft.sign(&identity(4), &world.descriptor.id()).unwrap();
     assert_eq!(world.hear(&stranger), Judgement::Ignore);

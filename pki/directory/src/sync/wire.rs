@@ -8,7 +8,7 @@ use record::{BucketDigest, ListSketch, MAX_STATEMENT, Statement, StatementError}
 use crate::item::ItemId;
 use crate::list::{ListEntry, read_entries};
 
-/// Octets of a request, at most: 128 names and their frame.
+/// Octets of a request, at most: 192 buckets, or 128 names, and their frame.
 pub const MAX_REQUEST: usize = 4 * 1024;
 /// Octets of an answer, at most.
 pub const MAX_ANSWER: usize = 128 * 1024;

@@ -151,10 +151,15 @@ pub fn word(word: Word, voucher: u8, subject: u8, since: Time, issued_at: Time) 
     let subject = identity(subject).node();
     let expires_at = issued_at.plus(MINUTE * 180 * 240);
     let role = VouchRole::Exit;
-    let draft = VouchDraft { word, subject, role, since, issued_at, expires_at };
+    let extensions = Vec::new();
+    said(voucher, &VouchDraft { word, subject, role, since, issued_at, expires_at, extensions })
+}
+
+/// A word as its voucher signs it.
+pub fn said(voucher: u8, draft: &VouchDraft) -> Vouch {
     let octets = draft.sign(&identity(voucher), &NETWORK).unwrap();
     let Ok(Statement::Vouch(vouch)) = Statement::check(&octets, &NETWORK) else { panic!() };
-    vouch.timely(issued_at, &schedule(), LIFE).unwrap()
+    vouch.timely(draft.issued_at, &schedule(), LIFE).unwrap()
 }
 
 pub fn vouch(voucher: u8, subject: u8, at: Time) -> Vouch {
