@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod pool;
+mod shares;
 mod slot;
 
 use core::time::Duration;
@@ -13,6 +14,8 @@ use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal,
 
 use pool::{Held, Pool};
 use slot::{Seen, Slots};
+
+pub use shares::{Full, Shares};
 
 /// Times of the network that mixing needs.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +74,6 @@ pub enum MixRefusal {
     /// More octets held than the pool may.
     #[error("pool full")]
     PoolFull,
-    /// Its replay tag could not be kept: after a restart it would be taken again.
-    #[error("tag not kept")]
-    NotKept,
     /// What followed its header MAC was wrong.
     #[error("{0}")]
     Refused(Refusal),
@@ -99,8 +99,6 @@ pub struct Mix {
     keeping: Option<(u64, Batch)>,
     batches: u64,
     pool: Pool,
-    /// Packets that had to go for those of others since this was last asked.
-    displaced: usize,
 }
 
 #[derive(Default)]
@@ -114,7 +112,7 @@ impl Mix {
     pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
         let pool = Pool::new(times.window, now, rng);
         let (slots, fresh) = (Slots::default(), Batch::default());
-        Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool, displaced: 0 }
+        Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool }
     }
 
     /// Opens a slot: a key, and the filter of what it has opened.
@@ -180,14 +178,14 @@ impl Mix {
         if delay > self.times.max_delay {
             return Err(MixRefusal::Delay);
         }
-        self.displaced += self.pool.reserve(from, release.octets())?;
+        self.pool.reserve(from, release.octets()).map_err(|Full| MixRefusal::PoolFull)?;
         self.fresh.packets.push((Held { release, from }, now.plus(delay)));
         Ok(())
     }
 
     /// How many packets have gone for those of other previous hops, each told once.
     pub fn take_displaced(&mut self) -> usize {
-        core::mem::take(&mut self.displaced)
+        self.pool.take_displaced()
     }
 
     /// The tags to make durable next, if there are any and none are being kept.
@@ -323,7 +321,7 @@ mod tests {
         assert_eq!(released(&mut mix, now.plus(SECOND * 120), &mut rng), [1]);
         assert_eq!(mix.handle_keep_failed(first.batch), 0);
         assert_eq!(mix.handle_keep_failed(second.batch), 2);
-        assert_eq!(mix.held(), 0);
+        assert_eq!((mix.held(), mix.pool.taken()), (0, 0), "its room is given back");
         assert!(released(&mut mix, now.plus(SECOND * 9999), &mut rng).is_empty());
         assert!(mix.next_tags().is_none());
     }

@@ -7,7 +7,8 @@ use keys::{NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 
-use crate::{MixRefusal, Release};
+use crate::Release;
+use crate::shares::{Full, Shares};
 
 /// Octets held, at most, from all previous hops and from one. Who fills the pool first must not
 /// decide who is dropped: above the first bound the newest packet goes of the previous hop that has
@@ -19,9 +20,10 @@ pub(crate) struct Pool {
     window: Duration,
     /// The end of any one window; the others are counted from it.
     phase: Time,
-    octets: usize,
     /// Octets from each previous hop; what waits for its tag counts.
-    shares: BTreeMap<NodeId, usize>,
+    shares: Shares<NodeId>,
+    /// Packets that have gone for those of other hops, until [`Pool::take_displaced`].
+    displaced: usize,
     serial: u64,
     /// Waiting out their delay, by when they fall due.
     waiting: BTreeMap<(Time, u64), Held>,
@@ -40,56 +42,30 @@ impl Pool {
         let window = window.max(Duration::from_millis(1));
         let phase = now.plus(window.mul_f64(rng.random::<f64>()));
         let (waiting, leaving) = (BTreeMap::new(), BTreeMap::new());
-        Self { window, phase, octets: 0, shares: BTreeMap::new(), serial: 0, waiting, leaving }
+        let shares = Shares::new(MAX_OCTETS, MAX_SHARE);
+        Self { window, phase, shares, displaced: 0, serial: 0, waiting, leaving }
     }
 
-    /// Reserves room for a packet of this many octets from a previous hop. Returns how many packets
-    /// of others had to go for it.
-    pub(crate) fn reserve(&mut self, from: NodeId, octets: usize) -> Result<usize, MixRefusal> {
-        let share = |pool: &Self, of: &NodeId| pool.shares.get(of).copied().unwrap_or_default();
-        if share(self, &from).saturating_add(octets) > MAX_SHARE {
-            return Err(MixRefusal::PoolFull);
-        }
-        let mut dropped = 0;
-        while self.octets.saturating_add(octets) > MAX_OCTETS {
-            let (most, theirs) = self.most().ok_or(MixRefusal::PoolFull)?;
-            if theirs <= share(self, &from).saturating_add(octets) || !self.drop_newest(&most) {
-                return Err(MixRefusal::PoolFull);
-            }
-            dropped += 1;
-        }
-        self.octets += octets;
-        *self.shares.entry(from).or_default() += octets;
-        Ok(dropped)
-    }
-
-    /// The previous hop that has most in the pool.
-    fn most(&self) -> Option<(NodeId, usize)> {
-        let most = self.shares.iter().max_by_key(|(_, octets)| **octets);
-        most.map(|(hop, octets)| (*hop, *octets))
-    }
-
-    /// Drops the packet of a previous hop that came last and has not been shuffled.
-    fn drop_newest(&mut self, from: &NodeId) -> bool {
-        let theirs = self.waiting.iter().filter(|(_, held)| held.from == *from);
-        let Some(newest) = theirs.map(|(place, _)| *place).max_by_key(|(_, serial)| *serial) else {
-            return false;
-        };
-        if let Some(held) = self.waiting.remove(&newest) {
-            self.give_back(&held.from, held.release.octets());
-        }
-        true
+    /// Reserves room for a packet of this many octets from a previous hop, for which the newest
+    /// packets that have not been shuffled may have to go of hops that have more.
+    pub(crate) fn reserve(&mut self, from: NodeId, octets: usize) -> Result<(), Full> {
+        let (waiting, displaced) = (&mut self.waiting, &mut self.displaced);
+        self.shares.take(from, octets, |hop| {
+            let theirs = waiting.iter().filter(|(_, held)| held.from == *hop);
+            let newest = theirs.map(|(place, _)| *place).max_by_key(|(_, serial)| *serial)?;
+            *displaced += 1;
+            waiting.remove(&newest).map(|held| held.release.octets())
+        })
     }
 
     /// Gives back room that was reserved.
     pub(crate) fn give_back(&mut self, from: &NodeId, octets: usize) {
-        self.octets = self.octets.saturating_sub(octets);
-        if let Some(share) = self.shares.get_mut(from) {
-            *share = share.saturating_sub(octets);
-            if *share == 0 {
-                self.shares.remove(from);
-            }
-        }
+        self.shares.give_back(from, octets);
+    }
+
+    /// How many packets have gone for those of other hops, each told once.
+    pub(crate) fn take_displaced(&mut self) -> usize {
+        core::mem::take(&mut self.displaced)
     }
 
     /// Holds a packet for which room was reserved.
@@ -132,6 +108,12 @@ impl Pool {
     #[cfg(test)]
     pub(crate) fn leaving(&self) -> usize {
         self.leaving.len()
+    }
+
+    /// Octets for which room is taken.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.shares.taken()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -187,7 +169,7 @@ mod tests {
 
     /// Holds a packet of previous hop 1.
     fn hold(pool: &mut Pool, release: Release, due: Time) {
-        assert_eq!(pool.reserve(hop(1), release.octets()), Ok(0));
+        assert_eq!(pool.reserve(hop(1), release.octets()), Ok(()));
         pool.hold(Held { release, from: hop(1) }, due);
     }
 
@@ -227,7 +209,7 @@ mod tests {
             assert!(end.since(due) < WINDOW);
             assert!(at >= end && at <= end.plus(WINDOW), "{number} left at {at:?}");
         }
-        assert_eq!((pool.len(), pool.octets), (0, 0));
+        assert_eq!((pool.len(), pool.shares.taken()), (0, 0));
     }
 
     #[test]
@@ -315,7 +297,7 @@ mod tests {
         let len = SizeClass::SMALLEST.packet_len();
         for number in 0..3 {
             hold(&mut pool, numbered(number), start);
-            assert_eq!(pool.octets, usize::from(number + 1) * len);
+            assert_eq!(pool.shares.taken(), usize::from(number + 1) * len);
         }
         let end = pool.end_of_window(start);
         pool.handle_timeout(end.minus(Duration::from_millis(1)), &mut rng);
@@ -325,7 +307,7 @@ mod tests {
         assert_eq!((pool.waiting.len(), pool.leaving.len()), (0, 3));
         assert!(pool.poll_timeout().is_some_and(|at| at >= late), "they leave after that");
         assert!(pool.next_release(late.plus(WINDOW)).is_some());
-        assert_eq!((pool.len(), pool.octets), (2, 2 * len));
+        assert_eq!((pool.len(), pool.shares.taken()), (2, 2 * len));
     }
 
     #[test]
@@ -334,30 +316,40 @@ mod tests {
         let now = Time::from_millis(0);
         let mut pool = Pool::new(WINDOW, now, &mut rng);
         let octets = SizeClass::LARGEST.packet_len();
-        let packet = || {
+        let packet = |number| {
             let packet = Packet::from_octets(vec![0; octets]).unwrap();
-            Release::Forward { to: hop(9), packet }
+            Release::Forward { to: hop(number), packet }
         };
-        // Eight hops of one adversary take what each may have.
-        let each = MAX_SHARE / octets;
+        // Eight hops of one adversary take what each may have. What one of them sent leaves within
+        // a window, and is not dropped any more.
+        let each = u8::try_from(MAX_SHARE / octets).unwrap();
         for flooder in 1..=8 {
-            for _ in 0..each {
-                assert_eq!(pool.reserve(hop(flooder), octets), Ok(0));
-                pool.hold(Held { release: packet(), from: hop(flooder) }, now);
+            for number in 0..each {
+                assert_eq!(pool.reserve(hop(flooder), octets), Ok(()));
+                pool.hold(Held { release: packet(number), from: hop(flooder) }, now);
             }
-            assert_eq!(pool.reserve(hop(flooder), octets), Err(MixRefusal::PoolFull));
+            assert_eq!(pool.reserve(hop(flooder), octets), Err(Full));
+            if flooder == 1 {
+                pool.handle_timeout(pool.end_of_window(now), &mut rng);
+            }
         }
-        assert_eq!(pool.octets, MAX_OCTETS);
-        for honest in 0..each / 2 {
-            assert_eq!(pool.reserve(hop(100), octets), Ok(1), "{honest}");
-            pool.hold(Held { release: packet(), from: hop(100) }, now);
+        assert_eq!(pool.shares.taken(), MAX_OCTETS);
+        for number in 0..each / 2 {
+            assert_eq!(pool.reserve(hop(100), octets), Ok(()), "{number}");
+            pool.hold(Held { release: packet(number), from: hop(100) }, now);
+            assert_eq!(pool.take_displaced(), 1);
         }
-        assert_eq!((pool.octets, pool.len()), (MAX_OCTETS, each * 8));
-        assert_eq!(pool.shares[&hop(100)], each / 2 * octets);
-        let rest: Vec<_> = (1..=8).map(|flooder| pool.shares[&hop(flooder)]).collect();
-        let (least, most) = (rest.iter().min().unwrap(), rest.iter().max().unwrap());
-        assert!(most - least <= octets, "each of them lost as much: {rest:?}");
-        pool.give_back(&hop(100), each / 2 * octets);
-        assert!(!pool.shares.contains_key(&hop(100)));
+        assert_eq!(pool.shares.taken(), MAX_OCTETS);
+        let rest: Vec<_> = (1..=8).map(|flooder| pool.shares.of(&hop(flooder))).collect();
+        assert_eq!(rest[0], MAX_SHARE, "nothing of it can be dropped");
+        let (least, most) = (rest[1..].iter().min().unwrap(), rest[1..].iter().max().unwrap());
+        assert!(most - least <= octets, "each of the others lost as much: {rest:?}");
+        for flooder in 2..=8 {
+            let theirs = pool.waiting.values().filter(|held| held.from == hop(flooder));
+            let numbers: Vec<_> =
+                theirs.map(|held| number(&held.release).to_be_bytes()[0]).collect();
+            let stays = u8::try_from(numbers.len()).unwrap();
+            assert_eq!(numbers, (0..stays).collect::<Vec<_>>(), "the newest went");
+        }
     }
 }

@@ -113,7 +113,6 @@ impl From<mix::MixRefusal> for Dropped {
             mix::MixRefusal::UnknownHop => Self::UnknownHop,
             mix::MixRefusal::Delay => Self::Delay,
             mix::MixRefusal::PoolFull => Self::PoolFull,
-            mix::MixRefusal::NotKept => Self::NotKept,
             mix::MixRefusal::Refused(refusal) => refusal.into(),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use keys::Time;
 use mail::{Delivery, Domain, Fragment, Mailbox, Needs};
+use mix::{Full, Shares};
 use record::ExitPolicy;
 use sphinx::Payload;
 
@@ -15,10 +16,15 @@ use crate::count::{Count, NotDelivered};
 use crate::ids::DeliveryId;
 use crate::sender::ask;
 
-/// Octets held for delivery, at most. A message above that is dropped and counted.
+/// Octets held for delivery, at most, each message with its recipients and [`OVERHEAD`]. A message
+/// above that is dropped and counted.
 const MAX_OCTETS: usize = 64 << 20;
 /// Octets held for one domain, at most: one that answers slowly, or never, must not hold up others.
 const MAX_SHARE: usize = MAX_OCTETS / 8;
+/// Octets that a message costs beside its own: its attempt at delivery is a task with buffers.
+const OVERHEAD: usize = 4096;
+/// Octets that a recipient costs beside its address.
+const RECIPIENT: usize = 64;
 /// Wait before a second attempt; it doubles up to [`LONGEST_WAIT`]. Times that concern the outside
 /// world are never scaled.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
@@ -88,12 +94,11 @@ impl Exit {
             return Err(NotDelivered::NotInPolicy);
         }
         let domain = fragment.envelope().domain();
-        let begun = self.deliveries.begin(domain, octets, now);
-        let (id, dropped) = begun.map_err(|Full| NotDelivered::NoRoom)?;
-        for _ in 0..dropped {
+        let begun = self.deliveries.begin(domain, weight(&delivery), now);
+        for _ in 0..self.deliveries.take_dropped() {
             out.count(Count::MessageDropped(NotDelivered::NoRoom));
         }
-        Ok((id, delivery))
+        Ok((begun.map_err(|Full| NotDelivered::NoRoom)?, delivery))
     }
 
     /// Takes what came of an attempt to deliver.
@@ -144,8 +149,9 @@ impl Exit {
 
 struct Deliveries {
     serial: u64,
-    octets: usize,
-    shares: BTreeMap<Domain, usize>,
+    shares: Shares<Domain>,
+    /// Messages that have gone for others, until [`Deliveries::take_dropped`].
+    dropped: usize,
     under_way: BTreeMap<DeliveryId, Tries>,
     waiting: BTreeMap<(Time, DeliveryId), (Tries, Delivery)>,
 }
@@ -157,70 +163,52 @@ struct Tries {
     wait: Duration,
 }
 
-struct Full;
 struct GaveUp;
+
+/// What a message costs while it is held, in octets.
+fn weight(delivery: &Delivery) -> usize {
+    let length = |mailbox: &Mailbox| mailbox.local().len() + mailbox.domain().as_str().len();
+    let recipients = delivery.recipients.iter().map(|mailbox| length(mailbox) + RECIPIENT);
+    recipients.fold(OVERHEAD + delivery.message.len(), usize::saturating_add)
+}
 
 impl Deliveries {
     fn new() -> Self {
         let (under_way, waiting) = (BTreeMap::new(), BTreeMap::new());
-        Self { serial: 0, octets: 0, shares: BTreeMap::new(), under_way, waiting }
+        let shares = Shares::new(MAX_OCTETS, MAX_SHARE);
+        Self { serial: 0, shares, dropped: 0, under_way, waiting }
     }
 
     /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has
-    /// its share, or else of the one that has most, the oldest first. Returns how many.
-    fn begin(
-        &mut self,
-        domain: &Domain,
-        octets: usize,
-        now: Time,
-    ) -> Result<(DeliveryId, usize), Full> {
-        let share = |all: &Self, of: &Domain| all.shares.get(of).copied().unwrap_or_default();
-        let mut dropped = 0;
-        while share(self, domain).saturating_add(octets) > MAX_SHARE {
-            if !self.drop_oldest(domain) {
-                return Err(Full);
-            }
-            dropped += 1;
+    /// its share, or else of those that have more, the oldest first.
+    fn begin(&mut self, domain: &Domain, octets: usize, now: Time) -> Result<DeliveryId, Full> {
+        let waiting = &mut self.waiting;
+        let mut drop_oldest = |of: &Domain| {
+            let theirs = waiting.iter().filter(|(_, (tries, _))| tries.domain == *of);
+            let oldest = theirs.map(|(place, _)| *place).min_by_key(|(_, id)| *id)?;
+            self.dropped += 1;
+            waiting.remove(&oldest).map(|(tries, _)| tries.octets)
+        };
+        while !self.shares.allow(domain, octets) {
+            let freed = drop_oldest(domain).ok_or(Full)?;
+            self.shares.give_back(domain, freed);
         }
-        while self.octets.saturating_add(octets) > MAX_OCTETS {
-            let most = self.shares.iter().max_by_key(|(_, octets)| **octets);
-            let most = most.map(|(domain, _)| domain.clone()).ok_or(Full)?;
-            let has_more = share(self, &most) > share(self, domain).saturating_add(octets);
-            if !has_more || !self.drop_oldest(&most) {
-                return Err(Full);
-            }
-            dropped += 1;
-        }
-        self.octets += octets;
-        *self.shares.entry(domain.clone()).or_default() += octets;
+        self.shares.take(domain.clone(), octets, drop_oldest)?;
         self.serial += 1;
         let id = DeliveryId(self.serial);
         let domain = domain.clone();
         let tries = Tries { domain, octets, give_up: now.plus(HORIZON), wait: FIRST_WAIT };
         self.under_way.insert(id, tries);
-        Ok((id, dropped))
+        Ok(id)
     }
 
-    /// Drops the oldest of the postponed messages for a domain.
-    fn drop_oldest(&mut self, domain: &Domain) -> bool {
-        let of_domain = self.waiting.iter().filter(|(_, (tries, _))| tries.domain == *domain);
-        let Some(oldest) = of_domain.map(|(place, _)| *place).min_by_key(|(_, id)| *id) else {
-            return false;
-        };
-        if let Some((tries, _)) = self.waiting.remove(&oldest) {
-            self.give_back(&tries);
-        }
-        true
+    /// How many messages have gone for others, each told once.
+    fn take_dropped(&mut self) -> usize {
+        core::mem::take(&mut self.dropped)
     }
 
     fn give_back(&mut self, tries: &Tries) {
-        self.octets = self.octets.saturating_sub(tries.octets);
-        if let Some(share) = self.shares.get_mut(&tries.domain) {
-            *share = share.saturating_sub(tries.octets);
-            if *share == 0 {
-                self.shares.remove(&tries.domain);
-            }
-        }
+        self.shares.give_back(&tries.domain, tries.octets);
     }
 
     fn done(&mut self, id: DeliveryId) {
@@ -277,7 +265,7 @@ mod tests {
     fn waits_double_to_their_bound_and_end_at_the_horizon() {
         let start = Time::from_millis(1_000_000);
         let mut deliveries = Deliveries::new();
-        let (id, _) = deliveries.begin(&domain(1), 100, start).ok().unwrap();
+        let id = deliveries.begin(&domain(1), 100, start).unwrap();
         let (mut now, mut waits) = (start, Vec::new());
         while deliveries.later(id, delivery(), now).is_ok() {
             let due = deliveries.poll_timeout().unwrap();
@@ -288,7 +276,7 @@ mod tests {
         }
         assert_eq!(waits[..8], [60, 120, 240, 480, 960, 1920, 3840, 4000]);
         assert!(now.since(start) <= HORIZON && now.since(start) + LONGEST_WAIT > HORIZON);
-        assert_eq!((deliveries.len(), deliveries.octets), (0, 0));
+        assert_eq!((deliveries.len(), deliveries.shares.taken()), (0, 0));
         assert!(deliveries.later(id, delivery(), now).is_ok(), "nothing is known of it any more");
     }
 
@@ -298,7 +286,7 @@ mod tests {
         let mut deliveries = Deliveries::new();
         let mut ids = Vec::new();
         for number in 0..8 {
-            ids.push(deliveries.begin(&domain(number), MAX_SHARE, now).ok().unwrap().0);
+            ids.push(deliveries.begin(&domain(number), MAX_SHARE, now).unwrap());
             assert!(deliveries.begin(&domain(number), 1, now).is_err(), "an eighth for each");
         }
         assert!(deliveries.begin(&domain(8), 1, now).is_err(), "all is under way");
@@ -306,7 +294,7 @@ mod tests {
         deliveries.done(ids[0]);
         assert!(deliveries.begin(&domain(8), MAX_SHARE, now).is_ok());
         assert!(deliveries.begin(&domain(9), 1, now).is_err());
-        assert_eq!((deliveries.octets, deliveries.shares.len()), (MAX_OCTETS, 8));
+        assert_eq!(deliveries.shares.taken(), MAX_OCTETS);
     }
 
     #[test]
@@ -314,25 +302,35 @@ mod tests {
         let now = Time::from_millis(0);
         let mut deliveries = Deliveries::new();
         let octets = 240_000;
-        let mut dropped = 0;
+        let mut ids = Vec::new();
         for _ in 0..1000 {
-            let (id, gone) = deliveries.begin(&domain(1), octets, now).ok().unwrap();
+            let id = deliveries.begin(&domain(1), octets, now).unwrap();
             assert!(deliveries.later(id, delivery(), now).is_ok());
-            dropped += gone;
+            ids.push(id);
         }
-        assert_eq!(1000 - dropped, MAX_SHARE / octets, "of its own the oldest go");
-        assert_eq!(deliveries.len(), MAX_SHARE / octets);
+        let fit = MAX_SHARE / octets;
+        assert_eq!((deliveries.take_dropped(), deliveries.len()), (1000 - fit, fit));
+        let held: Vec<_> = deliveries.waiting.keys().map(|(_, id)| *id).collect();
+        assert_eq!(held, ids[1000 - fit..], "of its own the oldest go");
         // Eight such domains have all the room; another still gets what it needs of theirs.
         for number in 2..=8 {
-            for _ in 0..MAX_SHARE / octets {
-                let (id, _) = deliveries.begin(&domain(number), octets, now).ok().unwrap();
+            for _ in 0..fit {
+                let id = deliveries.begin(&domain(number), octets, now).unwrap();
                 assert!(deliveries.later(id, delivery(), now).is_ok());
             }
         }
         for _ in 0..20 {
-            let (id, _) = deliveries.begin(&domain(100), octets, now).ok().unwrap();
-            deliveries.done(id);
+            assert!(deliveries.begin(&domain(100), octets, now).is_ok());
         }
-        assert!(deliveries.octets <= MAX_OCTETS);
+        assert!(deliveries.shares.taken() <= MAX_OCTETS && deliveries.take_dropped() > 0);
+    }
+
+    #[test]
+    fn many_recipients_and_many_small_messages_weigh_what_they_cost() {
+        let recipient = Mailbox::parse(&format!("{}@d1.example", "a".repeat(60))).unwrap();
+        let mut small = delivery();
+        small.recipients = vec![recipient; 100];
+        assert!(weight(&small) >= 100 * (60 + 10 + RECIPIENT) + OVERHEAD);
+        assert!(weight(&delivery()) >= OVERHEAD);
     }
 }

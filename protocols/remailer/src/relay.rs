@@ -201,6 +201,7 @@ mod tests {
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
     use record::{Parameters, testing};
+    use sphinx::{Layer, Packet, ReplayTag, SizeClass};
 
     use super::*;
 
@@ -223,6 +224,45 @@ mod tests {
 
     fn printed(out: &mut Out) -> Vec<String> {
         core::iter::from_fn(|| out.next()).map(|command| format!("{command:?}")).collect()
+    }
+
+    #[test]
+    fn what_finds_no_room_or_has_to_go_for_others_is_counted() {
+        let (mut relay, _, now) = relay();
+        relay.insert_key(key(1000), BTreeSet::new());
+        let (to, mut out) = (NodeId::from_bytes([9; 32]), Out::default());
+        let mut number = 0_u64;
+        let mut come = |relay: &mut Relay, from: u8, out: &mut Out| {
+            number += 1;
+            let mut tag = [0; ReplayTag::LEN];
+            tag[..8].copy_from_slice(&number.to_be_bytes());
+            let packet = vec![0; SizeClass::LARGEST.packet_len()];
+            let packet = Packet::from_octets(packet).unwrap();
+            let outcome = Ok(Layer::Forward { to, delay: SECOND, packet });
+            let (epoch, tag) = (Epoch::new(1000), ReplayTag::from_bytes(tag));
+            let peeled = Ok(Peeled { tag, epoch, outcome });
+            relay.handle_peeled(peeled, NodeId::from_bytes([from; 32]), now, |_| true, out);
+            // The disk is fast.
+            while let Some(command) = out.next() {
+                if let Command::KeepTags(tags) = command {
+                    relay.handle_tags_kept(tags.batch, now, out);
+                }
+            }
+            out.counts.get(Count::PacketDropped(Dropped::PoolFull))
+        };
+        let mut from_one = 0;
+        while come(&mut relay, 1, &mut out) == 0 {
+            from_one += 1;
+        }
+        assert!(from_one > 100, "it has its share");
+        for from in 2..=8 {
+            for _ in 0..from_one {
+                assert_eq!(come(&mut relay, from, &mut out), 1);
+            }
+        }
+        let held = relay.held();
+        assert_eq!(come(&mut relay, 99, &mut out), 2, "another had to go");
+        assert_eq!(relay.held(), held);
     }
 
     #[test]
@@ -285,10 +325,10 @@ mod tests {
             let (mut relay, schedule, now) = relay();
             let (mut out, rng) = (Out::default(), &mut ChaCha20Rng::seed_from_u64(3));
             relay.insert_key(key(1000), BTreeSet::new());
-            let octets = vec![0; sphinx::SizeClass::SMALLEST.packet_len()];
-            let packet = sphinx::Packet::from_octets(octets).unwrap();
+            let octets = vec![0; SizeClass::SMALLEST.packet_len()];
+            let packet = Packet::from_octets(octets).unwrap();
             let (to, delay) = (NodeId::from_bytes([2; 32]), SECOND);
-            let outcome = Ok(sphinx::Layer::Forward { to, delay, packet });
+            let outcome = Ok(Layer::Forward { to, delay, packet });
             let tag = ReplayTag::from_bytes([1; 16]);
             let peeled = Peeled { tag, epoch: Epoch::new(1000), outcome };
             relay.handle_peeled(Ok(peeled), FROM, now, |_| true, &mut out);
