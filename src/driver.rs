@@ -187,6 +187,7 @@ impl Driver {
         self.remailer.handle_send_failed(match failure {
             net::SendFailed::Expired => Dropped::Expired,
             net::SendFailed::QueueFull => Dropped::QueueFull,
+            net::SendFailed::Forgotten => Dropped::UnknownHop,
         });
     }
 

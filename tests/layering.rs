@@ -75,6 +75,11 @@ const ABSENT: &[&str] = &[
     "libp2p-identify",
 ];
 
+/// Fields of a type, at most: one with more does several things.
+const MAX_FIELDS: usize = 12;
+/// Formats of the wire, of the disk and of the control socket, which have as many as they have.
+const FORMATS: &[&str] = &["Body", "Draft", "ParametersBody", "Status"];
+
 /// Names that several public types may have.
 const SHARED_NAMES: &[&str] = &[];
 
@@ -150,6 +155,38 @@ fn one_word_is_one_thing() {
         let is_known = SHARED_NAMES.contains(&name.as_str());
         assert!(files.len() == 1 || is_known, "{name} is several public types: {files:?}");
     }
+}
+
+#[test]
+fn what_does_things_has_few_fields() {
+    let mut counted = 0;
+    for file in sources(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let public = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            let Some(rest) = public.trim_start_matches("pub(super) ").strip_prefix("struct ")
+            else {
+                continue;
+            };
+            let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+            if !line.ends_with('{') {
+                continue;
+            }
+            counted += 1;
+            let body = lines.by_ref().take_while(|line| *line != "}");
+            let is_field = |line: &&str| {
+                let field = line.strip_prefix("    ");
+                field.is_some_and(|field| {
+                    field.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+                })
+            };
+            let fields = body.filter(is_field).count();
+            let is_format = FORMATS.contains(&name.as_str());
+            assert!(fields <= MAX_FIELDS || is_format, "{name} has {fields} fields: {file:?}");
+        }
+    }
+    assert!(counted > 150, "the sources were read: {counted}");
 }
 
 /// The Rust files of the product: everything under a `src` folder.

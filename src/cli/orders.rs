@@ -27,7 +27,7 @@ async fn order(state: &State, order: ControlOrder, json: bool, means: &str) -> R
 
 pub(super) async fn vouch(state: State, onion: OnionAddress, json: bool) -> Result<(), Failure> {
     let means = "vouched for: routes may go through it once its probation is over. The vouch is renewed \
-                 while this node runs, and ends 30 days after it stopped, or with: fog unvouch";
+                 while this node runs, and ends 15 to 30 days after it stopped, or with: fog unvouch";
     order(&state, ControlOrder::Vouch(onion.to_string()), json, means).await
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn ban(state: State, onion: OnionAddress, json: bool) -> Result
 }
 
 pub(super) async fn unban(state: State, onion: OnionAddress, json: bool) -> Result<(), Failure> {
-    let means = "not banned any more: from the next hour on routes go through it again";
+    let means = "not banned any more: this node's routes go through it again";
     order(&state, ControlOrder::Unban(onion.to_string()), json, means).await
 }
 

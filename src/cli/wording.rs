@@ -17,7 +17,8 @@ pub(super) fn warning(warning: &Warning) -> String {
         ),
         Warning::Rival => "another node runs with this identity: stop one of them".to_owned(),
         Warning::Convicted => {
-            "there is a proof that this identity said two different things: others route around it"
+            "there is a proof that this identity said two different things: from the next list on no \
+             route goes through it"
                 .to_owned()
         }
         Warning::NoList { hours, missing } => {
@@ -72,7 +73,10 @@ pub(super) fn node_use(used: &NodeUse, now: u64) -> String {
         NodeUse::Probation { until_ms } => {
             format!("on probation for another {} s", seconds(*until_ms))
         }
-        NodeUse::Convicted { breach } => format!("it broke its word: {}", proven(*breach)),
+        NodeUse::Convicted { breach, routed } => {
+            let until = if *routed { "; routes go through it until the next list" } else { "" };
+            format!("it broke its word: {}{until}", proven(*breach))
+        }
         NodeUse::Banned => "banned here".to_owned(),
         NodeUse::NoView => "there is no view".to_owned(),
         NodeUse::KeysRanOut => "its keys have run out".to_owned(),

@@ -31,7 +31,7 @@ pub struct Status {
     pub tor: Option<String>,
     /// Why there is no Tor.
     pub tor_failure: Option<Failure>,
-    /// How routes use this node; `None` before it has a settled record.
+    /// How routes use this node; `None` before it has a record.
     pub standing: Option<NodeUse>,
     /// Nodes known.
     pub known: usize,
@@ -250,6 +250,8 @@ pub enum NodeUse {
     Convicted {
         /// The breach that was proven.
         breach: ProvenBreach,
+        /// Whether routes go through it all the same, until the next list.
+        routed: bool,
     },
     /// The operator of the reporting node banned it.
     Banned,

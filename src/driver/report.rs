@@ -98,7 +98,7 @@ impl Driver {
             Alarm::ClockApart(ahead_ms) => Warning::ClockApart { ahead_ms },
             Alarm::Rival => Warning::Rival,
             Alarm::Convicted => Warning::Convicted,
-            Alarm::NoList { hours, .. } => {
+            Alarm::NoList { hours } => {
                 let voters = self.remailer.missing_voters(now).into_iter();
                 let voters = voters.filter_map(|voter| OnionAddress::of(voter).ok());
                 let missing = voters.map(|onion| onion.to_string()).collect();
@@ -147,12 +147,17 @@ impl Driver {
         if self.remailer.bans(node) {
             return Some(NodeUse::Banned);
         }
-        if let Some(proof) = self.remailer.directory().conviction(node, now) {
-            return Some(node_use(Standing::Convicted(proof.breach())));
-        }
         let epoch = self.remailer.schedule().epoch_at(now);
-        let Some(view) = self.remailer.view() else { return Some(NodeUse::NoView) };
-        match (view.get(node), standing.copied()) {
+        let view = self.remailer.view();
+        let seen = view.and_then(|view| view.get(node));
+        if let Some(proof) = self.remailer.directory().conviction(node, now) {
+            let breach = proven(proof.breach());
+            return Some(NodeUse::Convicted { breach, routed: seen.is_some() });
+        }
+        if view.is_none() {
+            return Some(NodeUse::NoView);
+        }
+        match (seen, standing.copied()) {
             (Some(seen), _) if seen.key(epoch).is_none() => Some(NodeUse::KeysRanOut),
             (Some(_), _) => None,
             (None, None | Some(Standing::Routable)) => Some(NodeUse::NotListed),
@@ -176,15 +181,17 @@ fn node_use(standing: Standing) -> NodeUse {
         Standing::NoKey => NodeUse::NoKey,
         Standing::NotVouched => NodeUse::NotVouched,
         Standing::Probation(until) => NodeUse::Probation { until_ms: until.as_millis() },
-        Standing::Convicted(breach) => NodeUse::Convicted {
-            breach: match breach {
-                Breach::OneNumber => ProvenBreach::OneNumber,
-                Breach::Fork => ProvenBreach::Fork,
-                Breach::TwoKeys => ProvenBreach::TwoKeys,
-                Breach::TooClose => ProvenBreach::TooClose,
-                Breach::TwoVotes => ProvenBreach::TwoVotes,
-            },
-        },
+        Standing::Convicted(breach) => NodeUse::Convicted { breach: proven(breach), routed: false },
+    }
+}
+
+fn proven(breach: Breach) -> ProvenBreach {
+    match breach {
+        Breach::OneNumber => ProvenBreach::OneNumber,
+        Breach::Fork => ProvenBreach::Fork,
+        Breach::TwoKeys => ProvenBreach::TwoKeys,
+        Breach::TooClose => ProvenBreach::TooClose,
+        Breach::TwoVotes => ProvenBreach::TwoVotes,
     }
 }
 

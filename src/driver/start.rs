@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keys::{Identity, NodeId, OnionAddress};
 use record::Descriptor;
-use remailer::{ExitOffer, InvitesKept, Remailer, Setup};
+use remailer::{ExitOffer, InvitesKept, Known, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::asked::Asked;
@@ -256,10 +256,8 @@ fn setup(
         exit,
         epochs: store.epochs()?,
         past: store.past(&identity.node())?,
-        list: store.hour_list()?,
-        vote: store.vote()?,
         first_record_after: if is_first { Duration::ZERO } else { hour / 60 },
-        statements,
+        known: Known { statements, list: store.hour_list()?, vote: store.vote()? },
         banned,
         invites: InvitesKept {
             open: store.list(List::Invites)?,

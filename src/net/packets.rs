@@ -56,6 +56,8 @@ pub enum SendFailed {
     Expired,
     /// Too much is queued for that peer.
     QueueFull,
+    /// Nothing is known of the receiver any more.
+    Forgotten,
 }
 
 /// A packet for one peer, with its share of the peer's queue.
@@ -280,7 +282,7 @@ impl Sender {
         }
         for outgoing in core::mem::take(&mut self.kept) {
             drop(outgoing);
-            let _ = self.failures.send(SendFailed::Expired).await;
+            let _ = self.failures.send(SendFailed::Forgotten).await;
         }
     }
 
@@ -308,7 +310,6 @@ async fn write_frame(
     writer.flush().await
 }
 
-/// Takes the streams that peers open, and queues what they send.
 /// A packet, and the previous hop that handed it over.
 pub struct Received {
     /// The previous hop.
@@ -317,6 +318,7 @@ pub struct Received {
     pub packet: Packet,
 }
 
+/// Takes the streams that peers open, and queues what they send.
 pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender<Received>) {
     let all = Arc::new(Semaphore::new(MAX_STREAMS));
     let mut peers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();

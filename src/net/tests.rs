@@ -111,7 +111,7 @@ async fn packets_are_kept_until_taken_and_sent_again_on_the_next_connection() {
     let mut receiver = start(2, folder.path(), &[]).await;
     for number in 0..3 {
         let got = timeout(SOON, receiver.packets.recv()).await.unwrap().unwrap();
-        assert_eq!(got.packet.octets()[0], number);
+        assert_eq!((got.from, got.packet.octets()[0]), (onion(1).node(), number));
     }
     // The receiver goes away without a word and comes back at another port.
     drop(receiver.orders);
@@ -157,6 +157,23 @@ async fn a_packet_that_cannot_be_handed_over_expires_and_a_full_queue_refuses() 
         assert_eq!(failure, Some(SendFailed::Expired));
     }
     assert!(sender.queues.send(nobody, packet(), past).is_ok(), "there is room again");
+}
+
+#[tokio::test]
+async fn what_is_queued_for_a_peer_that_is_forgotten_is_reported_and_frees_its_room() {
+    use sphinx::{Packet, SizeClass};
+    let folder = tempfile::tempdir().unwrap();
+    let mut sender = start(1, folder.path(), &[]).await;
+    let packet = || Packet::from_octets(vec![0; SizeClass::LARGEST.packet_len()]).unwrap();
+    let later = Clock::start().now().plus(Duration::from_secs(3600));
+    let nobody = onion(2).node();
+    while sender.queues.send(nobody, packet(), later).is_ok() {}
+    sender.queues.forget(&nobody);
+    for _ in 0..4 {
+        let failure = timeout(SOON, sender.failures.recv()).await.unwrap();
+        assert_eq!(failure, Some(SendFailed::Forgotten));
+    }
+    assert!(sender.queues.send(nobody, packet(), later).is_ok(), "there is room again");
 }
 
 #[tokio::test]

@@ -130,7 +130,12 @@ fn vouches_invites_and_bans_decide_who_is_routed_through() {
     wait_for("the ban after a restart", limit, || {
         (seen(&roots[2], friend)["unusable"]["kind"] == "banned").then_some(())
     });
-    assert!(order(&roots[2], &["unban", &friend.onion]).0);
+    wait_for("the view after a restart", limit, || {
+        roots[2].ask("status")["view"]["nodes"].is_number().then_some(())
+    });
+    let (done, said) = order(&roots[2], &["unban", &friend.onion]);
+    assert!(done && said.contains("go through it again"), "{said}");
+    assert!(seen(&roots[2], friend)["unusable"].is_null(), "at once");
 
     let (done, said) = order(&roots[3], &["peers", "--lists"]);
     assert!(done && said.contains("use the same list as this node"), "{said}");

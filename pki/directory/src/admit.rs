@@ -2,14 +2,14 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
 use record::{Bounds, Descriptor, Lists as Rules, Proof, Record, StatementHash, Vote, Vouch, Word};
 
 use crate::assembly::Lists;
 use crate::entry::Entry;
-use crate::item::{Item, ItemId};
+use crate::item::{ItemId, Items};
 use crate::settled::Settled;
 use crate::trust::Words;
 use crate::verdict::{Admitted, Source, Unwanted};
@@ -33,19 +33,21 @@ pub struct Directory {
     pub(crate) votes: Votes,
     pub(crate) lists: Lists,
     /// Everything held, as reconciliation compares it.
-    pub(crate) items: BTreeMap<ItemId, Item>,
-    /// Names of statements no longer held, until [`Directory::take_forgotten`] takes them.
-    forgotten: Vec<ItemId>,
-    /// Strangers taken in in this hour.
-    newcomers: u32,
-    /// Strangers held: counted when the hour begins, and those taken in since.
-    strangers: u32,
+    pub(crate) items: Items,
+    strangers: Strangers,
     /// Whether this directory has yet to learn what others know; it counts as such until the hour
     /// after it has.
     is_young: bool,
     has_caught_up: bool,
-    /// The digests of all buckets of names, for as long as nothing changes.
-    pub(crate) digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
+}
+
+/// How many identities are known that nobody speaks for.
+#[derive(Default)]
+struct Strangers {
+    /// Taken in in this hour.
+    new: u32,
+    /// Held: counted when the hour begins, and those taken in since.
+    held: u32,
 }
 
 impl Directory {
@@ -62,18 +64,15 @@ impl Directory {
             words: Words::new(descriptor.admission()),
             votes: Votes::new(descriptor),
             lists: Lists::default(),
-            items: BTreeMap::new(),
-            forgotten: Vec::new(),
-            newcomers: 0,
-            strangers: 0,
+            items: Items::default(),
+            strangers: Strangers::default(),
             is_young: true,
             has_caught_up: false,
-            digests: OnceLock::new(),
         }
     }
 
     /// Takes in a record that came at `now`, or says why not. Nothing known is ever displaced by
-    /// something older. A record that the coming list names is held in any case.
+    /// something older. A record that the coming list names, or the one in use, is held in any case.
     ///
     /// # Errors
     /// [`Unwanted`]; with [`Unwanted::Broken`] there is a proof for [`Directory::convict`].
@@ -84,14 +83,13 @@ impl Directory {
         now: Time,
     ) -> Result<(Admitted, Arc<Record>), Unwanted> {
         let record = Arc::new(record);
-        let name = ItemId::named(record.hash());
-        if !self.lists.lacks(&name) {
+        if !self.lists.wants(&record) {
             return self.admit_by_rule(&record, source, now);
         }
         let admitted = self.admit_by_rule(&record, source, now);
         self.lists.pin(&record);
         if admitted.is_err() {
-            self.hold(record.hash(), record.octets());
+            self.items.hold(record.hash(), record.octets());
         }
         match admitted {
             Ok(admitted) => Ok(admitted),
@@ -116,8 +114,8 @@ impl Directory {
             None => {
                 self.check_room(&node, source)?;
                 let stranger = u32::from(!self.is_vouched(&node));
-                self.newcomers += stranger;
-                self.strangers += stranger;
+                self.strangers.new += stranger;
+                self.strangers.held += stranger;
                 Admitted::Newcomer
             }
         };
@@ -133,14 +131,12 @@ impl Directory {
         let newest = entry.records.last().map(|newest| newest.hash());
         let fills = source == Source::CatchUp && newest != Some(record.hash());
         entry.filled = entry.filled.saturating_add(u8::from(fills));
-        self.hold(record.hash(), record.octets());
+        self.items.hold(record.hash(), record.octets());
         let entry = self.entries.entry(node).or_default();
         for older in &entry.records {
             // Gossip passes on only the newest record of an identity.
-            if Some(older.hash()) != newest
-                && let Some(item) = self.items.get_mut(&ItemId::named(older.hash()))
-            {
-                item.is_passed_on = true;
+            if Some(older.hash()) != newest {
+                self.items.pass_on(&ItemId::named(older.hash()));
             }
         }
         self.release(gone.iter().map(|record| record.hash()));
@@ -179,7 +175,7 @@ impl Directory {
             self.words.insert(&vouch, source, self.bounds.spacing, self.settled, late)?
         };
         self.release(gone.iter().map(|word| word.hash()));
-        self.hold(vouch.hash(), vouch.octets());
+        self.items.hold(vouch.hash(), vouch.octets());
         Ok(vouch)
     }
 
@@ -194,7 +190,7 @@ impl Directory {
         let vote = Arc::new(vote);
         self.votes.insert(&vote, &(hour.minus(votes::HOURS - 1)..=last))?;
         self.lists.is_stale = true;
-        self.hold(vote.hash(), vote.octets());
+        self.items.hold(vote.hash(), vote.octets());
         Ok(vote)
     }
 
@@ -222,7 +218,7 @@ impl Directory {
                 Some(_) | None => {}
             },
         }
-        self.hold(proof.hash(), proof.octets());
+        self.items.hold(proof.hash(), proof.octets());
         let entry = self.entries.entry(node).or_default();
         let before = entry.proof.replace(proof);
         entry.is_proof_replaced = before.is_some();
@@ -231,25 +227,18 @@ impl Directory {
         Ok(())
     }
 
-    pub(crate) fn hold(&mut self, hash: StatementHash, octets: &Arc<[u8]>) {
-        self.digests.take();
-        let item = Item { octets: Arc::clone(octets), is_passed_on: false };
-        self.items.insert(ItemId::named(hash), item);
-    }
-
     pub(crate) fn release(&mut self, hashes: impl Iterator<Item = StatementHash>) {
         for hash in hashes {
             let name = ItemId::named(hash);
-            if self.lists.pinned(&name).is_none() && self.items.remove(&name).is_some() {
-                self.digests.take();
-                self.forgotten.push(name);
+            if self.lists.pinned(&name).is_none() {
+                self.items.release(name);
             }
         }
     }
 
     /// The names of statements that are no longer held, each returned once.
     pub fn take_forgotten(&mut self) -> Vec<ItemId> {
-        core::mem::take(&mut self.forgotten)
+        self.items.take_forgotten()
     }
 
     /// Whether a node is more than a stranger: a voter, a root, or one that somebody vouches for;
@@ -267,11 +256,11 @@ impl Directory {
         if self.entries.len() >= MAX_IDENTITIES {
             return Err(Unwanted::Full);
         }
-        if self.words.matter() && self.strangers >= self.bounds.strangers {
+        if self.words.matter() && self.strangers.held >= self.bounds.strangers {
             return Err(Unwanted::Full);
         }
         let is_joining = self.is_young && source == Source::CatchUp;
-        if !is_joining && self.newcomers >= self.bounds.newcomers {
+        if !is_joining && self.strangers.new >= self.bounds.newcomers {
             return Err(Unwanted::Crowded);
         }
         Ok(())
@@ -284,9 +273,8 @@ impl Directory {
         let settled = self.settled_for(hour);
         self.is_young = !self.has_caught_up;
         self.settled = settled;
-        self.newcomers = 0;
         let strangers = self.entries.keys().filter(|node| !self.is_vouched(node)).count();
-        self.strangers = u32::try_from(strangers).unwrap_or(u32::MAX);
+        self.strangers = Strangers { new: 0, held: u32::try_from(strangers).unwrap_or(u32::MAX) };
         self.lists.is_stale = true;
         let mut gone = self.words.prune(settled);
         gone.extend(self.votes.forget_before(hour.minus(votes::HOURS - 1)));
@@ -301,8 +289,7 @@ impl Directory {
     /// Whether these octets are held, news, and not passed on by gossip yet; after this call they
     /// count as passed on.
     pub fn pass_on(&mut self, octets: &[u8]) -> bool {
-        let Some(item) = self.items.get_mut(&ItemId::of(octets)) else { return false };
-        !core::mem::replace(&mut item.is_passed_on, true)
+        self.items.pass_on(&ItemId::of(octets))
     }
 
     /// Forgets what lies in the past, and returns the identities of which nothing is left.
@@ -380,13 +367,13 @@ impl Directory {
 
     /// The octets of everything held, for the disk.
     pub fn statements(&self) -> impl Iterator<Item = &Arc<[u8]>> {
-        self.items.values().map(|item| &item.octets)
+        self.items.all_octets()
     }
 
     /// Whether the statement of this name is held.
     #[must_use]
     pub fn holds(&self, name: &ItemId) -> bool {
-        self.items.contains_key(name)
+        self.items.contains(name)
     }
 
     /// The vouches of one node that hold, the newest for each subject.

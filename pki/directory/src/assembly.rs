@@ -138,8 +138,15 @@ impl Lists {
         self.coming.iter().flat_map(|coming| &coming.lacking)
     }
 
-    pub(crate) fn lacks(&self, name: &ItemId) -> bool {
-        self.coming.as_ref().is_some_and(|coming| coming.lacking.contains(name))
+    /// Whether the coming list names a record that is not held, or a list from the disk does.
+    pub(crate) fn wants(&self, record: &Record) -> bool {
+        let name = ItemId::named(record.hash());
+        let is_lacking = self.coming.as_ref().is_some_and(|coming| coming.lacking.contains(&name));
+        let is_listed = || {
+            let listed = self.newest().and_then(|list| list.get(&record.node()));
+            listed.is_some_and(|listed| listed.record == record.hash())
+        };
+        is_lacking || (is_listed() && !self.pinned.contains_key(&name))
     }
 
     /// The entries of a bucket with this digest, from any list that is known.

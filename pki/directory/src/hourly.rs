@@ -184,10 +184,11 @@ impl Directory {
         self.lists.newest().map_or(ListHash::NONE, |list| list.hash())
     }
 
-    /// Uses a list from the disk until votes make a newer one.
+    /// Uses a list from the disk until votes make a newer one. The records that it names are held
+    /// fast when they come.
     pub fn restore_list(&mut self, list: HourList) {
         for entry in list.iter() {
-            if let Some(record) = self.find(entry) {
+            if let Some(record) = find(&self.entries, entry) {
                 self.lists.pin(&record);
             }
         }
@@ -203,7 +204,7 @@ impl Directory {
         }
         self.expect(self.schedule.hour_at(now));
         if let Some(hour) = self.lists.wants_proposal() {
-            let is_first = self.rules.first > 0 && self.begins_anew(now);
+            let is_first = self.may_begin(now);
             self.lists.take_from(&self.propose(hour));
             if is_first {
                 self.lists.take_from(&self.propose_first(hour));
@@ -221,11 +222,12 @@ impl Directory {
         list
     }
 
-    /// Whether there is no list that may be used: a network begins, or begins again.
+    /// Whether the list may be made of all that is known: the network is one that begins at once, and
+    /// there is no list that may be used.
     #[must_use]
-    pub fn begins_anew(&self, now: Time) -> bool {
+    pub fn may_begin(&self, now: Time) -> bool {
         let start = self.lists.newest().map(|list| self.schedule.hour_start(list.hour()));
-        start.is_none_or(|start| now.since(start) >= self.rules.keep)
+        self.rules.first > 0 && start.is_none_or(|start| now.since(start) >= self.rules.keep)
     }
 
     /// Finds out what the list of this hour, or of the latest before it that was voted, is to be.
@@ -258,10 +260,6 @@ impl Directory {
             Ok(digests) if !self.lists.has(hour, &digests) => self.lists.expect(hour, digests),
             Ok(_) | Err(_) => self.lists.expect_nothing(),
         }
-    }
-
-    fn find(&self, entry: &ListEntry) -> Option<Arc<Record>> {
-        find(&self.entries, entry)
     }
 
     /// Takes a bucket's entries from a peer, if they are those of the coming list.

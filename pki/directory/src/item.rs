@@ -1,6 +1,8 @@
 //! Statements as reconciliation compares them: by name.
 
-use std::sync::Arc;
+use core::ops::Bound::{Excluded, Unbounded};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use record::StatementHash;
 
@@ -41,8 +43,70 @@ impl ItemId {
     }
 }
 
-pub(crate) struct Item {
-    pub(crate) octets: Arc<[u8]>,
+/// Everything held, by name.
+#[derive(Default)]
+pub(crate) struct Items {
+    held: BTreeMap<ItemId, Item>,
+    /// Names of statements no longer held, until [`Items::take_forgotten`] takes them.
+    forgotten: Vec<ItemId>,
+    /// The digests of all buckets of names, for as long as nothing changes.
+    digests: OnceLock<Vec<[u8; ItemId::LEN]>>,
+}
+
+struct Item {
+    octets: Arc<[u8]>,
     /// Whether gossip has passed it on, or does not need to any more.
-    pub(crate) is_passed_on: bool,
+    is_passed_on: bool,
+}
+
+impl Items {
+    pub(crate) fn hold(&mut self, hash: StatementHash, octets: &Arc<[u8]>) {
+        self.digests.take();
+        let item = Item { octets: Arc::clone(octets), is_passed_on: false };
+        self.held.insert(ItemId::named(hash), item);
+    }
+
+    pub(crate) fn release(&mut self, name: ItemId) {
+        if self.held.remove(&name).is_some() {
+            self.digests.take();
+            self.forgotten.push(name);
+        }
+    }
+
+    /// The names of statements that are no longer held, each returned once.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<ItemId> {
+        core::mem::take(&mut self.forgotten)
+    }
+
+    pub(crate) fn contains(&self, name: &ItemId) -> bool {
+        self.held.contains_key(name)
+    }
+
+    pub(crate) fn octets(&self, name: &ItemId) -> Option<&Arc<[u8]>> {
+        self.held.get(name).map(|item| &item.octets)
+    }
+
+    pub(crate) fn all_octets(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.held.values().map(|item| &item.octets)
+    }
+
+    /// The names after this one, ascending.
+    pub(crate) fn names(&self, after: Option<ItemId>) -> impl Iterator<Item = &ItemId> {
+        let from = after.map_or(Unbounded, Excluded);
+        self.held.range((from, Unbounded)).map(|(name, _)| name)
+    }
+
+    /// Whether gossip is to pass a statement on: it is held, and this has not been asked before.
+    pub(crate) fn pass_on(&mut self, name: &ItemId) -> bool {
+        let Some(item) = self.held.get_mut(name) else { return false };
+        !core::mem::replace(&mut item.is_passed_on, true)
+    }
+
+    /// The digests of all buckets, which `make` computes from the names if anything has changed.
+    pub(crate) fn digests(
+        &self,
+        make: impl FnOnce(&Self) -> Vec<[u8; ItemId::LEN]>,
+    ) -> &[[u8; ItemId::LEN]] {
+        self.digests.get_or_init(|| make(self))
+    }
 }

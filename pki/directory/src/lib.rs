@@ -2,8 +2,8 @@
 
 mod admit;
 mod assembly;
-mod clocks;
 mod entry;
+mod heard;
 mod hourly;
 mod item;
 mod list;
@@ -15,7 +15,7 @@ mod view;
 mod votes;
 
 pub use admit::Directory;
-pub use clocks::{Clocks, MAX_APART};
+pub use heard::{Heard, MAX_APART};
 pub use item::ItemId;
 pub use list::{HourList, ListEntry};
 pub use sync::{

@@ -14,7 +14,7 @@ use common::{
     schedule, start, vouch, vouched,
 };
 use fog_directory::{
-    Answer, Clocks, Directory, ItemId, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Source,
+    Answer, Directory, Heard, ItemId, MAX_ANSWER, MAX_REQUEST, Reconciliation, Request, Source,
     Step, Told,
 };
 use keys::{NodeId, Time};
@@ -223,24 +223,25 @@ fn what_one_peer_is_being_asked_for_is_asked_of_another_only_when_it_fails() {
 fn the_median_of_three_clocks_counts_and_one_liar_does_not() {
     let schedule = schedule();
     let minute = 60_000;
-    let mut clocks = Clocks::default();
-    clocks.note(peer(1), 100 * minute, NOW);
-    clocks.note(peer(2), 100 * minute, NOW);
-    assert_eq!(clocks.apart(&schedule, NOW), None, "two say nothing");
-    clocks.note(peer(3), 0, NOW);
-    assert_eq!(clocks.apart(&schedule, NOW), Some(100 * minute));
-    clocks.note(peer(2), 0, NOW);
-    assert_eq!(clocks.apart(&schedule, NOW), None);
+    let mut heard = Heard::default();
+    let told = |ahead_ms| Told { ahead_ms, list: Default::default(), voted: 0 };
+    heard.note(peer(1), told(100 * minute), NOW);
+    heard.note(peer(2), told(100 * minute), NOW);
+    assert_eq!(heard.clocks_apart(&schedule, NOW), None, "two say nothing");
+    heard.note(peer(3), told(0), NOW);
+    assert_eq!(heard.clocks_apart(&schedule, NOW), Some(100 * minute));
+    heard.note(peer(2), told(0), NOW);
+    assert_eq!(heard.clocks_apart(&schedule, NOW), None);
     for number in 1..=3 {
-        clocks.note(peer(number), -6 * minute, NOW);
+        heard.note(peer(number), told(-6 * minute), NOW);
     }
-    assert_eq!(clocks.apart(&schedule, NOW), Some(-6 * minute));
-    assert_eq!(clocks.apart(&schedule, NOW.plus(MINUTE * 181)), None, "too long ago");
+    assert_eq!(heard.clocks_apart(&schedule, NOW), Some(-6 * minute));
+    assert_eq!(heard.clocks_apart(&schedule, NOW.plus(MINUTE * 181)), None, "too long ago");
     for ahead in [i64::MIN, i64::MAX] {
         for number in 1..=200 {
-            clocks.note(peer(number), ahead, NOW);
+            heard.note(peer(number), told(ahead), NOW);
         }
-        assert_eq!(clocks.apart(&schedule, NOW), Some(ahead));
+        assert_eq!(heard.clocks_apart(&schedule, NOW), Some(ahead));
     }
 }
 

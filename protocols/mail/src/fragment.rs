@@ -65,12 +65,6 @@ impl Fragment {
         }
     }
 
-    /// The name of the delivery that it is of, 16 octets.
-    #[must_use]
-    pub fn delivery(&self) -> &[u8; 16] {
-        &self.delivery
-    }
-
     /// The recipients that it is for.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {

@@ -5,6 +5,8 @@
 
 use zeroize::Zeroize as _;
 
+use crate::quotes::Quotes;
+
 /// Octets in a line without its CRLF, at most (RFC 5322, 2.1.1).
 const MAX_LINE: usize = 998;
 /// Where lines are folded if they can be.
@@ -98,26 +100,16 @@ fn is_structured(name: &str) -> bool {
     !name.eq_ignore_ascii_case("Subject")
 }
 
-/// Whether this many quotation marks, escaped ones aside, are pairs.
-fn is_balanced(value: &str) -> bool {
-    let (mut quoted, mut escaped) = (false, false);
-    for c in value.chars() {
-        quoted ^= c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-    }
-    !quoted
-}
-
 /// One space where a line was folded, none at the ends, no tabs: how a program folds is its mark.
 /// Inside a quoted string only the line end goes (RFC 5322, 2.2.3): a boundary is what it is.
 fn unfold(value: &str, structured: bool) -> String {
-    let heeds_quotes = structured && is_balanced(value);
+    let heeds_quotes = structured && Quotes::are_pairs(value);
     let mut unfolded = String::with_capacity(value.len());
-    let (mut quoted, mut escaped) = (false, false);
+    let mut quotes = Quotes::default();
     let mut rest = value.trim_matches([' ', '\t', FOLD]);
     while let Some(c) = rest.chars().next() {
         let is_white = |c: char| matches!(c, ' ' | '\t' | FOLD);
-        if is_white(c) && !quoted {
+        if is_white(c) && !quotes.is_inside() {
             let after = rest.trim_start_matches(is_white);
             let (run, _) = rest.split_at(rest.len() - after.len());
             match run.contains(FOLD) {
@@ -127,8 +119,9 @@ fn unfold(value: &str, structured: bool) -> String {
             rest = after;
             continue;
         }
-        quoted ^= heeds_quotes && c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
+        if heeds_quotes {
+            quotes.pass(c);
+        }
         if c != FOLD {
             unfolded.push(c);
         }
@@ -141,7 +134,7 @@ fn unfold(value: &str, structured: bool) -> String {
 /// quotation marks is never touched.
 pub(crate) fn write(to: &mut Vec<u8>, name: &str, value: &str) -> Result<(), MessageError> {
     let mut line = format!("{name}:");
-    let heeds_quotes = is_structured(name) && is_balanced(value);
+    let heeds_quotes = is_structured(name) && Quotes::are_pairs(value);
     for word in (Words { rest: value, heeds_quotes }) {
         let is_first = line.len() == name.len() + 1;
         if line.len() + 1 + word.len() > FOLD_AT && !is_first {
@@ -167,18 +160,18 @@ impl<'a> Iterator for Words<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let (mut quoted, mut escaped, mut before) = (false, false, ' ');
+        let (mut quotes, mut before) = (Quotes::default(), ' ');
         for (at, c) in self.rest.char_indices() {
             let rest = self.rest.get(at + 1..).unwrap_or_default();
-            if c == ' ' && before != ' ' && !quoted && !rest.starts_with(' ') && !rest.is_empty() {
+            let is_single = before != ' ' && !rest.starts_with(' ') && !rest.is_empty();
+            if c == ' ' && is_single && !quotes.is_inside() {
                 let word = self.rest.get(..at);
                 self.rest = rest;
                 return word;
             }
-            if c == '"' && !escaped && self.heeds_quotes {
-                quoted = !quoted;
+            if self.heeds_quotes {
+                quotes.pass(c);
             }
-            escaped = c == '\\' && !escaped;
             before = c;
         }
         Some(core::mem::take(&mut self.rest))

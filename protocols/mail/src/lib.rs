@@ -16,6 +16,7 @@ mod address;
 mod fragment;
 mod header;
 mod parameters;
+mod quotes;
 mod rebuild;
 mod scrub;
 

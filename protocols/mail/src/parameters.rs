@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
+use crate::quotes::Quotes;
+
 /// A value and its parameters.
 pub(crate) struct Parameters {
     /// What stands before the first parameter, without comments, in lower case.
@@ -195,31 +197,29 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 
 /// A value without its comments (RFC 5322, 3.2.2).
 pub(crate) fn without_comments(value: &str) -> String {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let (mut depth, mut quotes) = (0_usize, Quotes::default());
     let mut kept = String::with_capacity(value.len());
     for c in value.chars() {
-        match c {
-            '"' if !escaped && depth == 0 => quoted = !quoted,
-            '(' if !escaped && !quoted => depth += 1,
-            _ => {}
-        }
+        let bounds = !quotes.is_escaped() && !quotes.is_inside();
+        depth += usize::from(bounds && c == '(');
         if depth == 0 {
             kept.push(c);
+            quotes.pass(c);
+        } else {
+            quotes.pass_in_comment(c);
         }
-        if c == ')' && !escaped && !quoted {
+        if bounds && c == ')' {
             depth = depth.saturating_sub(1);
         }
-        escaped = c == '\\' && !escaped;
     }
     kept
 }
 
 fn split_at_semicolons(value: &str) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
+    let mut quotes = Quotes::default();
     value.split(move |c: char| {
-        let ends = c == ';' && !quoted;
-        quoted ^= c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
+        let ends = c == ';' && !quotes.is_inside();
+        quotes.pass(c);
         ends
     })
 }

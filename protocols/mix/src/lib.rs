@@ -15,7 +15,7 @@ use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal,
 use pool::{Held, Pool};
 use slot::{Seen, Slots};
 
-pub use shares::{Full, Shares};
+pub use shares::{NoRoom, Shares};
 
 /// Times of the network that mixing needs.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +178,7 @@ impl Mix {
         if delay > self.times.max_delay {
             return Err(MixRefusal::Delay);
         }
-        self.pool.reserve(from, release.octets()).map_err(|Full| MixRefusal::PoolFull)?;
+        self.pool.reserve(from, release.octets()).map_err(|NoRoom| MixRefusal::PoolFull)?;
         self.fresh.packets.push((Held { release, from }, now.plus(delay)));
         Ok(())
     }

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 
 use crate::Release;
-use crate::shares::{Full, Shares};
+use crate::shares::{NoRoom, Shares};
 
 /// Octets held, at most, from all previous hops and from one. Who fills the pool first must not
 /// decide who is dropped: above the first bound the newest packet goes of the previous hop that has
@@ -48,7 +48,7 @@ impl Pool {
 
     /// Reserves room for a packet of this many octets from a previous hop, for which the newest
     /// packets that have not been shuffled may have to go of hops that have more.
-    pub(crate) fn reserve(&mut self, from: NodeId, octets: usize) -> Result<(), Full> {
+    pub(crate) fn reserve(&mut self, from: NodeId, octets: usize) -> Result<(), NoRoom> {
         let (waiting, displaced) = (&mut self.waiting, &mut self.displaced);
         self.shares.take(from, octets, |hop| {
             let theirs = waiting.iter().filter(|(_, held)| held.from == *hop);
@@ -328,7 +328,7 @@ mod tests {
                 assert_eq!(pool.reserve(hop(flooder), octets), Ok(()));
                 pool.hold(Held { release: packet(number), from: hop(flooder) }, now);
             }
-            assert_eq!(pool.reserve(hop(flooder), octets), Err(Full));
+            assert_eq!(pool.reserve(hop(flooder), octets), Err(NoRoom));
             if flooder == 1 {
                 pool.handle_timeout(pool.end_of_window(now), &mut rng);
             }

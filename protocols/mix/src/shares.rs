@@ -14,7 +14,7 @@ pub struct Shares<K> {
 
 /// There is no room, and nobody who has more gives any up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct NoRoom;
 
 impl<K: Ord + Clone> Shares<K> {
     /// `most` octets, and `most_each` for each owner.
@@ -47,15 +47,15 @@ impl<K: Ord + Clone> Shares<K> {
     /// gets.
     ///
     /// # Errors
-    /// [`Full`]; what was given up is gone all the same.
+    /// [`NoRoom`]; what was given up is gone all the same.
     pub fn take(
         &mut self,
         owner: K,
         octets: usize,
         mut drop_one: impl FnMut(&K) -> Option<usize>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), NoRoom> {
         if !self.allow(&owner, octets) {
-            return Err(Full);
+            return Err(NoRoom);
         }
         while self.taken.saturating_add(octets) > self.most {
             let own = self.of(&owner).saturating_add(octets);
@@ -63,7 +63,7 @@ impl<K: Ord + Clone> Shares<K> {
             let mut more: Vec<_> = more.map(|(other, theirs)| (*theirs, other.clone())).collect();
             more.sort_unstable_by(|one, other| other.cmp(one));
             let dropped = more.into_iter().find_map(|(_, other)| Some((drop_one(&other)?, other)));
-            let (theirs, other) = dropped.ok_or(Full)?;
+            let (theirs, other) = dropped.ok_or(NoRoom)?;
             self.give_back(&other, theirs);
         }
         self.taken = self.taken.saturating_add(octets);
@@ -92,8 +92,8 @@ mod tests {
         let mut shares = Shares::new(10, 4);
         let nothing = |_: &char| panic!("there is room");
         assert_eq!(shares.take('a', 4, nothing), Ok(()));
-        assert_eq!(shares.take('a', 1, nothing), Err(Full));
-        assert_eq!(shares.take('b', 5, nothing), Err(Full));
+        assert_eq!(shares.take('a', 1, nothing), Err(NoRoom));
+        assert_eq!(shares.take('b', 5, nothing), Err(NoRoom));
         assert!(shares.allow(&'b', 4) && !shares.allow(&'b', 5));
         assert_eq!(shares.take('b', 3, nothing), Ok(()));
         shares.give_back(&'a', 1);
@@ -123,7 +123,7 @@ mod tests {
             asked.push(*owner);
             None
         });
-        assert_eq!((refused, asked), (Err(Full), vec!['a']));
+        assert_eq!((refused, asked), (Err(NoRoom), vec!['a']));
         assert_eq!((shares.taken(), shares.of(&'c')), (9, 1));
     }
 }

@@ -49,19 +49,33 @@ pub(crate) struct Author {
     network: NetworkId,
     schedule: Schedule,
     spacing: Duration,
-    contact: String,
-    family: Vec<NodeId>,
+    run_by: RunBy,
     numbers: Numbers,
     phase: Phase,
     reach: Reach,
-    /// The next hour whose votes are to be looked at when they are due, if this node is a voter.
-    next_vote: Hour,
-    /// The last hour that it has voted for.
-    voted: Option<Hour>,
+    ballot: Ballot,
     /// Epochs whose key was given up; they never have another.
     withdrawn: BTreeSet<Epoch>,
     pub(crate) invites: Invites,
     pub(crate) given: GivenInvite,
+}
+
+/// What its records say of its operator.
+#[derive(Default)]
+struct RunBy {
+    contact: String,
+    family: Vec<NodeId>,
+}
+
+/// The hours that this node votes for, if it is a voter.
+#[derive(Default)]
+struct Ballot {
+    /// The next whose votes are to be looked at when they are due.
+    next: Hour,
+    /// The last that it has voted for.
+    last: Option<Hour>,
+    /// Before this, a proposal that was empty is not made again.
+    again: Time,
 }
 
 /// Where the chain of this node's records has got to.
@@ -135,8 +149,7 @@ impl Author {
             network,
             schedule,
             spacing,
-            contact: String::new(),
-            family: Vec::new(),
+            run_by: RunBy::default(),
             numbers: Numbers {
                 sequence: 0,
                 previous: StatementHash::NONE,
@@ -146,8 +159,7 @@ impl Author {
             },
             phase: Phase::New,
             reach: Reach::Unreachable,
-            next_vote: Hour::default(),
-            voted: None,
+            ballot: Ballot::default(),
             withdrawn: BTreeSet::new(),
             invites: Invites::new(invites.open),
             given: invites.given.map_or(GivenInvite::None, GivenInvite::Held),
@@ -156,7 +168,7 @@ impl Author {
 
     /// What its records say of its operator.
     pub(crate) fn run_by(&mut self, contact: String, family: Vec<NodeId>) {
-        (self.contact, self.family) = (contact, family);
+        self.run_by = RunBy { contact, family };
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -301,8 +313,8 @@ impl Author {
             keys,
             withdrawn: withdrawn.collect(),
             exit: exit.map(|exit| exit.policy.clone()),
-            contact: self.contact.clone(),
-            family: self.family.clone(),
+            contact: self.run_by.contact.clone(),
+            family: self.run_by.family.clone(),
             traffic: [0; TRAFFIC_CLASSES],
             delivered: 0,
             features: FEATURES,
@@ -348,23 +360,34 @@ impl Author {
     /// The next hour to vote for. A voter says nothing of others before it has published itself.
     pub(crate) fn next_vote(&self) -> Option<Hour> {
         let may = self.reach == Reach::Reachable && self.phase == Phase::Publishing;
-        may.then_some(self.next_vote)
+        may.then_some(self.ballot.next)
     }
 
     /// Whether this node has voted for no hour from this one on.
     pub(crate) fn may_vote(&self, hour: Hour) -> bool {
-        self.voted.is_none_or(|voted| voted < hour)
+        self.ballot.last.is_none_or(|voted| voted < hour)
+    }
+
+    /// Whether it is time to make a proposal that may be empty, as the last one was.
+    pub(crate) fn may_propose(&self, now: Time) -> bool {
+        self.ballot.again <= now
+    }
+
+    /// Notes that a proposal was empty: it is made again after a minute of three hours, and not at
+    /// every event until then.
+    pub(crate) fn note_empty(&mut self, now: Time) {
+        self.ballot.again = now.plus(self.schedule.hour() / 60);
     }
 
     /// Notes that the votes for an hour were looked at when they were due.
     pub(crate) fn note_due(&mut self, hour: Hour) {
-        self.next_vote = self.next_vote.max(hour.plus(1));
+        self.ballot.next = self.ballot.next.max(hour.plus(1));
     }
 
     /// Notes that there is a vote of this node for an hour: there is never another.
     pub(crate) fn note_voted(&mut self, hour: Hour) {
         self.note_due(hour);
-        self.voted = self.voted.max(Some(hour));
+        self.ballot.last = self.ballot.last.max(Some(hour));
     }
 
     /// This node's vote for a list, signed.

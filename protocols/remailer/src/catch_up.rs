@@ -36,17 +36,6 @@ pub(crate) struct CatchUp {
     is_urgent: bool,
 }
 
-/// How many peers have told all that they have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Witnessed {
-    /// Nobody yet.
-    Nobody,
-    /// Some, and others are still to be heard.
-    Some,
-    /// As many as are waited for.
-    Enough,
-}
-
 impl CatchUp {
     pub(crate) fn new(schedule: &Schedule, now: Time) -> Self {
         Self {
@@ -193,13 +182,9 @@ impl CatchUp {
         }
     }
 
-    /// How many have told all that they have, where `voices` others have a say.
-    pub(crate) fn witnessed(&self, voices: usize) -> Witnessed {
-        match self.witnesses.len() {
-            heard if heard >= needed(voices) => Witnessed::Enough,
-            0 => Witnessed::Nobody,
-            _ => Witnessed::Some,
-        }
+    /// Whether as many as are waited for have told all that they have.
+    pub(crate) fn has_enough(&self, voices: Voices) -> bool {
+        self.witnesses.len() >= voices.needed()
     }
 
     /// Those that have told all that they have.
@@ -208,12 +193,24 @@ impl CatchUp {
     }
 }
 
-/// How many witnesses are waited for where `voices` others have a say: three, or in a small network
-/// all but one, so that a node that is gone for good does not silence those that start again.
-pub(crate) fn needed(voices: usize) -> usize {
-    match voices {
-        0 | 1 => voices,
-        2.. => (voices - 1).min(WITNESSES),
+/// Who has a say, by what a node knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Voices {
+    /// Others that have.
+    pub(crate) others: usize,
+    /// Whether there is a list; a node without one may have forgotten who has.
+    pub(crate) has_list: bool,
+}
+
+impl Voices {
+    /// How many witnesses are waited for: three, or in a small network all but one, so that a node
+    /// that is gone for good does not silence those that start again.
+    pub(crate) fn needed(self) -> usize {
+        match self.others {
+            0 => usize::from(!self.has_list),
+            1 => 1,
+            2.. => (self.others - 1).min(WITNESSES),
+        }
     }
 }
 
@@ -321,19 +318,22 @@ mod tests {
     fn witnesses_are_all_but_one_and_at_most_three() {
         let schedule = Parameters::main().schedule();
         let start = Time::from_millis(0);
-        for (voices, enough) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3), (5, 3), (1000, 3)] {
+        let enough = |others, has_list| {
             let mut catch_up = CatchUp::new(&schedule, start);
             let mut count = 0;
-            while catch_up.witnessed(voices) != Witnessed::Enough {
-                assert_eq!(catch_up.witnessed(voices) == Witnessed::Nobody, count == 0);
+            while !catch_up.has_enough(Voices { others, has_list }) {
                 for _ in 0..2 {
                     catch_up.note_witness(peer(count));
                 }
                 count += 1;
             }
-            assert_eq!(count, enough, "of {voices}");
-            assert_eq!(catch_up.heard(), usize::from(enough));
+            assert_eq!(catch_up.heard(), usize::from(count));
+            count
+        };
+        for (others, needed) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3), (1000, 3)] {
+            assert_eq!([enough(others, true), enough(others, false)], [needed; 2], "of {others}");
         }
+        assert_eq!((enough(0, true), enough(0, false)), (0, 1), "somebody may know of a list");
     }
 
     #[test]

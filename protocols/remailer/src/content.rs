@@ -6,12 +6,6 @@ use mail::Fragment;
 use sphinx::SizeClass;
 use zeroize::Zeroizing;
 
-/// What a packet may carry.
-pub enum Content<'a> {
-    /// Mail for an exit.
-    Mail(&'a Fragment),
-}
-
 /// The first octet of a content. 240 to 255 are for tests; the rest is unassigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentType {
@@ -85,8 +79,8 @@ pub(crate) struct Fitted {
 }
 
 impl Fitted {
-    pub(crate) fn new(content: &Content<'_>) -> Result<Self, TooBig> {
-        let Content::Mail(fragment) = content;
+    /// What mail for an exit travels as.
+    pub(crate) fn mail(fragment: &Fragment) -> Result<Self, TooBig> {
         let fragment = fragment.encode().map_err(|_| TooBig)?;
         let mut octets = Zeroizing::new(Vec::with_capacity(fragment.len() + 1));
         octets.push(ContentType::Fragment.number());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use keys::Time;
 use mail::{Delivery, Domain, Fragment, Mailbox, Needs};
-use mix::{Full, Shares};
+use mix::{NoRoom, Shares};
 use record::ExitPolicy;
 use sphinx::Payload;
 
@@ -98,7 +98,7 @@ impl Exit {
         for _ in 0..self.deliveries.take_dropped() {
             out.count(Count::MessageDropped(NotDelivered::NoRoom));
         }
-        Ok((begun.map_err(|Full| NotDelivered::NoRoom)?, delivery))
+        Ok((begun.map_err(|NoRoom| NotDelivered::NoRoom)?, delivery))
     }
 
     /// Takes what came of an attempt to deliver.
@@ -181,7 +181,7 @@ impl Deliveries {
 
     /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has
     /// its share, or else of those that have more, the oldest first.
-    fn begin(&mut self, domain: &Domain, octets: usize, now: Time) -> Result<DeliveryId, Full> {
+    fn begin(&mut self, domain: &Domain, octets: usize, now: Time) -> Result<DeliveryId, NoRoom> {
         let waiting = &mut self.waiting;
         let mut drop_oldest = |of: &Domain| {
             let theirs = waiting.iter().filter(|(_, (tries, _))| tries.domain == *of);
@@ -190,7 +190,7 @@ impl Deliveries {
             waiting.remove(&oldest).map(|(tries, _)| tries.octets)
         };
         while !self.shares.allow(domain, octets) {
-            let freed = drop_oldest(domain).ok_or(Full)?;
+            let freed = drop_oldest(domain).ok_or(NoRoom)?;
             self.shares.give_back(domain, freed);
         }
         self.shares.take(domain.clone(), octets, drop_oldest)?;

@@ -10,7 +10,6 @@ use record::{Ask, Capabilities, Record};
 
 use crate::answer::Refused;
 use crate::command::{Command, Out};
-use crate::content::Content;
 use crate::count::Count;
 use crate::ids::{QueueId, SubmissionId};
 use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
@@ -117,7 +116,7 @@ pub(crate) fn plan(
         let octets = fragment.size() + REBUILT_OCTETS;
         let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        match sender.plan(&Content::Mail(&fragment), view, now, rng, allows) {
+        match sender.plan(&fragment, view, now, rng, allows) {
             Ok(unsealed) => packets.push(unsealed),
             Err(why) => {
                 sender.release(packets.iter().map(Unsealed::reserved));

@@ -24,7 +24,7 @@ mod statements;
 
 pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
 pub use command::Command;
-pub use content::{Content, ContentType};
+pub use content::ContentType;
 pub use count::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken};
 pub use exit::ExitOffer;
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};
@@ -34,5 +34,5 @@ pub use node::{Held, Remailer};
 pub use operator::OperatorOrder;
 pub use outlook::{Agreement, Alarm};
 pub use seal::{SealError, Sealed, SealedMessage, Sealing, SealingFailed};
-pub use setup::{InvitesKept, Kept, Past, Role, Setup};
+pub use setup::{InvitesKept, Kept, Known, Past, Role, Setup};
 pub use statements::Judgement;

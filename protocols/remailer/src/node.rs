@@ -1,7 +1,7 @@
 //! The node: its parts, its inputs, and the order of things at a timeout.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
@@ -14,7 +14,7 @@ use sphinx::{Peeled, Refusal};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::author::{Author, GivenInvite, Reach};
-use crate::catch_up::{self, CatchUp, Witnessed};
+use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotDelivered};
 use crate::exit::{Exit, ExitOffer};
@@ -26,7 +26,7 @@ use crate::outlook::{Agreement, Alarm, Outlook};
 use crate::relay::Relay;
 use crate::seal::{SealedMessage, SealingFailed};
 use crate::sender::Sender;
-use crate::setup::{Kept, Past, Role, Setup};
+use crate::setup::{Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
 
 /// One node.
@@ -86,12 +86,16 @@ impl Remailer {
             out: Out::default(),
         };
         remailer.outlook.begin_hour(now, &mut remailer.out);
-        let known_before = setup.statements.len();
         remailer.restore_keys(setup.epochs, now);
-        let list = remailer.kept_list(setup.list.as_deref(), now);
-        let lapsed = remailer.restore(setup.past, setup.statements, list.as_ref(), now, rng);
+        let Known { statements, list, vote } = setup.known;
+        let known_before = statements.len();
+        remailer.restore_list(list.as_deref(), now);
+        let lapsed = remailer.restore(setup.past, statements, now, rng);
         remailer.outlook.begin_with_leftovers(lapsed, known_before, now);
-        remailer.restore_list(list, setup.vote.as_deref(), now, rng);
+        remailer.outlook.use_kept_list(now, rng, &mut remailer.out);
+        remailer.restore_vote(vote.as_deref(), now, rng);
+        remailer.note_witnesses(now);
+        remailer.put_list_together(now, rng);
         remailer
     }
 
@@ -112,12 +116,21 @@ impl Remailer {
         relay.offer_keys(now, &mut self.out);
     }
 
+    /// Goes on with the list that was kept, unless a clock that was wrong made it for an hour far
+    /// ahead. What is restored after it knows who is listed.
+    fn restore_list(&mut self, list: Option<&[u8]>, now: Time) {
+        if let Some(list) = list.and_then(HourList::from_octets)
+            && list.hour() <= self.schedule().hour_at(now).plus(1)
+        {
+            self.outlook.directory.restore_list(list);
+        }
+    }
+
     /// Returns the names of stored statements that are not valid at `now`.
     fn restore(
         &mut self,
         past: Past,
         mut statements: Vec<Vec<u8>>,
-        list: Option<&HourList>,
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Vec<ItemId> {
@@ -134,17 +147,6 @@ impl Remailer {
             hearing.give_up_lost_keys(&own);
         }
         let all: Vec<_> = statements.iter().map(|octets| ItemId::of(octets)).collect();
-        // What the list names goes first and is held fast, whatever else was kept.
-        if let Some(list) = list {
-            let named: BTreeSet<_> = list.iter().map(|entry| ItemId::named(entry.record)).collect();
-            hearing.outlook.directory.restore_list(list.clone());
-            for octets in statements.extract_if(.., |octets| named.contains(&ItemId::of(octets))) {
-                if let Ok(statement) = Statement::check(&octets, &network) {
-                    let _ = hearing.take(statement, Source::CatchUp);
-                }
-            }
-            hearing.outlook.directory.restore_list(list.clone());
-        }
         // Records go first; words depend on each other, and are tried again while that helps.
         statements.sort_by_key(|octets| octets.first().copied());
         let mut before = usize::MAX;
@@ -159,23 +161,8 @@ impl Remailer {
         all.into_iter().filter(|name| !self.outlook.directory.holds(name)).collect()
     }
 
-    /// The list that was kept, unless a clock that was wrong made it for an hour far ahead.
-    fn kept_list(&self, list: Option<&[u8]>, now: Time) -> Option<HourList> {
-        let list = list.and_then(HourList::from_octets)?;
-        (list.hour() <= self.schedule().hour_at(now).plus(1)).then_some(list)
-    }
-
-    /// Goes on with the list and after the vote that were kept.
-    fn restore_list(
-        &mut self,
-        list: Option<HourList>,
-        vote: Option<&[u8]>,
-        now: Time,
-        rng: &mut impl CryptoRng,
-    ) {
-        if let Some(list) = list {
-            self.outlook.restore_list(list, now, rng, &mut self.out);
-        }
+    /// Goes on after the vote that was kept: there is never another for its hour.
+    fn restore_vote(&mut self, vote: Option<&[u8]>, now: Time, rng: &mut impl CryptoRng) {
         let network = self.descriptor().id();
         if let Some(Ok(Statement::Vote(vote))) = vote.map(|vote| Statement::check(vote, &network))
             && vote.voter() == self.node()
@@ -184,8 +171,6 @@ impl Remailer {
             // Peers that have not heard of it ask for it.
             let _ = self.hearing(now, rng).take(Statement::Vote(vote), Source::CatchUp);
         }
-        self.note_witnesses(now);
-        self.put_list_together(now, rng);
     }
 
     // What is known.
@@ -290,7 +275,7 @@ impl Remailer {
         let rival = self.author.has_rival().then_some(Alarm::Rival);
         let is_refused = matches!(self.author.given, GivenInvite::Refused);
         let refused = is_refused.then_some(Alarm::InviteRefused);
-        let needed = catch_up::needed(self.outlook.voices()).max(1);
+        let needed = self.outlook.voices().needed();
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
         let waits = self.author.awaits_witnesses().then_some(waits);
         let own = [rival, refused, waits].into_iter().flatten();
@@ -407,11 +392,6 @@ impl Remailer {
         self.author.set_reach(Reach::Unreachable);
     }
 
-    /// A link to a peer is up.
-    pub fn handle_peer_up(&mut self, peer: NodeId, now: Time, rng: &mut impl CryptoRng) {
-        self.handle_peers_up(&[peer], now, rng);
-    }
-
     /// Links to these peers have come up together: none is asked first for its key.
     pub fn handle_peers_up(&mut self, peers: &[NodeId], now: Time, rng: &mut impl CryptoRng) {
         for peer in peers {
@@ -470,10 +450,9 @@ impl Remailer {
         let Some(told) = told else { return };
         self.author.note_witness(now);
         if self.outlook.has_a_say(&peer) {
-            self.outlook.note_clock(peer, told.ahead_ms, now);
-            self.outlook.note_told(peer, &told, now);
+            self.outlook.note_told(peer, told, now);
             self.catch_up.note_witness(peer);
-        } else if self.outlook.voices() == 0 {
+        } else if self.outlook.voices().others == 0 {
             // The only voter of a network without a list has strangers alone to ask what it has
             // published.
             self.catch_up.note_witness(peer);
@@ -519,15 +498,9 @@ impl Remailer {
     }
 
     fn note_witnesses(&mut self, now: Time) {
-        let has_list = self.outlook.directory.list().is_some();
-        match self.catch_up.witnessed(self.outlook.voices()) {
-            // Nobody but this node has a say by all that it knows. One that knows no list may have
-            // forgotten it.
-            Witnessed::Enough if self.catch_up.heard() > 0 || has_list => {
-                self.author.note_witnesses(now);
-                self.outlook.directory.note_caught_up();
-            }
-            Witnessed::Enough | Witnessed::Some | Witnessed::Nobody => {}
+        if self.catch_up.has_enough(self.outlook.voices()) {
+            self.author.note_witnesses(now);
+            self.outlook.directory.note_caught_up();
         }
     }
 
@@ -670,6 +643,8 @@ impl Remailer {
         if had_keys || past.lapsed.is_some() {
             self.out.push(Command::ForgetSeeds(past.oldest));
         }
+        // A walk over all that is known, which is not for every packet that leaves.
+        let expires = had_keys || past.lapsed.is_some() || self.outlook.next_hour() <= now;
         if let Some(lapsed) = past.lapsed {
             self.out.push(Command::ForgetStatements(lapsed));
         }
@@ -677,7 +652,9 @@ impl Remailer {
             relay.offer_keys(now, &mut self.out);
         }
         self.author.forget_before(past.oldest);
-        self.outlook.expire(now, &mut self.out);
+        if expires {
+            self.outlook.expire(now, &mut self.out);
+        }
     }
 
     fn hearing<'a, R>(&'a mut self, now: Time, rng: &'a mut R) -> Hearing<'a, R> {

@@ -11,7 +11,7 @@ use rand::CryptoRng;
 
 use crate::seal::{Sealed, Tick, exponential};
 
-/// Packets waiting, at most; 4,096 ticks of 10 s are 11 hours.
+/// Packets waiting, at most; 4,096 ticks of 15 s are 17 hours.
 const MAX_PACKETS: usize = 4096;
 /// Octets waiting, at most. Beyond either bound a submission is refused for now.
 const MAX_OCTETS: usize = 64 << 20;

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use directory::{Clocks, Directory, ItemId, Standing, Told, View};
+use directory::{Directory, Heard, ItemId, Standing, Told, View};
 use keys::{Epoch, Hour, NodeId, Schedule, Time};
 use rand::CryptoRng;
 use record::{Descriptor, ListSketch, Parameters};
 
 use crate::answer::Refused;
-use crate::catch_up::WITNESSES;
+use crate::catch_up::{Voices, WITNESSES};
 use crate::command::{Command, Out};
 use crate::links;
 
@@ -20,8 +20,6 @@ const WAIT: u32 = 6;
 const HALVED_FOR: u32 = 3;
 /// Epochs after which a node whose clock no peer shares destroys its keys all the same: 6 hours.
 const APART_FOR: u32 = 2;
-/// Peers whose word about their list is remembered. Beyond it the oldest word goes.
-const MAX_TOLD: usize = 64;
 
 /// What this node's operator has to know, and to do something about; the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +35,6 @@ pub enum Alarm {
     NoList {
         /// For how many hours the list in use has been out of date; none if there never was one.
         hours: Option<u64>,
-        /// Votes for the present hour that are not known.
-        missing: usize,
     },
     /// This node has a past and may not publish before voters or nodes of the last list that it
     /// knew have told what they know.
@@ -87,11 +83,9 @@ pub(crate) struct Outlook {
     view: Option<Arc<View>>,
     next_hour: Time,
     started: Time,
-    /// What peers said of their lists when they were last asked.
-    told: BTreeMap<NodeId, (Time, (Hour, ListSketch))>,
+    heard: Heard,
     halved: Option<(Time, usize, usize)>,
     banned: BTreeSet<NodeId>,
-    clocks: Clocks,
     /// Since when the peers' clocks have been too far from ours.
     apart_since: Option<Time>,
     leftovers: Option<Leftovers>,
@@ -119,10 +113,9 @@ impl Outlook {
             view: None,
             next_hour: schedule.hour_end(schedule.hour_at(now)),
             started: now,
-            told: BTreeMap::new(),
+            heard: Heard::default(),
             halved: None,
             banned,
-            clocks: Clocks::default(),
             apart_since: None,
             leftovers: None,
             descriptor,
@@ -162,15 +155,8 @@ impl Outlook {
         self.forget(out);
     }
 
-    /// Uses a list that was kept, until a newer one is voted.
-    pub(crate) fn restore_list(
-        &mut self,
-        list: directory::HourList,
-        now: Time,
-        rng: &mut impl CryptoRng,
-        out: &mut Out,
-    ) {
-        self.directory.restore_list(list);
+    /// Uses the list that was kept, until a newer one is voted.
+    pub(crate) fn use_kept_list(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
         self.take_view(now, rng, out);
     }
 
@@ -324,7 +310,7 @@ impl Outlook {
     /// Whether a node uses the same list as this one, by what it last said.
     pub(crate) fn agreement(&self, node: &NodeId) -> Agreement {
         let published = self.directory.newest(node).map(|record| record.list());
-        let told = self.told.get(node).map(|(_, list)| *list);
+        let told = self.heard.list_of(node);
         match (published, told) {
             (Some(published), Some(told)) if published.0 > told.0 => self.compare(published),
             (published, told) => {
@@ -342,23 +328,11 @@ impl Outlook {
         }
     }
 
-    /// Takes a listed peer's word about the list that it uses.
-    pub(crate) fn note_told(&mut self, peer: NodeId, told: &Told, now: Time) {
-        if self.told.len() >= MAX_TOLD
-            && !self.told.contains_key(&peer)
-            && let Some(oldest) =
-                self.told.iter().min_by_key(|(_, (at, _))| *at).map(|(node, _)| *node)
-        {
-            self.told.remove(&oldest);
-        }
-        self.told.insert(peer, (now, told.list));
-    }
-
     /// Of the peers that were asked within the last hour: how many use another list, how many the
     /// same.
     fn told_apart(&self, now: Time) -> (usize, usize) {
-        let fresh = self.told.values().filter(|(at, _)| now.since(*at) <= self.schedule.hour());
-        fresh.fold((0, 0), |(other, same), (_, said)| match self.compare(*said) {
+        let fresh = self.heard.lists(now, self.schedule.hour());
+        fresh.fold((0, 0), |(other, same), said| match self.compare(said) {
             Agreement::Same => (other, same + 1),
             Agreement::Apart(_) => (other + 1, same),
             Agreement::Unknown => (other, same),
@@ -376,17 +350,15 @@ impl Outlook {
 
     fn no_list(&self, now: Time) -> Option<Alarm> {
         let hour = self.schedule.hour_at(now);
-        let missing = || self.directory.missing_voters(hour).len();
         let patience = self.schedule.hour() / WAIT;
         match self.directory.list() {
             Some(list) if list.hour() >= hour => None,
             // Votes and entries may be a little late.
             _ if now.since(self.schedule.hour_start(hour).max(self.started)) < patience => None,
-            Some(list) => {
-                let hours = Some(hour.number().saturating_sub(list.hour().number()));
-                Some(Alarm::NoList { hours, missing: missing() })
-            }
-            None => Some(Alarm::NoList { hours: None, missing: missing() }),
+            Some(list) => Some(Alarm::NoList {
+                hours: Some(hour.number().saturating_sub(list.hour().number())),
+            }),
+            None => Some(Alarm::NoList { hours: None }),
         }
     }
 
@@ -416,7 +388,7 @@ impl Outlook {
 
     /// By how many milliseconds the peers' clocks are ahead, if that is more than allowed.
     pub(crate) fn clock_apart(&self, now: Time) -> Option<i64> {
-        self.clocks.apart(&self.schedule, now)
+        self.heard.clocks_apart(&self.schedule, now)
     }
 
     /// Whether this node's clock is the network's, as far as it knows.
@@ -431,17 +403,19 @@ impl Outlook {
         is_listed || self.directory.is_voter(peer)
     }
 
-    /// Others whose word counts.
-    pub(crate) fn voices(&self) -> usize {
-        let listed = self.directory.list().into_iter().flat_map(|list| list.iter());
+    /// Those whose word counts.
+    pub(crate) fn voices(&self) -> Voices {
+        let list = self.directory.list();
+        let listed = list.into_iter().flat_map(|list| list.iter());
         let voters = self.descriptor.voters().iter().copied();
         let all: BTreeSet<_> = listed.map(|entry| entry.node).chain(voters).collect();
-        all.iter().filter(|node| **node != self.node).count()
+        let others = all.iter().filter(|node| **node != self.node).count();
+        Voices { others, has_list: list.is_some() }
     }
 
-    /// Takes a peer's word about its clock.
-    pub(crate) fn note_clock(&mut self, peer: NodeId, ahead_ms: i64, now: Time) {
-        self.clocks.note(peer, ahead_ms, now);
+    /// Takes the word of a peer that has a say about its clock and the list that it uses.
+    pub(crate) fn note_told(&mut self, peer: NodeId, told: Told, now: Time) {
+        self.heard.note(peer, told, now);
         self.note_clocks(now);
     }
 
@@ -452,7 +426,7 @@ impl Outlook {
             (Some(_), since) => since.or(Some(now)),
         };
         if let Some(leftovers) = &mut self.leftovers
-            && self.clocks.are_known()
+            && self.heard.are_clocks_known()
         {
             leftovers.stay_until = now;
         }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use directory::{RouteError, View};
 use keys::{Epoch, NodeId, Schedule, Time};
-use mail::Needs;
+use mail::{Fragment, Needs};
 use rand::{CryptoRng, RngExt as _};
 use record::{Ask, Capabilities, Descriptor, Parameters, Record};
 
 use crate::command::{Command, Out};
-use crate::content::{Content, Fitted};
+use crate::content::Fitted;
 use crate::count::Count;
 use crate::outbox::Outbox;
 use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed};
@@ -59,13 +59,13 @@ impl Sender {
     /// ends at a node that `allows` takes. On an error nothing is reserved.
     pub(crate) fn plan(
         &mut self,
-        content: &Content<'_>,
+        fragment: &Fragment,
         view: &View,
         now: Time,
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
-        let fitted = Fitted::new(content).map_err(|why| NotSent::Seal(why.into()))?;
+        let fitted = Fitted::mail(fragment).map_err(|why| NotSent::Seal(why.into()))?;
         let earliest = now.plus(self.hold(rng));
         let tick = self.outbox.reserve(earliest, fitted.packet_len(), rng).ok_or(NotSent::Full)?;
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);

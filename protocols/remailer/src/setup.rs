@@ -27,14 +27,10 @@ pub struct Setup {
     pub family: Vec<NodeId>,
     /// What became of the mix keys made before.
     pub epochs: Vec<(Epoch, Kept)>,
-    /// Statements known before; they are checked again.
-    pub statements: Vec<Vec<u8>>,
     /// What it may have published before.
     pub past: Past,
-    /// The list that it used last, as [`crate::Command::KeepList`] gave it.
-    pub list: Option<Vec<u8>>,
-    /// The last vote that it signed or was about to publish.
-    pub vote: Option<Vec<u8>>,
+    /// What it knew of its network.
+    pub known: Known,
     /// How long a node that has never published waits with its first record for a catch-up.
     pub first_record_after: Duration,
     /// Nodes that its own routes avoid.
@@ -55,10 +51,8 @@ impl Setup {
             contact: String::new(),
             family: Vec::new(),
             epochs: Vec::new(),
-            statements: Vec::new(),
             past: Past::None,
-            list: None,
-            vote: None,
+            known: Known::default(),
             first_record_after: Duration::ZERO,
             banned: BTreeSet::new(),
             invites: InvitesKept::default(),
@@ -73,6 +67,17 @@ pub enum Role {
     Relay,
     /// Nothing: it has no mix key, publishes no record, and only sends.
     Client,
+}
+
+/// What a node knew of its network before it stopped. All of it is checked again.
+#[derive(Default)]
+pub struct Known {
+    /// The statements that it held.
+    pub statements: Vec<Vec<u8>>,
+    /// The list that it used last, as [`crate::Command::KeepList`] gave it.
+    pub list: Option<Vec<u8>>,
+    /// The last vote that it signed or was about to publish.
+    pub vote: Option<Vec<u8>>,
 }
 
 /// Invites that outlive a restart.

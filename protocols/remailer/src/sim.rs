@@ -471,7 +471,7 @@ impl<R: CryptoRng> Simulation<R> {
             let unheard = core::mem::take(&mut around.unheard);
             let now = self.now;
             if let Some(((up, rng), id)) = self.node_and_peer(node, peer) {
-                up.handle_peer_up(id, now, rng);
+                up.handle_peers_up(&[id], now, rng);
             }
             for octets in unheard {
                 self.later(peer, Event::Statement { from: node, octets });

@@ -347,25 +347,34 @@ impl<R: CryptoRng> Hearing<'_, R> {
             return;
         }
         let coming = present.plus(1);
-        let is_due = next <= coming && directory.votes_at(coming) <= self.now;
         let first = usize::from(self.outlook.parameters().lists.first);
-        let is_missing = self.author.may_vote(present);
-        let begins = first > 0 && directory.begins_anew(self.now);
-        let list = match directory.list() {
-            _ if begins && directory.len() >= first && is_missing => {
-                directory.propose_first(present)
+        let is_missing = self.author.may_vote(present) && self.author.may_propose(self.now);
+        let for_present = match directory.list() {
+            _ if !is_missing => None,
+            _ if directory.may_begin(self.now) && directory.len() >= first => {
+                Some(directory.propose_first(present))
             }
-            Some(list) if list.hour() < present && is_missing => directory.propose(present),
-            _ if is_due && self.author.may_vote(coming) => directory.propose(coming),
-            _ => return,
+            Some(list) if list.hour() < present => Some(directory.propose(present)),
+            Some(_) | None => None,
         };
+        let is_due = next <= coming && directory.votes_at(coming) <= self.now;
         // A voter that knows nobody yet has nothing to say.
-        if list.is_empty() {
-            if is_due {
-                self.author.note_due(coming);
+        let list = match for_present {
+            Some(list) if !list.is_empty() => list,
+            empty => {
+                if empty.is_some() {
+                    self.author.note_empty(self.now);
+                }
+                if !is_due || !self.author.may_vote(coming) {
+                    return;
+                }
+                let list = directory.propose(coming);
+                if list.is_empty() {
+                    return self.author.note_due(coming);
+                }
+                list
             }
-            return;
-        }
+        };
         let signed = self.author.sign_vote(&list, directory.list_hash());
         self.author.note_voted(list.hour());
         let network = self.outlook.descriptor().id();

@@ -273,8 +273,9 @@ fn votes_that_are_withheld_from_a_victim() {
         );
         let victim = &network.simulation.nodes()[7];
         let now = network.simulation.now();
-        let alarm = |alarm: &Alarm| matches!(alarm, Alarm::NoList { missing: VOTERS, .. });
+        let alarm = |alarm: &Alarm| matches!(alarm, Alarm::NoList { .. });
         assert!(victim.alarms(now).iter().any(alarm), "it notices");
+        assert_eq!(victim.missing_voters(now).len(), VOTERS);
         let refused = victim.check_routes(now).err();
         assert_eq!(refused, (hour >= 6).then_some(Refused::NoList), "after {hour} hours");
     }

@@ -417,7 +417,7 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
         let record = signed.timely(world.now, world.node.schedule()).unwrap();
         holder.admit(record, directory::Source::CatchUp, world.now).unwrap();
     }
-    world.node.handle_peer_up(peer, world.now, &mut world.rng);
+    world.node.handle_peers_up(&[peer], world.now, &mut world.rng);
     let mut asked = Vec::new();
     loop {
         let commands = world.commands();
@@ -436,13 +436,13 @@ fn a_link_asks_and_answers_lead_to_further_questions_or_hang_up() {
     assert_eq!(asked, ["Ask(summary)", "Ask(list)", "Ask(fetch 1)", "Link", &kept]);
 
     // A list that answers no question, and one that cannot be read.
-    world.node.handle_peer_up(id(9), world.now, &mut world.rng);
+    world.node.handle_peers_up(&[id(9)], world.now, &mut world.rng);
     assert_eq!(world.printed(), ["Ask(summary)"]);
     let list = holder.answer(&Request::Fetch(Vec::new()).encode().unwrap(), world.now);
     let list = Answer::check(&list.unwrap(), &network).unwrap();
     world.node.handle_sync_answer(id(9), list, world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::HangUp(id(9))]);
-    world.node.handle_peer_up(id(7), world.now, &mut world.rng);
+    world.node.handle_peers_up(&[id(7)], world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::Ask(id(7), Request::Summary)]);
     world.node.handle_sync_failed(&id(7), world.now, &mut world.rng);
     assert_eq!(world.printed(), [""; 0]);
@@ -559,8 +559,8 @@ fn an_invite_is_kept_before_it_is_handed_out_and_used_up_after_its_word_is_kept(
         ..setup
     });
     let (now, rng) = (world.now, &mut world.rng);
-    world.node.handle_peer_up(id(7), now, rng);
-    world.node.handle_peer_up(id(8), now, rng);
+    world.node.handle_peers_up(&[id(7)], now, rng);
+    world.node.handle_peers_up(&[id(8)], now, rng);
     assert_eq!(world.printed(), ["Ask(summary)", "ShowInvite", "Ask(summary)"]);
     let answered = |world: &mut World, peer, answer| {
         world.node.handle_invite_answered(peer, answer, now, &mut ChaCha20Rng::seed_from_u64(1));

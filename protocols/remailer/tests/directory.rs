@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use directory::{Answer, Directory, HourList, Standing};
 use fog_remailer::{
-    Agreement, Alarm, Command, Count, Done, Judgement, Kept, NotDone, NotPublished, NotTaken,
-    OperatorOrder, OrderId, Past, Refused, Remailer, Setup,
+    Agreement, Alarm, Command, Count, Done, Judgement, Kept, Known, NotDone, NotPublished,
+    NotTaken, OperatorOrder, OrderId, Past, Refused, Remailer, Setup,
 };
 use keys::{Epoch, Identity, Time};
 use rand_chacha::ChaCha20Rng;
@@ -108,7 +108,7 @@ impl World {
     ) {
         let theirs = Time::from_millis(now.as_millis().saturating_add_signed(ahead * 1000));
         let peer = identity(peer).node();
-        node.handle_peer_up(peer, now, &mut self.rng);
+        node.handle_peers_up(&[peer], now, &mut self.rng);
         let mut questions = 0;
         while let Some(command) = node.next_command() {
             match command {
@@ -234,8 +234,7 @@ fn a_node_with_a_past_waits_for_three_witnesses_however_long_that_takes() {
     let setup = Setup {
         epochs: world.kept(1, 3),
         past: Past::Known(own.clone()),
-        statements: others.clone(),
-        list: Some(list),
+        known: Known { statements: others.clone(), list: Some(list), vote: None },
         ..world.setup(1)
     };
     let mut node = world.node(setup);
@@ -293,12 +292,14 @@ fn after_a_restart_the_kept_list_has_all_its_nodes_whatever_else_was_kept() {
         (2..=5).map(record).collect::<Vec<_>>()
     };
     let statements = [newer(2, 20), newer(1, 40), listed].concat();
-    let setup = Setup { statements, list: Some(list.to_octets()), ..world.setup(1) };
+    let known = Known { statements, list: Some(list.to_octets()), vote: None };
+    let setup = Setup { known, ..world.setup(1) };
     let node = world.node(setup);
     assert_eq!(node.view().map(|view| view.len()), Some(4));
     let own_hour = |hour| HourList::new(hour, list.iter().copied());
     let hour = world.parameters.schedule().hour_at(start).plus(2);
-    let far_ahead = Setup { list: Some(own_hour(hour).to_octets()), ..world.setup(1) };
+    let known = Known { list: Some(own_hour(hour).to_octets()), ..Known::default() };
+    let far_ahead = Setup { known, ..world.setup(1) };
     assert!(world.node(far_ahead).directory().list().is_none(), "made by a clock that was wrong");
 }
 
@@ -412,7 +413,7 @@ fn a_clock_that_is_wrong_at_the_start_destroys_nothing_before_peers_have_spoken(
         let setup = Setup {
             epochs: world.kept(1, 3),
             past: Past::Known(own),
-            statements: others,
+            known: Known { statements: others, ..Known::default() },
             ..world.setup(1)
         };
         let ahead = MINUTE * 60 * 24 * days;
@@ -560,7 +561,7 @@ fn a_list_goes_on_for_six_hours_without_votes_and_then_no_mail_is_taken() {
         assert!(!node.alarms(next).iter().any(|alarm| matches!(alarm, Alarm::NoList { .. })));
         now = first.plus(MINUTE * (60 * hours + 11));
         world.published(&mut node, next, now);
-        let alarm = Alarm::NoList { hours: Some(hours.into()), missing: 3 };
+        let alarm = Alarm::NoList { hours: Some(hours.into()) };
         assert_eq!(node.alarms(now), [alarm]);
         let mut voters = VOTERS.map(|number| identity(number).node());
         voters.sort_unstable();
@@ -606,7 +607,7 @@ fn what_listed_peers_say_of_their_lists_is_shown_and_stops_no_mail_and_strangers
     elsewhere.restore_list(elsewhere.propose_first(hour));
     let tell = |world: &mut World, node: &mut Remailer, peer: u8| {
         let peer = identity(peer).node();
-        node.handle_peer_up(peer, later, &mut world.rng);
+        node.handle_peers_up(&[peer], later, &mut world.rng);
         while let Some(command) = node.next_command() {
             if let Command::Ask(_, request) = command {
                 let octets = elsewhere.answer(&request.encode().unwrap(), later).unwrap();
@@ -736,20 +737,28 @@ fn a_voter_votes_once_for_an_hour_whatever_is_restarted_when() {
     assert_eq!(cast.len(), 1);
     let (at, hour, last) = cast[0].clone();
     assert_eq!(schedule.hour_start(hour).since(at), MINUTE * 10);
-    // It starts again within the same ten minutes, with its vote or with nothing but its peers'
-    // memory of it.
+    // It starts again within the same ten minutes, with all that it knew but its vote, or with its
+    // vote and nothing else of that hour.
     let own = node.directory().newest(&identity(1).node()).unwrap().octets().to_vec();
     let list = node.directory().list().map(|list| list.to_octets());
+    let all: Vec<_> = node.directory().statements().map(|octets| octets.to_vec()).collect();
+    let is_vote = |octets: &Vec<u8>| matches!(world.check(octets), Ok(Statement::Vote(_)));
+    let without: Vec<_> = all.iter().filter(|octets| !is_vote(octets)).cloned().collect();
+    assert!(without.len() < all.len());
     world.start = at.plus(MINUTE);
-    let setup = Setup {
-        past: Past::Known(own),
-        statements: node.directory().statements().map(|octets| octets.to_vec()).collect(),
-        vote: Some(last),
-        list,
-        ..world.setup(1)
-    };
-    let mut again = world.node(setup);
-    let from = world.start;
     let after = schedule.hour_start(hour).plus(MINUTE * 5);
-    assert!(votes(&mut world, &mut again, from, after).is_empty());
+    for (statements, vote, again) in
+        [(all, None, 0), (without.clone(), Some(last), 0), (without, None, 1)]
+    {
+        let known = Known { statements, vote, list: list.clone() };
+        let setup = Setup { past: Past::Known(own.clone()), known, ..world.setup(1) };
+        let mut node = world.node(setup);
+        let from = world.start;
+        // Peers that remember nothing of it let it go on.
+        for witness in VOTERS {
+            world.visit(&mut node, witness, &[], 0, from);
+        }
+        assert!(!node.wants_witnesses());
+        assert_eq!(votes(&mut world, &mut node, from, after).len(), again);
+    }
 }

@@ -74,8 +74,9 @@ mod tests {
         let expected = [1938, 10_130, 18_322, 34_706, 51_090, 83_858, 116_626, 182_162, 247_698];
         assert_eq!(capacities, expected);
         assert_eq!(SizeClass::holding(1938), Some(SizeClass::SMALLEST));
-        assert_eq!(SizeClass::holding(1944), SizeClass::from_number(1));
-        assert_eq!(SizeClass::holding(247_704), None);
+        assert_eq!(SizeClass::holding(1939), SizeClass::from_number(1));
+        assert_eq!(SizeClass::holding(247_698), SizeClass::from_number(8));
+        assert_eq!(SizeClass::holding(247_699), None);
         assert_eq!(SizeClass::from_number(9), None);
         assert_eq!(SizeClass::of_packet(16 * 1024 + 1), None);
     }

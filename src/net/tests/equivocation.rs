@@ -59,7 +59,7 @@ async fn two_keys_shown_to_two_halves_are_proved_to_all_and_routed_through_by_no
                 let known = peers(&folder).await;
                 let seen = known.iter().find(|peer| peer.onion == onion);
                 match seen.and_then(|peer| peer.unusable) {
-                    Some(NodeUse::Convicted { breach: ProvenBreach::TwoKeys }) => return,
+                    Some(NodeUse::Convicted { breach: ProvenBreach::TwoKeys, .. }) => return,
                     _ => sleep(Duration::from_millis(20)).await,
                 }
             }

@@ -176,7 +176,7 @@ fn raw(parts: [Vec<u8>; 2]) -> Frames {
 
 /// What a hostile peer sends, and whether the node hangs up on it for that.
 fn abuses(ours: &str) -> Vec<(&'static str, StreamProtocol, bool, Frames)> {
-    let other = |number: u64| format!("fog/1/other/{number}");
+    let other = |number: u64| format!("fog/other/{number}");
     let sync = StreamProtocol::new("/fog/sync/3");
     let packets = StreamProtocol::new("/fog/packets/1");
     let [pruned, grafted, offered] = [ours.to_owned(), ours.to_owned(), ours.to_owned()];

@@ -1,7 +1,5 @@
 //! The side that is asked.
 
-use core::ops::Bound::{Excluded, Unbounded};
-
 use keys::{Hour, Time};
 use record::ListSketch;
 use record::canonical::{self, CodecError};
@@ -11,6 +9,7 @@ use super::wire::{
     Versioned, bucket, contains, join,
 };
 use crate::admit::Directory;
+use crate::item::Items;
 use crate::list::write_entries;
 
 impl Directory {
@@ -31,20 +30,19 @@ impl Directory {
                 }
             }
             Request::List { buckets, after } => {
-                let from = after.map_or(Unbounded, Excluded);
-                let names = self.items.range((from, Unbounded)).map(|(id, _)| id);
+                let names = self.items.names(after);
                 let mut names = names.filter(|id| contains(&buckets, bucket(id)));
                 let listed: Vec<_> = names.by_ref().take(MAX_LISTED).copied().collect();
                 AnswerBody::List { names: join(&listed), more: names.next().is_some() }
             }
             Request::Fetch(names) => {
                 let mut octets = 0;
-                let held = names.iter().filter_map(|name| self.items.get(name));
+                let held = names.iter().filter_map(|name| self.items.octets(name));
                 let fitting = held.take_while(|item| {
-                    octets += item.octets.len();
+                    octets += item.len();
                     octets <= MAX_ITEM_OCTETS
                 });
-                AnswerBody::Items(fitting.map(|item| item.octets.to_vec()).collect())
+                AnswerBody::Items(fitting.map(|item| item.to_vec()).collect())
             }
             Request::Entries(buckets) => {
                 let mut octets = 0;
@@ -72,23 +70,23 @@ impl Directory {
     }
 
     pub(super) fn bucket_digests(&self) -> &[[u8; DIGEST]] {
-        self.digests.get_or_init(|| self.digest_buckets())
+        self.items.digests(digest_buckets)
     }
+}
 
-    fn digest_buckets(&self) -> Vec<[u8; DIGEST]> {
-        let mut digests = vec![[0; DIGEST]; BUCKETS];
-        let mut items = self.items.keys().peekable();
-        for (number, digest) in digests.iter_mut().enumerate() {
-            let mut hasher = blake3::Hasher::new();
-            let mut is_empty = true;
-            while let Some(id) = items.next_if(|id| bucket(id) == number) {
-                hasher.update(id.as_bytes());
-                is_empty = false;
-            }
-            if !is_empty {
-                hasher.finalize_xof().fill(digest);
-            }
+fn digest_buckets(items: &Items) -> Vec<[u8; DIGEST]> {
+    let mut digests = vec![[0; DIGEST]; BUCKETS];
+    let mut names = items.names(None).peekable();
+    for (number, digest) in digests.iter_mut().enumerate() {
+        let mut hasher = blake3::Hasher::new();
+        let mut is_empty = true;
+        while let Some(id) = names.next_if(|id| bucket(id) == number) {
+            hasher.update(id.as_bytes());
+            is_empty = false;
         }
-        digests
+        if !is_empty {
+            hasher.finalize_xof().fill(digest);
+        }
     }
+    digests
 }

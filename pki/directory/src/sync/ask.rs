@@ -203,7 +203,7 @@ impl Reconciliation {
                 }
                 let last = names.last().copied();
                 let lacks = |name: &&ItemId| {
-                    !directory.items.contains_key(*name) && !self.refused.contains(*name)
+                    !directory.items.contains(name) && !self.refused.contains(*name)
                 };
                 let room = MAX_MISSING.saturating_sub(conversation.missing.len());
                 conversation.missing.extend(names.iter().filter(lacks).take(room));
@@ -268,7 +268,7 @@ impl Reconciliation {
         let missing = &mut conversation.missing;
         let listed = directory.lists.missing_records().filter(|name| !self.refused.contains(name));
         missing.extend(listed);
-        missing.retain(|name| !directory.items.contains_key(name) && !self.refused.contains(name));
+        missing.retain(|name| !directory.items.contains(name) && !self.refused.contains(name));
         let is_asked_elsewhere = |name: &&ItemId| {
             self.peers.values().any(|other| match &other.state {
                 State::Fetch(asked) => asked.contains(name),

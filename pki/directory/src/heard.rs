@@ -1,27 +1,30 @@
-//! This node's clock beside those of its peers.
+//! What peers said of themselves when they were last asked.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use keys::{NodeId, Schedule, Time};
+use keys::{Hour, NodeId, Schedule, Time};
+use record::ListSketch;
+
+use crate::sync::Told;
 
 /// How far apart a clock may be from the median of the peers', as a part of an epoch: 5 min of 3
 /// hours.
 pub const MAX_APART: u32 = 36;
 /// The least that is allowed in any network, because a round trip may hide as much.
 const LEAST: Duration = Duration::from_secs(2);
-/// Peers whose clocks are remembered.
+/// Peers whose word is remembered. Beyond it the oldest word goes.
 const MAX_PEERS: usize = 64;
 /// Clocks that a comparison needs, at least.
 const MIN_PEERS: usize = 3;
 
-/// How far the peers' clocks were ahead, when they last said so.
+/// What peers said of themselves, and when.
 #[derive(Default)]
-pub struct Clocks(BTreeMap<NodeId, (Time, i64)>);
+pub struct Heard(BTreeMap<NodeId, (Time, Told)>);
 
-impl Clocks {
-    /// Takes a peer's word about its clock.
-    pub fn note(&mut self, peer: NodeId, ahead_ms: i64, now: Time) {
+impl Heard {
+    /// Takes a peer's word about itself.
+    pub fn note(&mut self, peer: NodeId, told: Told, now: Time) {
         if self.0.len() >= MAX_PEERS
             && !self.0.contains_key(&peer)
             && let Some(oldest) =
@@ -29,22 +32,32 @@ impl Clocks {
         {
             self.0.remove(&oldest);
         }
-        self.0.insert(peer, (now, ahead_ms));
+        self.0.insert(peer, (now, told));
+    }
+
+    /// The list that a peer uses, with its hour, by its own word.
+    #[must_use]
+    pub fn list_of(&self, peer: &NodeId) -> Option<(Hour, ListSketch)> {
+        self.0.get(peer).map(|(_, told)| told.list)
+    }
+
+    /// The lists of the peers that have said theirs within a span.
+    pub fn lists(&self, now: Time, within: Duration) -> impl Iterator<Item = (Hour, ListSketch)> {
+        self.within(now, within).map(|told| told.list)
     }
 
     /// Whether enough peers have told their time for a comparison.
     #[must_use]
-    pub fn are_known(&self) -> bool {
+    pub fn are_clocks_known(&self) -> bool {
         self.0.len() >= MIN_PEERS
     }
 
     /// By how many milliseconds the peers' clocks are ahead of ours, if their median is further off
     /// than allowed; `None` if fewer than three told their time within an epoch.
     #[must_use]
-    pub fn apart(&self, schedule: &Schedule, now: Time) -> Option<i64> {
+    pub fn clocks_apart(&self, schedule: &Schedule, now: Time) -> Option<i64> {
         let epoch = schedule.hour() * 3;
-        let fresh = self.0.values().filter(|(at, _)| now.since(*at) <= epoch);
-        let mut ahead: Vec<i64> = fresh.map(|(_, ahead)| *ahead).collect();
+        let mut ahead: Vec<i64> = self.within(now, epoch).map(|told| told.ahead_ms).collect();
         ahead.sort_unstable();
         if ahead.len() < MIN_PEERS {
             return None;
@@ -52,5 +65,9 @@ impl Clocks {
         let median = ahead.get(ahead.len() / 2).copied()?;
         let limit = (epoch / MAX_APART).max(LEAST);
         (u128::from(median.unsigned_abs()) > limit.as_millis()).then_some(median)
+    }
+
+    fn within(&self, now: Time, span: Duration) -> impl Iterator<Item = &Told> {
+        self.0.values().filter(move |(at, _)| now.since(*at) <= span).map(|(_, told)| told)
     }
 }
