@@ -21,7 +21,7 @@ const MAX_FILLED: u8 = 8;
 /// Subjects of one voucher that words are kept about, as a multiple of those that count: some are
 /// revoked.
 const SUBJECTS: usize = 2;
-/// Pairs that words are kept about: with one word of 200 octets each, as honest nodes have, 4 MB;
+/// Pairs that words are kept about, shared by the branches that begin with the roots' words: with one word of 200 octets each, as honest nodes have, 4 MB;
 /// with as many and as long words as are allowed, 180 MB.
 const MAX_PAIRS: usize = 20_000;
 
@@ -31,9 +31,21 @@ pub(crate) struct Reached {
     depth: u8,
     /// What it may be used as: the most that a word which counts says.
     pub(crate) role: VouchRole,
+    /// The node that a root vouches for and whose chain reaches this one; of a root itself.
+    branch: NodeId,
 }
 
 impl Reached {
+    fn root(node: NodeId) -> Self {
+        Self { depth: 0, role: VouchRole::Exit, branch: node }
+    }
+
+    /// How its word reaches another.
+    fn reach(&self, subject: NodeId, role: VouchRole) -> Self {
+        let branch = if self.is_root() { subject } else { self.branch };
+        Self { depth: self.depth.saturating_add(1), role, branch }
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.depth == 0
     }
@@ -72,6 +84,8 @@ fn is_settled(late: &BTreeMap<StatementHash, Time>, word: &Vouch, settled: Settl
 
 pub(crate) struct Words {
     rule: Option<Rule>,
+    /// Pairs that are kept, at most.
+    most: usize,
     /// By voucher and subject; ascending by date.
     pairs: BTreeMap<(NodeId, NodeId), Vec<Arc<Vouch>>>,
     /// The nodes that chains of the newest words reach, whatever the words' dates.
@@ -99,6 +113,7 @@ impl Words {
         };
         let mut words = Self {
             rule,
+            most: MAX_PAIRS,
             pairs: BTreeMap::new(),
             known: BTreeMap::new(),
             filled: BTreeMap::new(),
@@ -135,8 +150,8 @@ impl Words {
     ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
         let rule = self.rule.as_ref().ok_or(Unwanted::Pointless)?;
         let (voucher, pair) = (vouch.voucher(), (vouch.voucher(), vouch.subject()));
-        let depth = match self.known.get(&voucher) {
-            Some(reached) if reached.depth < rule.depth => reached.depth.saturating_add(1),
+        let reaches = match self.known.get(&voucher) {
+            Some(known) if known.depth < rule.depth => known.reach(vouch.subject(), vouch.role()),
             Some(_) | None => return Err(Unwanted::Unreached),
         };
         let fan_out = rule.fan_out;
@@ -159,7 +174,7 @@ impl Words {
                 if is_filling && filled((voucher, voucher)) >= MAX_FILLED {
                     return Err(Unwanted::TooSoon);
                 }
-                let replaced = self.make_room(vouch, most, spacing)?;
+                let replaced = self.make_room(vouch, reaches.branch, most, spacing)?;
                 if is_filling && !replaced.is_empty() {
                     *self.filled.entry((voucher, voucher)).or_default() += 1;
                 }
@@ -183,11 +198,12 @@ impl Words {
             self.late.remove(&word.hash());
         }
         let subject = vouch.subject();
-        let is_news = self.known.get(&subject).is_none_or(|known| known.depth > depth);
+        let is_news = self.known.get(&subject).is_none_or(|known| known.depth > reaches.depth);
         let speaks = self.by(&subject).next().is_some();
-        if vouch.word() == Word::Vouch && self.by_newest(&voucher).count() <= fan_out && !speaks {
+        let is_one_more = gone.is_empty() && self.by_newest(&voucher).count() <= fan_out;
+        if vouch.word() == Word::Vouch && is_one_more && !speaks {
             if is_news {
-                self.known.insert(subject, Reached { depth, role: vouch.role() });
+                self.known.insert(subject, reaches);
             }
         } else {
             self.note_known();
@@ -200,6 +216,7 @@ impl Words {
     fn make_room(
         &mut self,
         vouch: &Vouch,
+        branch: NodeId,
         most: usize,
         spacing: Duration,
     ) -> Result<Vec<Arc<Vouch>>, Unwanted> {
@@ -211,7 +228,8 @@ impl Words {
                 (count + 1, Some(last.filter(|last| rank(last) > rank(word)).unwrap_or(word)))
             });
         if count < most {
-            return if self.pairs.len() < MAX_PAIRS { Ok(Vec::new()) } else { Err(Unwanted::Full) };
+            let is_room = self.pairs.len() < self.most;
+            return if is_room { Ok(Vec::new()) } else { self.drop_of_largest(branch) };
         }
         let last = last.filter(|last| rank(last) > rank(vouch)).ok_or(Unwanted::Full)?;
         // Without this, one voucher could have every node pass on ever earlier words.
@@ -221,6 +239,32 @@ impl Words {
         }
         let pair = (last.voucher(), last.subject());
         Ok(self.pairs.remove(&pair).unwrap_or_default())
+    }
+
+    /// Makes room for a pair of this branch when as many are held as may be. First goes what no
+    /// chain reaches any more; then the branch that has most gives up the pair at the end of its
+    /// longest chains. A branch never loses to one that would have more.
+    fn drop_of_largest(&mut self, branch: NodeId) -> Result<Vec<Arc<Vouch>>, Unwanted> {
+        let of = |(voucher, subject): &(NodeId, NodeId)| {
+            self.known.get(voucher).map(|known| known.reach(*subject, known.role).branch)
+        };
+        let mut sizes: BTreeMap<Option<NodeId>, usize> = BTreeMap::new();
+        for pair in self.pairs.keys() {
+            *sizes.entry(of(pair)).or_default() += 1;
+        }
+        let own = sizes.get(&Some(branch)).copied().unwrap_or_default();
+        let unreached = sizes.contains_key(&None).then_some(None);
+        let largest =
+            sizes.iter().filter(|(_, size)| **size > own + 1).max_by_key(|(_, size)| **size);
+        let from = unreached.or(largest.map(|(branch, _)| *branch)).ok_or(Unwanted::Full)?;
+        let rank = |(voucher, subject): &(NodeId, NodeId), words: &[Arc<Vouch>]| {
+            let depth = self.known.get(voucher).map_or(0, |known| known.depth);
+            (depth, words.last().map(|word| word.since()), *subject)
+        };
+        let theirs = self.pairs.iter().filter(|(pair, _)| of(pair) == from);
+        let last = theirs.max_by_key(|(pair, words)| rank(pair, words)).map(|(pair, _)| *pair);
+        let last = last.ok_or(Unwanted::Full)?;
+        Ok(self.pairs.remove(&last).unwrap_or_default())
     }
 
     /// Removes the words before the newest settled one of each pair.
@@ -305,18 +349,19 @@ impl Words {
                 by_voucher.entry(*voucher).or_default().push(said);
             }
         }
-        let root = Reached { depth: 0, role: VouchRole::Exit };
-        let mut level: Vec<_> = rule.roots.iter().copied().filter(is_root).collect();
-        let mut reached: BTreeMap<_, _> = level.iter().map(|node| (*node, root)).collect();
-        for depth in 1..=rule.depth {
+        let roots = rule.roots.iter().copied().filter(is_root);
+        let mut level: Vec<_> = roots.map(|node| (node, Reached::root(node))).collect();
+        let mut reached: BTreeMap<_, _> = level.iter().copied().collect();
+        for _ in 0..rule.depth {
             let mut next = Vec::new();
-            for voucher in &level {
+            for (voucher, way) in &level {
                 let Some(mut subjects) = by_voucher.remove(voucher) else { continue };
                 subjects.sort_unstable();
                 for (_, subject, role) in subjects.into_iter().take(rule.fan_out) {
                     let known = reached.entry(subject).or_insert_with(|| {
-                        next.push(subject);
-                        Reached { depth, role }
+                        let longer = way.reach(subject, role);
+                        next.push((subject, longer));
+                        longer
                     });
                     // Another voucher's word takes nothing from the node.
                     known.role = known.role.max(role);
@@ -343,5 +388,86 @@ impl Words {
         let subject = *subject;
         let about = self.pairs.iter().filter(move |((_, whom), _)| *whom == subject);
         about.filter_map(|(_, words)| words.last()).filter(|word| word.word() == Word::Vouch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keys::{Identity, NetworkId};
+    use record::{Statement, VouchDraft};
+
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId::from_bytes([7; 32]);
+    const AT: Time = Time::from_millis(1_782_000_000_000);
+
+    fn identity(number: u32) -> Identity {
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        Identity::from_seed(&seed)
+    }
+
+    fn say(words: &mut Words, voucher: u32, subject: u32) -> Result<Vec<Arc<Vouch>>, Unwanted> {
+        let draft = VouchDraft {
+            word: Word::Vouch,
+            subject: identity(subject).node(),
+            role: VouchRole::Exit,
+            since: AT.minus(Duration::from_secs(u64::from(10_000 - subject))),
+            issued_at: AT,
+            expires_at: AT.plus(Duration::from_secs(86_400)),
+            extensions: Vec::new(),
+        };
+        let octets = draft.sign(&identity(voucher), &NETWORK).unwrap();
+        let Ok(Statement::Vouch(signed)) = Statement::check(&octets, &NETWORK) else {
+            panic!("it is a word")
+        };
+        let schedule = record::Parameters::main().schedule();
+        let vouch = Arc::new(signed.timely(AT, &schedule, 1000).unwrap());
+        let settled = Settled { deadline: AT, known_by: AT };
+        words.insert(&vouch, Source::Gossip, Duration::ZERO, settled, None)
+    }
+
+    #[test]
+    fn branches_that_fill_all_room_leave_every_other_its_share() {
+        let roots = vec![identity(0).node()];
+        let mut words = Words::new(&Admission::Vouched { roots, depth: 3, fan_out: 4 });
+        words.most = 60;
+        for branch in 1..=4 {
+            say(&mut words, 0, branch).unwrap();
+        }
+        // Three branches speak for as many as anybody lets them.
+        for branch in 1..=3 {
+            for second in 0..8 {
+                let _ = say(&mut words, branch, branch * 100 + second);
+            }
+            for second in 0..4 {
+                for third in 0..8 {
+                    let _ =
+                        say(&mut words, branch * 100 + second, branch * 1000 + second * 10 + third);
+                }
+            }
+        }
+        assert_eq!(words.pairs.len(), 60);
+        // The fourth has one word, and says ten more.
+        for subject in 0..4 {
+            assert!(say(&mut words, 4, 400 + subject).is_ok(), "{subject}");
+        }
+        for subject in 0..6 {
+            assert!(say(&mut words, 400, 4000 + subject).is_ok(), "{subject}");
+        }
+        assert_eq!(words.pairs.len(), 60);
+        for subject in (400..404).chain(4000..4004) {
+            assert!(words.is_known(&identity(subject).node()), "{subject}");
+        }
+        let of = |branch: u32| {
+            let branch = identity(branch).node();
+            let known = words.known.values().filter(|reached| reached.branch == branch);
+            known.count()
+        };
+        assert!((1..=3).all(|branch| of(branch) >= 4), "the others keep what is nearest the root");
+        let mut afresh = Words::new(&Admission::Open);
+        (afresh.rule, afresh.pairs) = (words.rule.take(), words.pairs.clone());
+        afresh.note_known();
+        assert!(afresh.known == words.known, "what is known follows from the words alone");
     }
 }

@@ -344,6 +344,8 @@ mod tests {
         assert_eq!(with(&|wire| wire.total = 2), unknown);
         assert_eq!(with(&|wire| wire.piece[0] = 9), unknown, "another version of the whole");
         assert_eq!(with(&|wire| wire.piece[1] = 1), unknown, "compressed");
+        let two = |wire: &mut Wire| (wire.piece, wire.octets) = (vec![3, 0], 2);
+        assert_eq!(with(&two), unknown, "with other fields behind it");
         assert_eq!(with(&|wire| wire.octets += 1), malformed);
         assert_eq!(with(&|wire| wire.piece.clear()), malformed);
         let extended = |extensions: &[(u16, bool)]| {
@@ -359,5 +361,9 @@ mod tests {
         assert_eq!(extended(&[(1, false), (2, false)]), None);
         assert_eq!(extended(&[(1, false), (2, true)]), Some(FragmentError::Unknown));
         assert_eq!(extended(&[(2, false), (1, false)]), Some(FragmentError::Malformed));
+        assert_eq!(extended(&[(1, false), (1, false)]), Some(FragmentError::Malformed));
+        let many: Vec<_> = (0..17).map(|kind| (kind, false)).collect();
+        assert_eq!(extended(&many[..16]), None);
+        assert_eq!(extended(&many), Some(FragmentError::Malformed));
     }
 }

@@ -28,6 +28,7 @@ use record::{
 };
 use sphinx::EpochKey;
 
+use crate::count::NotPublished;
 use crate::exit::ExitOffer;
 use crate::invite::{Invite, Invites};
 use crate::setup::InvitesKept;
@@ -295,13 +296,15 @@ impl Author {
         list: (Hour, ListSketch),
         now: Time,
         rng: &mut impl CryptoRng,
-    ) -> Option<Vec<u8>> {
+    ) -> Result<Vec<u8>, NotPublished> {
         let hour_end = self.schedule.hour_end(self.schedule.hour_at(now));
         self.numbers.next =
             hour_end.plus(self.schedule.hour().mul_f64(rng.random_range(0.05..0.45)));
         let withdrawn = self.epochs(now).filter(|epoch| self.has_withdrawn(*epoch));
+        let next = self.numbers.sequence.checked_add(self.numbers.step);
+        let sequence = next.ok_or(NotPublished::LastNumber)?;
         let draft = Draft {
-            sequence: self.numbers.sequence.checked_add(self.numbers.step)?,
+            sequence,
             // After a jump there may be records that this node does not know, of which one has the
             // same predecessor.
             previous: if self.numbers.step == 1 {
@@ -322,7 +325,7 @@ impl Author {
             list,
             extensions: Vec::new(),
         };
-        draft.sign(&self.identity, &self.network).ok()
+        draft.sign(&self.identity, &self.network).map_err(|_| NotPublished::NoKey)
     }
 
     /// Publishes within a moment, because what the record says has changed.
@@ -477,6 +480,10 @@ mod tests {
         author.note_witnesses(start.plus(MINUTE));
         assert_eq!(author.next(), Some(start.plus(MINUTE)));
         assert_eq!(sign(&mut author, start.plus(MINUTE)).sequence(), JUMP);
+        author.numbers.sequence = u64::MAX - 1;
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let signed = author.sign(Vec::new(), None, Default::default(), start, &mut rng);
+        assert_eq!(signed.err(), Some(NotPublished::LastNumber));
     }
 
     #[test]

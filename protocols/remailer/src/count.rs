@@ -209,6 +209,8 @@ impl From<&Unwanted> for NotTaken {
 pub enum NotPublished {
     /// It has neither a key nor a withdrawn one to state.
     NoKey,
+    /// There is no number above that of its last one.
+    LastNumber,
     /// Its own directory does not take it in.
     NotTaken(NotTaken),
 }

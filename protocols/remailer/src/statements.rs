@@ -293,9 +293,10 @@ impl<R: CryptoRng> Hearing<'_, R> {
             }
         }
         let list = self.outlook.directory.list_in_use();
-        let Some(octets) = self.author.sign(keys, exit, list, self.now, self.rng) else {
-            self.out.count(Count::OwnRecordRefused(NotPublished::NoKey));
-            return;
+        let signed = self.author.sign(keys, exit, list, self.now, self.rng);
+        let octets = match signed {
+            Ok(octets) => octets,
+            Err(why) => return self.out.count(Count::OwnRecordRefused(why)),
         };
         match self.take_own(&octets) {
             Ok(()) => {

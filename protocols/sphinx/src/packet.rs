@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
+use zeroize::Zeroizing;
 
 use crate::class::SizeClass;
 use crate::layout::{
@@ -59,16 +60,17 @@ impl Packet {
         let (clear, routing) = header.split_first_chunk::<CLEAR_LEN>().ok_or(Refusal::Length)?;
         let clear = Clear::read(clear)?;
         let routing = routing.try_into().map_err(|_| Refusal::Length)?;
-        Ok(Parts { class: self.class, clear, routing, octets: self.octets })
+        Ok(Parts { class: self.class, clear, routing, octets: Zeroizing::new(self.octets) })
     }
 }
 
-/// A packet taken apart for one hop; `octets` is still the whole packet.
+/// A packet taken apart for one hop; `octets` is still the whole packet. Its payload is decrypted in
+/// place, and zeroized unless it goes on.
 pub(crate) struct Parts {
     pub(crate) class: SizeClass,
     pub(crate) clear: Clear,
     pub(crate) routing: [u8; ROUTING_LEN],
-    pub(crate) octets: Vec<u8>,
+    octets: Zeroizing<Vec<u8>>,
 }
 
 impl Parts {
@@ -85,7 +87,7 @@ impl Parts {
             mac.copy_from_slice(&clear.mac);
             blocks.copy_from_slice(routing);
         }
-        Packet { class: self.class, octets: self.octets }
+        Packet { class: self.class, octets: core::mem::take(&mut self.octets) }
     }
 }
 

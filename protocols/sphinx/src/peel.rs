@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
 use subtle::ConstantTimeEq as _;
-use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::{EpochKey, EpochKeys, HopKeys, ReplayTag};
 use crate::layout::{BLOCK_LEN, NEXT_EPOCHS, PAYLOAD_PREFIX_LEN, ROUTING_LEN};
@@ -102,25 +102,18 @@ fn open(mut parts: Parts, hop: &HopKeys, key: &EpochKey) -> Result<Layer, Refusa
     let (block, rest) = opened?;
     hop.unseal(parts.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
     if block.class != parts.class {
-        parts.octets.zeroize();
         return Err(Refusal::Class);
     }
-    match act_on(&block, rest, region.as_slice(), key) {
-        Ok(Next::Forward(clear, routing)) => {
+    Ok(match act_on(&block, rest, region.as_slice(), key)? {
+        Next::Forward(clear, routing) => {
             let packet = parts.into_packet(&clear, &routing);
-            Ok(Layer::Forward { to: block.next, delay: block.delay, packet })
+            Layer::Forward { to: block.next, delay: block.delay, packet }
         }
-        Ok(Next::End) => {
+        Next::End => {
             let payload = Payload(parts.payload().to_vec());
-            parts.octets.zeroize();
-            Ok(Layer::End { kind: block.kind, delay: block.delay, payload })
+            Layer::End { kind: block.kind, delay: block.delay, payload }
         }
-        Err(refusal) => {
-            // It has been decrypted in place.
-            parts.octets.zeroize();
-            Err(refusal)
-        }
-    }
+    })
 }
 
 enum Next {
