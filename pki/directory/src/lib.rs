@@ -3,6 +3,7 @@
 mod admit;
 mod assembly;
 mod entry;
+mod graph;
 mod heard;
 mod hourly;
 mod item;
@@ -15,6 +16,7 @@ mod view;
 mod votes;
 
 pub use admit::Directory;
+pub use graph::COMPLETE;
 pub use heard::{Heard, MAX_APART};
 pub use item::ItemId;
 pub use list::{HourList, ListEntry};

@@ -5,16 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Time};
-use rand::seq::SliceRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{CryptoRng, RngExt as _};
-use record::{Breach, Record};
+use record::{Breach, ListHash, Record};
 
 use crate::admit::Directory;
+use crate::graph::{Graph, Walks};
 use crate::item::ItemId;
+
+/// Hops of a route.
+const LENGTHS: RangeInclusive<usize> = Route::MIN..=Route::MAX;
+/// Walks to one exit that are drawn, at most, until one is a route.
+const MAX_DRAWS: usize = 64;
 
 /// The usable nodes of one hour, however few.
 pub struct PartialView {
     taken: Time,
+    list: ListHash,
     seats: BTreeMap<NodeId, Seat>,
 }
 
@@ -22,6 +29,8 @@ pub struct PartialView {
 pub struct View {
     taken: Time,
     seats: BTreeMap<NodeId, Seat>,
+    /// `None` if everybody is linked to everybody.
+    graph: Option<Arc<Graph>>,
 }
 
 /// A node's place in a view.
@@ -100,7 +109,7 @@ impl Directory {
             Some((listed.node, Seat { record: Arc::clone(record), use_as }))
         });
         let seats = seats.collect();
-        Some(PartialView { taken: self.schedule.hour_start(list.hour()), seats })
+        Some(PartialView { taken: self.schedule.hour_start(list.hour()), list: list.hash(), seats })
     }
 }
 
@@ -126,11 +135,11 @@ impl PartialView {
     /// # Errors
     /// [`RouteError::TooFewNodes`].
     pub fn if_sufficient(self) -> Result<View, RouteError> {
-        if self.seats.len() > Route::MIN {
-            Ok(View { taken: self.taken, seats: self.seats })
-        } else {
-            Err(RouteError::TooFewNodes)
+        if self.seats.len() <= Route::MIN {
+            return Err(RouteError::TooFewNodes);
         }
+        let graph = Graph::of(self.list, self.seats.keys().copied().collect());
+        Ok(View { taken: self.taken, seats: self.seats, graph: graph.map(Arc::new) })
     }
 }
 
@@ -164,7 +173,26 @@ impl View {
     pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
         let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
         let seats = seats.map(|(node, seat)| (*node, seat.clone())).collect();
-        Self { taken: self.taken, seats }
+        Self { taken: self.taken, seats, graph: self.graph.clone() }
+    }
+
+    /// Whether everybody is linked to everybody.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.graph.is_none()
+    }
+
+    /// The nodes that a node of this view keeps links to, by identity; `None` for a node that is
+    /// not in it, where not everybody is linked to everybody.
+    #[must_use]
+    pub fn links_of(&self, node: &NodeId) -> Option<Vec<NodeId>> {
+        match &self.graph {
+            None => Some(self.seats.keys().filter(|other| *other != node).copied().collect()),
+            Some(graph) => {
+                let near = graph.neighbours(node)?;
+                Some(near.filter(|near| self.seats.contains_key(near)).collect())
+            }
+        }
     }
 
     /// All records, by identity.
@@ -184,14 +212,25 @@ impl View {
     ) -> Result<(), RouteError> {
         let (nodes, exits) = self.candidates(own, epochs, allows)?;
         let has_route = |exit: &&Arc<Record>| !strangers(exit, &nodes, Route::MIN - 1).is_empty();
-        if exits.iter().any(has_route) { Ok(()) } else { Err(RouteError::TooFewNodes) }
+        let is_reached = match &self.graph {
+            None => exits.iter().any(has_route),
+            Some(graph) => {
+                let walks = walks(graph, own, &nodes);
+                let mut ends = exits.iter().map(|exit| exit.node());
+                ends.any(|exit| LENGTHS.into_iter().any(|hops| walks.reach(&exit, hops)))
+            }
+        };
+        if is_reached { Ok(()) } else { Err(RouteError::TooFewNodes) }
     }
 
     /// Draws a route for packets that will be under way in `epochs`: the exit uniformly from those
     /// that `allows` takes, the length uniformly from 3 to 6 (or to as many nodes as there are),
     /// the others uniformly from the rest, none twice, never two of one family, and none of `own`:
-    /// the sender, and the nodes that its operator runs beside it. Only nodes with a key for each
-    /// of the epochs take part.
+    /// the sender first, then the nodes that its operator runs beside it. Only nodes with a key for
+    /// each of the epochs take part.
+    ///
+    /// Where not everybody is linked to everybody, the route is a walk over links, from the sender
+    /// if that is in the view: uniform among those of its length that end at the exit.
     ///
     /// # Errors
     /// [`RouteError`]; never a shorter route.
@@ -204,6 +243,11 @@ impl View {
     ) -> Result<Route, RouteError> {
         let (mut nodes, mut exits) = self.candidates(own, epochs, allows)?;
         exits.shuffle(rng);
+        if let Some(graph) = &self.graph {
+            let walks = walks(graph, own, &nodes);
+            let route = exits.into_iter().find_map(|exit| self.walk(&walks, exit, rng));
+            return route.ok_or(RouteError::TooFewNodes);
+        }
         nodes.shuffle(rng);
         for exit in exits {
             let mut hops = strangers(exit, &nodes, Route::MAX - 1);
@@ -215,6 +259,32 @@ impl View {
             }
         }
         Err(RouteError::TooFewNodes)
+    }
+
+    /// A walk to an exit that visits nobody twice and no two of one family. Most are such; a network
+    /// in which hardly any is has no route.
+    fn walk(
+        &self,
+        walks: &Walks<'_>,
+        exit: &Arc<Record>,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Option<Route> {
+        let lengths = LENGTHS.filter(|hops| walks.reach(&exit.node(), *hops));
+        let lengths: Vec<_> = lengths.collect();
+        for _ in 0..MAX_DRAWS {
+            let length = lengths.choose(rng)?;
+            let visited = walks.draw(&exit.node(), *length, rng)?;
+            let hops: Option<Vec<_>> = visited.iter().map(|node| self.get(node).cloned()).collect();
+            let hops = hops?;
+            let fits = |(place, hop): (usize, &Arc<Record>)| {
+                let mut later = hops.iter().skip(place + 1);
+                later.all(|other| other.node() != hop.node() && !other.is_family_of(hop))
+            };
+            if hops.iter().enumerate().all(fits) {
+                return Some(Route(hops));
+            }
+        }
+        None
     }
 
     #[expect(clippy::type_complexity, reason = "all nodes and the exits among them, used once")]
@@ -239,6 +309,12 @@ impl View {
         let exits: Vec<_> = exits.map(|seat| &seat.record).filter(|exit| allows(exit)).collect();
         if exits.is_empty() { Err(RouteError::NoExit) } else { Ok((nodes, exits)) }
     }
+}
+
+/// The walks from the sender through these nodes.
+fn walks<'a>(graph: &'a Graph, own: &[NodeId], nodes: &[&Arc<Record>]) -> Walks<'a> {
+    let usable: BTreeSet<_> = nodes.iter().map(|record| record.node()).collect();
+    graph.walks(own.first(), |node| usable.contains(node))
 }
 
 /// The first of these nodes, at most `count`, that are not the exit, nor of one family with it or

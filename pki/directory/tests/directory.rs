@@ -217,6 +217,58 @@ fn a_network_of_one_operator_has_no_route() {
     }
 }
 
+/// With 19 degrees of freedom, 99.9 % of uniform samples lie below 43.8.
+#[test]
+fn in_a_network_of_more_than_64_routes_are_walks_over_links_to_any_exit() {
+    let mut rng = ChaCha20Rng::seed_from_u64(6);
+    let view = viewed(directory(120, 20));
+    assert!(!view.is_complete() && viewed(directory(64, 4)).is_complete());
+    let own = identity(100).node();
+    let linked = |one: NodeId, other: NodeId| view.links_of(&one).unwrap().contains(&other);
+    let delivers = |record: &Record| record.exit().is_some();
+    let (mut ends, mut lengths) = (BTreeMap::<NodeId, f64>::new(), BTreeSet::new());
+    let mut seen = BTreeSet::new();
+    const DRAWS: u32 = 2000;
+    for _ in 0..DRAWS {
+        let route = view.route(&[own], &epochs(), &mut rng, delivers).unwrap();
+        let nodes: Vec<NodeId> = route.hops().iter().map(|record| record.node()).collect();
+        assert!(linked(own, nodes[0]) && !nodes.contains(&own));
+        assert!(nodes.windows(2).all(|pair| linked(pair[0], pair[1])));
+        assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len());
+        lengths.insert(nodes.len());
+        *ends.entry(*nodes.last().unwrap()).or_default() += 1.0;
+        seen.extend(nodes);
+    }
+    assert_eq!((lengths, seen.len()), (BTreeSet::from([3, 4, 5, 6]), 119));
+    let expected = f64::from(DRAWS) / 20.0;
+    let chi: f64 = ends.values().map(|seen| (seen - expected).powi(2) / expected).sum();
+    assert!(ends.len() == 20 && chi < 43.8, "exits are drawn uniformly: {chi}");
+
+    // A ban takes nodes from this node's routes, and no link is drawn anew for it.
+    let near = view.links_of(&own).unwrap();
+    let banned: BTreeSet<NodeId> = near[..8].iter().copied().collect();
+    let fewer = view.without(&banned);
+    assert_eq!(fewer.links_of(&own).unwrap(), near[8..]);
+    for _ in 0..100 {
+        let route = fewer.route(&[own], &epochs(), &mut rng, delivers).unwrap();
+        assert!(route.hops().iter().all(|record| !banned.contains(&record.node())));
+    }
+    let none = view.without(&near.iter().copied().collect());
+    assert_eq!(
+        none.route(&[own], &epochs(), &mut rng, delivers).err(),
+        Some(RouteError::TooFewNodes)
+    );
+    assert_eq!(none.reaches(&[own], &epochs(), delivers).err(), Some(RouteError::TooFewNodes));
+    // A node that is not in the view is bound by no link.
+    let stranger = identity(200).node();
+    assert!(view.links_of(&stranger).is_none());
+    let first = |rng: &mut ChaCha20Rng| {
+        view.route(&[stranger], &epochs(), rng, delivers).unwrap().hops()[0].node()
+    };
+    let firsts: BTreeSet<_> = (0..300).map(|_| first(&mut rng)).collect();
+    assert!(firsts.len() > 60);
+}
+
 /// 200,000 draws over 12 nodes: lengths and the node at each place are uniform. Chi-square with 11
 /// degrees of freedom lies below 31.3 for 99.9 % of uniform samples; with 3, below 16.3.
 #[test]

@@ -1,7 +1,8 @@
 //! Which nodes this one is linked to, and which it wants to be.
 //!
-//! With up to [`MAX_LINKS`] routable nodes, every node keeps a link to every other. Beside the
-//! links wanted here, the caller that carries the commands out keeps dialling its bootstraps and
+//! With up to 64 routable nodes, every node keeps a link to every other; in a larger network a link
+//! to each of its 16 neighbours in the graph that follows from the list. Beside the links wanted
+//! here, the caller that carries the commands out keeps dialling its bootstraps and
 //! some nodes that it chose before: which may be dialled again, and when, is known where dials
 //! fail.
 
@@ -15,7 +16,7 @@ use rand::seq::{IteratorRandom as _, SliceRandom as _};
 use crate::command::{Command, Out};
 
 /// Links wanted, at most.
-pub const MAX_LINKS: usize = 64;
+pub const MAX_LINKS: usize = directory::COMPLETE;
 
 /// The linked nodes.
 #[derive(Default)]
@@ -38,18 +39,34 @@ impl Links {
     }
 }
 
-/// Wants links to the nodes of a view, in an order that does not follow from their keys: where
-/// there are more than can be linked, no node can choose to be among the first.
-pub(crate) fn want(view: &View, own: NodeId, rng: &mut impl CryptoRng, out: &mut Out) {
-    let others = view.iter().map(|record| record.node()).filter(|node| *node != own);
-    let mut others: Vec<_> = others.collect();
-    others.shuffle(rng);
-    out.push(Command::Links(others));
+/// Wants the links of a view, and those of the view `before` it, over which packets are still under
+/// way, as far as both name the node. A node that is in no graph of links wants any: in an order
+/// that does not follow from keys, so that no node can choose to be among the first.
+pub(crate) fn want(
+    view: &View,
+    before: Option<&View>,
+    own: NodeId,
+    rng: &mut impl CryptoRng,
+    out: &mut Out,
+) {
+    let any = || view.iter().map(|record| record.node()).filter(|node| *node != own).collect();
+    let mut wanted: Vec<_> = view.links_of(&own).unwrap_or_else(any);
+    wanted.shuffle(rng);
+    if !view.is_complete() {
+        let earlier = before.and_then(|before| before.links_of(&own)).unwrap_or_default();
+        let earlier = earlier.into_iter().filter(|node| view.get(node).is_some());
+        let earlier: Vec<_> = earlier.filter(|node| !wanted.contains(node)).collect();
+        wanted.extend(earlier);
+    }
+    out.push(Command::Links(wanted));
 }
 
-/// Wants a link to a node whose first record has just been taken in.
-pub(crate) fn want_newcomer(node: NodeId, out: &mut Out) {
-    out.push(Command::Link(node));
+/// Wants a link to a node whose first record has just been taken in, unless a graph of links says
+/// who is linked to whom.
+pub(crate) fn want_newcomer(node: NodeId, view: Option<&View>, out: &mut Out) {
+    if view.is_none_or(View::is_complete) {
+        out.push(Command::Link(node));
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_nodes_of_a_view_are_named_so_that_links_of_before_are_kept() {
+    fn a_node_wants_its_neighbours_and_those_that_it_had_and_one_without_any_wants_all() {
         use record::{Admission, Descriptor, Parameters, Statement, testing};
         let parameters = Parameters::main();
         let schedule = parameters.schedule();
@@ -78,16 +95,40 @@ mod tests {
             let record = signed.timely(now, &schedule).unwrap();
             directory.admit(record, directory::Source::Own, now).unwrap();
         }
-        let list = directory.propose_first(schedule.hour_at(now));
-        directory.restore_list(list);
-        let view = directory.view().unwrap().if_sufficient().unwrap();
+        let mut view = |hour| {
+            let list = directory.propose_first(hour);
+            directory.restore_list(list);
+            directory.view().unwrap().if_sufficient().unwrap()
+        };
+        let hour = schedule.hour_at(now);
+        let (before, view) = (view(hour), view(hour.plus(1)));
         let own = keys::Identity::from_seed(&[0; 32]).node();
+        let stranger = keys::Identity::from_seed(&[99; 32]).node();
         let (mut rng, mut out) = (ChaCha20Rng::seed_from_u64(3), Out::default());
-        want(&view, own, &mut rng, &mut out);
-        let Some(Command::Links(wanted)) = out.next() else { panic!("no links") };
-        let distinct: BTreeSet<_> = wanted.iter().collect();
-        assert_eq!((wanted.len(), distinct.len(), distinct.contains(&own)), (69, 69, false));
-        assert!(!wanted.is_sorted(), "in an order that no key decides");
+        let mut wanted = |node, before: Option<&View>| {
+            want(&view, before, node, &mut rng, &mut out);
+            let Some(Command::Links(wanted)) = out.next() else { panic!("no links") };
+            assert!(
+                !wanted.contains(&node) && !wanted.is_sorted(),
+                "in an order that no key decides"
+            );
+            assert_eq!(wanted.iter().collect::<BTreeSet<_>>().len(), wanted.len());
+            wanted
+        };
+        let mut links = view.links_of(&own).unwrap();
+        let mut first = wanted(own, None);
+        first.sort_unstable();
+        assert_eq!(first, links);
+        links.extend(before.links_of(&own).unwrap());
+        let both: BTreeSet<_> = links.into_iter().collect();
+        assert!(both.len() > first.len(), "another list, other neighbours");
+        assert_eq!(wanted(own, Some(&before)).into_iter().collect::<BTreeSet<_>>(), both);
+        assert_eq!(wanted(stranger, Some(&before)).len(), 70);
+
+        want_newcomer(stranger, Some(&view), &mut out);
+        assert!(out.next().is_none(), "the graph says who is linked to whom");
+        want_newcomer(stranger, None, &mut out);
+        assert!(matches!(out.next(), Some(Command::Link(node)) if node == stranger));
     }
 
     #[test]

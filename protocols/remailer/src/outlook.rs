@@ -187,9 +187,9 @@ impl Outlook {
 
     fn set_view(&mut self, view: &View, rng: &mut impl CryptoRng, out: &mut Out) {
         let view = Arc::new(view.without(&self.banned));
-        self.view = Some(Arc::clone(&view));
+        let before = self.view.replace(Arc::clone(&view));
         out.push(Command::ViewTaken(Arc::clone(&view)));
-        links::want(&view, self.node, rng, out);
+        links::want(&view, before.as_deref(), self.node, rng, out);
     }
 
     fn usable_view(&self, now: Time) -> Result<&Arc<View>, Refused> {

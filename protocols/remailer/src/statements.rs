@@ -202,7 +202,11 @@ impl<R: CryptoRng> Hearing<'_, R> {
         if record.node() != self.outlook.node() {
             self.out.count(Count::RecordTaken);
             if admitted == Admitted::Newcomer {
-                links::want_newcomer(record.node(), self.out);
+                links::want_newcomer(
+                    record.node(),
+                    self.outlook.view().map(AsRef::as_ref),
+                    self.out,
+                );
             }
         }
         self.outlook.keep(record.octets(), self.out);

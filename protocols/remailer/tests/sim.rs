@@ -70,6 +70,26 @@ fn a_mail_crosses_three_to_six_other_nodes() {
 }
 
 #[test]
+fn in_a_network_of_more_than_64_packets_take_no_way_but_the_links_of_the_list() {
+    let mut simulation = network(70, &main_network(70), 1);
+    let view = std::sync::Arc::clone(simulation.nodes()[0].view().unwrap());
+    assert!(view.len() == 70 && !view.is_complete());
+    for from in 0..20 {
+        simulation.submit(from, &mail("a@b.example", "body")).unwrap();
+    }
+    simulation.run(MINUTE * 40);
+    assert_eq!(simulation.delivered().len(), 20);
+    let nodes: Vec<_> = simulation.nodes().iter().map(Remailer::node).collect();
+    for link in simulation.sent() {
+        let near = view.links_of(&nodes[link.from]).unwrap();
+        assert!(
+            near.len() <= 16 && near.contains(&nodes[link.to]),
+            "no link is opened for a packet"
+        );
+    }
+}
+
+#[test]
 fn with_too_few_nodes_nothing_is_taken_and_nothing_leaves() {
     for nodes in 1..=3 {
         let mut simulation = network(nodes, &main_network(nodes), 1);
