@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use keys::{NodeId, Time};
@@ -21,6 +22,8 @@ const MAX_FILLED: u8 = 8;
 /// Subjects of one voucher that words are kept about, as a multiple of those that count: some are
 /// revoked.
 const SUBJECTS: usize = 2;
+/// Of how many parts of its room the branch that has most gives up one, when all is taken.
+const PARTS: usize = 256;
 /// Pairs that words are kept about, shared by the branches that begin with the roots' words: with one word of 200 octets each, as honest nodes have, 4 MB;
 /// with as many and as long words as are allowed, 180 MB.
 const MAX_PAIRS: usize = 20_000;
@@ -88,8 +91,11 @@ pub(crate) struct Words {
     most: usize,
     /// By voucher and subject; ascending by date.
     pairs: BTreeMap<(NodeId, NodeId), Vec<Arc<Vouch>>>,
-    /// The nodes that chains of the newest words reach, whatever the words' dates.
+    /// The nodes that chains of the newest words reach, whatever the words' dates, and those that
+    /// such chains reached since the hour began: whose words are taken in.
     known: BTreeMap<NodeId, Reached>,
+    /// How many pairs each branch has; those of vouchers that no chain reaches under `None`.
+    sizes: BTreeMap<Option<NodeId>, usize>,
     /// How many words catch-ups have brought in this hour, by pair; under a voucher paired with
     /// itself, how many of its words took the place of others.
     filled: BTreeMap<(NodeId, NodeId), u8>,
@@ -116,6 +122,7 @@ impl Words {
             most: MAX_PAIRS,
             pairs: BTreeMap::new(),
             known: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             filled: BTreeMap::new(),
             late: BTreeMap::new(),
         };
@@ -128,15 +135,15 @@ impl Words {
         self.rule.is_some()
     }
 
-    /// Whether a chain of the newest words reaches this node.
+    /// Whether a chain of the newest words reaches this node, or did in this hour.
     pub(crate) fn is_known(&self, node: &NodeId) -> bool {
         self.known.contains_key(node)
     }
 
-    /// Whether this node's word counts: a chain reaches it that may grow longer.
+    /// Whether this node's word counts at present: a chain reaches it that may grow longer.
     pub(crate) fn may_vouch(&self, node: &NodeId) -> bool {
-        let known = self.known.get(node).zip(self.rule.as_ref());
-        known.is_some_and(|(reached, rule)| reached.depth < rule.depth)
+        let Some(rule) = &self.rule else { return false };
+        self.reach_by_newest(rule).get(node).is_some_and(|reached| reached.depth < rule.depth)
     }
 
     /// Takes in a word, and returns those that it makes superfluous.
@@ -187,7 +194,14 @@ impl Words {
         if let Some(at) = late {
             self.late.insert(vouch.hash(), at);
         }
-        let words = self.pairs.entry(pair).or_default();
+        let branch = Some(reaches.branch);
+        let words = match self.pairs.entry(pair) {
+            Entry::Occupied(words) => words.into_mut(),
+            Entry::Vacant(place) => {
+                *self.sizes.entry(branch).or_default() += 1;
+                place.insert(Vec::new())
+            }
+        };
         let at = words.partition_point(|known| vouch.supersedes(known));
         words.insert(at, Arc::clone(vouch));
         if words.len() > MAX_WORDS {
@@ -198,17 +212,61 @@ impl Words {
             self.late.remove(&word.hash());
         }
         let subject = vouch.subject();
-        let is_news = self.known.get(&subject).is_none_or(|known| known.depth > reaches.depth);
-        let speaks = self.by(&subject).next().is_some();
-        let is_one_more = gone.is_empty() && self.by_newest(&voucher).count() <= fan_out;
-        if vouch.word() == Word::Vouch && is_one_more && !speaks {
-            if is_news {
-                self.known.insert(subject, reaches);
-            }
-        } else {
-            self.note_known();
+        if self.counted(&voucher, fan_out).iter().any(|(counted, _)| *counted == subject) {
+            self.extend(subject, reaches);
         }
         Ok(gone)
+    }
+
+    /// The subjects that count of one voucher by its newest words, and as what.
+    fn counted(&self, voucher: &NodeId, fan_out: usize) -> Vec<(NodeId, VouchRole)> {
+        let mut said: Vec<_> = self.by_newest(voucher).collect();
+        said.sort_unstable_by_key(|word| (word.since(), word.subject()));
+        said.truncate(fan_out);
+        said.into_iter().map(|word| (word.subject(), word.role())).collect()
+    }
+
+    /// Notes that a chain reaches a node, and where others go on from it. Each node's chain only
+    /// ever gets shorter within an hour, so that no flood of words makes this walk far.
+    fn extend(&mut self, node: NodeId, reached: Reached) {
+        let Some((depth, fan_out)) = self.rule.as_ref().map(|rule| (rule.depth, rule.fan_out))
+        else {
+            return;
+        };
+        let mut left = vec![(node, reached)];
+        while let Some((node, reached)) = left.pop() {
+            let before = self.known.get(&node).copied();
+            if before.is_some_and(|known| known.depth <= reached.depth) {
+                continue;
+            }
+            let own = self.by(&node).count();
+            self.resize(before.map(|known| known.branch), |size| size.saturating_sub(own));
+            self.resize(Some(reached.branch), |size| size + own);
+            self.known.insert(node, reached);
+            if reached.depth < depth {
+                let next = self.counted(&node, fan_out).into_iter();
+                left.extend(next.map(|(subject, role)| (subject, reached.reach(subject, role))));
+            }
+        }
+    }
+
+    fn resize(&mut self, branch: Option<NodeId>, change: impl FnOnce(usize) -> usize) {
+        let size = change(self.sizes.get(&branch).copied().unwrap_or_default());
+        match size {
+            0 => self.sizes.remove(&branch),
+            _ => self.sizes.insert(branch, size),
+        };
+    }
+
+    /// The branch that a pair belongs to; `None` if no chain reaches its voucher.
+    fn branch_of(&self, (voucher, subject): &(NodeId, NodeId)) -> Option<NodeId> {
+        self.known.get(voucher).map(|known| known.reach(*subject, known.role).branch)
+    }
+
+    fn drop_pair(&mut self, pair: &(NodeId, NodeId)) -> Vec<Arc<Vouch>> {
+        let Some(words) = self.pairs.remove(pair) else { return Vec::new() };
+        self.resize(self.branch_of(pair), |size| size.saturating_sub(1));
+        words
     }
 
     /// Makes room for words about another subject: if a voucher has too many, the first by (since,
@@ -238,33 +296,30 @@ impl Words {
             return Err(Unwanted::TooSoon);
         }
         let pair = (last.voucher(), last.subject());
-        Ok(self.pairs.remove(&pair).unwrap_or_default())
+        Ok(self.drop_pair(&pair))
     }
 
     /// Makes room for a pair of this branch when as many are held as may be. First goes what no
-    /// chain reaches any more; then the branch that has most gives up the pair at the end of its
-    /// longest chains. A branch never loses to one that would have more.
+    /// chain reaches any more; then the branch that has most gives up the pairs at the ends of its
+    /// longest chains, some at once. A branch never loses to one that has nearly as much.
     fn drop_of_largest(&mut self, branch: NodeId) -> Result<Vec<Arc<Vouch>>, Unwanted> {
-        let of = |(voucher, subject): &(NodeId, NodeId)| {
-            self.known.get(voucher).map(|known| known.reach(*subject, known.role).branch)
-        };
-        let mut sizes: BTreeMap<Option<NodeId>, usize> = BTreeMap::new();
-        for pair in self.pairs.keys() {
-            *sizes.entry(of(pair)).or_default() += 1;
-        }
-        let own = sizes.get(&Some(branch)).copied().unwrap_or_default();
-        let unreached = sizes.contains_key(&None).then_some(None);
-        let largest =
-            sizes.iter().filter(|(_, size)| **size > own + 1).max_by_key(|(_, size)| **size);
-        let from = unreached.or(largest.map(|(branch, _)| *branch)).ok_or(Unwanted::Full)?;
-        let rank = |(voucher, subject): &(NodeId, NodeId), words: &[Arc<Vouch>]| {
+        let some = (self.most / PARTS).max(1);
+        let own = self.sizes.get(&Some(branch)).copied().unwrap_or_default();
+        let enough = own.saturating_add(some * 2);
+        let larger = self.sizes.iter().filter(|(_, size)| **size >= enough);
+        let largest = larger.max_by_key(|(_, size)| **size).map(|(branch, _)| *branch);
+        let from = if self.sizes.contains_key(&None) { Some(None) } else { largest };
+        let from = from.ok_or(Unwanted::Full)?;
+        let theirs = self.pairs.iter().filter(|(pair, _)| self.branch_of(pair) == from);
+        let ranked = theirs.map(|((voucher, subject), words)| {
             let depth = self.known.get(voucher).map_or(0, |known| known.depth);
-            (depth, words.last().map(|word| word.since()), *subject)
-        };
-        let theirs = self.pairs.iter().filter(|(pair, _)| of(pair) == from);
-        let last = theirs.max_by_key(|(pair, words)| rank(pair, words)).map(|(pair, _)| *pair);
-        let last = last.ok_or(Unwanted::Full)?;
-        Ok(self.pairs.remove(&last).unwrap_or_default())
+            (depth, words.last().map(|word| word.since()), *subject, *voucher)
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_unstable_by(|one, other| other.cmp(one));
+        ranked.truncate(some);
+        let ends = ranked.into_iter().map(|(_, _, subject, voucher)| (voucher, subject));
+        Ok(ends.flat_map(|pair| self.drop_pair(&pair)).collect())
     }
 
     /// Removes the words before the newest settled one of each pair.
@@ -276,6 +331,7 @@ impl Words {
             gone.extend(words.drain(..needed.unwrap_or(0)).map(|word| word.hash()));
         }
         self.forget_late(&gone);
+        self.note_known();
         gone
     }
 
@@ -328,10 +384,18 @@ impl Words {
 
     fn note_known(&mut self) {
         let Some(rule) = &self.rule else { return };
+        self.known = self.reach_by_newest(rule);
+        self.sizes = BTreeMap::new();
+        for pair in self.pairs.keys() {
+            *self.sizes.entry(self.branch_of(pair)).or_default() += 1;
+        }
+    }
+
+    fn reach_by_newest(&self, rule: &Rule) -> BTreeMap<NodeId, Reached> {
         let newest = |words: &[Arc<Vouch>]| {
             words.last().filter(|word| word.word() == Word::Vouch).map(Arc::clone)
         };
-        self.known = self.reach(rule, |_| true, newest);
+        self.reach(rule, |_| true, newest)
     }
 
     /// Goes level by level from the roots. Of each voucher those subjects count that it says it has
@@ -465,9 +529,11 @@ mod tests {
             known.count()
         };
         assert!((1..=3).all(|branch| of(branch) >= 4), "the others keep what is nearest the root");
-        let mut afresh = Words::new(&Admission::Open);
-        (afresh.rule, afresh.pairs) = (words.rule.take(), words.pairs.clone());
-        afresh.note_known();
-        assert!(afresh.known == words.known, "what is known follows from the words alone");
+        // Counted one by one, or anew when the hour turns.
+        let sizes = words.sizes.clone();
+        words.prune(Settled { deadline: AT, known_by: AT });
+        assert_eq!(sizes.values().sum::<usize>(), 60);
+        assert_eq!(words.sizes.values().sum::<usize>(), 60);
+        assert_eq!(words.sizes.get(&Some(identity(4).node())), Some(&11));
     }
 }

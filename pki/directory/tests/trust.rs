@@ -280,11 +280,14 @@ fn a_vouch_ends_by_revocation_or_by_its_date_and_its_branch_with_it() {
     assert_eq!(viewed(&directory, hour), [1, 2, 5], "it had not settled when votes were due");
     publish(&mut directory, start().plus(MINUTE * 65));
     assert_eq!(viewed(&directory, start().plus(MINUTE * 120)), [1]);
-    let renewed = word(Word::Vouch, 2, 5, since, start().plus(MINUTE * 100));
-    assert!(matches!(
-        directory.note_word(renewed, Source::Gossip, start()),
-        Err(Unwanted::Unreached)
-    ));
+    // Its own words are taken in for the rest of the hour, and count for nothing.
+    assert!(!directory.may_vouch(&identity(2).node()));
+    let renewed = |minute| word(Word::Vouch, 2, 5, since, start().plus(MINUTE * minute));
+    directory.note_word(renewed(100), Source::Gossip, start()).unwrap();
+    assert_eq!(viewed(&directory, start().plus(MINUTE * 180)), [1]);
+    directory.turn_hour(hour);
+    let late = directory.note_word(renewed(110), Source::Gossip, hour);
+    assert!(matches!(late, Err(Unwanted::Unreached)));
     let old = word(Word::Vouch, 1, 2, since, start().plus(MINUTE * 5));
     assert!(matches!(directory.note_word(old, Source::Gossip, start()), Err(Unwanted::Older)));
     let again = start().plus(MINUTE * 40);
