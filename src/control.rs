@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use crate::failure::{Failure, FailureKind};
 pub use counts::named;
 pub use status::{
-    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
-    Status, ViewStatus, Warning,
+    DiskTrouble, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,
+    ReachStatus, Status, ViewStatus, Warning,
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;

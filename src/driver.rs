@@ -4,8 +4,8 @@
 //!
 //! 1. the order to stop
 //! 2. timers
-//! 3. results of own work: opened packets, kept replay tags, sealed messages, deliveries, what
-//!    the next server takes, failed sends
+//! 3. results of own work: opened packets, what was kept, sealed messages, the look at the disk,
+//!    deliveries, what the next server takes, failed sends
 //! 4. the control socket
 //! 5. submissions
 //! 6. the network: whether it reaches this node, links, statements, catching up, invites
@@ -14,6 +14,7 @@
 
 mod asked;
 mod commands;
+mod disk;
 mod network;
 mod operator;
 mod report;
@@ -26,17 +27,16 @@ use keys::{NodeId, Time};
 use record::ExitPolicy;
 use remailer::{DeliveryId, DeliveryOutcome, Dropped, Remailer};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::control::Call;
 use crate::exit::{Exit, ExitInputs};
-use crate::failure::Failure;
 use crate::ingress::Question;
 use crate::machine::Machine;
 use crate::net::tor::TorState;
 use crate::net::{self, Links, Reach, Scores};
-use crate::store::Store;
 use asked::Asked;
+use disk::Disk;
 pub use start::{Carrier, Node, Progress, Settings};
 use work::{Done, Work};
 
@@ -63,11 +63,11 @@ struct Net {
 
 struct Driver {
     remailer: Remailer,
-    store: Store,
     machine: Machine,
     net: Net,
     exit: Option<Exit>,
     work: Work,
+    disk: Disk,
     asked: Asked,
     progress: watch::Sender<Progress>,
     /// The links that the [`Remailer`] has been told of.
@@ -78,8 +78,6 @@ struct Driver {
 /// Problems since the start.
 #[derive(Default)]
 struct Troubles {
-    /// How often something could not be stored.
-    unkept: u64,
     /// The longest delay between the due time of a timer and its handling.
     late_timer: Duration,
     /// The timer that was set last, and when it could have been handled first.
@@ -98,30 +96,31 @@ impl Troubles {
 }
 
 impl Driver {
-    async fn run(mut self, inputs: Inputs) -> Result<(), Failure> {
+    async fn run(mut self, inputs: Inputs) {
         tracing::info!("node started");
-        let ended = self.turn(inputs).await;
+        self.turn(inputs).await;
         let held = self.remailer.held();
         if held.mixing + held.waiting + held.delivering > 0 {
             let (mixing, waiting, delivering) = (held.mixing, held.waiting, held.delivering);
             tracing::warn!(mixing, waiting, delivering, "stopped; what was held is lost");
         }
-        self.store.flush();
         tracing::info!("node stopped");
-        ended
     }
 
-    async fn turn(&mut self, mut inputs: Inputs) -> Result<(), Failure> {
+    async fn turn(&mut self, mut inputs: Inputs) {
+        let mut looks = interval(disk::LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.carry_out().await?;
+            self.carry_out().await;
             let due = self.remailer.poll_timeout();
             let armed = self.troubles.arm(due, self.now());
             let timer = self.machine.clock.instant(due);
             tokio::select! {
                 biased;
-                _ = &mut inputs.stopped => return Ok(()),
+                _ = &mut inputs.stopped => return,
                 () = sleep_until(timer.into()) => self.time_out(armed),
                 Some(done) = inputs.done.recv() => self.work_done(done),
+                _ = looks.tick() => self.look_at_disk(),
                 Some((id, outcome)) = inputs.exit.outcomes.recv() => {
                     self.delivered(id, outcome);
                 }
@@ -162,13 +161,7 @@ impl Driver {
             Done::Sealed(id, sealed) => {
                 self.remailer.handle_sealed(id, sealed, &mut self.machine.rng);
             }
-            Done::TagsKept(batch) => {
-                self.remailer.handle_tags_kept(batch, self.machine.clock.now());
-            }
-            Done::TagsLost(batch) => {
-                self.troubles.unkept += 1;
-                self.remailer.handle_tags_lost(batch);
-            }
+            Done::Disk(report, result) => self.disk_done(report, result),
         }
     }
 
@@ -193,6 +186,13 @@ impl Driver {
 
     fn question(&mut self, question: Question) {
         let now = self.now();
+        // Nothing is answered for that may have to be kept.
+        if self.disk.failing().is_some() {
+            let (Question::Recipient(_, to) | Question::Message(_, to)) = question;
+            // A client that has disconnected gets no answer.
+            let _ = to.send(smtp::Verdict::Full);
+            return;
+        }
         match question {
             Question::Recipient(ask, to) => {
                 let checked = self.remailer.check_recipient(&ask.mailbox, ask.size, now);

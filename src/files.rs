@@ -5,22 +5,65 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+/// A step of an operation on files. Tests make any of them fail: see [`faults`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Open,
+    /// How many octets are written.
+    Write(usize),
+    Sync,
+    Rename,
+    Remove,
+}
+
+/// Carries out a step, unless a test has it fail.
+fn step<T>(step: Step, path: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    faults::meet(step, path)?;
+    // Only tests look at where it is.
+    let _ = (step, path);
+    work()
+}
+
+fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    step(Step::Open, path, || options.open(path))
+}
+
+fn write(file: &mut File, path: &Path, octets: &[u8]) -> io::Result<()> {
+    #[cfg(test)]
+    faults::write_some(file, path, octets)?;
+    step(Step::Write(octets.len()), path, || file.write_all(octets))
+}
+
+fn write_at(file: &File, path: &Path, octets: &[u8], at: u64) -> io::Result<()> {
+    step(Step::Write(octets.len()), path, || file.write_all_at(octets, at))
+}
+
+fn sync(file: &File, path: &Path) -> io::Result<()> {
+    step(Step::Sync, path, || file.sync_all())
+}
 
 /// Writes a file whole, mode 0600: into a draft beside it, which is synced and renamed into place;
 /// then the folder is synced.
 ///
 /// # Errors
-/// If any of the steps fails; the file is unchanged then.
+/// If any of the steps fails. The file is as it was then, or as it was to be: no error tells which
+/// of them a crash would leave once the rename has begun.
 pub fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(octets)?;
-    file.sync_all()?;
-    rename_synced(&draft, path)
+    let draft = path.with_added_extension("draft");
+    let mut file =
+        open(&draft, OpenOptions::new().write(true).create(true).truncate(true).mode(0o600))?;
+    let written = write(&mut file, &draft, octets).and_then(|()| sync(&file, &draft));
+    let done = written.and_then(|()| rename_synced(&draft, path));
+    if done.is_err() {
+        // A draft is in nobody's way, but may be a secret, and takes room.
+        let _ = fs::remove_file(&draft);
+    }
+    done
 }
 
 /// Renames a synced file into a folder, and syncs the folder.
@@ -28,7 +71,7 @@ pub fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
 /// # Errors
 /// If either fails.
 pub fn rename_synced(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
+    step(Step::Rename, to, || fs::rename(from, to))?;
     sync_folder_of(to)
 }
 
@@ -36,17 +79,76 @@ pub fn rename_synced(from: &Path, to: &Path) -> io::Result<()> {
 /// copy-on-write file systems and flash the old octets may outlive it.
 ///
 /// # Errors
-/// If it is there and any of the steps fails.
+/// If it is there and cannot be removed. A disk on which nothing can be overwritten removes it all
+/// the same.
 pub fn destroy(path: &Path) -> io::Result<()> {
-    let file = match OpenOptions::new().write(true).open(path) {
+    let file = match open(path, OpenOptions::new().write(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(4096);
-    file.write_all_at(&vec![0; length], 0)?;
-    file.sync_all()?;
-    fs::remove_file(path)?;
-    sync_folder_of(path)
+    let wiped = write_at(&file, path, &vec![0; length], 0).and_then(|()| sync(&file, path));
+    remove(path)?;
+    wiped
+}
+
+/// Removes a file, if it is there, and syncs its folder.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match step(Step::Remove, path, || fs::remove_file(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_folder_of(path)),
+    }
+}
+
+/// A file to which records of one length are appended: a batch is there whole and synced, or the
+/// file is as before.
+pub struct AppendFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    /// Whether the file may be longer than it should be.
+    is_torn: bool,
+}
+
+impl AppendFile {
+    /// Opens a file, or makes it, mode 0600. What is no whole record at its end was never synced,
+    /// and is cut off.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(path: &Path, record: usize) -> io::Result<Self> {
+        let file =
+            open(path, OpenOptions::new().write(true).create(true).truncate(false).mode(0o600))?;
+        sync_folder_of(path)?;
+        let found = file.metadata()?.len();
+        let torn = found.checked_rem(u64::try_from(record).unwrap_or(1)).unwrap_or_default();
+        let len = found.saturating_sub(torn);
+        Ok(Self { path: path.to_owned(), file, len, is_torn: torn > 0 })
+    }
+
+    /// How many octets all whole batches have.
+    pub fn octets(&self) -> u64 {
+        self.len
+    }
+
+    /// Appends a batch, and syncs it.
+    ///
+    /// # Errors
+    /// If it cannot be written, or what an earlier error left cannot be cut off.
+    pub fn append(&mut self, octets: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            step(Step::Write(0), &self.path, || self.file.set_len(self.len))?;
+        }
+        self.is_torn = true;
+        write_at(&self.file, &self.path, octets, self.len)?;
+        sync(&self.file, &self.path)?;
+        self.is_torn = false;
+        self.len = self.len.saturating_add(u64::try_from(octets.len()).unwrap_or(u64::MAX));
+        Ok(())
+    }
 }
 
 /// A secret of exactly this many octets.
@@ -85,16 +187,7 @@ pub fn read_bounded(path: &Path, most: usize) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// If it cannot be opened.
 pub fn open_in_place(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// Writes at the beginning of an open file, and syncs it.
-///
-/// # Errors
-/// If either fails; the file may hold a part of the octets then.
-pub fn write_in_place(file: &File, octets: &[u8]) -> io::Result<()> {
-    file.write_all_at(octets, 0)?;
-    file.sync_data()
+    open(path, OpenOptions::new().write(true).create(true).truncate(false).mode(0o600))
 }
 
 /// Writes and syncs a new file, mode 0600, where no file was before.
@@ -102,10 +195,13 @@ pub fn write_in_place(file: &File, octets: &[u8]) -> io::Result<()> {
 /// # Errors
 /// If it is there already, or cannot be written.
 pub fn write_new(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(octets)?;
-    file.sync_all()
+    let mut file = open(path, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
+    let written = write(&mut file, path, octets).and_then(|()| sync(&file, path));
+    if written.is_err() {
+        // What is left of it is nobody's file.
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// Makes a folder with all above it, mode 0700, if it is not there.
@@ -126,8 +222,11 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
         Some(folder) => folder,
         None => return Ok(()),
     };
-    File::open(folder)?.sync_all()
+    step(Step::Sync, path, || File::open(folder)?.sync_all())
 }
+
+#[cfg(test)]
+pub mod faults;
 
 #[cfg(test)]
 mod tests {

@@ -9,22 +9,25 @@
 //! vote          the last vote that this node signed, if it is a voter
 //! list          the hour's list that this node used last
 //! epochs/<n>    seed of the mix key of epoch n, 96 octets
-//! epochs/<n>.mark       how many packets that key has opened: see `tags`
+//! epochs/<n>.tags       replay tags of the packets that key has opened
 //! epochs/<n>.withdrawn  marks that key as given up
 //! banned peers  onion addresses, one a line: nodes to avoid, and to dial first
 //! invites       tokens that this node handed out; `invite` has the one that it was given
-//! db/           verified statements, and replay tags (sled)
+//! db/           verified statements (sled); db.damaged is one that could not be read
 //! control.sock  the control socket
 //! ```
 //!
 //! The folder is 0700 and every file 0600. Secrets are written to a draft, synced, renamed into
-//! place, and the folder synced: a file is there whole or not at all.
+//! place, and the folder synced: a file is there whole or not at all. What the database holds can be
+//! fetched from peers again, and nothing else does it hold.
 
+mod database;
 mod epochs;
 mod error;
 mod identity;
+mod keeper;
 mod lists;
-mod statements;
+mod room;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -34,25 +37,22 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use directory::ItemId;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::files::{make_folder, open_in_place, write_whole};
+pub use database::Database;
 pub use error::{Error, Fault};
+pub use keeper::{DiskKeeper, Job};
 pub use lists::List;
-pub use tags::TagKeeper;
+pub use room::RESERVE;
 
-const VERSION: &str = "2\n";
-/// The layout before: no `own`, no marks, and of statements only records, stored by identity.
-const VERSION_1: &str = "1\n";
-/// Octets of the database's cache, for which sled's default is a gigabyte.
-const CACHE_OCTETS: u64 = 4 << 20;
+const VERSION: &str = "3\n";
+/// The layout before: replay tags in the database, with a file that counts them.
+const VERSION_2: &str = "2\n";
 
 /// An open state folder.
 pub struct Store {
     folder: PathBuf,
-    statements: sled::Tree,
-    db: sled::Db,
     _lock: File,
 }
 
@@ -74,50 +74,19 @@ impl Store {
         let version = check_version(folder)?;
         let epochs = folder.join(epochs::EPOCHS);
         make_folder(&epochs).map_err(|error| fail(&epochs, &error))?;
-        let path = folder.join("db");
-        let db = sled::Config::new().path(&path).cache_capacity(CACHE_OCTETS).open();
-        let db = db.map_err(|error| Error::database(&path, &error))?;
-        let statements = db.open_tree("statements");
-        let statements = statements.map_err(|error| Error::database(&path, &error))?;
-        let store = Self { folder: folder.to_owned(), statements, db, _lock: lock };
-        if version == VERSION_1 {
-            store.renew().map_err(|error| store.database(&error))?;
+        let store = Self { folder: folder.to_owned(), _lock: lock };
+        if version == VERSION_2 {
+            room::check(folder)?;
+            store.renew()?;
             store.write("version", VERSION.as_bytes())?;
         }
         Ok(store)
-    }
-
-    /// What version 1 kept.
-    fn renew(&self) -> sled::Result<()> {
-        for octets in self.db.open_tree("records")?.iter().values() {
-            let octets = octets?;
-            self.statements.insert(ItemId::of(&octets).as_bytes(), octets)?;
-        }
-        self.statements.flush()?;
-        self.db.drop_tree("records").map(drop)
     }
 
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The keeper of the replay tags, to run on a thread of its own.
-    #[must_use]
-    pub fn tags(&self) -> TagKeeper {
-        TagKeeper::new(self.db.clone(), self.folder.join(epochs::EPOCHS))
-    }
-
-    /// Writes to disk what the database holds only in memory.
-    pub fn flush(&self) {
-        if let Err(error) = self.db.flush() {
-            tracing::warn!(%error, "the database could not be flushed");
-        }
-    }
-
-    fn database(&self, error: &sled::Error) -> Error {
-        Error::database(&self.folder.join("db"), error)
     }
 
     fn write(&self, name: &str, octets: &[u8]) -> Result<(), Error> {
@@ -144,7 +113,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
 fn check_version(folder: &Path) -> Result<String, Error> {
     let path = folder.join("version");
     match fs::read_to_string(&path) {
-        Ok(version) if version == VERSION || version == VERSION_1 => Ok(version),
+        Ok(version) if version == VERSION || version == VERSION_2 => Ok(version),
         Ok(_) => Err(Error::new(&path, Fault::Foreign, "the state folder is of another version")
             .remedy("use the fog that wrote it, or another --state-dir")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -99,34 +99,46 @@ impl Room<'_> {
 pub struct InOrder<S> {
     /// Where jobs are queued.
     pub jobs: OrderedJobs<S>,
-    /// The thread.
-    pub thread: JoinHandle<()>,
+    /// Ends with the thread, which ends when nobody has jobs any more. Nothing else waits for it: a
+    /// disk that hangs does not keep the program from ending.
+    pub ended: oneshot::Receiver<()>,
 }
 
 /// Where jobs for a state are queued.
 pub struct OrderedJobs<S>(mpsc::Sender<OrderedJob<S>>);
 
+/// A place for a job on a state.
+pub struct OrderedRoom<'a, S>(mpsc::Permit<'a, OrderedJob<S>>);
+
+impl<S> OrderedRoom<'_, S> {
+    /// Queues the job.
+    pub fn run(self, job: impl FnOnce(&mut S) + Send + 'static) {
+        self.0.send(Box::new(job));
+    }
+}
+
 type OrderedJob<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 impl<S> OrderedJobs<S> {
-    /// Queues a job.
-    ///
-    /// # Errors
-    /// [`Full`].
-    pub fn try_run(&self, job: impl FnOnce(&mut S) + Send + 'static) -> Result<(), Full> {
-        self.0.try_send(Box::new(job)).map_err(|_| Full)
+    /// A place for a job, unless as many wait as may.
+    #[must_use]
+    pub fn try_room(&self) -> Option<OrderedRoom<'_, S>> {
+        self.0.try_reserve().ok().map(OrderedRoom)
     }
 }
 
 /// Starts a thread for jobs on a state; this many wait at most.
 pub fn in_order<S: Send + 'static>(mut state: S, waiting: usize) -> InOrder<S> {
     let (jobs, mut queued) = mpsc::channel::<OrderedJob<S>>(waiting);
-    let thread = spawn_blocking(move || {
+    let (end, ended) = oneshot::channel();
+    std::thread::spawn(move || {
         while let Some(job) = queued.blocking_recv() {
             job(&mut state);
         }
+        drop(state);
+        drop(end);
     });
-    InOrder { jobs: OrderedJobs(jobs), thread }
+    InOrder { jobs: OrderedJobs(jobs), ended }
 }
 
 #[cfg(test)]
@@ -172,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn ordered_jobs_run_in_order_and_the_state_is_dropped_at_the_end() {
         let kept = Arc::new(());
-        let InOrder { jobs, thread } = in_order((Arc::clone(&kept), Vec::new()), 8);
+        let InOrder { jobs, ended } = in_order((Arc::clone(&kept), Vec::new()), 8);
         let (seen_in, mut seen) = mpsc::unbounded_channel();
         for number in 0..8 {
             let seen = seen_in.clone();
@@ -180,13 +192,13 @@ mod tests {
                 state.1.push(number);
                 seen.send(state.1.clone()).unwrap();
             };
-            jobs.try_run(job).unwrap();
+            jobs.try_room().unwrap().run(job);
         }
         for number in 0..8 {
             assert_eq!(seen.recv().await.unwrap(), (0..=number).collect::<Vec<_>>());
         }
         drop(jobs);
-        thread.await.unwrap();
+        ended.await.unwrap_err();
         assert_eq!(Arc::strong_count(&kept), 1);
     }
 }

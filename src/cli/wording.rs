@@ -1,11 +1,21 @@
 //! The command line's sentences for the kinds and numbers that a node reports.
 
-use crate::control::{NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Warning};
+use crate::control::{DiskTrouble, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Warning};
 
 /// A warning for the operator.
 pub(super) fn warning(warning: &Warning) -> String {
     match warning {
-        Warning::DiskFailed { times } => format!("{times} times the disk failed: see the log"),
+        Warning::DiskFails { why, times, .. } => format!(
+            "the disk of the state folder {}: no mail and no packets are taken, and nothing is \
+             published; {times} times something was not kept",
+            match why {
+                DiskTrouble::Full => "is full",
+                DiskTrouble::ReadOnly => "is mounted read-only",
+                DiskTrouble::Denied => "lets this user write nothing",
+                DiskTrouble::Hangs => "does not answer",
+                DiskTrouble::Fails => "fails: see the log",
+            }
+        ),
         Warning::Unreachable { why } => format!("peers cannot reach this node: {why}"),
         Warning::NoLinks => "no link to any node: see network.bootstrap".to_owned(),
         Warning::NoMail { why } => format!("no mail is taken: {}", no_mail(*why)),
@@ -55,6 +65,7 @@ pub(super) fn no_mail(why: NoMail) -> &'static str {
         NoMail::NoExit => "no exit",
         NoMail::ClockApart => "the clock is wrong",
         NoMail::NoList => "no list of nodes that is new enough",
+        NoMail::DiskFails => "the disk keeps nothing",
         NoMail::Full => "full",
     }
 }

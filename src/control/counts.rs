@@ -40,6 +40,9 @@ fn name(count: Count) -> String {
         Count::StatementRefused(why) => format!("record refused: {}", not_taken(why)),
         Count::RecordPublished => "record published".to_owned(),
         Count::OwnRecordRefused(NotPublished::NoKey) => "own record refused: no key".to_owned(),
+        Count::OwnRecordRefused(NotPublished::NotKept) => {
+            "own record refused: it could not be kept".to_owned()
+        }
         Count::OwnRecordRefused(NotPublished::LastNumber) => {
             "own record refused: no higher number".to_owned()
         }

@@ -51,9 +51,13 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Warning {
-    /// The disk has failed.
-    DiskFailed {
-        /// The number of failures since the start.
+    /// The disk does not keep what it is given: no mail and no packets are taken.
+    DiskFails {
+        /// Why.
+        why: DiskTrouble,
+        /// Since when, in Unix milliseconds.
+        since_ms: u64,
+        /// How often something was not kept, since the start.
         times: u64,
     },
     /// Peers cannot reach this node.
@@ -115,6 +119,22 @@ pub enum Warning {
     NoRecord,
 }
 
+/// Why the disk keeps nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskTrouble {
+    /// There is too little room.
+    Full,
+    /// It is mounted read-only.
+    ReadOnly,
+    /// This user lacks the permission.
+    Denied,
+    /// It does not answer.
+    Hangs,
+    /// The system reports another error.
+    Fails,
+}
+
 /// Why mail is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,6 +147,8 @@ pub enum NoMail {
     ClockApart,
     /// There is no list of nodes that is new enough.
     NoList,
+    /// The disk does not keep what it is given.
+    DiskFails,
     /// There is no room.
     Full,
 }

@@ -3,20 +3,16 @@
 use std::fmt::Display;
 
 use keys::{NodeId, OnionAddress};
-use remailer::{Command, Done, InviteAnswer, KeepId, NotDone, Refused};
+use remailer::{Command, Done, InviteAnswer, NotDone, Refused, Sealing, SubmissionId};
 
 use super::Driver;
+use super::disk::Report;
 use crate::control::Response;
-use crate::failure::Failure;
 use crate::net::SwarmOrder;
-use crate::store::{self, List};
+use crate::store::Job;
 
 impl Driver {
-    /// # Errors
-    /// If a key or an own record cannot be stored: the commands after it must not be carried out
-    /// then. A key that is announced and then lost with a restart would be replaced by another,
-    /// which is an equivocation.
-    pub(super) async fn carry_out(&mut self) -> Result<(), Failure> {
+    pub(super) async fn carry_out(&mut self) {
         while let Some(command) = self.remailer.next_command() {
             match command {
                 Command::Send { to, packet, until } => {
@@ -31,7 +27,7 @@ impl Driver {
                     }
                 }
                 Command::Accept(keys) => self.work.accept(keys),
-                Command::KeepTags(_) | Command::Seal(..) => self.give_work(command),
+                Command::Seal(id, sealing) => self.seal(id, sealing),
                 Command::Answer(id, Ok(name)) => {
                     let taken = smtp::Verdict::Taken(*name.as_bytes());
                     self.asked.answer_submission(id, taken);
@@ -40,15 +36,19 @@ impl Driver {
                 Command::Reply(id, reply) => self.asked.answer_order(id, answer(reply)),
                 Command::KeepSeed(..)
                 | Command::WithdrawSeed(_)
-                | Command::KeepOwn(_)
-                | Command::KeepVote(_) => self.keep_before_anything(command)?,
-                Command::ForgetSeeds(_)
+                | Command::KeepOwn(..)
+                | Command::KeepVote(..)
+                | Command::KeepTags(_)
+                | Command::ForgetSeeds(_)
                 | Command::KeepList(_)
                 | Command::KeepStatement(..)
                 | Command::ForgetStatements(_)
                 | Command::KeepBanned(..)
-                | Command::KeepInvites(..)
-                | Command::ForgetInvite(_) => self.keep(command),
+                | Command::KeepInvites(..) => self.keep(command),
+                Command::ForgetInvite(answer) => {
+                    log_invite(answer);
+                    self.keep(command);
+                }
                 Command::Announce(_)
                 | Command::Link(_)
                 | Command::Links(_)
@@ -63,101 +63,17 @@ impl Driver {
                 }
             }
         }
-        Ok(())
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller tells these from the others")]
-    fn give_work(&mut self, command: Command) {
-        match command {
-            Command::KeepTags(tags) => {
-                let batch = tags.batch;
-                if self.work.keep_tags(tags).is_err() {
-                    self.troubles.unkept += 1;
-                    self.remailer.handle_tags_lost(batch);
-                }
-            }
-            Command::Seal(id, sealing) => {
-                if let Err(sealing) = self.work.seal(id, sealing) {
-                    let failed = Err(sealing.give_up());
-                    self.remailer.handle_sealed(id, failed, &mut self.machine.rng);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller tells these from the others")]
-    fn keep_before_anything(&mut self, command: Command) -> Result<(), Failure> {
-        match command {
-            Command::KeepSeed(epoch, seed) => self.store.keep_seed(epoch, &seed)?,
-            Command::WithdrawSeed(epoch) => {
-                self.store.withdraw_seed(epoch)?;
-                self.work.withdraw_tags(epoch);
-            }
-            Command::KeepOwn(octets) => self.store.keep_own(&octets)?,
-            Command::KeepVote(octets) => self.store.keep_vote(&octets)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller tells these from the others")]
-    fn keep(&mut self, command: Command) {
-        match command {
-            Command::ForgetSeeds(oldest) => {
-                self.must_keep(self.store.forget_seeds(oldest));
-                self.work.forget_tags(oldest);
-            }
-            Command::KeepList(octets) => self.must_keep(self.store.keep_hour_list(&octets)),
-            Command::KeepStatement(name, octets) => {
-                self.must_keep(self.store.keep_statement(&name, &octets));
-            }
-            Command::ForgetStatements(names) => {
-                self.must_keep(self.store.forget_statements(&names));
-            }
-            Command::KeepBanned(id, banned) => {
-                let onions = addresses(banned.iter());
-                self.report_kept(id, self.store.keep_list(List::Banned, &onions));
-            }
-            Command::KeepInvites(id, open) => {
-                self.store.flush();
-                self.report_kept(id, self.store.keep_list(List::Invites, &open));
-            }
-            Command::ForgetInvite(answer) => {
-                self.must_keep(self.store.keep_list::<String>(List::Invite, &[]));
-                match answer {
-                    InviteAnswer::Taken => {
-                        tracing::info!("the invite was taken: this node is vouched for");
-                    }
-                    InviteAnswer::Refused => tracing::warn!("the invite was not taken"),
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn report_kept(&mut self, id: KeepId, kept: Result<(), store::Error>) {
-        let now = self.now();
-        match kept {
-            Ok(()) => self.remailer.handle_kept(id, now, &mut self.machine.rng),
-            Err(error) => {
-                self.must_keep(Err(error));
-                self.remailer.handle_keep_failed(id, now, &mut self.machine.rng);
-            }
-        }
-    }
-
-    /// Logs a failure to store something. A failing disk does not stop the node; what could not be
-    /// stored is missing at the next start.
-    pub(super) fn must_keep(&mut self, kept: Result<(), store::Error>) {
-        if let Err(error) = kept {
-            self.troubles.unkept += 1;
-            tracing::error!(%error, "cannot be kept");
+    fn seal(&mut self, id: SubmissionId, sealing: Sealing) {
+        if let Err(sealing) = self.work.seal(id, sealing) {
+            let failed = Err(sealing.give_up());
+            self.remailer.handle_sealed(id, failed, &mut self.machine.rng);
         }
     }
 
     pub(super) fn keep_chosen(&mut self, chosen: &[NodeId]) {
-        self.must_keep(self.store.keep_list(List::Peers, &addresses(chosen.iter())));
+        self.give_to_disk(Job::Peers(addresses(chosen.iter())), Report::Nothing);
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "the caller tells these from the others")]
@@ -188,8 +104,15 @@ impl Driver {
     }
 }
 
-fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<OnionAddress> {
+pub(super) fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<OnionAddress> {
     nodes.filter_map(|node| OnionAddress::of(*node).ok()).collect()
+}
+
+fn log_invite(answer: InviteAnswer) {
+    match answer {
+        InviteAnswer::Taken => tracing::info!("the invite was taken: this node is vouched for"),
+        InviteAnswer::Refused => tracing::warn!("the invite was not taken"),
+    }
 }
 
 /// The reply to a session whose mail is refused.

@@ -18,7 +18,8 @@ impl Driver {
         let schedule = self.remailer.schedule();
         let epoch = schedule.epoch_at(now);
         let held = self.remailer.held();
-        let unusable = self.remailer.check_routes(now).err().map(no_mail);
+        let disk_fails = self.disk.failing().map(|_| NoMail::DiskFails);
+        let unusable = disk_fails.or_else(|| self.remailer.check_routes(now).err().map(no_mail));
         let tor = self.net.tor.as_ref().map(|tor| tor.borrow());
         Status {
             warnings: self.warnings(unusable),
@@ -77,9 +78,13 @@ impl Driver {
         let is_down = self.exit.as_ref().is_some_and(crate::exit::Exit::is_server_down);
         let is_alone = matches!(self.standing(now), Some(NodeUse::NotVouched));
         let has_record = self.remailer.directory().newest(&self.remailer.node()).is_some();
-        let times = self.troubles.unkept;
+        let disk = self.disk.failing().map(|failing| Warning::DiskFails {
+            why: failing.why,
+            since_ms: failing.since.as_millis(),
+            times: self.disk.times,
+        });
         let first = [
-            (times > 0).then_some(Warning::DiskFailed { times }),
+            disk,
             reach.why.map(|why| Warning::Unreachable { why }),
             self.linked.is_empty().then_some(Warning::NoLinks),
             unusable.map(|why| Warning::NoMail { why }),

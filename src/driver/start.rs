@@ -9,8 +9,10 @@ use keys::{Identity, NodeId, OnionAddress};
 use record::Descriptor;
 use remailer::{ExitOffer, InvitesKept, Known, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use super::asked::Asked;
+use super::disk::Disk;
 use super::work::Work;
 use super::{Driver, Inputs, Net, Troubles};
 use crate::clock::Clock;
@@ -24,10 +26,13 @@ use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::incoming::Incoming;
 use crate::net::tor::Tor;
 use crate::net::{self, Beginning, Links};
-use crate::store::{List, Store};
+use crate::store::{Database, DiskKeeper, List, Store};
 
 /// Questions of sessions, and calls of operators, that wait for the loop.
 const QUESTIONS: usize = 64;
+
+/// How long the end of a node waits for its disk.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How onion addresses are reached.
 pub enum Carrier {
@@ -66,7 +71,7 @@ pub struct Node {
     /// Its progress in joining the network.
     pub progress: watch::Receiver<Progress>,
     stop: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<Result<(), Failure>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 /// A node's progress in joining the network.
@@ -85,6 +90,7 @@ impl Node {
     /// If its state, its ports or its network are not available.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, Failure> {
         let Settings { store, descriptor, bootstrap, contact, family, .. } = settings;
+        let database = Database::open(store.folder())?;
         let mut machine = Machine::new(clock, generator()?);
         let identity = store.identity(&mut machine.rng)?;
         let onion = OnionAddress::of(identity.node())
@@ -107,26 +113,28 @@ impl Node {
             tor.serve(&identity, smtp).await?;
         }
         let offer = exit.as_ref().map(Exit::offer);
-        let setup = setup(&store, identity, descriptor, offer, &bootstrap)?;
+        let statements = database.statements();
+        let setup = setup(&store, statements, identity, descriptor, offer, &bootstrap)?;
         let setup = Setup { contact, family, ..setup };
         let remailer = Remailer::new(setup, clock.now(), &mut machine.rng);
 
         let tor = carried.tor;
-        let started = Started { remailer, store, machine, net, exit, tor, socket };
+        let keeper = DiskKeeper::new(store, database);
+        let started = Started { remailer, keeper, machine, net, exit, tor, socket };
         Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
     }
 
     /// Stops it and waits until everything is written.
     ///
     /// # Errors
-    /// The reason, if the node had ended by itself before.
+    /// If a part of it has panicked.
     pub async fn stop(self) -> Result<(), Failure> {
         // The node may have ended already.
         let _ = self.stop.send(());
-        self.task.await.unwrap_or_else(|error| Err(Failure::new(FailureKind::Internal, error)))
+        self.task.await.map_err(|error| Failure::new(FailureKind::Internal, error))
     }
 
-    /// Waits until the node ends by itself: only a failing disk makes it end.
+    /// Waits until the node ends by itself, which nothing but a fault of the program makes it do.
     pub async fn ended(&mut self) {
         while self.progress.changed().await.is_ok() {}
     }
@@ -135,7 +143,7 @@ impl Node {
 /// The parts of a node, once each has been started.
 struct Started {
     remailer: Remailer,
-    store: Store,
+    keeper: DiskKeeper,
     machine: Machine,
     net: net::Handle,
     exit: Option<Exit>,
@@ -154,8 +162,7 @@ impl Started {
         questions: mpsc::Receiver<Question>,
     ) -> Node {
         let net = self.net;
-        let keeper = self.store.tags();
-        let (work, done, keeping) = Work::start(self.machine.clone(), net.packets, keeper);
+        let (work, done, keeping) = Work::start(self.machine.clone(), net.packets, self.keeper);
         let (progress_in, progress) = watch::channel(Progress::default());
         let (stop, stopped) = oneshot::channel();
         let inputs = Inputs {
@@ -172,7 +179,6 @@ impl Started {
         };
         let driver = Driver {
             remailer: self.remailer,
-            store: self.store,
             machine: self.machine,
             net: Net {
                 orders: net.orders,
@@ -183,6 +189,7 @@ impl Started {
             },
             exit: self.exit,
             work,
+            disk: Disk::new(net.takes_packets),
             asked: Asked::default(),
             progress: progress_in,
             linked: Links::default(),
@@ -190,9 +197,8 @@ impl Started {
         };
         let ending = Ending { keeping, swarm: net.task, tor: self.tor, socket: self.socket };
         let task = tokio::spawn(async move {
-            let ended = driver.run(inputs).await;
+            driver.run(inputs).await;
             ending.wait().await;
-            ended
         });
         Node { onion, smtp, progress, stop, task }
     }
@@ -241,6 +247,7 @@ impl Carried {
 /// Gathers the setup of a node from its state folder.
 fn setup(
     store: &Store,
+    statements: Vec<Vec<u8>>,
     identity: Identity,
     descriptor: Descriptor,
     exit: Option<ExitOffer>,
@@ -248,7 +255,6 @@ fn setup(
 ) -> Result<Setup, Failure> {
     let banned: Vec<OnionAddress> = store.list(List::Banned)?;
     let banned: BTreeSet<_> = banned.iter().map(OnionAddress::node).collect();
-    let statements = store.statements();
     let hour = descriptor.parameters().schedule().hour();
     // The first node of a network, at its first start, has no other node to ask.
     let is_first = bootstrap.is_empty() && statements.is_empty();
@@ -269,8 +275,8 @@ fn setup(
 
 /// The tasks that must end after the loop, in this order.
 struct Ending {
-    /// The thread that has the database open.
-    keeping: tokio::task::JoinHandle<()>,
+    /// The thread that owns the disk.
+    keeping: oneshot::Receiver<()>,
     /// The swarm, which withdraws its address.
     swarm: tokio::task::JoinHandle<()>,
     tor: Option<Tor>,
@@ -279,8 +285,10 @@ struct Ending {
 
 impl Ending {
     async fn wait(self) {
+        if timeout(WRITTEN_WITHIN, self.keeping).await.is_err() {
+            tracing::error!("the disk hangs: what was to be kept last may be lost");
+        }
         // Joining a task fails only if it has panicked.
-        let _ = self.keeping.await;
         let _ = self.swarm.await;
         if let Some(tor) = self.tor {
             tor.stop().await;

@@ -1,26 +1,25 @@
-//! Slow work, which runs on other threads: opening packets, sealing messages, storing replay tags.
+//! Slow work, which runs on other threads: opening packets, sealing messages, and what is kept.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use keys::{Epoch, NodeId};
-use mix::Tags;
+use keys::NodeId;
 use remailer::{SealedMessage, Sealing, SealingFailed, SubmissionId};
 use sphinx::{EpochKeys, Peeled, Refusal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::disk::Report;
 use crate::machine::Machine;
 use crate::net::Received;
-use crate::store::TagKeeper;
-use crate::workers::{Full, InOrder, Lane, OrderedJobs, in_order};
+use crate::store::{self, DiskKeeper, Job};
+use crate::workers::{InOrder, Lane, OrderedJobs, in_order};
 
 /// Results that wait for the loop.
 const RESULTS: usize = 64;
 /// Messages that wait to be sealed: more than there are SMTP sessions, each of which has one under
 /// way.
 const SEALING: usize = 512;
-/// Orders about replay tags: at most one batch is under way, and a few epochs an hour.
-const TAG_ORDERS: usize = 1024;
+/// What waits to be kept: a joiner's statements, in the main.
+const KEEPING: usize = 16_384;
 
 /// A result of work.
 pub(super) enum Done {
@@ -28,36 +27,34 @@ pub(super) enum Done {
     Opened(NodeId, Result<Peeled, Refusal>),
     /// A message was sealed.
     Sealed(SubmissionId, Result<SealedMessage, SealingFailed>),
-    /// Replay tags were made durable.
-    TagsKept(u64),
-    /// Replay tags could not be made durable.
-    TagsLost(u64),
+    /// Something was kept, or was not.
+    Disk(Report, Result<(), store::Error>),
 }
 
 /// Takes orders for work on other threads.
 pub(super) struct Work {
     keys: watch::Sender<EpochKeys>,
     sealing: Lane,
-    tags: OrderedJobs<TagKeeper>,
+    disk: OrderedJobs<DiskKeeper>,
     done: mpsc::Sender<Done>,
     machine: Machine,
 }
 
 impl Work {
-    /// Starts opening `packets`. Returns where results come from, and the thread that has the
-    /// database open.
+    /// Starts opening `packets`. Returns where results come from, and the end of the thread that
+    /// owns the disk.
     pub(super) fn start(
         machine: Machine,
         packets: mpsc::Receiver<Received>,
-        keeper: TagKeeper,
-    ) -> (Self, mpsc::Receiver<Done>, JoinHandle<()>) {
+        keeper: DiskKeeper,
+    ) -> (Self, mpsc::Receiver<Done>, oneshot::Receiver<()>) {
         let (done, results) = mpsc::channel(RESULTS);
         let (keys, accepted) = watch::channel(EpochKeys::default());
         let opening = machine.workers.lane(1);
         tokio::spawn(open_packets(packets, accepted, opening, done.clone()));
         let sealing = machine.workers.lane(SEALING);
-        let InOrder { jobs: tags, thread } = in_order(keeper, TAG_ORDERS);
-        (Self { keys, sealing, tags, done, machine }, results, thread)
+        let InOrder { jobs: disk, ended } = in_order(keeper, KEEPING);
+        (Self { keys, sealing, disk, done, machine }, results, ended)
     }
 
     /// Packets are opened with these keys from now on.
@@ -83,45 +80,22 @@ impl Work {
         Ok(())
     }
 
-    /// Makes replay tags durable.
+    /// Gives a job to the thread that owns the disk; a job about which nothing is to be reported is
+    /// reported if it fails.
     ///
     /// # Errors
-    /// If the disk is so slow that the queue is full.
-    pub(super) fn keep_tags(&self, tags: Tags) -> Result<(), Full> {
+    /// What was to be reported, if too many jobs wait already.
+    pub(super) fn keep(&self, job: Job, report: Report) -> Result<(), Report> {
+        let Some(room) = self.disk.try_room() else { return Err(report) };
         let done = self.done.clone();
-        self.tags.try_run(move |keeper| {
-            let kept = keeper.keep(&tags.tags);
-            if let Err(error) = &kept {
-                tracing::error!(%error, "replay tags cannot be kept");
-            }
-            let came = if kept.is_ok() { Done::TagsKept } else { Done::TagsLost };
-            // The loop is gone only when the node is.
-            let _ = done.blocking_send(came(tags.batch));
-        })
-    }
-
-    /// Forgets the tags of the epochs before this one.
-    pub(super) fn forget_tags(&self, oldest: Epoch) {
-        self.order_tags(move |keeper| keeper.forget(oldest));
-    }
-
-    /// Forgets the tags of one epoch.
-    pub(super) fn withdraw_tags(&self, epoch: Epoch) {
-        self.order_tags(move |keeper| keeper.withdraw(epoch));
-    }
-
-    fn order_tags(
-        &self,
-        order: impl FnOnce(&mut TagKeeper) -> std::io::Result<()> + Send + 'static,
-    ) {
-        let queued = self.tags.try_run(move |keeper| {
-            if let Err(error) = order(keeper) {
-                tracing::error!(%error, "replay tags cannot be forgotten");
+        room.run(move |keeper| {
+            let result = keeper.run(&job);
+            if result.is_err() || !matches!(report, Report::Nothing) {
+                // The loop is gone only when the node is.
+                let _ = done.blocking_send(Done::Disk(report, result));
             }
         });
-        if queued.is_err() {
-            tracing::error!("the disk is too slow: replay tags stay until their epoch is over");
-        }
+        Ok(())
     }
 }
 

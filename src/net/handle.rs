@@ -93,6 +93,9 @@ pub struct Handle {
     pub events: mpsc::Receiver<NetEvent>,
     /// Packets received, unopened.
     pub packets: mpsc::Receiver<Received>,
+    /// Whether packets are taken. While they are not, peers get no receipts, and keep what they
+    /// have for this node.
+    pub takes_packets: watch::Sender<bool>,
     /// Orders to the swarm.
     pub orders: mpsc::Sender<SwarmOrder>,
     /// Packets to send.

@@ -319,7 +319,11 @@ pub struct Received {
 }
 
 /// Takes the streams that peers open, and queues what they send.
-pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender<Received>) {
+pub(crate) async fn receive(
+    mut incoming: IncomingStreams,
+    packets: mpsc::Sender<Received>,
+    takes: watch::Receiver<bool>,
+) {
     let all = Arc::new(Semaphore::new(MAX_STREAMS));
     let mut peers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
     while let Some((peer, stream)) = incoming.next().await {
@@ -328,10 +332,10 @@ pub(crate) async fn receive(mut incoming: IncomingStreams, packets: mpsc::Sender
         let own = peers.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER)));
         let own = Arc::clone(own).try_acquire_owned();
         let (Ok(own), Ok(shared)) = (own, Arc::clone(&all).try_acquire_owned()) else { continue };
-        let packets = packets.clone();
+        let (packets, takes) = (packets.clone(), takes.clone());
         tokio::spawn(async move {
             // However it ends, the peer sees a closed stream and nothing else.
-            let _ = receive_frames(node, stream, &packets).await;
+            let _ = receive_frames(node, stream, &packets, takes).await;
             drop((own, shared));
         });
     }
@@ -341,8 +345,10 @@ async fn receive_frames(
     from: NodeId,
     mut stream: Stream,
     packets: &mpsc::Sender<Received>,
+    mut takes: watch::Receiver<bool>,
 ) -> io::Result<()> {
     loop {
+        takes.wait_for(|takes| *takes).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         let mut class = [0];
         if stream.read(&mut class).await? == 0 {
             return Ok(());

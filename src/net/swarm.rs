@@ -65,7 +65,8 @@ pub fn spawn(
     let mut control = swarm.behaviour().packets.new_control();
     let streams = control.accept(PACKETS).map_err(|error| fail("packets", &error))?;
     let (packets_in, packets) = mpsc::channel(PACKETS_READ);
-    tokio::spawn(packets::receive(streams, packets_in));
+    let (takes_packets, takes) = watch::channel(true);
+    tokio::spawn(packets::receive(streams, packets_in, takes));
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let (orders, orders_out) = mpsc::channel(ORDERS);
@@ -89,7 +90,19 @@ pub fn spawn(
     };
     let scores = task.scores.subscribe();
     let task = task.start(orders_out, move || connector.retire(&own))?;
-    Ok(Handle { events, packets, orders, queues, failures, links, scores, reach, chosen, task })
+    Ok(Handle {
+        events,
+        packets,
+        takes_packets,
+        orders,
+        queues,
+        failures,
+        links,
+        scores,
+        reach,
+        chosen,
+        task,
+    })
 }
 
 fn fail(what: &str, error: &dyn std::fmt::Display) -> Failure {

@@ -7,13 +7,15 @@ use keys::{Epoch, MIX_SEED_LEN, MixSeed};
 use remailer::Kept;
 
 use super::error::Error;
-use super::{Store, tags};
-use crate::files::{destroy, read_exactly};
+use super::{Store, database, tags};
+use crate::files::{destroy, read_exactly, remove};
 
 pub(super) const EPOCHS: &str = "epochs";
 /// Endings of the names of an epoch's files.
 const SEED: &str = "";
 const WITHDRAWN: &str = ".withdrawn";
+/// What the second layout had beside a seed.
+const OLD_MARK: &str = ".mark";
 
 #[derive(PartialEq, Eq)]
 struct EpochFile {
@@ -43,7 +45,7 @@ impl Store {
                     let path = self.epoch_path(file.epoch, SEED);
                     let seed =
                         read_exactly::<MIX_SEED_LEN>(&path).map_err(|e| Error::io(&path, &e))?;
-                    match tags::load(&self.db, &self.folder.join(EPOCHS), file.epoch) {
+                    match tags::load(&self.folder.join(EPOCHS), file.epoch) {
                         Some(seen) => Kept::Key { seed: MixSeed::from_bytes(&seed), seen },
                         None => {
                             tracing::warn!("replay tags were lost: an epoch's key is given up");
@@ -57,6 +59,30 @@ impl Store {
             epochs.push((file.epoch, kept));
         }
         Ok(epochs)
+    }
+
+    /// Brings the replay tags of the second layout where they are kept now. A key whose tags cannot
+    /// be read is given up.
+    pub(super) fn renew(&self) -> Result<(), Error> {
+        let folder = self.folder.join(EPOCHS);
+        let mut tags = tags::Tags::new(folder.clone());
+        for file in self.epoch_files()?.into_iter().filter(|file| file.kind == SEED) {
+            let Some(old) = database::old_tags(&self.folder, file.epoch.number()) else {
+                self.withdraw_seed(file.epoch)?;
+                continue;
+            };
+            let tag = |octets| (file.epoch, sphinx::ReplayTag::from_bytes(octets));
+            let batch: Vec<_> = old.into_iter().map(tag).collect();
+            tags.keep(&batch).map_err(|error| Error::io(&folder, &error))?;
+        }
+        for file in self.epoch_files()?.into_iter().filter(|file| file.kind == OLD_MARK) {
+            let path = self.epoch_path(file.epoch, file.kind);
+            remove(&path).map_err(|error| Error::io(&path, &error))?;
+        }
+        if let Err(error) = database::drop_old(&self.folder) {
+            tracing::warn!(%error, "old replay tags stay in the database");
+        }
+        Ok(())
     }
 
     /// Stores a mix key's seed, which is on disk when this returns.
@@ -95,7 +121,7 @@ impl Store {
         let files = entries.filter_map(|entry| {
             let name = entry.ok()?.file_name();
             let name = name.to_str()?;
-            let kinds = [WITHDRAWN, tags::MARK, SEED].into_iter();
+            let kinds = [WITHDRAWN, tags::TAGS, OLD_MARK, SEED].into_iter();
             let (number, kind) =
                 kinds.filter_map(|kind| Some((name.strip_suffix(kind)?, kind))).next()?;
             Some(EpochFile { epoch: Epoch::new(number.parse().ok()?), kind })

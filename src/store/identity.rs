@@ -1,10 +1,11 @@
 //! The identity of this node: its long-term key, its network, and the last record it published.
 
 use std::io;
+use std::path::PathBuf;
 
 use keys::{Identity, NodeId};
 use rand::CryptoRng;
-use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD, MAX_STATEMENT};
+use record::{Descriptor, MAX_DESCRIPTOR, MAX_RECORD, MAX_STATEMENT, Unverified};
 use remailer::Past;
 
 use super::Store;
@@ -32,24 +33,32 @@ impl Store {
         }
     }
 
-    /// Binds the database to an identity: its contents belong to that identity.
+    /// Checks that what this folder's node published was published by this identity.
     ///
     /// # Errors
-    /// If the database is bound to another identity, or fails.
+    /// If it was another's, or cannot be read.
     pub fn bind(&self, node: &NodeId) -> Result<(), Error> {
-        let bound = self.db.compare_and_swap("node", None::<&[u8]>, Some(node.as_bytes()));
-        match bound.map_err(|error| self.database(&error))? {
-            Ok(()) => Ok(()),
-            Err(sled::CompareAndSwapError { current: Some(current), .. })
-                if current == node.as_bytes() =>
-            {
-                Ok(())
+        let (path, own) = self.own()?;
+        let author = match own.as_deref() {
+            Some(octets) if octets.len() == NodeId::LEN => octets.try_into().ok(),
+            Some(octets) => {
+                Unverified::parse(octets).ok().map(|own| *own.claimed_node().as_bytes())
             }
-            Err(_) => {
-                Err(Error::new(&self.folder, Fault::Foreign, "the folder of another identity")
-                    .remedy("put its own identity file back, or use another --state-dir"))
-            }
+            None => None,
+        };
+        if author.is_some_and(|author| NodeId::from_bytes(author) != *node) {
+            let foreign = Error::new(&path, Fault::Foreign, "the folder of another identity");
+            return Err(
+                foreign.remedy("put its own identity file back, or use another --state-dir")
+            );
         }
+        Ok(())
+    }
+
+    fn own(&self) -> Result<(PathBuf, Option<Vec<u8>>), Error> {
+        let path = self.folder.join("own");
+        let own = read_bounded(&path, MAX_RECORD).map_err(|error| Error::io(&path, &error))?;
+        Ok((path, own))
     }
 
     /// Pins the network: the first call stores it, and later calls must name the same one.
@@ -84,11 +93,7 @@ impl Store {
     /// # Errors
     /// If the last record is stored here and cannot be read.
     pub fn past(&self, node: &NodeId) -> Result<Past, Error> {
-        let path = self.folder.join("own");
-        let octets = read_bounded(&path, MAX_RECORD);
-        let Some(octets) = octets.map_err(|error| Error::io(&path, &error))? else {
-            return Ok(Past::Forgotten);
-        };
+        let Some(octets) = self.own()?.1 else { return Ok(Past::Forgotten) };
         Ok(match octets.len() {
             NodeId::LEN if octets == node.as_bytes() => Past::None,
             0..=NodeId::LEN => Past::Forgotten,

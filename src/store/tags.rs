@@ -1,65 +1,57 @@
-//! Replay tags on disk, and the mark that shows whether they are complete.
+//! Replay tags on disk: a file for each epoch, to which they are appended.
 //!
-//! The tags of an epoch are a tree of the database, which survives a killed process, but whose
-//! flush is no fsync: after a power failure or on a restored copy the last of them can be missing
-//! without an error. So beside each epoch's seed lies a mark, written and synced after the tags it
-//! counts: their number (8 octets, big-endian) and the first 8 octets of its BLAKE3. A tree with
-//! fewer tags than its mark says has lost some, and the key is given up. If it has more, the node
-//! was killed between the two writes, and the packets of those tags never left.
+//! A record is a tag (16 octets) and the first 4 of BLAKE3 over its place in the file (8,
+//! big-endian) and the tag. Records are synced before the packets of their tags leave. What is cut
+//! off in the middle of a record at the end was never synced, and is dropped; any other record that
+//! is not what was written means that tags may be lost, and the key of the epoch is given up.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use keys::Epoch;
 use sphinx::ReplayTag;
 
-use crate::files::{open_in_place, sync_folder_of, write_in_place};
+use crate::files::{self, AppendFile};
 
-pub(super) const MARK: &str = ".mark";
-const MARK_LEN: usize = 16;
-const TREE: &str = "tags-";
+pub(super) const TAGS: &str = ".tags";
+const TAG_LEN: usize = 16;
+const RECORD_LEN: usize = TAG_LEN + 4;
 
-/// Writes tags and marks. It blocks: some milliseconds for each batch.
-pub struct TagKeeper {
-    db: sled::Db,
+/// Writes tags. It blocks: some milliseconds for each batch.
+pub(super) struct Tags {
     folder: PathBuf,
-    open: BTreeMap<Epoch, Kept>,
+    open: BTreeMap<Epoch, AppendFile>,
     /// The oldest epoch whose tags are kept.
     oldest: Epoch,
 }
 
-struct Kept {
-    tree: sled::Tree,
-    mark: File,
-    count: u64,
-}
-
-impl TagKeeper {
-    pub(super) fn new(db: sled::Db, folder: PathBuf) -> Self {
-        Self { db, folder, open: BTreeMap::new(), oldest: Epoch::new(0) }
+impl Tags {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, open: BTreeMap::new(), oldest: Epoch::new(0) }
     }
 
-    /// Makes tags durable.
+    /// Makes tags durable: all of them, or the files are as before.
     ///
     /// # Errors
     /// If the disk fails; the packets of these tags must not leave then.
-    pub fn keep(&mut self, tags: &[(Epoch, ReplayTag)]) -> io::Result<()> {
-        let mut epochs = BTreeSet::new();
-        let alive = |(epoch, _): &&(Epoch, ReplayTag)| *epoch >= self.oldest;
-        let alive: Vec<_> = tags.iter().filter(alive).copied().collect();
-        for (epoch, tag) in &alive {
-            let kept = self.kept(*epoch)?;
-            if kept.tree.insert(tag.as_bytes(), &[])?.is_none() {
-                kept.count += 1;
-            }
-            epochs.insert(*epoch);
+    pub(super) fn keep(&mut self, tags: &[(Epoch, ReplayTag)]) -> io::Result<()> {
+        let mut batches: BTreeMap<Epoch, Vec<&ReplayTag>> = BTreeMap::new();
+        for (epoch, tag) in tags.iter().filter(|(epoch, _)| *epoch >= self.oldest) {
+            batches.entry(*epoch).or_default().push(tag);
         }
-        self.db.flush()?;
-        for epoch in epochs {
-            let kept = self.kept(epoch)?;
-            write_in_place(&kept.mark, &mark(kept.count))?;
+        for (epoch, tags) in batches {
+            let file = match self.open.entry(epoch) {
+                Entry::Occupied(file) => file.into_mut(),
+                Entry::Vacant(place) => {
+                    let path = path(&self.folder, epoch);
+                    place.insert(AppendFile::open(&path, RECORD_LEN)?)
+                }
+            };
+            let first = file.octets() / u64::try_from(RECORD_LEN).unwrap_or(u64::MAX);
+            let records = (first..).zip(tags).flat_map(|(place, tag)| record(place, tag));
+            file.append(&records.collect::<Vec<u8>>())?;
         }
         Ok(())
     }
@@ -67,87 +59,54 @@ impl TagKeeper {
     /// Forgets the tags of all epochs before `oldest`.
     ///
     /// # Errors
-    /// If the database fails.
-    pub fn forget(&mut self, oldest: Epoch) -> io::Result<()> {
+    /// If a file cannot be removed.
+    pub(super) fn forget(&mut self, oldest: Epoch) -> io::Result<()> {
         self.oldest = self.oldest.max(oldest);
-        self.open = self.open.split_off(&oldest);
-        for name in self.db.tree_names() {
-            if epoch_of(&name).is_some_and(|epoch| epoch < oldest) {
-                self.db.drop_tree(name)?;
-            }
-        }
-        Ok(())
+        let kept = self.open.split_off(&oldest);
+        let gone = std::mem::replace(&mut self.open, kept);
+        gone.into_keys().try_for_each(|epoch| self.remove(epoch))
     }
 
     /// Forgets the tags of one epoch.
     ///
     /// # Errors
-    /// If the database fails.
-    pub fn withdraw(&mut self, epoch: Epoch) -> io::Result<()> {
+    /// If its file cannot be removed.
+    pub(super) fn withdraw(&mut self, epoch: Epoch) -> io::Result<()> {
         self.open.remove(&epoch);
-        self.db.drop_tree(tree(epoch))?;
-        Ok(())
+        self.remove(epoch)
     }
 
-    fn kept(&mut self, epoch: Epoch) -> io::Result<&mut Kept> {
-        use std::collections::btree_map::Entry;
-        match self.open.entry(epoch) {
-            Entry::Occupied(kept) => Ok(kept.into_mut()),
-            Entry::Vacant(place) => {
-                let path = self.folder.join(format!("{}{MARK}", epoch.number()));
-                let mark = open_in_place(&path)?;
-                sync_folder_of(&path)?;
-                let tree = self.db.open_tree(tree(epoch))?;
-                let count = u64::try_from(tree.len()).unwrap_or(u64::MAX);
-                Ok(place.insert(Kept { tree, mark, count }))
-            }
-        }
+    fn remove(&self, epoch: Epoch) -> io::Result<()> {
+        files::remove(&path(&self.folder, epoch))
     }
 }
 
 /// The tags of an epoch; `None` if some may be missing.
-pub(super) fn load(db: &sled::Db, folder: &Path, epoch: Epoch) -> Option<BTreeSet<ReplayTag>> {
-    let octets = match std::fs::read(folder.join(format!("{}{MARK}", epoch.number()))) {
+pub(super) fn load(folder: &Path, epoch: Epoch) -> Option<BTreeSet<ReplayTag>> {
+    let octets = match std::fs::read(path(folder, epoch)) {
         Ok(octets) => octets,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(BTreeSet::new()),
         Err(_) => return None,
     };
-    // An empty mark was made and never written: no tags had been stored.
-    let marked = match <[u8; MARK_LEN]>::try_from(octets.as_slice()) {
-        Err(_) if octets.is_empty() => 0,
-        Err(_) => return None,
-        Ok(octets) => {
-            let [count, _] = octets.as_chunks().0 else { return None };
-            let count = u64::from_be_bytes(*count);
-            if mark(count) != octets {
-                return None;
-            }
-            count
-        }
-    };
-    let mut seen = BTreeSet::new();
-    for tag in db.open_tree(tree(epoch)).ok()?.iter().keys() {
-        seen.insert(ReplayTag::from_bytes(tag.ok()?.as_ref().try_into().ok()?));
-    }
-    let count = u64::try_from(seen.len()).unwrap_or(u64::MAX);
-    (count >= marked).then_some(seen)
+    let (records, _) = octets.as_chunks::<RECORD_LEN>();
+    let tags = (0..).zip(records).map(|(place, found)| {
+        let tag = ReplayTag::from_bytes(*found.first_chunk::<TAG_LEN>()?);
+        (record(place, &tag) == *found).then_some(tag)
+    });
+    tags.collect()
 }
 
-fn mark(count: u64) -> [u8; MARK_LEN] {
-    let count = count.to_be_bytes();
-    let mut mark = [0; MARK_LEN];
-    let check = blake3::hash(&count);
-    for (to, from) in mark.iter_mut().zip(count.iter().chain(check.as_bytes())) {
+fn record(place: u64, tag: &ReplayTag) -> [u8; RECORD_LEN] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&place.to_be_bytes()).update(tag.as_bytes());
+    let check = hasher.finalize();
+    let mut record = [0; RECORD_LEN];
+    for (to, from) in record.iter_mut().zip(tag.as_bytes().iter().chain(check.as_bytes())) {
         *to = *from;
     }
-    mark
+    record
 }
 
-fn tree(epoch: Epoch) -> String {
-    format!("{TREE}{}", epoch.number())
-}
-
-fn epoch_of(name: &[u8]) -> Option<Epoch> {
-    let number = std::str::from_utf8(name).ok()?.strip_prefix(TREE)?;
-    number.parse().ok().map(Epoch::new)
+fn path(folder: &Path, epoch: Epoch) -> PathBuf {
+    folder.join(format!("{}{TAGS}", epoch.number()))
 }

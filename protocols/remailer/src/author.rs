@@ -30,7 +30,8 @@ use sphinx::EpochKey;
 
 use crate::count::NotPublished;
 use crate::exit::ExitOffer;
-use crate::invite::{Invite, Invites};
+use crate::invite::Invites;
+use crate::keeping::Keeping;
 use crate::setup::InvitesKept;
 
 /// How far record numbers jump when a node starts again: all that it published and has forgotten
@@ -41,6 +42,8 @@ const JUMP: u64 = 1 << 20;
 const VOUCH_LIFE: u32 = 240;
 /// Forward, deliver, loop and drop; mail fragments; no stream for clients.
 const FEATURES: Features = Features { kinds: 0b1_1011, streams: 0, contents: 0b10 };
+/// How often in an hour what could not be kept is tried again.
+const RETRIES: u32 = 60;
 /// How soon a record is renewed after what it says has changed.
 const SOON: Duration = Duration::from_millis(500);
 
@@ -57,8 +60,8 @@ pub(crate) struct Author {
     ballot: Ballot,
     /// Epochs whose key was given up; they never have another.
     withdrawn: BTreeSet<Epoch>,
+    pub(crate) keeping: Keeping,
     pub(crate) invites: Invites,
-    pub(crate) given: GivenInvite,
 }
 
 /// What its records say of its operator.
@@ -89,6 +92,8 @@ struct Numbers {
     spaced: Time,
     /// When the next record is due.
     next: Time,
+    /// Before this, no new key is made: see [`Author::may_make_keys`].
+    keys_from: Time,
 }
 
 /// What has to happen before the next record.
@@ -112,16 +117,6 @@ pub(crate) enum Phase {
 pub(crate) enum Reach {
     Reachable,
     Unreachable,
-}
-
-/// The invite that this node was given.
-pub(crate) enum GivenInvite {
-    /// There is none, or it was taken.
-    None,
-    /// It is shown to the node that made it as soon as a link to that node is up.
-    Held(Invite),
-    /// The node that made it did not take it.
-    Refused,
 }
 
 /// What a record of one's own says about its author's memory.
@@ -157,13 +152,14 @@ impl Author {
                 step: 1,
                 spaced: Time::default(),
                 next: first_record_at,
+                keys_from: Time::default(),
             },
             phase: Phase::New,
             reach: Reach::Unreachable,
             ballot: Ballot::default(),
             withdrawn: BTreeSet::new(),
-            invites: Invites::new(invites.open),
-            given: invites.given.map_or(GivenInvite::None, GivenInvite::Held),
+            keeping: Keeping::default(),
+            invites: Invites::new(invites),
         }
     }
 
@@ -198,6 +194,9 @@ impl Author {
 
     /// Notes that all that peers know was told by as many as can know of this node's last record.
     pub(crate) fn note_witnesses(&mut self, now: Time) {
+        if self.phase == Phase::Waiting {
+            self.numbers.keys_from = now.plus(self.spacing);
+        }
         if self.waits() {
             self.phase = Phase::Ready;
             self.numbers.next = self.numbers.spaced.max(now);
@@ -216,10 +215,11 @@ impl Author {
     }
 
     /// When the next record is due; never for a node that cannot be reached, has a rival, or waits
-    /// for witnesses.
+    /// for witnesses or for its disk.
     pub(crate) fn next(&self) -> Option<Time> {
         let is_silent = matches!(self.phase, Phase::Rival | Phase::Waiting);
-        let may = self.reach == Reach::Reachable && !is_silent;
+        let waits = is_silent || self.keeping.holds_up_records();
+        let may = self.reach == Reach::Reachable && !waits;
         may.then_some(self.numbers.next)
     }
 
@@ -236,8 +236,41 @@ impl Author {
                 self.phase = Phase::Rival;
                 OwnRecord::Rival
             }
-            Phase::New | Phase::Waiting | Phase::Ready => OwnRecord::Forgotten,
+            Phase::New | Phase::Waiting | Phase::Ready => {
+                self.numbers.keys_from = now.plus(self.spacing);
+                OwnRecord::Forgotten
+            }
         }
+    }
+
+    /// Whether new keys may be made. A copy of this node that ran until just now may have stated
+    /// one for the same epoch, which peers tell each other within seconds: a node that starts again
+    /// makes none for as long as two records have to be apart.
+    pub(crate) fn may_make_keys(&self, now: Time) -> bool {
+        self.numbers.keys_from <= now
+    }
+
+    /// Publishes nothing before new keys may be made.
+    pub(crate) fn hold_back(&mut self) {
+        self.numbers.next = self.numbers.next.max(self.numbers.keys_from);
+    }
+
+    /// Publishes again when new keys may be made.
+    pub(crate) fn await_keys(&mut self) {
+        self.numbers.next = self.numbers.next.min(self.numbers.keys_from.max(self.numbers.spaced));
+    }
+
+    /// Notes that a record or a seed could not be kept: the next attempt comes in a minute of three
+    /// hours, with another number.
+    pub(crate) fn note_not_kept(&mut self, sequence: Option<u64>, now: Time) {
+        let numbers = &mut self.numbers;
+        numbers.sequence = numbers.sequence.max(sequence.unwrap_or_default());
+        numbers.next = now.plus(self.schedule.hour() / RETRIES).max(numbers.spaced);
+    }
+
+    /// Whether a number was signed with, or is below one that was.
+    pub(crate) fn has_used(&self, sequence: u64) -> bool {
+        sequence <= self.numbers.sequence
     }
 
     /// Notes that the record signed last is kept and goes out; the next one follows it.
@@ -276,6 +309,7 @@ impl Author {
 
     /// Gives up an epoch's key; returns whether it had not been given up before.
     pub(crate) fn withdraw(&mut self, epoch: Epoch) -> bool {
+        self.keeping.forget_seeds(|of| of == epoch);
         self.withdrawn.insert(epoch)
     }
 
@@ -285,6 +319,7 @@ impl Author {
 
     pub(crate) fn forget_before(&mut self, oldest: Epoch) {
         self.withdrawn.retain(|epoch| *epoch >= oldest);
+        self.keeping.forget_seeds(|epoch| epoch < oldest);
     }
 
     /// The next record's octets, and when to publish again: once an hour, at a random time in its
@@ -376,10 +411,10 @@ impl Author {
         self.ballot.again <= now
     }
 
-    /// Notes that a proposal was empty: it is made again after a minute of three hours, and not at
-    /// every event until then.
-    pub(crate) fn note_empty(&mut self, now: Time) {
-        self.ballot.again = now.plus(self.schedule.hour() / 60);
+    /// Notes that a proposal was empty, or that a vote could not be kept: the next attempt comes in a
+    /// minute of three hours, and not at every event until then.
+    pub(crate) fn postpone_vote(&mut self, now: Time) {
+        self.ballot.again = now.plus(self.schedule.hour() / RETRIES);
     }
 
     /// Notes that the votes for an hour were looked at when they were due.

@@ -16,8 +16,8 @@ use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId}
 use crate::invite::{OpenInvite, Token};
 use crate::seal::Sealing;
 
-/// What is to be done. Commands are carried out one after the other; a command that says "before
-/// anything that follows" must be finished, and not merely begun, before the next one is looked at.
+/// What is to be done. Commands are begun one after the other, and what is to be kept gets to the
+/// disk in that order; nothing waits for it but what its report lets go on.
 ///
 /// A command can be compared, and printed: its `Debug` gives kinds, sizes and epochs, never a node,
 /// an octet of a packet or message, or a secret.
@@ -44,25 +44,24 @@ pub enum Command {
     Answer(SubmissionId, Result<QueueId, Refused>),
     /// Hand a message to the next server, then report [`crate::Remailer::handle_delivery`].
     Deliver(DeliveryId, Delivery),
-    /// Keep this key's seed before anything that follows.
-    KeepSeed(Epoch, MixSeed),
-    /// Destroy this epoch's seed and tags, and keep that it has no key, before anything that
-    /// follows.
+    /// Keep this key's seed, then report [`crate::Remailer::handle_kept`] or
+    /// [`crate::Remailer::handle_keep_failed`].
+    KeepSeed(KeepId, Epoch, MixSeed),
+    /// Destroy this epoch's seed and tags, and keep that it has no key.
     WithdrawSeed(Epoch),
     /// Destroy the seeds and tags of the epochs before this one.
     ForgetSeeds(Epoch),
-    /// Keep this record as the last one that this node published before anything that follows.
-    KeepOwn(Vec<u8>),
-    /// Keep this vote as the last one that this node signed before anything that follows.
-    KeepVote(Vec<u8>),
+    /// Keep this record as the last one that this node published, then report as above.
+    KeepOwn(KeepId, Vec<u8>),
+    /// Keep this vote as the last one that this node signed, then report as above.
+    KeepVote(KeepId, Vec<u8>),
     /// Keep this as the list in use.
     KeepList(Vec<u8>),
     /// Keep a statement under its name.
     KeepStatement(ItemId, Arc<[u8]>),
     /// Forget statements.
     ForgetStatements(Vec<ItemId>),
-    /// Keep these nodes as those that this node's routes avoid, then report
-    /// [`crate::Remailer::handle_kept`] or [`crate::Remailer::handle_keep_failed`].
+    /// Keep these nodes as those that this node's routes avoid, then report as above.
     KeepBanned(KeepId, BTreeSet<NodeId>),
     /// Write out the statements kept so far, then keep these as the open invites, then report as
     /// above. An invite that is not kept must not be answered for, and one whose vouch is lost
@@ -137,11 +136,11 @@ impl fmt::Debug for Command {
             Self::Deliver(_, delivery) => {
                 write!(f, "Deliver({} recipients)", delivery.recipients.len())
             }
-            Self::KeepSeed(epoch, _) => write!(f, "KeepSeed({})", epoch.number()),
+            Self::KeepSeed(_, epoch, _) => write!(f, "KeepSeed({})", epoch.number()),
             Self::WithdrawSeed(epoch) => write!(f, "WithdrawSeed({})", epoch.number()),
             Self::ForgetSeeds(epoch) => write!(f, "ForgetSeeds({})", epoch.number()),
-            Self::KeepOwn(octets) => write!(f, "KeepOwn({} octets)", octets.len()),
-            Self::KeepVote(octets) => write!(f, "KeepVote({} octets)", octets.len()),
+            Self::KeepOwn(_, octets) => write!(f, "KeepOwn({} octets)", octets.len()),
+            Self::KeepVote(_, octets) => write!(f, "KeepVote({} octets)", octets.len()),
             Self::KeepList(octets) => write!(f, "KeepList({} octets)", octets.len()),
             Self::KeepStatement(_, octets) => write!(f, "KeepStatement({} octets)", octets.len()),
             Self::ForgetStatements(names) => write!(f, "ForgetStatements({})", names.len()),

@@ -211,6 +211,8 @@ pub enum NotPublished {
     NoKey,
     /// There is no number above that of its last one.
     LastNumber,
+    /// It, or one of its keys, could not be kept.
+    NotKept,
     /// Its own directory does not take it in.
     NotTaken(NotTaken),
 }

@@ -19,6 +19,8 @@ use rand::CryptoRng;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::setup::InvitesKept;
+
 /// Octets of a token.
 pub const TOKEN_LEN: usize = 16;
 const LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -117,45 +119,61 @@ impl FromStr for OpenInvite {
     }
 }
 
-/// The invites that this node has handed out and nobody has used yet.
+/// The invites that this node has handed out and nobody has used yet, and the one that it was given.
 #[derive(Default)]
-pub(crate) struct Invites(Vec<OpenInvite>);
+pub(crate) struct Invites {
+    open: Vec<OpenInvite>,
+    pub(crate) given: GivenInvite,
+}
+
+/// The invite that this node was given.
+#[derive(Default)]
+pub(crate) enum GivenInvite {
+    /// There is none, or it was taken.
+    #[default]
+    None,
+    /// It is shown to the node that made it as soon as a link to that node is up.
+    Held(Invite),
+    /// The node that made it did not take it.
+    Refused,
+}
 
 /// As many invites are open as may be.
 #[derive(Debug)]
 pub(crate) struct TooMany;
 
 impl Invites {
-    pub(crate) fn new(kept: Vec<OpenInvite>) -> Self {
-        Self(kept)
+    pub(crate) fn new(kept: InvitesKept) -> Self {
+        let given = kept.given.map_or(GivenInvite::None, GivenInvite::Held);
+        Self { open: kept.open, given }
     }
 
     pub(crate) fn make(&mut self, now: Time, rng: &mut impl CryptoRng) -> Result<Token, TooMany> {
-        self.0.retain(|open| open.until > now);
-        if self.0.len() >= MAX_INVITES {
+        self.open.retain(|open| open.until > now);
+        if self.open.len() >= MAX_INVITES {
             return Err(TooMany);
         }
         let mut token = Token(Zeroizing::new([0; TOKEN_LEN]));
         rng.fill_bytes(token.0.as_mut_slice());
-        self.0.push(OpenInvite { token: token.clone(), until: now.plus(LIFE) });
+        self.open.push(OpenInvite { token: token.clone(), until: now.plus(LIFE) });
         Ok(token)
     }
 
     /// Whether a token is open.
     pub(crate) fn knows(&self, shown: &[u8], now: Time) -> bool {
-        self.0.iter().any(|open| open.until > now && open.token.fits(shown))
+        self.open.iter().any(|open| open.until > now && open.token.fits(shown))
     }
 
     /// Takes a token, once.
     pub(crate) fn redeem(&mut self, shown: &[u8], now: Time) -> bool {
-        self.0.retain(|open| open.until > now);
-        let at = self.0.iter().position(|open| open.token.fits(shown));
-        at.map(|at| self.0.swap_remove(at)).is_some()
+        self.open.retain(|open| open.until > now);
+        let at = self.open.iter().position(|open| open.token.fits(shown));
+        at.map(|at| self.open.swap_remove(at)).is_some()
     }
 
     /// The open ones, to be kept.
     pub(crate) fn open(&self) -> &[OpenInvite] {
-        &self.0
+        &self.open
     }
 }
 
@@ -180,7 +198,7 @@ mod tests {
         assert_eq!(read.inviter, inviter);
         let kept: Vec<OpenInvite> =
             invites.open().iter().map(|open| open.to_string().parse().unwrap()).collect();
-        let mut invites = Invites::new(kept);
+        let mut invites = Invites::new(InvitesKept { open: kept, given: None });
         assert!(!invites.redeem(&[0; TOKEN_LEN], start) && !invites.redeem(&[], start));
         assert!(invites.knows(read.token.as_bytes(), start));
         assert!(invites.redeem(read.token.as_bytes(), start));

@@ -10,6 +10,7 @@ mod exit;
 mod ids;
 mod ingress;
 mod invite;
+mod keeping;
 mod links;
 mod node;
 mod operator;

@@ -13,13 +13,14 @@ use record::{Descriptor, Record, Statement, StatementError};
 use sphinx::{Peeled, Refusal};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
-use crate::author::{Author, GivenInvite, Reach};
+use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotDelivered};
 use crate::exit::{Exit, ExitOffer};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, SubmissionId};
 use crate::ingress::{self, Ingress};
+use crate::invite::GivenInvite;
 use crate::links::Links;
 use crate::operator::{self, Operator, OperatorOrder};
 use crate::outlook::{Agreement, Alarm, Outlook};
@@ -273,7 +274,7 @@ impl Remailer {
     #[must_use]
     pub fn alarms(&self, now: Time) -> Vec<Alarm> {
         let rival = self.author.has_rival().then_some(Alarm::Rival);
-        let is_refused = matches!(self.author.given, GivenInvite::Refused);
+        let is_refused = matches!(self.author.invites.given, GivenInvite::Refused);
         let refused = is_refused.then_some(Alarm::InviteRefused);
         let needed = self.outlook.voices().needed();
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
@@ -550,12 +551,19 @@ impl Remailer {
     pub fn handle_kept(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_kept(id, &mut hearing);
+        if hearing.handle_kept(id) {
+            // The record waited for the last of its keys.
+            self.publish_if_due(now, rng);
+            self.put_list_together(now, rng);
+        }
     }
 
-    /// Notes that what was to be kept under this name could not be kept.
+    /// Notes that what was to be kept under this name could not be kept. What may be on the disk
+    /// all the same is neither stated nor announced.
     pub fn handle_keep_failed(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_keep_failed(id, &mut hearing);
+        hearing.handle_keep_failed(id);
     }
 
     // Time.
@@ -588,10 +596,7 @@ impl Remailer {
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.outlook.note_clocks(now);
         self.forget_past(now);
-        if self.publishes_at().is_some_and(|at| at <= now) {
-            let offer = self.exit.as_ref().map(|exit| exit.offer().clone());
-            self.hearing(now, rng).publish(offer.as_ref());
-        }
+        self.publish_if_due(now, rng);
         if self.outlook.next_hour() <= now {
             self.catch_up.turn_hour();
             self.outlook.begin_hour(now, &mut self.out);
@@ -609,6 +614,13 @@ impl Remailer {
     /// The next thing to do, in the order in which it must be done.
     pub fn next_command(&mut self) -> Option<Command> {
         self.out.next()
+    }
+
+    fn publish_if_due(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        if self.publishes_at().is_some_and(|at| at <= now) {
+            let offer = self.exit.as_ref().map(|exit| exit.offer().clone());
+            self.hearing(now, rng).publish(offer.as_ref());
+        }
     }
 
     /// A clock that no peer shares must not date anything.

@@ -9,10 +9,9 @@ use keys::{NodeId, OnionAddress};
 use rand::CryptoRng;
 
 use crate::answer::{Done, InviteAnswer, NotDone};
-use crate::author::GivenInvite;
 use crate::command::{Command, Out};
 use crate::ids::{KeepId, OrderId, QuestionId};
-use crate::invite::Invite;
+use crate::invite::{GivenInvite, Invite};
 use crate::statements::Hearing;
 
 /// Nodes that an operator may ban.
@@ -213,7 +212,7 @@ pub(crate) fn handle_invite_shown<R: CryptoRng>(
 
 /// Shows the invite that this node was given, if this peer made it.
 pub(crate) fn show_invite<R>(peer: NodeId, hearing: &mut Hearing<'_, R>) {
-    if let GivenInvite::Held(invite) = &hearing.author.given
+    if let GivenInvite::Held(invite) = &hearing.author.invites.given
         && invite.inviter.node() == peer
     {
         hearing.out.push(Command::ShowInvite(peer, invite.token.clone()));
@@ -226,7 +225,7 @@ pub(crate) fn handle_invite_answered<R>(
     answer: InviteAnswer,
     hearing: &mut Hearing<'_, R>,
 ) {
-    let given = &mut hearing.author.given;
+    let given = &mut hearing.author.invites.given;
     let is_its_own = matches!(given, GivenInvite::Held(held) if held.inviter.node() == peer);
     if is_its_own {
         *given = match answer {

@@ -548,6 +548,9 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::Seal(..)
             | Command::Accept(_)
             | Command::KeepTags(_)
+            | Command::KeepSeed(..)
+            | Command::KeepOwn(..)
+            | Command::KeepVote(..)
             | Command::KeepBanned(..)
             | Command::KeepInvites(..) => self.report(index, command),
             Command::Answer(id, answer) => {
@@ -557,11 +560,8 @@ impl<R: CryptoRng> Simulation<R> {
                 self.seen.replies.insert(id, reply);
             }
             // The disk keeps and forgets everything, and nobody looks at views but their node.
-            Command::KeepSeed(..)
-            | Command::WithdrawSeed(_)
+            Command::WithdrawSeed(_)
             | Command::ForgetSeeds(_)
-            | Command::KeepOwn(_)
-            | Command::KeepVote(_)
             | Command::KeepList(_)
             | Command::KeepStatement(..)
             | Command::ForgetStatements(_)
@@ -590,7 +590,11 @@ impl<R: CryptoRng> Simulation<R> {
                 let outcome = DeliveryOutcome::Done { taken, refused: 0 };
                 node.handle_delivery(id, outcome, self.now);
             }
-            Command::KeepBanned(id, _) | Command::KeepInvites(id, _) => {
+            Command::KeepSeed(id, ..)
+            | Command::KeepOwn(id, _)
+            | Command::KeepVote(id, _)
+            | Command::KeepBanned(id, _)
+            | Command::KeepInvites(id, _) => {
                 node.handle_kept(id, self.now, &mut self.rng);
             }
             _ => {}

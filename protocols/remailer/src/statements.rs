@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use directory::{Admitted, ItemId, Source, Unwanted};
+use directory::{Admitted, HourList, ItemId, Source, Unwanted};
 use keys::{Epoch, MixSeed, NodeId, Time};
 use rand::CryptoRng;
 use record::{Admission, Proof, Signed, Statement, StatementError, Vote, Vouch, Word};
@@ -13,6 +13,8 @@ use crate::author::{Author, OwnRecord};
 use crate::command::{Command, Out};
 use crate::count::{Count, NotPublished, NotTaken};
 use crate::exit::ExitOffer;
+use crate::ids::KeepId;
+use crate::keeping::{Durable, Failed};
 use crate::links;
 use crate::outlook::Outlook;
 use crate::relay::Relay;
@@ -264,7 +266,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
         // A record speaks of four epochs; a clock far behind makes no keys that anybody takes.
         let stated = (0..LOST_EPOCHS).map(|ahead| first.plus(ahead)).filter(|epoch| *epoch <= last);
         for epoch in stated {
-            if self.key(epoch).is_none() {
+            if self.key(epoch).is_none() || own.peek().withdraws(epoch) {
                 self.withdraw(epoch);
             }
         }
@@ -288,13 +290,25 @@ impl<R: CryptoRng> Hearing<'_, R> {
     // Own statements.
 
     /// Publishes a record: its keys are kept first, then the record itself, then it is announced.
+    /// What has to be kept lets it go on with [`Hearing::handle_kept`].
     pub(crate) fn publish(&mut self, exit: Option<&ExitOffer>) {
-        let mut keys = Vec::new();
+        let (mut keys, mut lacks_keys) = (Vec::new(), false);
         for epoch in self.author.epochs(self.now) {
-            self.make_key(epoch);
-            if let Some(key) = self.key(epoch) {
-                keys.push((epoch, key.public().clone()));
+            match self.key(epoch) {
+                Some(key) => keys.push((epoch, key.public().clone())),
+                None if self.author.has_withdrawn(epoch) => {}
+                None if self.author.may_make_keys(self.now) => {
+                    self.author.keeping.seed(epoch, self.rng, self.out);
+                }
+                None => lacks_keys = true,
             }
+        }
+        if self.author.keeping.holds_up_records() {
+            return;
+        }
+        let states_any = self.author.epochs(self.now).any(|epoch| self.author.has_withdrawn(epoch));
+        if keys.is_empty() && lacks_keys && !states_any {
+            return self.author.hold_back();
         }
         let list = self.outlook.directory.list_in_use();
         let signed = self.author.sign(keys, exit, list, self.now, self.rng);
@@ -302,8 +316,61 @@ impl<R: CryptoRng> Hearing<'_, R> {
             Ok(octets) => octets,
             Err(why) => return self.out.count(Count::OwnRecordRefused(why)),
         };
-        match self.take_own(&octets) {
+        if lacks_keys {
+            self.author.await_keys();
+        }
+        let network = self.outlook.descriptor().id();
+        if let Ok(Statement::Record(signed)) = Statement::check(&octets, &network) {
+            self.author.keeping.own(signed, self.out);
+        }
+    }
+
+    /// Goes on with what has become durable. Returns whether it was something of the author's.
+    pub(crate) fn handle_kept(&mut self, id: KeepId) -> bool {
+        match self.author.keeping.handle_kept(id) {
+            None => return false,
+            Some(Durable::Seed(epoch, seed)) => self.take_key(epoch, &seed),
+            Some(Durable::Own(own)) => self.announce_own(own),
+            Some(Durable::Vote(vote, list)) => self.announce_vote(*vote, *list),
+        }
+        true
+    }
+
+    /// Tries again later what could not be kept.
+    pub(crate) fn handle_keep_failed(&mut self, id: KeepId) {
+        match self.author.keeping.handle_failed(id) {
+            None => {}
+            Some(Failed::Seed) => {
+                self.out.count(Count::OwnRecordRefused(NotPublished::NotKept));
+                self.author.note_not_kept(None, self.now);
+            }
+            Some(Failed::Own(sequence)) => {
+                self.out.count(Count::OwnRecordRefused(NotPublished::NotKept));
+                self.author.note_not_kept(Some(sequence), self.now);
+            }
+            Some(Failed::Vote) => self.author.postpone_vote(self.now),
+        }
+    }
+
+    fn take_key(&mut self, epoch: Epoch, seed: &MixSeed) {
+        if let Some(relay) = &mut self.relay
+            && relay.key(epoch).is_none()
+        {
+            relay.insert_key(self.author.make_key(epoch, seed), Default::default());
+            relay.offer_keys(self.now, self.out);
+        }
+    }
+
+    /// Taken in as any other, and announced, unless a later one of this node was heard meanwhile.
+    fn announce_own(&mut self, own: Box<Signed>) {
+        if self.author.has_used(own.sequence()) {
+            return self.author.hasten(self.now);
+        }
+        let octets = own.peek().octets().to_vec();
+        self.author.note_published(&own, self.now);
+        match self.take_record(*own, Source::Own) {
             Ok(()) => {
+                self.outlook.directory.pass_on(&octets);
                 self.out.count(Count::RecordPublished);
                 self.out.push(Command::Announce(octets));
             }
@@ -315,39 +382,30 @@ impl<R: CryptoRng> Hearing<'_, R> {
         self.renew_vouches();
     }
 
-    /// The key of an epoch, unless there is one or it was given up.
-    fn make_key(&mut self, epoch: Epoch) {
-        if self.author.has_withdrawn(epoch) {
-            return;
+    fn announce_vote(&mut self, vote: Vote, list: HourList) {
+        let octets = vote.octets().to_vec();
+        self.outlook.directory.note_voted(list);
+        if self.take_vote(vote).is_ok() {
+            self.outlook.directory.pass_on(&octets);
+            self.out.count(Count::VotePublished);
+            self.out.push(Command::Announce(octets));
         }
-        if let Some(relay) = &mut self.relay
-            && relay.key(epoch).is_none()
-        {
-            let seed = MixSeed::generate(self.rng);
-            relay.insert_key(self.author.make_key(epoch, &seed), Default::default());
-            self.out.push(Command::KeepSeed(epoch, seed));
-            relay.offer_keys(self.now, self.out);
-        }
-    }
-
-    /// Taken in as any other, and kept before anybody hears of it: a number is never used twice.
-    fn take_own(&mut self, octets: &[u8]) -> Result<(), Rejected> {
-        let network = self.outlook.descriptor().id();
-        if let Statement::Record(signed) = Statement::check(octets, &network)? {
-            self.author.note_published(&signed, self.now);
-            self.out.push(Command::KeepOwn(octets.to_vec()));
-            self.take_record(*signed, Source::Own)?;
-            self.outlook.directory.pass_on(octets);
-        }
-        Ok(())
     }
 
     /// Votes for what has fallen due: for the coming hour, for the present one if it has no list
     /// yet although there was one before, or at once in a network just started.
     pub(crate) fn vote(&mut self) {
+        let present = self.outlook.schedule().hour_at(self.now);
+        self.author.keeping.forget_votes(|vote| vote.hour() < present);
+        if self.author.keeping.holds_a_vote() {
+            if self.author.may_propose(self.now) {
+                self.author.keeping.ask_for_vote(self.out);
+            }
+            return;
+        }
         let Some(next) = self.author.next_vote() else { return };
         let directory = &self.outlook.directory;
-        let (node, present) = (self.outlook.node(), self.outlook.schedule().hour_at(self.now));
+        let node = self.outlook.node();
         if !directory.is_voter(&node) {
             return;
         }
@@ -368,7 +426,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
             Some(list) if !list.is_empty() => list,
             empty => {
                 if empty.is_some() {
-                    self.author.note_empty(self.now);
+                    self.author.postpone_vote(self.now);
                 }
                 if !is_due || !self.author.may_vote(coming) {
                     return;
@@ -385,15 +443,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
         let network = self.outlook.descriptor().id();
         let checked = signed.map(|octets| Statement::check(&octets, &network));
         if let Some(Ok(Statement::Vote(vote))) = checked {
-            let octets = vote.octets().to_vec();
-            // Kept before anybody hears of it: two votes for one hour are a proof.
-            self.out.push(Command::KeepVote(octets.clone()));
-            self.outlook.directory.note_voted(list);
-            if self.take_vote(*vote).is_ok() {
-                self.outlook.directory.pass_on(&octets);
-                self.out.count(Count::VotePublished);
-                self.out.push(Command::Announce(octets));
-            }
+            self.author.keeping.vote(vote, list, self.out);
         }
     }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
     Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite, InviteAnswer,
-    InvitesKept, Judgement, Kept, NotDelivered, NotDone, OperatorOrder, OrderId, QuestionId,
-    Refused, Remailer, Role, Setup, SubmissionId,
+    InvitesKept, Judgement, KeepId, Kept, NotDelivered, NotDone, NotPublished, OperatorOrder,
+    OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
 use mail::{Mailbox, Submission};
@@ -88,8 +88,25 @@ impl World {
         let mut world = Self::new(admission, |setup| setup);
         world.node.handle_reachable();
         world.time_out();
-        world.commands();
+        world.kept();
         world
+    }
+
+    /// All that is to be done, by a disk that keeps everything at once.
+    fn kept(&mut self) -> Vec<String> {
+        let mut printed = Vec::new();
+        loop {
+            let commands = self.commands();
+            if commands.is_empty() {
+                return printed;
+            }
+            for command in commands {
+                printed.push(format!("{command:?}"));
+                if let Some(id) = awaited(&command) {
+                    self.node.handle_kept(id, self.now, &mut self.rng);
+                }
+            }
+        }
     }
 
     fn open() -> Self {
@@ -203,7 +220,7 @@ impl World {
         while self.node.poll_timeout() <= end {
             self.now = self.node.poll_timeout().max(self.now);
             self.time_out();
-            printed.extend(self.printed());
+            printed.extend(self.kept());
         }
         self.now = end;
         printed
@@ -211,6 +228,14 @@ impl World {
 
     fn order(&mut self, order: OperatorOrder) {
         self.node.handle_order(OrderId(9), order, self.now, &mut self.rng);
+    }
+}
+
+/// The name under which a command of the author's is to be reported.
+fn awaited(command: &Command) -> Option<KeepId> {
+    match command {
+        Command::KeepSeed(id, ..) | Command::KeepOwn(id, _) | Command::KeepVote(id, _) => Some(*id),
+        _ => None,
     }
 }
 
@@ -226,30 +251,57 @@ fn a_seed_and_an_own_record_are_kept_before_they_are_announced() {
     world.printed();
     world.node.handle_reachable();
     world.time_out();
-    let mut rng = world.rng.clone();
+    // Nothing is used or stated before it is kept.
+    let seeds = world.commands();
+    let printed: Vec<_> = seeds.iter().map(|command| format!("{command:?}")).collect();
+    assert_eq!(printed, ["KeepSeed(165000)", "KeepSeed(165001)", "KeepSeed(165002)"]);
+    world.time_out();
+    assert_eq!(world.printed(), [""; 0]);
+    let ids: Vec<_> = seeds.iter().filter_map(awaited).collect();
+    world.node.handle_kept(ids[1], world.now, &mut world.rng);
+    assert_eq!(world.printed(), [""; 0], "a key of a later epoch opens nothing yet");
+    // One fails, and is asked for again after a minute: the same seed.
+    world.node.handle_keep_failed(ids[0], world.now, &mut world.rng);
+    world.node.handle_kept(ids[2], world.now, &mut world.rng);
+    assert_eq!(world.printed(), [""; 0]);
+    world.now = world.now.plus(MINUTE);
+    world.time_out();
+    let again = world.commands();
+    let [Command::KeepSeed(name, epoch, seed)] = &again[..] else { panic!("{again:?}") };
+    let Command::KeepSeed(_, first, before) = &seeds[0] else { panic!("{:?}", seeds[0]) };
+    assert!(epoch == first && seed.as_bytes() == before.as_bytes());
+    world.node.handle_kept(*name, world.now, &mut world.rng);
     let commands = world.commands();
-    let printed: Vec<_> = commands.iter().map(|command| format!("{command:?}")).collect();
-    assert_eq!(
-        printed,
-        [
-            "KeepSeed(165000)",
-            "Accept[165000]",
-            "KeepSeed(165001)",
-            "KeepSeed(165002)",
-            "KeepOwn(3993 octets)",
-            "KeepStatement(3993 octets)",
-            "Announce(3993 octets)",
-        ]
-    );
+    let [Command::Accept(_), Command::KeepOwn(own, first)] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    // The record fails: another with another number follows, and the same predecessor.
+    world.node.handle_keep_failed(*own, world.now, &mut world.rng);
+    assert_eq!(world.printed(), [""; 0]);
+    world.now = world.now.plus(MINUTE);
+    world.time_out();
+    let commands = world.commands();
+    let [Command::KeepOwn(own, second)] = &commands[..] else { panic!("{commands:?}") };
+    let number = |octets: &[u8]| match Statement::check(octets, &world.descriptor.id()).unwrap() {
+        Statement::Record(signed) => (signed.sequence(), signed.peek().previous()),
+        _ => panic!("a record"),
+    };
+    let none = record::StatementHash::NONE;
+    assert_eq!([number(first), number(second)], [(1, none), (2, none)]);
+    world.node.handle_kept(*own, world.now, &mut world.rng);
+    let last = world.commands();
+    let printed: Vec<_> = last.iter().map(|command| format!("{command:?}")).collect();
+    assert_eq!(printed, ["KeepStatement(3993 octets)", "Announce(3993 octets)"]);
     let own = world.node.directory().newest(&id(1)).unwrap().octets().clone();
-    assert!(commands[4] == Command::KeepOwn(own.to_vec()));
-    assert!(commands[5] == Command::KeepStatement(ItemId::of(&own), Arc::clone(&own)));
-    assert!(commands[6] == Command::Announce(own.to_vec()));
+    assert!(second[..] == own[..]);
+    assert!(last[0] == Command::KeepStatement(ItemId::of(&own), Arc::clone(&own)));
+    assert!(last[1] == Command::Announce(own.to_vec()));
+    assert_eq!(world.node.counts().get(Count::OwnRecordRefused(NotPublished::NotKept)), 2);
     // Another seed is another command, though it prints the same.
-    let Command::KeepSeed(epoch, seed) = &commands[0] else { panic!("{:?}", commands[0]) };
-    let same = Command::KeepSeed(*epoch, MixSeed::from_bytes(seed.as_bytes()));
-    let other = Command::KeepSeed(*epoch, MixSeed::generate(&mut rng));
-    assert!(commands[0] == same && commands[0] != other);
+    let Command::KeepSeed(name, epoch, seed) = &seeds[0] else { panic!("{:?}", seeds[0]) };
+    let same = Command::KeepSeed(*name, *epoch, MixSeed::from_bytes(seed.as_bytes()));
+    let other = Command::KeepSeed(*name, *epoch, MixSeed::generate(&mut world.rng));
+    assert!(seeds[0] == same && seeds[0] != other);
     assert_eq!(format!("{other:?}"), "KeepSeed(165000)");
 }
 
@@ -396,14 +448,22 @@ fn a_vote_is_kept_before_it_is_announced_and_its_list_used() {
     assert_eq!(world.hear(&record), Judgement::Accept);
     let kept = format!("KeepStatement({} octets)", record.len());
     let list = format!("KeepList({} octets)", 1 + 8 + 73);
-    let expected = [
-        "Link",
-        &kept,
-        "KeepVote(4267 octets)",
-        "KeepStatement(4267 octets)",
-        "Announce(4267 octets)",
-        &list,
-    ];
+    let commands = world.commands();
+    let [Command::Link(_), keep, vote @ Command::KeepVote(id, octets)] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!([format!("{keep:?}"), format!("{vote:?}")], [kept, "KeepVote(4267 octets)".into()]);
+    // It is not kept: the same vote is tried again after a minute, and there is no other.
+    world.node.handle_keep_failed(*id, world.now, &mut world.rng);
+    world.time_out();
+    assert_eq!(world.printed(), [""; 0]);
+    world.now = world.now.plus(MINUTE);
+    world.time_out();
+    let again = world.commands();
+    let [Command::KeepVote(id, same)] = &again[..] else { panic!("{again:?}") };
+    assert_eq!(same, octets);
+    world.node.handle_kept(*id, world.now, &mut world.rng);
+    let expected = ["KeepStatement(4267 octets)", "Announce(4267 octets)", &list];
     assert_eq!(world.printed(), expected, "nobody is vouched for yet: the root alone is listed");
 }
 
@@ -536,7 +596,7 @@ fn an_invite_is_kept_before_it_is_handed_out_and_used_up_after_its_word_is_kept(
     let printed = shown(&mut world, invite.token.as_bytes());
     let kinds: Vec<_> = printed.iter().map(|p| p.split('(').next().unwrap()).collect();
     assert_eq!(kinds, ["KeepStatement", "Announce", "KeepInvites", "AnswerInvite"]);
-    assert_eq!(printed[2..], ["KeepInvites(2, 0)", "AnswerInvite(5, Taken)"]);
+    assert_eq!(printed[2..], ["KeepInvites(6, 0)", "AnswerInvite(5, Taken)"]);
     assert_eq!(shown(&mut world, invite.token.as_bytes()), ["AnswerInvite(5, Taken)"]);
 
     // One that could not be kept was never open.

@@ -29,6 +29,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The voters of an open network; those of a vouched one are its roots.
 const VOTERS: [u8; 3] = [11, 12, 13];
 
+/// The next thing to be done, where the disk keeps everything at once.
+fn next(node: &mut Remailer, now: Time) -> Option<Command> {
+    let command = node.next_command()?;
+    if let Command::KeepSeed(id, ..) | Command::KeepOwn(id, _) | Command::KeepVote(id, _) = &command
+    {
+        let mut rng = ChaCha20Rng::seed_from_u64(now.as_millis());
+        node.handle_kept(*id, now, &mut rng);
+    }
+    Some(command)
+}
+
 struct World {
     parameters: Parameters,
     descriptor: Arc<Descriptor>,
@@ -110,7 +121,7 @@ impl World {
         let peer = identity(peer).node();
         node.handle_peers_up(&[peer], now, &mut self.rng);
         let mut questions = 0;
-        while let Some(command) = node.next_command() {
+        while let Some(command) = next(node, now) {
             match command {
                 Command::Ask(asked, request) if asked == peer => {
                     questions += 1;
@@ -157,7 +168,7 @@ impl World {
         let mut now = from;
         loop {
             node.handle_timeout(now, &mut self.rng);
-            while let Some(command) = node.next_command() {
+            while let Some(command) = next(node, now) {
                 if let Command::Announce(octets) = command
                     && let Ok(Statement::Record(_)) = self.check(&octets)
                 {
@@ -252,7 +263,11 @@ fn a_node_with_a_past_waits_for_three_witnesses_however_long_that_takes() {
     let published = world.published(&mut node, late, late.plus(MINUTE));
     assert_eq!(published.len(), 1);
     assert_eq!(published[0].1.sequence(), 41 + (1 << 20));
-    assert_eq!(published[0].1.epochs().count(), 4, "nothing was lost, nothing is given up");
+    assert_eq!(published[0].1.epochs().count(), 3, "nothing was lost, nothing is given up");
+    // A copy of it that ran a moment ago may have made the fourth.
+    let published = world.published(&mut node, late.plus(MINUTE), late.plus(MINUTE * 6));
+    assert_eq!(published.len(), 1);
+    assert_eq!(published[0].1.epochs().count(), 4);
 }
 
 #[test]
@@ -391,7 +406,7 @@ fn forgotten(world: &mut World, node: &mut Remailer, from: Time, end: Time) -> V
     let mut now = from;
     while now <= end {
         node.handle_timeout(now, &mut world.rng);
-        while let Some(command) = node.next_command() {
+        while let Some(command) = next(node, now) {
             if let Command::ForgetSeeds(oldest) = command {
                 forgotten.push(oldest);
             }
@@ -478,7 +493,7 @@ fn order(
     now: Time,
 ) -> (Result<(), NotDone>, usize) {
     node.handle_order(OrderId(1), order, now, &mut ChaCha20Rng::seed_from_u64(3));
-    let mut commands: Vec<_> = std::iter::from_fn(|| node.next_command()).collect();
+    let mut commands: Vec<_> = std::iter::from_fn(|| next(node, now)).collect();
     let Some(Command::Reply(OrderId(1), reply)) = commands.pop() else { panic!("no reply") };
     let subject = match order {
         OperatorOrder::Vouch(node)
@@ -510,7 +525,7 @@ fn a_node_vouches_renews_and_takes_back() {
     assert_eq!(node.standings(soon)[&friend], Standing::NotListed);
     let days = start.plus(MINUTE * 60 * 24 * 16);
     node.handle_timeout(days, &mut ChaCha20Rng::seed_from_u64(3));
-    let commands = std::iter::from_fn(|| node.next_command()).collect();
+    let commands = std::iter::from_fn(|| next(&mut node, days)).collect();
     assert_eq!(said(&world, commands), 1, "at half of its thirty days");
     assert_eq!(
         order(&world, &mut node, OperatorOrder::Unvouch(friend), days.plus(MINUTE)),
@@ -608,7 +623,7 @@ fn what_listed_peers_say_of_their_lists_is_shown_and_stops_no_mail_and_strangers
     let tell = |world: &mut World, node: &mut Remailer, peer: u8| {
         let peer = identity(peer).node();
         node.handle_peers_up(&[peer], later, &mut world.rng);
-        while let Some(command) = node.next_command() {
+        while let Some(command) = next(node, later) {
             if let Command::Ask(_, request) = command {
                 let octets = elsewhere.answer(&request.encode().unwrap(), later).unwrap();
                 let answer = Answer::check(&octets, &world.descriptor.id()).unwrap();
@@ -686,17 +701,18 @@ fn a_vote_of_nobody_is_refused_and_one_of_another_hour_ignored() {
     // A second vote for one hour is a proof, which everybody is to have.
     let first = vote(&world, 13, hour);
     assert_eq!(world.hear(&mut node, &first, start), Judgement::Accept);
-    while node.next_command().is_some() {}
+    while next(&mut node, start).is_some() {}
     let rival = {
         let digests = [record::BucketDigest::from_bytes([3; 16]); record::BUCKETS];
         let draft = VoteDraft { hour, before: record::ListHash::NONE, digests };
         draft.sign(&identity(13), &world.descriptor.id()).unwrap()
     };
     assert_eq!(world.hear(&mut node, &rival, start), Judgement::Ignore);
-    let announced = std::iter::from_fn(|| node.next_command()).find_map(|command| match command {
-        Command::Announce(octets) => Some(octets),
-        _ => None,
-    });
+    let announced =
+        std::iter::from_fn(|| next(&mut node, start)).find_map(|command| match command {
+            Command::Announce(octets) => Some(octets),
+            _ => None,
+        });
     assert!(matches!(world.check(&announced.unwrap()), Ok(Statement::Proof(_))));
 }
 
@@ -713,9 +729,9 @@ fn a_voter_votes_once_for_an_hour_whatever_is_restarted_when() {
         loop {
             node.handle_timeout(now, &mut world.rng);
             let mut kept = None;
-            while let Some(command) = node.next_command() {
+            while let Some(command) = next(node, now) {
                 match command {
-                    Command::KeepVote(octets) => kept = Some(octets),
+                    Command::KeepVote(_, octets) => kept = Some(octets),
                     Command::Announce(octets) => {
                         if let Ok(Statement::Vote(vote)) = world.check(&octets) {
                             assert_eq!(kept.as_ref(), Some(&octets), "kept before it is announced");

@@ -222,6 +222,17 @@ fn the_first_packet_of_a_mail_leaves_after_a_uniform_hold() {
     assert!(distance < 1.95 / count.sqrt() + 0.02, "{distance}");
 }
 
+/// The next thing to be done, where the disk keeps everything at once.
+fn next(node: &mut Remailer, now: Time) -> Option<Command> {
+    let command = node.next_command()?;
+    if let Command::KeepSeed(id, ..) | Command::KeepOwn(id, _) | Command::KeepVote(id, _) = &command
+    {
+        let mut rng = ChaCha20Rng::seed_from_u64(now.as_millis());
+        node.handle_kept(*id, now, &mut rng);
+    }
+    Some(command)
+}
+
 /// What a node of its own begins with, in a network of these parameters.
 fn lone(identity: Identity, parameters: &Parameters, start: Time) -> Setup {
     let maker = Identity::from_seed(&[77; 32]);
@@ -245,7 +256,7 @@ fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
     while now < start.plus(MINUTE * 600) {
         now = node.poll_timeout().max(now);
         node.handle_timeout(now, &mut rng);
-        while let Some(command) = node.next_command() {
+        while let Some(command) = next(&mut node, now) {
             if let Command::ForgetSeeds(oldest) = command {
                 forgotten.push((now, oldest));
             }
@@ -385,7 +396,7 @@ fn nobody_is_told_of_a_node_that_cannot_be_reached() {
         while now < until {
             now = node.poll_timeout().max(now.plus(Duration::from_millis(1))).min(until);
             node.handle_timeout(now, &mut rng);
-            let commands = std::iter::from_fn(|| node.next_command());
+            let commands = std::iter::from_fn(|| next(node, now));
             let is_record = |octets: &[u8]| octets.first() == Some(&1);
             count += commands
                 .filter(|c| matches!(c, Command::Announce(octets) if is_record(octets)))
@@ -418,6 +429,7 @@ fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
         let mut node = Remailer::new(setup, start, &mut rng);
         node.handle_reachable();
         node.handle_timeout(start, &mut rng);
+        while next(&mut node, start).is_some() {}
         for other in &others {
             let identity = Identity::from_seed(&other.seed());
             let forger = Forger { identity, network, parameters: parameters.clone() };
@@ -425,7 +437,7 @@ fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
             let checked = record::Statement::check(&record, &network);
             assert_eq!(node.handle_statement(checked, start, &mut rng), Judgement::Accept);
         }
-        let commands = std::iter::from_fn(|| node.next_command());
+        let commands = std::iter::from_fn(|| next(&mut node, start));
         assert!(commands.into_iter().any(|c| matches!(c, Command::ViewTaken(_))));
         // None of them is an exit: with three to choose from that is what is missing.
         assert_eq!(node.check_routes(start).err(), Some(why));

@@ -103,6 +103,10 @@ impl Citizen {
                         }
                     }
                 }
+                Command::KeepSeed(id, ..) | Command::KeepOwn(id, _) | Command::KeepVote(id, _) => {
+                    let now = self.now();
+                    self.remailer.handle_kept(id, now, &mut self.rng);
+                }
                 _ => {}
             }
         }

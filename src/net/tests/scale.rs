@@ -35,7 +35,7 @@ use crate::net::behaviour::{Behaviour, BehaviourEvent};
 use crate::net::connect::DevnetFolder;
 use crate::net::gossip::{Said, topic};
 use crate::net::onion;
-use crate::store::Store;
+use crate::store::{Database, Store};
 
 const SWARMS: usize = 200;
 /// Each swarm dials this many others, and is dialled by as many: 16 links.
@@ -282,9 +282,10 @@ async fn a_joiner_catches_up_with_a_thousand_records() {
     let mut size = 0;
     {
         let store = Store::open(&world.state()).unwrap();
+        let mut database = Database::open(store.folder()).unwrap();
         for number in 0..KNOWN {
             let record = mint.record(&identity(number), 1);
-            store.keep_statement(&directory::ItemId::of(&record), &record).unwrap();
+            database.keep(&directory::ItemId::of(&record), &record).unwrap();
             size += record.len() as u64;
         }
     }
