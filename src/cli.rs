@@ -12,7 +12,7 @@ mod send;
 mod status;
 mod wording;
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -265,10 +265,13 @@ fn default_state_dir() -> PathBuf {
     state.or_else(home).unwrap_or_else(|| ".".into()).join("fog")
 }
 
-/// Waits for SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM, or for the end of the terminal that it was started in. Without one
+/// SIGHUP is for a service to read its files anew: it must not end a node that holds mail.
 pub(super) struct Interrupted {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+    has_terminal: bool,
 }
 
 impl Interrupted {
@@ -278,13 +281,23 @@ impl Interrupted {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+            has_terminal: io::stdin().is_terminal(),
         })
     }
 
     pub(super) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hang_up.recv() => {
+                    if self.has_terminal {
+                        return;
+                    }
+                    tracing::warn!("SIGHUP: a changed configuration counts from the next start");
+                }
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ pub use status::{
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;
-const MAX_CALLERS: usize = 16;
+pub(crate) const MAX_CALLERS: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// `sun_path` less its final NUL (unix(7)).
 const MAX_PATH: usize = 107;

@@ -18,7 +18,7 @@ use crate::net::incoming::{Arrived, Incoming};
 
 /// Sessions at once; the next one is told 421. Each holds one message of at most
 /// [`MAX_MESSAGE`] octets: 75 MB.
-const MAX_SESSIONS: usize = 300;
+pub(crate) const MAX_SESSIONS: usize = 300;
 /// Octets of a message: what the largest packet carries, less an envelope of some hundred
 /// recipients.
 const MAX_MESSAGE: usize = 240_000;

@@ -27,6 +27,7 @@ mod verify;
 mod waiting;
 mod wanted;
 
+pub(crate) use behaviour::MAX_SOCKETS;
 pub use handle::{Beginning, Handle, Judged, NetEvent, SwarmOrder};
 pub use join::fetch_descriptor;
 pub use links::{Links, Scores};

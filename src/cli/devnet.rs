@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Interrupted, generator, open_store, say, say_json};
 use crate::clock::Clock;
+use crate::descriptors;
 use crate::driver::{Carrier, Node, Settings};
 use crate::exit::{ExitSettings, Target};
 use crate::failure::{Failure, FailureKind};
@@ -64,6 +65,7 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure>
         Failure::new(FailureKind::Usage, format!("no room for {} ports", arguments.nodes))
             .remedy("choose a lower --smtp-port")
     })?;
+    descriptors::raise();
     let state = state_folder(arguments.state_dir.clone())?;
     if !json {
         say(&format!("devnet state in {}", state.display()))?;

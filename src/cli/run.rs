@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Interrupted, State, generator, log, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::descriptors;
 use crate::driver::{Carrier, Node, Settings};
 use crate::exit::ExitSettings;
 use crate::failure::{Failure, FailureKind};
@@ -64,6 +65,7 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
         return Err(Failure::new(FailureKind::Usage, "a node should not run as root")
             .remedy("run it as a user of its own, or say --as-root"));
     }
+    descriptors::check(descriptors::raise())?;
     let (mut config, store) = read_config(&state, &arguments.bootstrap)?;
     log::set_level(config.level);
     config.bootstrap.extend(arguments.bootstrap);
@@ -76,16 +78,18 @@ pub(super) async fn run(state: State, arguments: Arguments, json: bool) -> Resul
     };
     let (mut node, network) = started;
     let (onion, smtp) = (node.onion.to_string(), node.smtp.to_string());
-    if json {
-        say_json(&Running { onion, smtp, network })?;
+    let said = if json {
+        say_json(&Running { onion, smtp, network })
     } else {
-        say(&format!("running: {onion}, SMTP on {smtp}"))?;
+        say(&format!("running: {onion}, SMTP on {smtp}"))
+    };
+    if said.is_ok() {
+        tokio::select! {
+            () = interrupted.wait() => {}
+            () = node.ended() => {}
+        }
     }
-    tokio::select! {
-        () = interrupted.wait() => {}
-        () = node.ended() => {}
-    }
-    node.stop().await
+    node.stop().await.and(said)
 }
 
 /// Reads the configuration. A node that joins with an address alone needs no file: one is written

@@ -15,6 +15,7 @@
 mod admission;
 mod commands;
 mod devnet;
+mod disk;
 mod leak;
 mod mail;
 mod node;

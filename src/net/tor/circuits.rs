@@ -26,7 +26,7 @@ const SWARM_PER_CIRCUIT: usize = 4;
 /// Streams of one circuit to SMTP: mail programs send in parallel.
 const SMTP_PER_CIRCUIT: usize = 16;
 /// Streams in all: more than the swarm and SMTP take together.
-const MAX_STREAMS: usize = 1024;
+pub(crate) const MAX_STREAMS: usize = 1024;
 /// Streams that wait to be accepted by the swarm or by SMTP.
 const WAITING: usize = 16;
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
