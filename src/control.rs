@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::failure::{Failure, FailureKind};
-pub use counts::named;
+pub use counts::{PlaceKind, named, of_places};
 pub use status::{
     DiskTrouble, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,
     ReachStatus, Status, ViewStatus, Warning,

@@ -21,6 +21,8 @@ mod report;
 mod start;
 mod work;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keys::{NodeId, Time};
@@ -29,12 +31,13 @@ use remailer::{DeliveryId, DeliveryOutcome, Dropped, Remailer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use crate::control::Call;
+use crate::control::{Call, PlaceKind};
 use crate::exit::{Exit, ExitInputs};
 use crate::ingress::Question;
 use crate::machine::Machine;
 use crate::net::tor::TorState;
 use crate::net::{self, Links, Reach, Scores};
+use crate::places::Places;
 use asked::Asked;
 use disk::Disk;
 pub use start::{Carrier, Node, Progress, Settings};
@@ -58,6 +61,7 @@ struct Net {
     queues: net::PacketQueues,
     scores: watch::Receiver<Scores>,
     reach: watch::Receiver<Reach>,
+    listed: watch::Sender<BTreeSet<NodeId>>,
     tor: Option<watch::Receiver<TorState>>,
 }
 
@@ -68,6 +72,7 @@ struct Driver {
     exit: Option<Exit>,
     work: Work,
     disk: Disk,
+    places: Vec<(PlaceKind, Arc<Places>)>,
     asked: Asked,
     progress: watch::Sender<Progress>,
     /// The links that the [`Remailer`] has been told of.

@@ -1,7 +1,7 @@
 //! The submission listener: it feeds sockets to [`smtp::Session`], and questions to the driver.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +15,24 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
 use crate::net::incoming::{Arrived, Incoming};
+use crate::places::{Places, Rule, Seat};
 
-/// Sessions at once; the next one is told 421. Each holds one message of at most
-/// [`MAX_MESSAGE`] octets: 75 MB.
-pub(crate) const MAX_SESSIONS: usize = 300;
+/// Sessions at once, of both kinds. Each holds one message of at most [`MAX_MESSAGE`] octets: 75 MB.
+pub(crate) const MAX_SESSIONS: usize = FROM_HERE + FROM_ONION;
+/// Sessions of this machine, which callers of the onion cannot take.
+const FROM_HERE: usize = 100;
+const FROM_ONION: usize = 200;
 /// Octets of a message: what the largest packet carries, less an envelope of some hundred
 /// recipients.
 const MAX_MESSAGE: usize = 240_000;
-/// When only this many places are free, sessions that are idle for [`SHORT_IDLE`] are closed.
-const CROWDED: usize = 75;
-const SHORT_IDLE: Duration = Duration::from_secs(20);
-/// How often a session that waits looks how crowded it is.
-const LOOK_AROUND: Duration = Duration::from_secs(2);
+/// A client that finds no place waits this long for one, unnoticed, and is told 421 then. Beside
+/// those that have one, so many wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+const WAITING: usize = 64;
+/// Who must go when all places are taken: whoever brings least, after three seconds, unless that is
+/// two kilobytes a second. A client over Tor brings ten times as much.
+const GRACE: Duration = Duration::from_secs(3);
+const PACE: u64 = 2000;
 const READ_OCTETS: usize = 8192;
 /// Time for writing a reply: a client may not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,64 +49,112 @@ pub enum Question {
 /// The channel for questions to the driver.
 pub type Submissions = mpsc::Sender<Question>;
 
-/// Listens on loopback and serves until the driver is gone. Also serves streams of the onion
-/// service that arrive elsewhere.
+/// How submissions come through the onion service.
+pub enum FromOnion {
+    /// There is no onion service.
+    None,
+    /// To a listener of their own, on loopback.
+    Socket,
+    /// Sorted by their circuits.
+    Sorted(Incoming),
+}
+
+/// Where submissions are taken.
+pub struct Listening {
+    /// On loopback, for this machine.
+    pub here: SocketAddr,
+    /// Where the onion service hands them over.
+    pub onion: SocketAddr,
+    /// The places of the sessions: of this machine, and of the onion's callers.
+    pub places: [Arc<Places>; 2],
+}
+
+/// Listens on loopback, and for the onion service, and serves until the driver is gone.
 ///
 /// # Errors
 /// If the port is not available.
 pub async fn listen(
     address: SocketAddr,
-    from_onion: Option<Incoming>,
+    from_onion: FromOnion,
     questions: Submissions,
     clock: Clock,
-) -> Result<SocketAddr, Failure> {
+) -> Result<Listening, Failure> {
+    let (listener, here) = bind(address).await?;
+    let rule = |most| Rule { most, grace: GRACE, pace: PACE };
+    let most = if matches!(from_onion, FromOnion::None) { MAX_SESSIONS } else { FROM_HERE };
+    let places = [most, FROM_ONION].map(|most| Places::new(rule(most), clock));
+    let [own, foreign] = &places;
+    let door = |places: &Arc<Places>| Door {
+        places: Arc::clone(places),
+        waiting: Arc::new(Semaphore::new(WAITING)),
+        questions: questions.clone(),
+        clock,
+    };
+    let (at, incoming) = match from_onion {
+        FromOnion::None => (here, None),
+        FromOnion::Sorted(incoming) => (here, Some(incoming)),
+        FromOnion::Socket => {
+            let (listener, at) = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+            (at, Some(Incoming::Socket(listener)))
+        }
+    };
+    if let Some(incoming) = incoming {
+        tokio::spawn(door(foreign).open(incoming));
+    }
+    tokio::spawn(door(own).open(Incoming::Socket(listener)));
+    Ok(Listening { here, onion: at, places })
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::new(FailureKind::Port, format!("SMTP on {address}: {error}"))
             .remedy("stop what listens there, or choose another port")
     })?;
     let bound = listener.local_addr().map_err(|error| Failure::new(FailureKind::Port, error))?;
-    // Both listeners share one bound on sessions.
-    let places = Arc::new(Semaphore::new(MAX_SESSIONS));
-    if let Some(incoming) = from_onion {
-        tokio::spawn(accept(incoming, Arc::clone(&places), questions.clone(), clock));
-    }
-    tokio::spawn(accept(Incoming::Socket(listener), places, questions, clock));
-    Ok(bound)
+    Ok((listener, bound))
 }
 
-async fn accept(
-    mut incoming: Incoming,
-    places: Arc<Semaphore>,
+/// Where clients of one kind come in.
+struct Door {
+    places: Arc<Places>,
+    waiting: Arc<Semaphore>,
     questions: Submissions,
     clock: Clock,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = incoming.accept() => accepted,
-            () = questions.closed() => return,
-        };
-        let Ok(stream) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let limits = Limits::new(MAX_MESSAGE);
-        let place = Arc::clone(&places).try_acquire_owned();
-        let mut connection = Connection {
-            stream,
-            session: Session::new(limits),
-            clock,
-            start: clock.elapsed(),
-            places: Arc::clone(&places),
-        };
-        let questions = questions.clone();
-        tokio::spawn(async move {
-            if place.is_err() {
-                connection.session.handle_shutdown();
-            }
-            // A client that disconnects in the middle leaves nothing behind.
-            let _ = connection.serve(&questions).await;
-            drop(place);
-        });
+}
+
+impl Door {
+    async fn open(self, mut incoming: Incoming) {
+        loop {
+            // When all places to wait in are taken, others wait where the system keeps them.
+            let accepted = async {
+                let turn = Arc::clone(&self.waiting).acquire_owned().await;
+                let turn = turn.map_err(io::Error::other)?;
+                Ok((incoming.accept().await?, turn))
+            };
+            let accepted: io::Result<_> = tokio::select! {
+                accepted = accepted => accepted,
+                () = self.questions.closed() => return,
+            };
+            let Ok((stream, turn)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (places, questions) = (Arc::clone(&self.places), self.questions.clone());
+            let clock = self.clock;
+            tokio::spawn(async move {
+                let seat = places.take(PATIENCE).await;
+                drop(turn);
+                let limits = Limits::new(MAX_MESSAGE);
+                let session = match seat {
+                    Some(_) => Session::new(limits),
+                    None => Session::refused(limits),
+                };
+                let start = clock.elapsed();
+                let mut connection = Connection { stream, session, clock, start, seat };
+                // A client that disconnects in the middle leaves nothing behind.
+                let _ = connection.serve(&questions).await;
+            });
+        }
     }
 }
 
@@ -109,20 +163,22 @@ struct Connection {
     session: Session,
     clock: Clock,
     start: Duration,
-    places: Arc<Semaphore>,
+    seat: Option<Seat>,
 }
 
 impl Connection {
     async fn serve(&mut self, questions: &Submissions) -> io::Result<()> {
         let mut octets = [0; READ_OCTETS];
         loop {
-            if self.places.available_permits() <= CROWDED {
-                self.session.handle_pressure(SHORT_IDLE, self.now());
-            }
             while let Some(event) = self.session.next_event() {
                 match event {
                     SessionEvent::Write(reply) => {
-                        timeout(WRITE_TIMEOUT, self.stream.write_all(&reply)).await??;
+                        let write = timeout(WRITE_TIMEOUT, self.stream.write_all(&reply));
+                        tokio::select! {
+                            written = write => written??,
+                            // A client that reads nothing is told nothing.
+                            () = crowded(self.seat.as_ref()) => return Ok(()),
+                        }
                     }
                     SessionEvent::Recipient(ask) => {
                         let answer = put(questions, |to| Question::Recipient(ask, to)).await;
@@ -134,23 +190,44 @@ impl Connection {
                     }
                     SessionEvent::Close => return self.stream.shutdown().await,
                 }
+                self.note_useful();
             }
             let left = self.session.poll_timeout().saturating_sub(self.now());
             tokio::select! {
-                read = timeout(left.min(LOOK_AROUND), self.stream.read(&mut octets)) => match read {
+                read = timeout(left, self.stream.read(&mut octets)) => match read {
                     Err(_) => self.session.handle_timeout(self.now()),
                     Ok(read) => match octets.get(..read?) {
                         Some([]) | None => return Ok(()),
                         Some(octets) => self.session.handle_input(octets, self.now()),
                     },
                 },
+                () = crowded(self.seat.as_ref()) => {
+                    self.seat = None;
+                    self.session.handle_crowd();
+                }
                 () = questions.closed() => self.session.handle_shutdown(),
             }
+            self.note_useful();
+        }
+    }
+
+    /// Tells what the session has brought, on which its place depends.
+    fn note_useful(&self) {
+        if let Some(seat) = &self.seat {
+            seat.add(self.session.useful().saturating_sub(seat.useful()));
         }
     }
 
     fn now(&self) -> Duration {
         self.clock.elapsed().saturating_sub(self.start)
+    }
+}
+
+/// Waits until a session has to go for another.
+async fn crowded(seat: Option<&Seat>) {
+    match seat {
+        Some(seat) => seat.ended().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,5 +18,6 @@ pub mod files;
 pub mod ingress;
 pub mod machine;
 pub mod net;
+pub mod places;
 pub mod store;
 pub mod workers;

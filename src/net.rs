@@ -18,6 +18,7 @@ mod onion;
 mod packets;
 mod reach;
 mod statements;
+mod strangers;
 mod swarm;
 #[cfg(test)]
 mod tests;

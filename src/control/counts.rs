@@ -2,10 +2,13 @@
 //! interface: scripts read them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mail::{FragmentError, MessageError};
 use record::StatementError;
 use remailer::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken, Refused};
+
+use crate::places::Places;
 
 /// Counts by name. Kinds that have one name are added up.
 #[must_use]
@@ -15,6 +18,59 @@ pub fn named(counts: &Counts) -> BTreeMap<String, u64> {
         *named.entry(name(count)).or_default() += times;
     }
     named
+}
+
+/// What callers have places for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceKind {
+    /// A mail client of this machine.
+    SessionFromHere,
+    /// A mail client that came through the onion service.
+    SessionFromOnion,
+    /// A caller whose handshakes are under way.
+    Handshake,
+    /// A link of a node that no list names.
+    StrangersLink,
+    /// A stream of packets of a node that the list names.
+    PacketStream,
+    /// A stream of packets of another.
+    StrangersPacketStream,
+}
+
+impl PlaceKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::SessionFromHere,
+        Self::SessionFromOnion,
+        Self::Handshake,
+        Self::StrangersLink,
+        Self::PacketStream,
+        Self::StrangersPacketStream,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SessionFromHere => "SMTP session",
+            Self::SessionFromOnion => "SMTP session from the onion",
+            Self::Handshake => "handshake",
+            Self::StrangersLink => "stranger's link",
+            Self::PacketStream => "packet stream",
+            Self::StrangersPacketStream => "stranger's packet stream",
+        }
+    }
+}
+
+/// How many callers of each kind had to go for others, and how many found no place, by name; what
+/// never happened is left out.
+pub fn of_places<'a>(
+    places: impl IntoIterator<Item = &'a (PlaceKind, Arc<Places>)>,
+) -> impl Iterator<Item = (String, u64)> {
+    let all = places.into_iter().flat_map(|(kind, places)| {
+        let (ended, refused) = places.counts();
+        let name = kind.name();
+        [(format!("{name} ended for another"), ended), (format!("{name} refused"), refused)]
+    });
+    all.filter(|(_, times)| *times > 0)
 }
 
 fn name(count: Count) -> String {

@@ -59,6 +59,9 @@ impl Driver {
                 | Command::AnswerInvite(..) => self.order_net(command).await,
                 Command::ViewTaken(view) => {
                     tracing::debug!(nodes = view.len(), "view taken");
+                    let list = self.remailer.directory().list();
+                    let listed = list.into_iter().flat_map(|list| list.iter());
+                    self.net.listed.send_replace(listed.map(|entry| entry.node).collect());
                     self.progress.send_modify(|progress| progress.view = view.len());
                 }
             }

@@ -8,7 +8,7 @@ use remailer::{Agreement, Alarm, Refused};
 use super::Driver;
 use crate::control::{
     HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
-    Status, ViewStatus, Warning, named,
+    Status, ViewStatus, Warning, named, of_places,
 };
 use crate::net::Reach;
 
@@ -49,7 +49,10 @@ impl Driver {
                 handover_ms: millis(self.net.queues.slowest()),
                 packet_ms: self.remailer.latest_packet().map(millis),
             },
-            counts: named(self.remailer.counts()),
+            counts: named(self.remailer.counts())
+                .into_iter()
+                .chain(of_places(&self.places))
+                .collect(),
         }
     }
 

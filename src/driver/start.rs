@@ -16,11 +16,11 @@ use super::disk::Disk;
 use super::work::Work;
 use super::{Driver, Inputs, Net, Troubles};
 use crate::clock::Clock;
-use crate::control::{self, Call};
+use crate::control::{self, Call, PlaceKind};
 use crate::entropy::generator;
 use crate::exit::{Exit, ExitInputs, ExitSettings};
 use crate::failure::{Failure, FailureKind};
-use crate::ingress::{self, Question};
+use crate::ingress::{self, FromOnion, Listening, Question};
 use crate::machine::Machine;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::incoming::Incoming;
@@ -110,7 +110,7 @@ impl Node {
         let runs_on = machine.clone();
         let net = net::spawn(&identity, &descriptor, connector, swarm, beginning, runs_on)?;
         if let Some(tor) = &carried.tor {
-            tor.serve(&identity, smtp).await?;
+            tor.serve(&identity, smtp.onion).await?;
         }
         let offer = exit.as_ref().map(Exit::offer);
         let statements = database.statements();
@@ -156,7 +156,7 @@ impl Started {
     fn drive(
         self,
         onion: OnionAddress,
-        smtp: SocketAddr,
+        smtp: Listening,
         exit: ExitInputs,
         calls: mpsc::Receiver<Call>,
         questions: mpsc::Receiver<Question>,
@@ -185,11 +185,16 @@ impl Started {
                 queues: net.queues,
                 scores: net.scores,
                 reach: net.reach,
+                listed: net.listed,
                 tor: self.tor.as_ref().map(Tor::state),
             },
             exit: self.exit,
             work,
             disk: Disk::new(net.takes_packets),
+            places: PlaceKind::ALL
+                .into_iter()
+                .zip(smtp.places.into_iter().chain(net.places))
+                .collect(),
             asked: Asked::default(),
             progress: progress_in,
             linked: Links::default(),
@@ -200,7 +205,7 @@ impl Started {
             driver.run(inputs).await;
             ending.wait().await;
         });
-        Node { onion, smtp, progress, stop, task }
+        Node { onion, smtp: smtp.here, progress, stop, task }
     }
 }
 
@@ -221,8 +226,8 @@ async fn start_exit(
 struct Carried {
     connector: Connector,
     swarm: Incoming,
-    /// Submissions through the onion service, if they do not come to the usual listener.
-    smtp: Option<Incoming>,
+    /// How submissions come through the onion service.
+    smtp: FromOnion,
     tor: Option<Tor>,
 }
 
@@ -233,11 +238,17 @@ impl Carried {
         Ok(match carrier {
             Carrier::Devnet(folder) => {
                 let swarm = folder.listen(onion).await.map_err(no_port)?;
-                Self { connector: Connector::Devnet(folder), swarm, smtp: None, tor: None }
+                Self {
+                    connector: Connector::Devnet(folder),
+                    swarm,
+                    smtp: FromOnion::None,
+                    tor: None,
+                }
             }
             Carrier::Tor(mut tor) => {
                 let (swarm, smtp) = tor.listen().await.map_err(no_port)?;
                 let connector = Connector::Tor(tor.connector());
+                let smtp = smtp.map_or(FromOnion::Socket, FromOnion::Sorted);
                 Self { connector, swarm, smtp, tor: Some(tor) }
             }
         })

@@ -41,7 +41,7 @@ const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 64;
 /// More handshakes than silent callers on a few circuits can keep open: the onion service limits
 /// the streams of a circuit.
-const MAX_PENDING_INCOMING: u32 = 256;
+const MAX_PENDING_INCOMING: u32 = 512;
 /// Sockets at once: connections, and handshakes in both directions.
 pub(crate) const MAX_SOCKETS: u32 = MAX_CONNECTIONS + MAX_PENDING + MAX_PENDING_INCOMING;
 /// The answer to a good token: this node now vouches for its bearer.

@@ -1,6 +1,8 @@
 //! The seam between the driver and the swarm: events for the driver, orders for the swarm.
 
-use super::packets::Received;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use directory::{Answer, Request};
 use keys::{NodeId, OnionAddress};
 use libp2p::PeerId;
@@ -11,8 +13,9 @@ use remailer::{InviteAnswer, Judgement, Token};
 use tokio::sync::{mpsc, watch};
 
 use super::links::{Links, Scores};
-use super::packets::{PacketQueues, SendFailed};
+use super::packets::{PacketQueues, Received, SendFailed};
 use super::reach::Reach;
+use crate::places::Places;
 
 /// An event of the network, for the driver.
 pub enum NetEvent {
@@ -96,6 +99,11 @@ pub struct Handle {
     /// Whether packets are taken. While they are not, peers get no receipts, and keep what they
     /// have for this node.
     pub takes_packets: watch::Sender<bool>,
+    /// The nodes of the list, whose places strangers cannot take.
+    pub listed: watch::Sender<BTreeSet<NodeId>>,
+    /// The places of handshakes, of strangers' links, and of packet streams of listed nodes and of
+    /// strangers.
+    pub places: [Arc<Places>; 4],
     /// Orders to the swarm.
     pub orders: mpsc::Sender<SwarmOrder>,
     /// Packets to send.

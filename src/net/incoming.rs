@@ -9,22 +9,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::places::Seat;
+
 /// A stream that has arrived, with its place among the streams of its circuit if that is known.
 pub struct Arrived {
     stream: TcpStream,
     _places: Option<[OwnedSemaphorePermit; 2]>,
+    /// Its place among those that have not read so many octets yet.
+    seat: Option<(Seat, u64)>,
 }
 
 impl Arrived {
     /// A stream that keeps its places until it is dropped.
     pub(super) fn with_places(stream: TcpStream, places: [OwnedSemaphorePermit; 2]) -> Self {
-        Self { stream, _places: Some(places) }
+        Self { stream, _places: Some(places), seat: None }
+    }
+
+    /// A stream that holds a place until so many octets have been read from it. It ends if it has
+    /// to go before.
+    pub(super) fn until(self, seat: Seat, octets: u64) -> Self {
+        Self { seat: Some((seat, octets)), ..self }
     }
 }
 
 impl From<TcpStream> for Arrived {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, _places: None }
+        Self { stream, _places: None, seat: None }
     }
 }
 
@@ -70,7 +80,20 @@ impl AsyncRead for Arrived {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let this = &mut *self;
+        let Some((seat, most)) = &this.seat else {
+            return Pin::new(&mut this.stream).poll_read(cx, into);
+        };
+        if seat.poll_ended(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = into.filled().len();
+        let read = std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, into));
+        seat.add(u64::try_from(into.filled().len() - before).unwrap_or(u64::MAX));
+        if seat.useful() >= *most {
+            this.seat = None;
+        }
+        Poll::Ready(read)
     }
 }
 

@@ -6,7 +6,7 @@
 //! copies harmless. When the receiver's key for it is gone the packet is dropped and reported as
 //! expired.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::links::Links;
 use super::onion;
 use crate::clock::Clock;
+use crate::places::{Places, Rule, Seat};
 
 pub(crate) const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1");
 
@@ -41,7 +42,12 @@ const MAX_UNLINKED_KIB: usize = 1024;
 const MAX_UNLINKED_KIB_IN_ALL: usize = 64 * 1024;
 /// Streams that one peer may hold open to this node: the one in use, and one about to replace it.
 const STREAMS_PER_PEER: usize = 2;
-const MAX_STREAMS: usize = 256;
+/// Streams of nodes of the list, and of others: strangers must not take the places of nodes that
+/// mail goes through. Who must go when all are taken is the stream that has brought least.
+const OF_LISTED: usize = 192;
+const OF_STRANGERS: usize = 64;
+/// Nobody has to go who has just come.
+const GRACE: Duration = Duration::from_secs(3);
 /// Time for opening a stream, with its dial. A dial that takes longer continues by itself.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for writing a frame, for reading the rest of a frame, or for a receipt.
@@ -318,25 +324,47 @@ pub struct Received {
     pub packet: Packet,
 }
 
+/// The places of incoming streams.
+#[derive(Clone)]
+pub(crate) struct StreamPlaces {
+    pub(crate) of_listed: Arc<Places>,
+    pub(crate) of_strangers: Arc<Places>,
+}
+
+impl StreamPlaces {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let places = |most| Places::new(Rule { most, grace: GRACE, pace: u64::MAX }, clock);
+        Self { of_listed: places(OF_LISTED), of_strangers: places(OF_STRANGERS) }
+    }
+}
+
 /// Takes the streams that peers open, and queues what they send.
 pub(crate) async fn receive(
     mut incoming: IncomingStreams,
     packets: mpsc::Sender<Received>,
     takes: watch::Receiver<bool>,
+    listed: watch::Receiver<BTreeSet<NodeId>>,
+    places: StreamPlaces,
 ) {
-    let all = Arc::new(Semaphore::new(MAX_STREAMS));
     let mut peers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
     while let Some((peer, stream)) = incoming.next().await {
         let Some(node) = onion::node_id(&peer) else { continue };
         peers.retain(|_, streams| streams.available_permits() < STREAMS_PER_PEER);
         let own = peers.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER)));
-        let own = Arc::clone(own).try_acquire_owned();
-        let (Ok(own), Ok(shared)) = (own, Arc::clone(&all).try_acquire_owned()) else { continue };
+        let Ok(own) = Arc::clone(own).try_acquire_owned() else { continue };
+        let kind = match listed.borrow().contains(&node) {
+            true => &places.of_listed,
+            false => &places.of_strangers,
+        };
+        let Some(seat) = kind.try_take() else { continue };
         let (packets, takes) = (packets.clone(), takes.clone());
         tokio::spawn(async move {
             // However it ends, the peer sees a closed stream and nothing else.
-            let _ = receive_frames(node, stream, &packets, takes).await;
-            drop((own, shared));
+            tokio::select! {
+                _ = receive_frames(node, stream, &packets, takes, &seat) => {}
+                () = seat.ended() => {}
+            }
+            drop(own);
         });
     }
 }
@@ -346,6 +374,7 @@ async fn receive_frames(
     mut stream: Stream,
     packets: &mpsc::Sender<Received>,
     mut takes: watch::Receiver<bool>,
+    seat: &Seat,
 ) -> io::Result<()> {
     loop {
         takes.wait_for(|takes| *takes).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
@@ -358,6 +387,7 @@ async fn receive_frames(
         let mut octets = vec![0; class.packet_len()];
         timeout(FRAME_TIMEOUT, stream.read_exact(&mut octets)).await??;
         let packet = Packet::from_octets(octets).map_err(|_| io::ErrorKind::InvalidData)?;
+        seat.add(u64::try_from(packet.octets().len()).unwrap_or(u64::MAX));
         packets.send(Received { from, packet }).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         stream.write_all(&[TAKEN]).await?;
         stream.flush().await?;

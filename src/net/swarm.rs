@@ -3,6 +3,7 @@
 //! This task never waits for the driver: it drops events that find no room, and the next catch-up
 //! asks for them again. The driver may wait for this task.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,11 @@ use super::handle::{Beginning, Handle, NetEvent, SwarmOrder};
 use super::incoming::Incoming;
 use super::links::{Links, Scores};
 use super::onion;
-use super::packets::{self, PACKETS, PacketQueues};
+use super::packets::{self, PACKETS, PacketQueues, StreamPlaces};
 use super::reach::{Lookout, changed};
 use super::statements::{Broken, Statements, score};
-use super::transport::{MAX_STREAMS, OnionTransport, transport};
+use super::strangers::Strangers;
+use super::transport::{self, MAX_STREAMS, OnionTransport, transport};
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
@@ -58,7 +60,8 @@ pub fn spawn(
     let keypair = onion::keypair(identity).map_err(|error| fail("identity", &error))?;
     let own = OnionAddress::of(identity.node()).map_err(|error| fail("identity", &error))?;
     let network = descriptor.id();
-    let carrier = OnionTransport::listening(connector.clone(), incoming);
+    let handshakes = transport::handshakes(machine.clock);
+    let carrier = OnionTransport::listening(connector.clone(), incoming, Arc::clone(&handshakes));
     let mut swarm = build(&keypair, carrier, &network, machine.clock)
         .map_err(|error| fail("cannot start the swarm", &error))?;
     swarm.listen_on(onion::multiaddr(&own)).map_err(|error| fail("cannot listen", &error))?;
@@ -66,7 +69,16 @@ pub fn spawn(
     let streams = control.accept(PACKETS).map_err(|error| fail("packets", &error))?;
     let (packets_in, packets) = mpsc::channel(PACKETS_READ);
     let (takes_packets, takes) = watch::channel(true);
-    tokio::spawn(packets::receive(streams, packets_in, takes));
+    let (listed, is_listed) = watch::channel(BTreeSet::new());
+    let stream_places = StreamPlaces::new(machine.clock);
+    let strangers = Strangers::new(machine.clock, is_listed.clone());
+    let places = [
+        handshakes,
+        strangers.places(),
+        Arc::clone(&stream_places.of_listed),
+        Arc::clone(&stream_places.of_strangers),
+    ];
+    tokio::spawn(packets::receive(streams, packets_in, takes, is_listed, stream_places));
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let (orders, orders_out) = mpsc::channel(ORDERS);
@@ -82,6 +94,7 @@ pub fn spawn(
         descriptor: descriptor.octets().to_vec(),
         dialling,
         statements: Statements::new(&network, events_in.clone()),
+        strangers,
         links: links_in,
         scores: watch::Sender::new(Scores::new()),
         echoes,
@@ -94,6 +107,8 @@ pub fn spawn(
         events,
         packets,
         takes_packets,
+        listed,
+        places,
         orders,
         queues,
         failures,
@@ -132,6 +147,7 @@ struct SwarmTask {
     descriptor: Vec<u8>,
     dialling: Dialling,
     statements: Statements,
+    strangers: Strangers,
     links: watch::Sender<Links>,
     scores: watch::Sender<Scores>,
     /// Takes a report each time that this node is dialled by itself.
@@ -237,14 +253,23 @@ impl SwarmTask {
         let now = self.now();
         match event {
             SwarmEvent::Behaviour(event) => self.behaviour_event(event, now),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, connection_id, .. } => {
                 if let Some(node) = onion::node_id(&peer_id) {
                     let by = if endpoint.is_dialer() { DialledBy::Us } else { DialledBy::Them };
+                    if by == DialledBy::Them {
+                        for gone in self.strangers.connected(connection_id, node) {
+                            self.swarm.close_connection(gone);
+                        }
+                    }
                     self.dialling.connected(node, by, now);
                     self.links.send_if_modified(|links| Arc::make_mut(links).insert(node));
                 }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+            SwarmEvent::ConnectionClosed { connection_id, num_established: 1.., .. } => {
+                self.strangers.disconnected(connection_id);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established: 0, .. } => {
+                self.strangers.disconnected(connection_id);
                 self.statements.forget(&peer_id, &mut self.swarm);
                 if let Some(node) = onion::node_id(&peer_id) {
                     self.dialling.disconnected(&node);

@@ -1,5 +1,6 @@
 //! Swarms against each other on a devnet folder, and peers of every kind against whole nodes.
 
+mod crowds;
 mod equivocation;
 mod floods;
 mod hostile;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::{Future, Ready, ready};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use super::connect::Connector;
 use super::incoming::{Arrived, Incoming};
 use super::onion;
 use super::tor::socks::DialPurpose;
+use crate::clock::Clock;
+use crate::places::{Places, Rule};
 
 /// Pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -30,16 +33,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time for a caller's handshakes: two round trips over two onion circuits.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Callers whose handshakes are under way. One that has not finished after some seconds goes when
+/// another comes: it takes two round trips, and a caller that says nothing must not keep everybody
+/// out.
+const HANDSHAKES: Rule = Rule { most: 480, grace: Duration::from_secs(3), pace: u64::MAX };
+/// How often a caller that waits looks for a place.
+const SEAT_PAUSE: Duration = Duration::from_millis(50);
+/// Octets that a caller has sent when its handshakes are over, at least: Noise's first message is 32
+/// octets, and the third some 200.
+const HANDSHAKE_OCTETS: u64 = 200;
 /// Streams on one connection: gossip, packets, pings and catching up need fewer than ten.
 pub(super) const MAX_STREAMS: usize = 32;
 
 type Upgrade = Ready<io::Result<Compat<Arrived>>>;
 
+/// Places for callers whose handshakes are under way.
+pub(super) fn handshakes(clock: Clock) -> Arc<Places> {
+    Places::new(HANDSHAKES, clock)
+}
+
 pub(crate) struct OnionTransport {
     connector: Connector,
     purpose: DialPurpose,
     /// The source of incoming streams, until listening starts.
-    incoming: Option<Incoming>,
+    incoming: Option<(Incoming, Arc<Places>)>,
     listener: Option<Listener>,
     events: VecDeque<TransportEvent<Upgrade, io::Error>>,
     waker: Option<Waker>,
@@ -49,6 +66,9 @@ struct Listener {
     id: ListenerId,
     onion: OnionAddress,
     incoming: Incoming,
+    handshakes: Arc<Places>,
+    /// A caller that waits for a place. Others wait behind it, in the order in which they came.
+    waiting: Option<Arrived>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -60,8 +80,13 @@ impl OnionTransport {
     }
 
     /// A transport for a swarm, which can listen, once, for the streams of `incoming`.
-    pub(crate) fn listening(connector: Connector, incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), ..Self::dialling(connector, DialPurpose::Swarm) }
+    pub(crate) fn listening(
+        connector: Connector,
+        incoming: Incoming,
+        handshakes: Arc<Places>,
+    ) -> Self {
+        let incoming = Some((incoming, handshakes));
+        Self { incoming, ..Self::dialling(connector, DialPurpose::Swarm) }
     }
 
     pub(crate) fn purpose(&self) -> DialPurpose {
@@ -90,10 +115,11 @@ impl Transport for OnionTransport {
         let Some(onion) = onion::onion_address(&address) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let Some(incoming) = self.incoming.take() else {
+        let Some((incoming, handshakes)) = self.incoming.take() else {
             return Err(TransportError::Other(io::ErrorKind::AddrInUse.into()));
         };
-        self.listener = Some(Listener { id, onion, incoming, pause: None });
+        self.listener =
+            Some(Listener { id, onion, incoming, handshakes, waiting: None, pause: None });
         let listen_addr = onion::multiaddr(&onion);
         self.announce(TransportEvent::NewAddress { listener_id: id, listen_addr });
         Ok(())
@@ -143,7 +169,25 @@ impl Listener {
             std::task::ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
-        match std::task::ready!(self.incoming.poll_accept(cx)) {
+        let accepted = match self.waiting.take() {
+            Some(waiting) => Ok(waiting),
+            None => std::task::ready!(self.incoming.poll_accept(cx)),
+        };
+        let seated = match accepted {
+            Ok(stream) => match self.handshakes.find() {
+                Some(seat) => Ok(stream.until(seat, HANDSHAKE_OCTETS)),
+                None => {
+                    self.waiting = Some(stream);
+                    let mut pause = Box::pin(tokio::time::sleep(SEAT_PAUSE));
+                    // It is not over yet, and wakes this task when it is.
+                    let _ = pause.as_mut().poll(cx);
+                    self.pause = Some(pause);
+                    return Poll::Pending;
+                }
+            },
+            Err(error) => Err(error),
+        };
+        match seated {
             Ok(stream) => Poll::Ready(TransportEvent::Incoming {
                 listener_id: self.id,
                 upgrade: ready(Ok(stream.compat())),

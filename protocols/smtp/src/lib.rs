@@ -6,4 +6,4 @@ mod data;
 mod server;
 
 pub use client::{Client, Offers, Outcome, Port};
-pub use server::{Limits, RecipientAsk, Session, SessionEvent, Verdict};
+pub use server::{Limits, PER_MESSAGE, RecipientAsk, Session, SessionEvent, Verdict};

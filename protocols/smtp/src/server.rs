@@ -8,6 +8,9 @@ use mail::{MAX_RECIPIENTS, Mailbox, MessageError, Submission};
 use crate::command::{self, BadCommand, Command, Hello, MAX_MAIL_LINE, MailParameters};
 use crate::data::{Data, Fault, Progress};
 
+/// What a message that was taken counts for, in octets, beside its own.
+pub const PER_MESSAGE: u64 = 20_000;
+
 /// Bounds of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -95,8 +98,7 @@ pub struct Session {
     errors: u32,
     messages: u32,
     deadline: Duration,
-    /// When the session last came nearer to a message.
-    moved: Duration,
+    useful: u64,
 }
 
 enum State {
@@ -134,9 +136,19 @@ impl Session {
             errors: 0,
             messages: 0,
             deadline: limits.idle,
-            moved: Duration::ZERO,
+            useful: 0,
         };
         session.reply("220 fog ESMTP");
+        session
+    }
+
+    /// A conversation with a client for which there is no place: it is told so instead of being
+    /// greeted (RFC 5321, 3.1).
+    #[must_use]
+    pub fn refused(limits: Limits) -> Self {
+        let mut session = Self::new(limits);
+        session.events.clear();
+        session.close("421 4.3.2 too many sessions; try again later");
         session
     }
 
@@ -156,7 +168,7 @@ impl Session {
     pub fn handle_input(&mut self, octets: &[u8], now: Duration) {
         if matches!(self.state, State::Data { .. }) {
             self.progress(now);
-            self.moved = now;
+            self.useful = self.useful.saturating_add(octets.len() as u64);
         }
         self.input.extend_from_slice(octets);
         self.advance(now);
@@ -169,7 +181,6 @@ impl Session {
             State::AskedRecipient(mut transaction, mailbox) => {
                 match answer {
                     Verdict::RecipientTaken => {
-                        self.moved = now;
                         transaction.recipients.push(mailbox);
                         self.reply("250 2.1.5 ok");
                     }
@@ -184,7 +195,7 @@ impl Session {
             }
             State::AskedMessage => match answer {
                 Verdict::Taken(name) => {
-                    self.moved = now;
+                    self.useful = self.useful.saturating_add(PER_MESSAGE);
                     let name = u128::from_be_bytes(name);
                     self.reply(&format!("250 2.0.0 taken as {name:032x}"));
                 }
@@ -226,24 +237,17 @@ impl Session {
         }
     }
 
-    /// For a crowded server: ends the session if nothing has brought it nearer to a message for
-    /// `idle` (NOOP and the like do not), or if it has been sending one message for longer than ten
-    /// times that.
-    pub fn handle_pressure(&mut self, idle: Duration, now: Duration) {
-        let began = match &self.state {
-            State::Data { until, .. } => until.saturating_sub(self.limits.message),
-            State::Greeted
-            | State::Ready
-            | State::Mail(_)
-            | State::AskedRecipient(..)
-            | State::AskedMessage
-            | State::Closed => now,
-        };
-        let is_asking = matches!(self.state, State::AskedRecipient(..) | State::AskedMessage);
-        let is_late = now >= self.moved + idle || now >= began + idle * 10;
-        if is_late && !is_asking {
-            self.close("421 4.3.2 too slow for a crowded server");
-        }
+    /// What this session has brought so far: an octet of a message counts as one, and a message
+    /// that was taken as [`PER_MESSAGE`] more. Commands count for nothing, or repeating them would
+    /// keep a place on a crowded server.
+    #[must_use]
+    pub fn useful(&self) -> u64 {
+        self.useful
+    }
+
+    /// Ends the session because others wait for its place.
+    pub fn handle_crowd(&mut self) {
+        self.close("421 4.3.2 too slow for a crowded server");
     }
 
     /// Ends the session because the server is overloaded or stops.

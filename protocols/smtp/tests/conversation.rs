@@ -206,7 +206,7 @@ fn the_slow_are_sent_away() {
 }
 
 #[test]
-fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
+fn octet_by_octet_is_too_slow_and_only_messages_are_useful() {
     let closed = |session: &mut Session| {
         std::iter::from_fn(|| session.next_event())
             .any(|event| matches!(event, SessionEvent::Close))
@@ -221,27 +221,33 @@ fn octet_by_octet_is_too_slow_and_in_a_crowd_sooner() {
     }
     assert_eq!(session.poll_timeout(), second * 550, "no whole command came");
     assert!(!closed(&mut session));
-    // Nor does any number of commands that lead to no message, once it is crowded.
+    // Any number of commands is worth nothing to a crowded server.
     let mut session = Session::new(Limits::new(1000));
     for late in 0..20 {
-        session.handle_input(b"EHLO x\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\nRSET\r\n", second * late);
-        session.handle_pressure(second * 20, second * late);
+        session.handle_input(b"EHLO x\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\n", second * late);
+        session.handle_input(b"RCPT TO:<a@b>\r\n", second * late);
+        session.handle_answer(Verdict::RecipientTaken, second * late);
+        session.handle_input(b"RSET\r\n", second * late);
     }
-    assert!(!closed(&mut session));
-    session.handle_pressure(second * 20, second * 20);
-    assert!(closed(&mut session));
-
-    let mut session = Session::new(Limits::new(1000));
-    session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", NOW);
+    assert!(!closed(&mut session) && session.useful() == 0);
+    session.handle_input(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", NOW);
     session.handle_answer(Verdict::RecipientTaken, NOW);
     session.handle_input(b"DATA\r\n", NOW);
-    for late in 0..200 {
-        session.handle_input(b"x", second * late);
-        session.handle_pressure(second * 20, second * late);
-    }
-    assert!(!closed(&mut session));
-    session.handle_pressure(second * 20, second * 200);
+    session.handle_input(b"To: x\r\n\r\n", NOW);
+    assert_eq!(session.useful(), 9);
+    session.handle_input(b".\r\n", NOW);
+    session.handle_answer(Verdict::Taken([1; 16]), NOW);
+    assert_eq!(session.useful(), 12 + smtp::PER_MESSAGE);
+    session.handle_crowd();
     assert!(closed(&mut session));
+}
+
+#[test]
+fn who_finds_no_place_is_told_so_instead_of_being_greeted() {
+    let mut session = Session::refused(Limits::new(1000));
+    let Some(SessionEvent::Write(first)) = session.next_event() else { panic!("no word") };
+    assert!(first.starts_with(b"421 4.3.2 "));
+    assert!(matches!(session.next_event(), Some(SessionEvent::Close)));
 }
 
 proptest! {
