@@ -106,6 +106,9 @@ pub(crate) fn plan(
 ) -> Result<Sealing, Refused> {
     let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
     let view = view?;
+    if !sender.has_share(scrubbed.len()) {
+        return Err(Refused::Full);
+    }
     let mut message_id = [0; 16];
     rng.fill_bytes(&mut message_id);
     let mut packets: Vec<Unsealed> = Vec::new();

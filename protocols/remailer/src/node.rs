@@ -322,7 +322,8 @@ impl Remailer {
     /// [`Refused`]; mail would be refused for the same reason.
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
         let view = self.outlook.sending_view(now)?;
-        Ok(self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?)
+        self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?;
+        if self.sender.has_share(1) { Ok(()) } else { Err(Refused::Full) }
     }
 
     /// Whether mail of this many octets would be taken for this recipient.

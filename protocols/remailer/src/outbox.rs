@@ -3,6 +3,7 @@
 //! Ticks are drawn ahead, so that a packet's time of leaving is known when it is sealed: the epochs
 //! of its hops follow from it. A tick carries at most one packet.
 
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -37,20 +38,24 @@ impl Outbox {
         Self { mean, drawn_to: now, serial: 0, ticks: BTreeMap::new(), packets: 0, octets: 0 }
     }
 
-    /// Reserves the first free tick at or after `earliest` for a packet of this many octets; `None`
-    /// if there is no room for it.
+    /// Reserves the first free tick within a span for a packet of this many octets; `None` if there
+    /// is none, or no room.
     pub(crate) fn reserve(
         &mut self,
-        earliest: Time,
+        within: RangeInclusive<Time>,
         octets: usize,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Option<Tick> {
         if self.packets >= MAX_PACKETS || self.octets + octets > MAX_OCTETS {
             return None;
         }
+        let tick = self.free_tick(*within.start(), rng);
+        if !within.contains(&tick.at) {
+            self.ticks.insert(tick, Slot::Free);
+            return None;
+        }
         self.packets += 1;
         self.octets += octets;
-        let tick = self.free_tick(earliest, rng);
         self.ticks.insert(tick, Slot::Reserved);
         Some(tick)
     }
@@ -134,9 +139,10 @@ mod tests {
         let mean = Duration::from_secs(10);
         let mut outbox = Outbox::new(mean, start);
         let mut taken: Vec<Tick> = Vec::new();
+        let late = start.plus(Duration::from_secs(1 << 30));
         for _ in 0..2000 {
             let octets = vec![0; SizeClass::SMALLEST.packet_len()];
-            let tick = outbox.reserve(start, octets.len(), &mut rng).unwrap();
+            let tick = outbox.reserve(start..=late, octets.len(), &mut rng).unwrap();
             let packet = Packet::from_octets(octets).unwrap();
             outbox
                 .fill(tick, Sealed { first: NodeId::from_bytes([0; 32]), packet, until: tick.at });
@@ -165,10 +171,11 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         let start = Time::from_millis(1_000_000_000);
         let mut outbox = Outbox::new(Duration::from_secs(10), start);
+        let late = start.plus(Duration::from_secs(1 << 30));
         let octets = SizeClass::SMALLEST.packet_len();
         let (first, second) = (
-            outbox.reserve(start, octets, &mut rng).unwrap(),
-            outbox.reserve(start, octets, &mut rng).unwrap(),
+            outbox.reserve(start..=late, octets, &mut rng).unwrap(),
+            outbox.reserve(start..=late, octets, &mut rng).unwrap(),
         );
         assert_eq!(outbox.poll_timeout(), None, "nothing to send yet");
         let later = second.at.plus(Duration::from_secs(60));

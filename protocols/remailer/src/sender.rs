@@ -17,6 +17,9 @@ use crate::count::Count;
 use crate::outbox::Outbox;
 use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed};
 
+/// How long after the longest hold mail may wait for its tick, as a part of an hour: 30 minutes.
+const PATIENCE: u32 = 2;
+
 /// The sender of a node's own packets.
 pub(crate) struct Sender {
     descriptor: Arc<Descriptor>,
@@ -40,8 +43,29 @@ pub(crate) enum NotSent {
 impl Sender {
     pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
         let schedule = descriptor.parameters().schedule();
-        let outbox = Outbox::new(descriptor.parameters().sending.gaps[0], now);
+        let gap = descriptor.parameters().sending.gaps[0];
+        let outbox = Outbox::new(gap, now);
         Self { descriptor, schedule, own, outbox }
+    }
+
+    /// Whether a mail of this many packets may have ticks beside those that wait. The packets of mail
+    /// to several domains share half of the clock: a few such mails must not take it from everybody
+    /// else for hours.
+    pub(crate) fn has_share(&self, packets: usize) -> bool {
+        let most = if packets > 1 { self.slots() / 2 } else { self.slots() };
+        self.outbox.len().saturating_add(packets) <= most
+    }
+
+    /// How long mail may wait to leave, its hold included.
+    fn longest_wait(&self) -> Duration {
+        self.parameters().sending.max_hold + self.schedule.hour() / PATIENCE
+    }
+
+    /// Ticks within which mail leaves that is taken now, on average.
+    fn slots(&self) -> usize {
+        let gap = self.parameters().sending.gaps[0].as_millis().max(1);
+        let slots = self.longest_wait().as_millis() / gap;
+        usize::try_from(slots).unwrap_or(usize::MAX)
     }
 
     /// Whether there is a route at `now` that ends at a node that `allows` takes.
@@ -67,7 +91,11 @@ impl Sender {
     ) -> Result<Unsealed, NotSent> {
         let fitted = Fitted::mail(fragment).map_err(|why| NotSent::Seal(why.into()))?;
         let earliest = now.plus(self.hold(rng));
-        let tick = self.outbox.reserve(earliest, fitted.packet_len(), rng).ok_or(NotSent::Full)?;
+        let latest = now.plus(self.longest_wait()).max(earliest);
+        let tick = self
+            .outbox
+            .reserve(earliest..=latest, fitted.packet_len(), rng)
+            .ok_or(NotSent::Full)?;
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
         match view.route(&self.own, &epochs, rng, allows) {

@@ -105,6 +105,37 @@ fn with_too_few_nodes_nothing_is_taken_and_nothing_leaves() {
 }
 
 #[test]
+fn mail_to_many_domains_takes_half_of_the_clock_and_no_more() {
+    let mut simulation = network(7, &main_network(7), 3);
+    let to = |number: usize, count: usize| {
+        let recipient = |at| Mailbox::parse(&format!("a@d{at}.m{number}.example")).unwrap();
+        let message = b"Subject: s\r\n\r\nbody\r\n".to_vec();
+        Submission { recipients: (0..count).map(recipient).collect(), message }
+    };
+    let flood: Vec<_> = (0..20).map(|number| simulation.submit(0, &to(number, 100))).collect();
+    assert_eq!(flood.iter().filter(|taken| taken.is_ok()).count(), 1);
+    assert!(flood[1..].iter().all(|refused| *refused == Err(Refused::Full)), "452");
+    // Anybody else's mail is taken, and leaves within its hold and half an hour.
+    for number in 20..60 {
+        simulation.submit(0, &to(number, 1)).unwrap();
+    }
+    let start = simulation.now();
+    simulation.run(MINUTE * 50);
+    let sent = simulation.sent().iter().filter(|link| link.from == 0);
+    let last = sent.map(|link| link.at).max().unwrap();
+    assert!(last.since(start) < MINUTE * 50);
+    simulation.run(MINUTE * 60);
+    assert_eq!(simulation.delivered().len(), 140);
+    // More than leaves in that time is refused, and said.
+    let mut taken = 0;
+    while simulation.submit(0, &to(60 + taken, 1)).is_ok() {
+        taken += 1;
+        assert!(taken < 300);
+    }
+    assert!(taken > 100, "{taken}");
+}
+
+#[test]
 fn rotation_loses_nothing_over_many_epochs() {
     for (parameters, gap) in
         [(main_network(8), MINUTE * 7), (Parameters::scaled(540, 8), Duration::from_millis(900))]

@@ -237,7 +237,7 @@ fn octet_by_octet_is_too_slow_and_only_messages_are_useful() {
     assert_eq!(session.useful(), 9);
     session.handle_input(b".\r\n", NOW);
     session.handle_answer(Verdict::Taken([1; 16]), NOW);
-    assert_eq!(session.useful(), 12 + smtp::PER_MESSAGE);
+    assert_eq!(session.useful(), 12 + fog_smtp::PER_MESSAGE);
     session.handle_crowd();
     assert!(closed(&mut session));
 }
