@@ -27,10 +27,11 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{DeliveryId, DeliveryOutcome, Dropped, Remailer};
+use remailer::{ClockJump, DeliveryId, DeliveryOutcome, Dropped, Remailer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use crate::clock::Jumped;
 use crate::control::{Call, PlaceKind};
 use crate::exit::{Exit, ExitInputs};
 use crate::ingress::Question;
@@ -87,6 +88,8 @@ struct Troubles {
     late_timer: Duration,
     /// The timer that was set last, and when it could have been handled first.
     armed: (Time, Time),
+    /// What the wall clock has done so far.
+    jumped: Jumped,
 }
 
 impl Troubles {
@@ -125,7 +128,10 @@ impl Driver {
                 _ = &mut inputs.stopped => return,
                 () = sleep_until(timer.into()) => self.time_out(armed),
                 Some(done) = inputs.done.recv() => self.work_done(done),
-                _ = looks.tick() => self.look_at_disk(),
+                _ = looks.tick() => {
+                    self.look_at_clock();
+                    self.look_at_disk();
+                }
                 Some((id, outcome)) = inputs.exit.outcomes.recv() => {
                     self.delivered(id, outcome);
                 }
@@ -149,6 +155,24 @@ impl Driver {
 
     fn now(&self) -> Time {
         self.machine.clock.now()
+    }
+
+    /// Follows the wall clock. A jump is not the lateness of any timer.
+    fn look_at_clock(&mut self) {
+        let (before, jumped) = (self.troubles.jumped, self.machine.clock.correct());
+        if before.ahead != jumped.ahead {
+            let slept = u64::try_from(jumped.slept.saturating_sub(before.slept)).unwrap_or(0);
+            let jump = ClockJump {
+                millis: jumped.ahead.saturating_sub(before.ahead),
+                slept: Duration::from_millis(slept),
+            };
+            let (ahead_ms, slept_ms) = (jump.millis, slept);
+            tracing::warn!(ahead_ms, slept_ms, "the clock jumped");
+            let now = self.now();
+            self.remailer.handle_clock_jump(jump, now, &mut self.machine.rng);
+            self.troubles.armed = (now, now);
+        }
+        self.troubles.jumped = jumped;
     }
 
     /// `armed` is when the timer could have been handled first.

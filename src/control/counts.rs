@@ -106,6 +106,7 @@ fn name(count: Count) -> String {
             format!("own record refused: {}", not_taken(why))
         }
         Count::KeyWithdrawn => "key withdrawn".to_owned(),
+        Count::ClockJumped => "clock jumped".to_owned(),
         Count::VouchNotRenewed => "vouch not renewed".to_owned(),
     }
 }

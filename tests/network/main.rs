@@ -13,6 +13,7 @@
 )]
 
 mod admission;
+mod clocks;
 mod commands;
 mod devnet;
 mod disk;

@@ -58,11 +58,20 @@ impl Node {
         self.start_with(&["run"]);
     }
 
+    /// Starts the node with these variables in its environment.
+    pub(crate) fn start_in(&mut self, environment: &[(&str, String)]) {
+        self.begin(&["run"], environment);
+    }
+
     /// Starts the node with another command than `run`.
     pub(crate) fn start_with(&mut self, order: &[&str]) {
+        self.begin(order, &[]);
+    }
+
+    fn begin(&mut self, order: &[&str], environment: &[(&str, String)]) {
         let mut command = fog();
         command.args(order).args(["--as-root", "--state-dir"]).arg(&self.folder);
-        command.env("RUST_LOG", "trace");
+        command.env("RUST_LOG", "trace").envs(environment.iter().cloned());
         let line = self.spawn(command);
         let running = format!("running: {}, SMTP on 127.0.0.1:{}\n", self.onion, self.port);
         let log = fs::read_to_string(self.log()).unwrap();

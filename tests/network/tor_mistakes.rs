@@ -1,9 +1,11 @@
 //! Mistakes with Tor, and what the operator is told of them.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::devnet::{fog, free_ports, wait_for};
 use crate::node::Node;
@@ -76,13 +78,13 @@ fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
     let twin = Node::init(&folder.path().join("n1"), free_ports(1), &options);
     fs::copy(node.folder.join("identity"), twin.folder.join("identity")).unwrap();
     fails(&twin, 4, &["the folder of another identity"]);
-    fs::remove_dir_all(twin.folder.join("db")).unwrap();
+    fs::remove_file(twin.folder.join("own")).unwrap();
     fails(&twin, 5, &["address is taken at this Tor", "same identity"]);
     wait_for("the first to be reachable", SOON, || is_reachable(&node).then_some(()));
 
     // An onion address that leads to another node's swarm.
     let process = node.child.as_ref().unwrap().id();
-    let swarm = listening(process).into_iter().find(|port| *port != node.port).unwrap();
+    let swarm = listening(process).into_iter().find(|port| !greets(*port)).unwrap();
     let mut control = tor.connect();
     let added = control
         .ask(&format!("ADD_ONION NEW:ED25519-V3 Flags=DiscardPK Port=9999,{}", local(swarm)));
@@ -159,7 +161,15 @@ fn mail_server() -> SocketAddr {
     address
 }
 
-fn find_faketime() -> String {
+/// Whether a mail server answers at a port.
+fn greets(port: u16) -> bool {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut code = [0; 3];
+    stream.read_exact(&mut code).is_ok() && &code == b"220"
+}
+
+pub(crate) fn find_faketime() -> String {
     let output =
         Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"]).output();
     let paths = String::from_utf8(output.unwrap().stdout).unwrap();

@@ -4,6 +4,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "a table, of what this machine takes"
 )]
 

@@ -35,6 +35,15 @@ impl Heard {
         self.0.insert(peer, (now, told));
     }
 
+    /// Notes that this node's clock jumped by so many milliseconds; `real` of them have passed for
+    /// the peers as well, as when a machine slept.
+    pub fn handle_clock_jump(&mut self, millis: i64, real: i64) {
+        for (at, told) in self.0.values_mut() {
+            *at = at.shifted(millis);
+            told.ahead_ms = told.ahead_ms.saturating_sub(millis.saturating_sub(real));
+        }
+    }
+
     /// The list that a peer uses, with its hour, by its own word.
     #[must_use]
     pub fn list_of(&self, peer: &NodeId) -> Option<(Hour, ListSketch)> {

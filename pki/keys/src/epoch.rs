@@ -31,6 +31,12 @@ impl Time {
         Self(self.0.saturating_sub(millis(span)))
     }
 
+    /// Later by so many milliseconds, or earlier if they are negative; stops at either end of time.
+    #[must_use]
+    pub const fn shifted(self, millis: i64) -> Self {
+        Self(self.0.saturating_add_signed(millis))
+    }
+
     /// The span since `earlier`, zero if that is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

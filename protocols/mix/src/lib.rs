@@ -220,6 +220,18 @@ impl Mix {
         packets.len()
     }
 
+    /// Notes that the clock jumped by so many milliseconds. What is held waits as long as it would
+    /// have waited without: what a machine slept through must not leave in one burst.
+    pub fn handle_clock_jump(&mut self, millis: i64) {
+        self.pool.shift(millis);
+        let keeping = self.keeping.iter_mut().map(|(_, batch)| batch);
+        for batch in keeping.chain([&mut self.fresh]) {
+            for (_, due) in &mut batch.packets {
+                *due = due.shifted(millis);
+            }
+        }
+    }
+
     /// When [`Mix::handle_timeout`] is due; `None` while nothing is held.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {

@@ -74,6 +74,16 @@ impl Pool {
         self.waiting.insert((due, self.serial), held);
     }
 
+    /// Moves all times, the phase included.
+    pub(crate) fn shift(&mut self, millis: i64) {
+        self.phase = self.phase.shifted(millis);
+        for held in [&mut self.waiting, &mut self.leaving] {
+            let before = core::mem::take(held).into_iter();
+            *held =
+                before.map(|((at, serial), held)| ((at.shifted(millis), serial), held)).collect();
+        }
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let collected = self.waiting.keys().next().map(|(due, _)| self.end_of_window(*due));
         let leaves = self.leaving.keys().next().map(|(at, _)| *at);

@@ -243,6 +243,14 @@ impl Author {
         }
     }
 
+    /// The clock jumped: what was planned is as far away as it was.
+    pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
+        let Numbers { spaced, next, keys_from, .. } = &mut self.numbers;
+        for at in [spaced, next, keys_from, &mut self.ballot.again] {
+            *at = at.shifted(millis);
+        }
+    }
+
     /// Whether new keys may be made. A copy of this node that ran until just now may have stated
     /// one for the same epoch, which peers tell each other within seconds: a node that starts again
     /// makes none for as long as two records have to be apart.

@@ -76,6 +76,13 @@ impl CatchUp {
         self.next_round
     }
 
+    /// The clock jumped: conversations cannot tell any more how long they have lasted, and peers are
+    /// asked anew, for their time as well.
+    pub(crate) fn handle_clock_jump(&mut self, now: Time) {
+        self.reconciliation = Reconciliation::default();
+        self.next_round = now;
+    }
+
     /// Now and then asks some of the linked peers.
     pub(crate) fn handle_timeout(
         &mut self,

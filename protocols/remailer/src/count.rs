@@ -55,6 +55,8 @@ pub enum Count {
     RecordPublished,
     /// A record of this node's own could not be published.
     OwnRecordRefused(NotPublished),
+    /// The clock jumped: it was set, or the machine slept.
+    ClockJumped,
     /// A mix key was given up.
     KeyWithdrawn,
     /// A vouch could not be renewed.

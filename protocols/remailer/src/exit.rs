@@ -101,6 +101,11 @@ impl Exit {
         Ok((begun.map_err(|NoRoom| NotDelivered::NoRoom)?, delivery))
     }
 
+    /// The clock jumped: what waits goes on waiting for as long.
+    pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
+        self.deliveries.shift(millis);
+    }
+
     /// Takes what came of an attempt to deliver.
     pub(crate) fn handle_delivery(
         &mut self,
@@ -205,6 +210,15 @@ impl Deliveries {
     /// How many messages have gone for others, each told once.
     fn take_dropped(&mut self) -> usize {
         core::mem::take(&mut self.dropped)
+    }
+
+    fn shift(&mut self, millis: i64) {
+        let waiting = core::mem::take(&mut self.waiting).into_iter();
+        self.waiting = waiting.map(|((at, id), held)| ((at.shifted(millis), id), held)).collect();
+        let waiting = self.waiting.values_mut().map(|(tries, _)| tries);
+        for tries in waiting.chain(self.under_way.values_mut()) {
+            tries.give_up = tries.give_up.shifted(millis);
+        }
     }
 
     fn give_back(&mut self, tries: &Tries) {

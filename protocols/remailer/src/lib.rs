@@ -35,5 +35,5 @@ pub use node::{Held, Remailer};
 pub use operator::OperatorOrder;
 pub use outlook::{Agreement, Alarm};
 pub use seal::{SealError, Sealed, SealedMessage, Sealing, SealingFailed};
-pub use setup::{InvitesKept, Kept, Known, Past, Role, Setup};
+pub use setup::{ClockJump, InvitesKept, Kept, Known, Past, Role, Setup};
 pub use statements::Judgement;

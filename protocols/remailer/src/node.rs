@@ -27,7 +27,7 @@ use crate::outlook::{Agreement, Alarm, Outlook};
 use crate::relay::Relay;
 use crate::seal::{SealedMessage, SealingFailed};
 use crate::sender::Sender;
-use crate::setup::{Kept, Known, Past, Role, Setup};
+use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
 
 /// One node.
@@ -583,6 +583,24 @@ impl Remailer {
             Some(self.catch_up.poll_timeout()),
         ];
         dues.into_iter().flatten().min().map_or(next_hour, |due| due.min(next_hour))
+    }
+
+    /// Notes that the clock jumped, and is `now` at this. Nothing fires in a burst for it: what waits
+    /// goes on waiting for as long as it had to, the hour begins that it is by now, and peers are
+    /// asked for their time.
+    pub fn handle_clock_jump(&mut self, jump: ClockJump, now: Time, rng: &mut impl CryptoRng) {
+        if let Some(relay) = &mut self.relay {
+            relay.handle_clock_jump(jump.millis, now, &mut self.out);
+        }
+        self.sender.handle_clock_jump(jump.millis);
+        if let Some(exit) = &mut self.exit {
+            exit.handle_clock_jump(jump.millis);
+        }
+        self.author.handle_clock_jump(jump.millis);
+        self.outlook.handle_clock_jump(jump, now);
+        self.catch_up.handle_clock_jump(now);
+        self.out.count(Count::ClockJumped);
+        self.handle_timeout(now, rng);
     }
 
     /// Does what has fallen due by `now`, in this order:

@@ -88,6 +88,15 @@ impl Outbox {
         }
     }
 
+    /// Moves all ticks: the clock jumped, and what a machine slept through must not leave at once.
+    pub(crate) fn shift(&mut self, millis: i64) {
+        self.drawn_to = self.drawn_to.shifted(millis);
+        let ticks = core::mem::take(&mut self.ticks).into_iter();
+        let shifted =
+            |(tick, slot): (Tick, Slot)| (Tick { at: tick.at.shifted(millis), ..tick }, slot);
+        self.ticks = ticks.map(shifted).collect();
+    }
+
     /// When the next packet leaves.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let mut ticks = self.ticks.iter();

@@ -13,6 +13,7 @@ use crate::answer::Refused;
 use crate::catch_up::{Voices, WITNESSES};
 use crate::command::{Command, Out};
 use crate::links;
+use crate::setup::ClockJump;
 
 /// For how long a new node holds back what depends on its clock, as a part of an hour: 10 minutes.
 const WAIT: u32 = 6;
@@ -385,6 +386,21 @@ impl Outlook {
     }
 
     // The clock.
+
+    /// This node's clock jumped: the next hour begins by the new time, and what peers said of theirs
+    /// is compared with it.
+    pub(crate) fn handle_clock_jump(&mut self, jump: ClockJump, now: Time) {
+        self.heard.handle_clock_jump(jump.millis, jump.slept_ms());
+        self.started = self.started.shifted(jump.millis);
+        self.apart_since = self.apart_since.map(|since| since.shifted(jump.millis));
+        self.halved =
+            self.halved.map(|(at, before, after)| (at.shifted(jump.millis), before, after));
+        if let Some(leftovers) = &mut self.leftovers {
+            leftovers.stay_until = leftovers.stay_until.shifted(jump.millis);
+        }
+        self.next_hour = now;
+        self.note_clocks(now);
+    }
 
     /// By how many milliseconds the peers' clocks are ahead, if that is more than allowed.
     pub(crate) fn clock_apart(&self, now: Time) -> Option<i64> {

@@ -153,6 +153,12 @@ impl Relay {
 
     // Time.
 
+    /// The clock jumped: see [`Mix::handle_clock_jump`].
+    pub(crate) fn handle_clock_jump(&mut self, millis: i64, now: Time, out: &mut Out) {
+        self.mix.handle_clock_jump(millis);
+        self.offer_keys(now, out);
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         [self.mix.poll_timeout(), self.changes_at].into_iter().flatten().min()
     }

@@ -56,6 +56,11 @@ impl Sender {
         self.outbox.len().saturating_add(packets) <= most
     }
 
+    /// The clock jumped: what waits for its tick goes on waiting for as long.
+    pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
+        self.outbox.shift(millis);
+    }
+
     /// How long mail may wait to leave, its hold included.
     fn longest_wait(&self) -> Duration {
         self.parameters().sending.max_hold + self.schedule.hour() / PATIENCE

@@ -60,6 +60,21 @@ impl Setup {
     }
 }
 
+/// A jump of the clock that a node counts by: it was set, or the machine slept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockJump {
+    /// By how many milliseconds it went ahead, or back if they are negative.
+    pub millis: i64,
+    /// For how long the machine slept meanwhile: so much has passed for the peers as well.
+    pub slept: Duration,
+}
+
+impl ClockJump {
+    pub(crate) fn slept_ms(&self) -> i64 {
+        i64::try_from(self.slept.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
 /// What a node does for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
-    Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite, InviteAnswer,
-    InvitesKept, Judgement, KeepId, Kept, NotDelivered, NotDone, NotPublished, OperatorOrder,
-    OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
+    ClockJump, Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite,
+    InviteAnswer, InvitesKept, Judgement, KeepId, Kept, NotDelivered, NotDone, NotPublished,
+    OperatorOrder, OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
 use mail::{Mailbox, Submission};
@@ -747,6 +747,43 @@ fn a_client_sends_and_has_no_key_no_record_and_nothing_to_relay() {
     let never = ["Accept", "KeepSeed", "KeepOwn", "Announce", "KeepTags"];
     assert!(!done.iter().any(|command| never.iter().any(|kind| command.starts_with(kind))));
     assert_eq!(world.node.counts().get(Count::PacketReceived), 0);
+}
+
+#[test]
+fn a_clock_that_jumps_fires_nothing_at_once_and_holds_nothing_back() {
+    let hour = 3_600_000;
+    for (millis, slept) in [(2 * hour, 2 * hour), (2 * hour, 0), (-24 * hour, 0)] {
+        let mut world = World::with_a_view();
+        for number in 0..5 {
+            world.receive(Kind::Forward, MINUTE * 5, number);
+            let batch = world.commands();
+            let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
+            world.node.handle_tags_kept(tags.batch, world.now);
+        }
+        for number in 0..3 {
+            world.submit(number, "a@b.example");
+            let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
+            let sealed = sealing.run(&mut world.rng);
+            world.node.handle_sealed(id, sealed, &mut world.rng);
+        }
+        world.commands();
+        world.now = world.now.shifted(millis);
+        let slept = Duration::from_millis(slept.try_into().unwrap());
+        let jump = ClockJump { millis, slept };
+        world.node.handle_clock_jump(jump, world.now, &mut world.rng);
+        assert_eq!(sends(&world.kept()), 0, "{millis}: nothing at once");
+        let first = world.pass(MINUTE * 4);
+        let forwarded = world.pass(MINUTE * 2 + Duration::from_secs(30));
+        assert!(sends(&first) <= 3, "{millis}: what is held waits as long as it had to");
+        assert!(sends(&forwarded) >= 4, "{millis}: {}", sends(&forwarded));
+        let rest = world.pass(MINUTE * 50);
+        assert_eq!(sends(&first) + sends(&forwarded) + sends(&rest), 8, "{millis}");
+        assert_eq!(world.node.counts().get(Count::ClockJumped), 1);
+        // Its records go on in the same rhythm.
+        let later = world.pass(MINUTE * 120);
+        let kinds = later.iter().filter(|command| command.starts_with("KeepOwn"));
+        assert!((1..=4).contains(&kinds.count()), "{millis}");
+    }
 }
 
 #[test]
