@@ -27,13 +27,13 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{ClockJump, DeliveryId, DeliveryOutcome, Dropped, Remailer};
+use remailer::{ClockJump, Dropped, Remailer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::clock::Jumped;
 use crate::control::{Call, PlaceKind};
-use crate::exit::{Exit, ExitInputs};
+use crate::exit::{Delivered, Exit, ExitInputs, Offer, ServerFault};
 use crate::ingress::Question;
 use crate::machine::Machine;
 use crate::net::tor::TorState;
@@ -132,9 +132,7 @@ impl Driver {
                     self.look_at_clock();
                     self.look_at_disk();
                 }
-                Some((id, outcome)) = inputs.exit.outcomes.recv() => {
-                    self.delivered(id, outcome);
-                }
+                Some(delivered) = inputs.exit.outcomes.recv() => self.delivered(delivered),
                 Some(offered) = inputs.exit.offers.recv() => self.offered(offered),
                 Some(failure) = inputs.failures.recv() => self.send_failed(failure),
                 Some((order, to)) = inputs.calls.recv() => self.order_from_operator(order, to),
@@ -194,14 +192,24 @@ impl Driver {
         }
     }
 
-    fn delivered(&mut self, id: DeliveryId, outcome: DeliveryOutcome) {
-        self.remailer.handle_delivery(id, outcome, self.machine.clock.now());
+    fn delivered(&mut self, delivered: Delivered) {
+        let Delivered { id, outcome, server } = delivered;
+        self.remailer.handle_delivery(id, outcome, self.now(), &mut self.machine.rng);
+        let changed = self.exit.as_mut().and_then(|exit| exit.handle_shown(server));
+        self.offer(changed);
     }
 
-    fn offered(&mut self, offered: Option<ExitPolicy>) {
+    fn offered(&mut self, offered: Result<ExitPolicy, ServerFault>) {
         let changed = self.exit.as_mut().and_then(|exit| exit.handle_offer(offered));
-        if let Some(offer) = changed {
-            self.remailer.handle_exit_changed(offer, self.machine.clock.now());
+        self.offer(changed);
+    }
+
+    fn offer(&mut self, changed: Option<Offer>) {
+        let now = self.now();
+        match changed {
+            Some(Offer::Delivers(offer)) => self.remailer.handle_exit_changed(offer, now),
+            Some(Offer::Nothing) => self.remailer.handle_exit_barred(now),
+            None => {}
         }
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use mail::{Delivery, Mailbox};
 use record::{Domains, ExitPolicy};
 use remailer::{DeliveryId, DeliveryOutcome, ExitOffer};
+use smtp::Bar;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::machine::Machine;
@@ -91,17 +92,67 @@ pub struct Exit {
     machine: Machine,
     /// The policy of the next server in its last answer.
     offered: ExitPolicy,
-    is_server_down: bool,
-    outcomes: mpsc::Sender<(DeliveryId, DeliveryOutcome)>,
+    fault: Option<ServerFault>,
+    outcomes: mpsc::Sender<Delivered>,
     turns: Arc<Semaphore>,
+}
+
+/// Why the next server takes no mail from this node at all. Mail waits until it is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerFault {
+    /// It does not answer, or not now.
+    Silent,
+    /// It wants TLS, which this version does not speak.
+    WantsTls,
+    /// It wants a password, which this version does not have.
+    WantsAuth,
+    /// It refuses this machine, or mail with the null sender.
+    Refuses,
+    /// Nothing can be written into the Maildir.
+    CannotWrite,
+}
+
+impl ServerFault {
+    fn of(bar: Bar) -> Self {
+        match bar {
+            Bar::WantsTls => Self::WantsTls,
+            Bar::WantsAuth => Self::WantsAuth,
+            Bar::Refuses => Self::Refuses,
+        }
+    }
+
+    /// Whether it passes by itself, as far as anybody can tell: then the node goes on offering to
+    /// deliver.
+    fn may_pass(self) -> bool {
+        self == Self::Silent
+    }
+}
+
+/// What came of an attempt to deliver, and what it showed of the next server.
+pub struct Delivered {
+    /// The name of the delivery.
+    pub id: DeliveryId,
+    /// What came of it.
+    pub outcome: DeliveryOutcome,
+    /// What is wrong with the server, if its reply was about that.
+    pub server: Result<(), ServerFault>,
+}
+
+/// What changes in the node's record.
+pub enum Offer {
+    /// It delivers this.
+    Delivers(ExitOffer),
+    /// It delivers nothing at present.
+    Nothing,
 }
 
 /// The results of an exit's work.
 pub struct ExitInputs {
     /// Outcomes of attempts to deliver.
-    pub outcomes: mpsc::Receiver<(DeliveryId, DeliveryOutcome)>,
-    /// The policy of the next server, or `None` if it does not answer.
-    pub offers: mpsc::Receiver<Option<ExitPolicy>>,
+    pub outcomes: mpsc::Receiver<Delivered>,
+    /// The policy of the next server, or why it takes nothing.
+    pub offers: mpsc::Receiver<Result<ExitPolicy, ServerFault>>,
 }
 
 impl ExitInputs {
@@ -115,7 +166,7 @@ impl ExitInputs {
 impl Exit {
     /// Asks the next server what it accepts, and asks it again now and then.
     pub async fn start(settings: ExitSettings, machine: Machine) -> (Self, ExitInputs) {
-        let offered = probe::first(&settings.target, machine.clock).await;
+        let (offered, first) = probe::first(&settings.target, machine.clock).await;
         let (offers_in, offers) = mpsc::channel(1);
         tokio::spawn(probe::keep_asking(settings.target.clone(), machine.clock, offers_in));
         let (outcomes_in, outcomes) = mpsc::channel(DELIVERIES_AT_ONCE);
@@ -123,14 +174,14 @@ impl Exit {
             settings,
             machine,
             offered,
-            is_server_down: false,
+            fault: first.err(),
             outcomes: outcomes_in,
             turns: Arc::new(Semaphore::new(DELIVERIES_AT_ONCE)),
         };
         (exit, ExitInputs { outcomes, offers })
     }
 
-    /// The offer to publish in the node's record.
+    /// The offer to publish in the node's record, once the next server takes mail.
     #[must_use]
     pub fn offer(&self) -> ExitOffer {
         let mut policy = self.offered.clone();
@@ -138,19 +189,62 @@ impl Exit {
         ExitOffer { policy, anonymous: self.settings.anonymous.clone() }
     }
 
-    /// Whether the next server did not answer when it was last asked.
+    /// What is wrong with the next server, by its last answer.
     #[must_use]
-    pub fn is_server_down(&self) -> bool {
-        self.is_server_down
+    pub fn fault(&self) -> Option<ServerFault> {
+        self.fault
     }
 
-    /// Handles the policy of the next server, or `None` if the server does not answer: then the
-    /// last policy stays in force, and mail waits. Returns the record's new offer, if any.
-    pub fn handle_offer(&mut self, offered: Option<ExitPolicy>) -> Option<ExitOffer> {
-        self.is_server_down = offered.is_none();
-        let policy = offered.filter(|policy| *policy != self.offered)?;
+    /// Whether the record may say that this node delivers.
+    #[must_use]
+    pub fn delivers(&self) -> bool {
+        self.fault.is_none_or(ServerFault::may_pass)
+    }
+
+    /// Handles the policy of the next server, or why it takes nothing: a server that does not
+    /// answer leaves the last policy in force, and one that takes nothing from this node ends it.
+    /// Returns the record's new offer, if it changes.
+    pub fn handle_offer(&mut self, offered: Result<ExitPolicy, ServerFault>) -> Option<Offer> {
+        let delivered = self.delivers();
+        let (fault, policy) = match offered {
+            Ok(policy) => (None, policy),
+            Err(fault) => (Some(fault), self.offered.clone()),
+        };
+        self.note_fault(fault);
+        let is_same = policy == self.offered;
         self.offered = policy;
-        Some(self.offer())
+        self.changed(delivered, is_same)
+    }
+
+    /// Handles what an attempt to deliver showed of the server. Returns the record's new offer, if
+    /// it changes.
+    pub fn handle_shown(&mut self, server: Result<(), ServerFault>) -> Option<Offer> {
+        let delivered = self.delivers();
+        // That one message was refused or taken shows nothing that a probe does not.
+        if let Err(fault) = server {
+            self.note_fault(Some(fault));
+        }
+        self.changed(delivered, true)
+    }
+
+    fn note_fault(&mut self, fault: Option<ServerFault>) {
+        match (self.fault, fault) {
+            (before, Some(now)) if before != Some(now) => {
+                tracing::warn!(fault = ?now, "the next mail server takes nothing");
+            }
+            (Some(_), None) => tracing::info!("the next mail server takes mail again"),
+            _ => {}
+        }
+        self.fault = fault;
+    }
+
+    fn changed(&self, delivered: bool, is_same: bool) -> Option<Offer> {
+        match (delivered, self.delivers()) {
+            (true, true) if is_same => None,
+            (_, true) => Some(Offer::Delivers(self.offer())),
+            (true, false) => Some(Offer::Nothing),
+            (false, false) => None,
+        }
     }
 
     /// Delivers a message when its turn comes; the outcome arrives through the inputs.
@@ -159,20 +253,24 @@ impl Exit {
         let (target, machine) = (self.settings.target.clone(), self.machine.clone());
         tokio::spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let outcome = deliver(target, delivery, machine).await;
+            let (outcome, server) = deliver(target, delivery, machine).await;
             // The loop is gone only when the node is.
-            let _ = outcomes.send((id, outcome)).await;
+            let _ = outcomes.send(Delivered { id, outcome, server }).await;
         });
     }
 }
 
 /// One attempt to deliver.
-async fn deliver(target: Target, delivery: Delivery, machine: Machine) -> DeliveryOutcome {
+async fn deliver(
+    target: Target,
+    delivery: Delivery,
+    machine: Machine,
+) -> (DeliveryOutcome, Result<(), ServerFault>) {
     match target {
         Target::Maildir(folder) => {
             let write = move || maildir::deliver(&folder, delivery, &machine);
             // The thread is cancelled only with the runtime: the node is ending.
-            let cut_short = DeliveryOutcome::Done { taken: 0, refused: 0 };
+            let cut_short = (DeliveryOutcome::Done { taken: 0, refused: 0 }, Ok(()));
             tokio::task::spawn_blocking(write).await.unwrap_or(cut_short)
         }
         Target::Smarthost(address) => smarthost::deliver(address, delivery, machine.clock).await,

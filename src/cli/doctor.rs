@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, ControlOrder, Response};
 use crate::entropy::Generator;
-use crate::exit::probe;
+use crate::exit::{ServerFault, probe};
 use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
 use crate::net::connect::Connector;
@@ -23,6 +23,8 @@ use crate::net::tor::{Mode, Tor, TorSettings};
 use crate::net::{self, Reach};
 
 /// Time for a throwaway onion service to be published and dialled.
+/// How long the next mail server may take to answer: nobody watches a silent doctor for longer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 const REACH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One check and its result.
@@ -103,10 +105,17 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
         }
     }
     if let Ok(Config { deliver: Some(target), .. }) = &config {
-        let answered = probe(target, Clock::start()).await.map(|_| format!("{target} answers"));
-        let answered = answered.ok_or_else(|| {
-            Failure::new(FailureKind::Network, format!("{target} does not answer"))
-                .remedy("start it, or correct exit.deliver")
+        let probed = timeout(PROBE_TIMEOUT, probe(target, Clock::start())).await;
+        let probed = probed.unwrap_or(Err(ServerFault::Silent));
+        let answered = probed.map(|_| format!("{target} takes mail")).map_err(|fault| {
+            let says = format!("{target} {}", wording::server_fault(fault));
+            Failure::new(FailureKind::Network, says).remedy(match fault {
+                ServerFault::Silent => "start it, or correct exit.deliver",
+                ServerFault::WantsTls | ServerFault::WantsAuth | ServerFault::Refuses => {
+                    "have it take mail from this machine without, or correct exit.deliver"
+                }
+                ServerFault::CannotWrite => "make room, or give this user the right to write there",
+            })
         });
         report.note("next mail server", answered)?;
     }

@@ -1,6 +1,7 @@
 //! The command line's sentences for the kinds and numbers that a node reports.
 
 use crate::control::{DiskTrouble, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Warning};
+use crate::exit::ServerFault;
 
 /// A warning for the operator.
 pub(super) fn warning(warning: &Warning) -> String {
@@ -19,7 +20,7 @@ pub(super) fn warning(warning: &Warning) -> String {
         Warning::Unreachable { why } => format!("peers cannot reach this node: {why}"),
         Warning::NoLinks => "no link to any node: see network.bootstrap".to_owned(),
         Warning::NoMail { why } => format!("no mail is taken: {}", no_mail(*why)),
-        Warning::NextServerDown => "the next mail server does not answer".to_owned(),
+        Warning::NextServer { why } => format!("the next mail server {}", server_fault(*why)),
         Warning::ClockApart { ahead_ms } => format!(
             "the clock of this machine is {} s {} that of the network: no mail is taken",
             ahead_ms.unsigned_abs() / 1000,
@@ -55,6 +56,25 @@ pub(super) fn warning(warning: &Warning) -> String {
         Warning::InviteRefused => "the invite was not taken: ask for another".to_owned(),
         Warning::NotVouched => "nobody vouches for this node: no route goes through it".to_owned(),
         Warning::NoRecord => "this node has no valid record: see its clock".to_owned(),
+    }
+}
+
+/// Why the next mail server takes nothing.
+pub(super) fn server_fault(why: ServerFault) -> &'static str {
+    match why {
+        ServerFault::Silent => "does not answer: mail waits for it",
+        ServerFault::WantsTls => {
+            "wants TLS, which is not spoken here: nothing is offered, and mail waits until it takes \
+             mail without"
+        }
+        ServerFault::WantsAuth => {
+            "wants a password, and there is none here: nothing is offered, and mail waits until it \
+             takes mail without"
+        }
+        ServerFault::Refuses => {
+            "refuses this machine or mail with the null sender: nothing is offered, and mail waits"
+        }
+        ServerFault::CannotWrite => "is a Maildir into which nothing can be written: mail waits",
     }
 }
 

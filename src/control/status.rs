@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit::ServerFault;
 use crate::failure::Failure;
 use crate::net::Unreachable;
 
@@ -72,8 +73,11 @@ pub enum Warning {
         /// Why.
         why: NoMail,
     },
-    /// The next mail server does not answer.
-    NextServerDown,
+    /// The next mail server takes nothing from this node.
+    NextServer {
+        /// Why.
+        why: ServerFault,
+    },
     /// The clock of this machine differs from the network's.
     ClockApart {
         /// By how many milliseconds the network's is ahead.

@@ -78,7 +78,7 @@ impl Driver {
     fn warnings(&self, unusable: Option<NoMail>) -> Vec<Warning> {
         let now = self.now();
         let reach = self.reach();
-        let is_down = self.exit.as_ref().is_some_and(crate::exit::Exit::is_server_down);
+        let fault = self.exit.as_ref().and_then(crate::exit::Exit::fault);
         let is_alone = matches!(self.standing(now), Some(NodeUse::NotVouched));
         let has_record = self.remailer.directory().newest(&self.remailer.node()).is_some();
         let disk = self.disk.failing().map(|failing| Warning::DiskFails {
@@ -91,7 +91,7 @@ impl Driver {
             reach.why.map(|why| Warning::Unreachable { why }),
             self.linked.is_empty().then_some(Warning::NoLinks),
             unusable.map(|why| Warning::NoMail { why }),
-            is_down.then_some(Warning::NextServerDown),
+            fault.map(|why| Warning::NextServer { why }),
         ];
         let last = [
             is_alone.then_some(Warning::NotVouched),

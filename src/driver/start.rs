@@ -116,7 +116,10 @@ impl Node {
         let statements = database.statements();
         let setup = setup(&store, statements, identity, descriptor, offer, &bootstrap)?;
         let setup = Setup { contact, family, ..setup };
-        let remailer = Remailer::new(setup, clock.now(), &mut machine.rng);
+        let mut remailer = Remailer::new(setup, clock.now(), &mut machine.rng);
+        if exit.as_ref().is_some_and(|exit| !exit.delivers()) {
+            remailer.handle_exit_barred(clock.now());
+        }
 
         let tor = carried.tor;
         let keeper = DiskKeeper::new(store, database);

@@ -7,11 +7,16 @@ use mail::Delivery;
 use rand::Rng as _;
 use remailer::DeliveryOutcome;
 
-use crate::files::{make_folder, rename_synced, write_new};
+use super::ServerFault;
+use crate::files::{make_folder, remove, rename_synced, write_new, write_whole};
 use crate::machine::Machine;
 
 /// Writes a file for each recipient; those that could not be written are tried again.
-pub(super) fn deliver(folder: &Path, mut delivery: Delivery, machine: &Machine) -> DeliveryOutcome {
+pub(super) fn deliver(
+    folder: &Path,
+    mut delivery: Delivery,
+    machine: &Machine,
+) -> (DeliveryOutcome, Result<(), ServerFault>) {
     let mut rng = machine.rng;
     let mut taken = 0;
     let message = delivery.message.clone();
@@ -26,10 +31,22 @@ pub(super) fn deliver(folder: &Path, mut delivery: Delivery, machine: &Machine) 
         written.is_err()
     });
     if delivery.recipients.is_empty() {
-        DeliveryOutcome::Done { taken, refused: 0 }
+        (DeliveryOutcome::Done { taken, refused: 0 }, Ok(()))
     } else {
-        DeliveryOutcome::Later(delivery)
+        (DeliveryOutcome::Later(delivery), Err(ServerFault::CannotWrite))
     }
+}
+
+/// Whether a file can be written into the Maildir: one is, and removed.
+pub(super) fn probe(folder: &Path) -> Result<(), ServerFault> {
+    let path = folder.join("tmp/probe.fog");
+    let tried = make_folder(&folder.join("tmp"))
+        .and_then(|()| write_whole(&path, b"From: fog\n\n"))
+        .and_then(|()| remove(&path));
+    tried.map_err(|error| {
+        tracing::warn!(%error, "cannot write into the maildir");
+        ServerFault::CannotWrite
+    })
 }
 
 /// Writes a file to `tmp`, syncs it, renames it into `new`, and syncs the folder. Lines end in LF
@@ -43,5 +60,10 @@ fn write(folder: &Path, name: &str, recipient: &str, message: &[u8]) -> io::Resu
     // Every CR in a message stands before an LF.
     octets.extend(message.iter().filter(|octet| **octet != b'\r'));
     write_new(&draft, &octets)?;
-    rename_synced(&draft, &folder.join("new").join(name))
+    let placed = rename_synced(&draft, &folder.join("new").join(name));
+    if placed.is_err() {
+        // It is written again with the next attempt: mail must not lie about in pieces.
+        let _ = remove(&draft);
+    }
+    placed
 }

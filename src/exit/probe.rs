@@ -7,7 +7,7 @@ use record::{Capabilities, Domains, ExitPolicy};
 use smtp::Offers;
 use tokio::sync::mpsc;
 
-use super::{Target, smarthost};
+use super::{ServerFault, Target, maildir, smarthost};
 use crate::clock::Clock;
 
 /// Octets that a server is assumed to accept if it announces no SIZE.
@@ -18,36 +18,43 @@ const PROBE_EVERY: Duration = Duration::from_secs(600);
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
 const PROBE_AT_START: Duration = Duration::from_secs(1);
 
-/// What can be delivered to a target; `None` if the server does not answer.
-pub async fn probe(target: &Target, clock: Clock) -> Option<ExitPolicy> {
+/// What can be delivered to a target, or why nothing can.
+///
+/// # Errors
+/// [`ServerFault`].
+pub async fn probe(target: &Target, clock: Clock) -> Result<ExitPolicy, ServerFault> {
     match target {
-        Target::Maildir(_) => Some(ExitPolicy {
-            offers: Capabilities::EIGHT_BIT | Capabilities::SMTP_UTF8 | Capabilities::KEEP_FROM,
-            ..least()
-        }),
-        Target::Smarthost(address) => {
-            let offers = smarthost::offers(*address, clock).await?;
-            Some(ExitPolicy {
-                max_message: size(&offers),
-                offers: capabilities(&offers),
+        Target::Maildir(folder) => {
+            let folder = folder.clone();
+            let tried = tokio::task::spawn_blocking(move || maildir::probe(&folder)).await;
+            tried.unwrap_or(Err(ServerFault::CannotWrite))?;
+            Ok(ExitPolicy {
+                offers: Capabilities::EIGHT_BIT | Capabilities::SMTP_UTF8 | Capabilities::KEEP_FROM,
                 ..least()
             })
+        }
+        Target::Smarthost(address) => {
+            let offers = smarthost::offers(*address, clock).await?;
+            Ok(ExitPolicy { max_message: size(&offers), offers: capabilities(&offers), ..least() })
         }
     }
 }
 
-/// The next server's policy, or a minimum if it does not answer soon: the record must not wait for
-/// a server that is down.
-pub(super) async fn first(target: &Target, clock: Clock) -> ExitPolicy {
+/// The next server's policy, or a minimum if it does not answer soon, and what is wrong with it: the
+/// record must not wait for a server that is down.
+pub(super) async fn first(target: &Target, clock: Clock) -> (ExitPolicy, Result<(), ServerFault>) {
     let probed = tokio::time::timeout(PROBE_AT_START, probe(target, clock)).await;
-    probed.ok().flatten().unwrap_or_else(least)
+    match probed.unwrap_or(Err(ServerFault::Silent)) {
+        Ok(policy) => (policy, Ok(())),
+        Err(fault) => (least(), Err(fault)),
+    }
 }
 
-/// Reports now and then what the next server accepts, or that it does not answer.
+/// Reports now and then what the next server accepts, or why it takes nothing.
 pub(super) async fn keep_asking(
     target: Target,
     clock: Clock,
-    offers: mpsc::Sender<Option<ExitPolicy>>,
+    offers: mpsc::Sender<Result<ExitPolicy, ServerFault>>,
 ) {
     let mut wait = PROBE_AGAIN;
     loop {
@@ -56,7 +63,7 @@ pub(super) async fn keep_asking(
             () = offers.closed() => return,
         }
         let offered = probe(&target, clock).await;
-        wait = if offered.is_some() { PROBE_EVERY } else { PROBE_AGAIN };
+        wait = if offered.is_ok() { PROBE_EVERY } else { PROBE_AGAIN };
         if offers.send(offered).await.is_err() {
             return;
         }

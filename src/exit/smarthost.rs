@@ -9,17 +9,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
+use super::ServerFault;
 use crate::clock::Clock;
 
 /// The name given in EHLO, the same for every exit.
 const EHLO_NAME: &str = "fog.invalid";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The extensions that a server offers; `None` if it does not answer.
-pub(super) async fn offers(address: SocketAddr, clock: Clock) -> Option<Offers> {
+/// The extensions that a server offers, if it takes mail from here.
+pub(super) async fn offers(address: SocketAddr, clock: Clock) -> Result<Offers, ServerFault> {
     match converse(Client::probe(EHLO_NAME), address, clock).await.0 {
-        Outcome::Probed(offers) => Some(offers),
-        Outcome::Delivered { .. } | Outcome::Refused | Outcome::Later => None,
+        Outcome::Probed(offers) => Ok(offers),
+        Outcome::Barred(bar) => Err(ServerFault::of(bar)),
+        Outcome::Delivered { .. } | Outcome::Refused | Outcome::Later => Err(ServerFault::Silent),
     }
 }
 
@@ -28,17 +30,21 @@ pub(super) async fn deliver(
     address: SocketAddr,
     delivery: Delivery,
     clock: Clock,
-) -> DeliveryOutcome {
+) -> (DeliveryOutcome, Result<(), ServerFault>) {
     match converse(Client::deliver(EHLO_NAME, delivery), address, clock).await {
         (Outcome::Delivered { taken, refused, later: 0 }, _) => {
-            DeliveryOutcome::Done { taken, refused }
+            (DeliveryOutcome::Done { taken, refused }, Ok(()))
+        }
+        // What is wrong is not the mail, which waits until it is mended.
+        (Outcome::Barred(bar), Some(delivery)) => {
+            (DeliveryOutcome::Later(delivery), Err(ServerFault::of(bar)))
         }
         (Outcome::Delivered { .. } | Outcome::Later, Some(delivery)) => {
-            DeliveryOutcome::Later(delivery)
+            (DeliveryOutcome::Later(delivery), Ok(()))
         }
         (_, delivery) => {
             let refused = delivery.map_or(0, |delivery| delivery.recipients.len());
-            DeliveryOutcome::Done { taken: 0, refused }
+            (DeliveryOutcome::Done { taken: 0, refused }, Ok(()))
         }
     }
 }
@@ -52,13 +58,14 @@ pub async fn submit(
     node: SocketAddr,
     clock: Clock,
 ) -> Result<String, Option<String>> {
-    let client = Client::deliver(EHLO_NAME, delivery);
+    let client = Client::submit(EHLO_NAME, delivery);
     let (outcome, _, reply) = talk(client, node, clock).await;
     match outcome {
         Outcome::Delivered { refused: 0, later: 0, .. } => Ok(reply),
         Outcome::Delivered { .. } => Err(Some(format!("not every recipient was taken; {reply}"))),
-        Outcome::Probed(_) | Outcome::Refused | Outcome::Later if reply.is_empty() => Err(None),
-        Outcome::Probed(_) | Outcome::Refused | Outcome::Later => Err(Some(reply)),
+        Outcome::Probed(_) | Outcome::Refused | Outcome::Later | Outcome::Barred(_) => {
+            Err(Some(reply).filter(|reply| !reply.is_empty()))
+        }
     }
 }
 

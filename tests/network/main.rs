@@ -19,6 +19,7 @@ mod devnet;
 mod disk;
 mod leak;
 mod mail;
+mod next_server;
 mod node;
 mod operate;
 mod postfix;

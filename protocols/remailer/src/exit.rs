@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use keys::Time;
 use mail::{Delivery, Domain, Fragment, Mailbox, Needs};
 use mix::{NoRoom, Shares};
+use rand::{CryptoRng, RngExt as _};
 use record::ExitPolicy;
 use sphinx::Payload;
 
@@ -25,6 +26,8 @@ const MAX_SHARE: usize = MAX_OCTETS / 8;
 const OVERHEAD: usize = 4096;
 /// Octets that a recipient costs beside its address.
 const RECIPIENT: usize = 64;
+/// By how much of itself a wait may be longer.
+const JITTER: f64 = 0.25;
 /// Wait before a second attempt; it doubles up to [`LONGEST_WAIT`]. Times that concern the outside
 /// world are never scaled.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
@@ -44,20 +47,28 @@ pub struct ExitOffer {
 /// The exit of a node.
 pub(crate) struct Exit {
     offer: ExitOffer,
+    is_barred: bool,
     deliveries: Deliveries,
 }
 
 impl Exit {
     pub(crate) fn new(offer: ExitOffer) -> Self {
-        Self { offer, deliveries: Deliveries::new() }
+        Self { offer, is_barred: false, deliveries: Deliveries::new() }
     }
 
-    pub(crate) fn offer(&self) -> &ExitOffer {
-        &self.offer
+    /// What the node's record says that it delivers.
+    pub(crate) fn published(&self) -> Option<&ExitOffer> {
+        (!self.is_barred).then_some(&self.offer)
     }
 
     pub(crate) fn change(&mut self, offer: ExitOffer) {
         self.offer = offer;
+        self.is_barred = false;
+    }
+
+    /// Nothing is delivered until the offer changes.
+    pub(crate) fn bar(&mut self) {
+        self.is_barred = true;
     }
 
     /// Delivers what a payload carries.
@@ -112,6 +123,7 @@ impl Exit {
         id: DeliveryId,
         outcome: DeliveryOutcome,
         now: Time,
+        rng: &mut impl CryptoRng,
         out: &mut Out,
     ) {
         match outcome {
@@ -129,7 +141,7 @@ impl Exit {
             }
             DeliveryOutcome::Later(delivery) => {
                 out.count(Count::DeliveryPostponed);
-                if self.deliveries.later(id, delivery, now).is_err() {
+                if self.deliveries.later(id, delivery, now, rng.random()).is_err() {
                     out.count(Count::MessageDropped(NotDelivered::GaveUp));
                 }
             }
@@ -231,9 +243,16 @@ impl Deliveries {
         }
     }
 
-    fn later(&mut self, id: DeliveryId, delivery: Delivery, now: Time) -> Result<(), GaveUp> {
+    /// `jitter` is from 0 to 1: attempts at fixed times could be told from first ones.
+    fn later(
+        &mut self,
+        id: DeliveryId,
+        delivery: Delivery,
+        now: Time,
+        jitter: f64,
+    ) -> Result<(), GaveUp> {
         let Some(mut tries) = self.under_way.remove(&id) else { return Ok(()) };
-        let at = now.plus(tries.wait);
+        let at = now.plus(tries.wait.mul_f64(jitter.mul_add(JITTER, 1.0)));
         if at > tries.give_up {
             self.give_back(&tries);
             return Err(GaveUp);
@@ -281,7 +300,7 @@ mod tests {
         let mut deliveries = Deliveries::new();
         let id = deliveries.begin(&domain(1), 100, start).unwrap();
         let (mut now, mut waits) = (start, Vec::new());
-        while deliveries.later(id, delivery(), now).is_ok() {
+        while deliveries.later(id, delivery(), now, 0.0).is_ok() {
             let due = deliveries.poll_timeout().unwrap();
             assert!(deliveries.next_due(due.minus(Duration::from_millis(1))).is_none());
             waits.push(due.since(now).as_secs());
@@ -291,7 +310,10 @@ mod tests {
         assert_eq!(waits[..8], [60, 120, 240, 480, 960, 1920, 3840, 4000]);
         assert!(now.since(start) <= HORIZON && now.since(start) + LONGEST_WAIT > HORIZON);
         assert_eq!((deliveries.len(), deliveries.shares.taken()), (0, 0));
-        assert!(deliveries.later(id, delivery(), now).is_ok(), "nothing is known of it any more");
+        assert!(
+            deliveries.later(id, delivery(), now, 0.0).is_ok(),
+            "nothing is known of it any more"
+        );
     }
 
     #[test]
@@ -319,7 +341,7 @@ mod tests {
         let mut ids = Vec::new();
         for _ in 0..1000 {
             let id = deliveries.begin(&domain(1), octets, now).unwrap();
-            assert!(deliveries.later(id, delivery(), now).is_ok());
+            assert!(deliveries.later(id, delivery(), now, 0.0).is_ok());
             ids.push(id);
         }
         let fit = MAX_SHARE / octets;
@@ -330,7 +352,7 @@ mod tests {
         for number in 2..=8 {
             for _ in 0..fit {
                 let id = deliveries.begin(&domain(number), octets, now).unwrap();
-                assert!(deliveries.later(id, delivery(), now).is_ok());
+                assert!(deliveries.later(id, delivery(), now, 0.0).is_ok());
             }
         }
         for _ in 0..20 {

@@ -367,10 +367,25 @@ impl Remailer {
     }
 
     /// Takes what came of an attempt to deliver.
-    pub fn handle_delivery(&mut self, id: DeliveryId, outcome: DeliveryOutcome, now: Time) {
+    pub fn handle_delivery(
+        &mut self,
+        id: DeliveryId,
+        outcome: DeliveryOutcome,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) {
         if let Some(exit) = &mut self.exit {
-            exit.handle_delivery(id, outcome, now, &mut self.out);
+            exit.handle_delivery(id, outcome, now, rng, &mut self.out);
         }
+    }
+
+    /// The next server takes nothing from this node until its operator has changed something: the
+    /// next record says that it delivers nothing. What is here for delivery waits.
+    pub fn handle_exit_barred(&mut self, now: Time) {
+        if let Some(exit) = &mut self.exit {
+            exit.bar();
+        }
+        self.author.hasten(now);
     }
 
     /// What the next server takes has changed: the next record says so.
@@ -637,7 +652,7 @@ impl Remailer {
 
     fn publish_if_due(&mut self, now: Time, rng: &mut impl CryptoRng) {
         if self.publishes_at().is_some_and(|at| at <= now) {
-            let offer = self.exit.as_ref().map(|exit| exit.offer().clone());
+            let offer = self.exit.as_ref().and_then(Exit::published).cloned();
             self.hearing(now, rng).publish(offer.as_ref());
         }
     }

@@ -588,7 +588,7 @@ impl<R: CryptoRng> Simulation<R> {
                 let taken = delivery.recipients.len();
                 self.seen.delivered.push(Delivered { at: self.now, exit: index, delivery });
                 let outcome = DeliveryOutcome::Done { taken, refused: 0 };
-                node.handle_delivery(id, outcome, self.now);
+                node.handle_delivery(id, outcome, self.now, &mut self.rng);
             }
             Command::KeepSeed(id, ..)
             | Command::KeepOwn(id, _)

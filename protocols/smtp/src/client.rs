@@ -40,12 +40,53 @@ pub enum Outcome {
     Refused,
     /// Nothing was taken; it may be tried again.
     Later,
+    /// Nothing was taken, and nothing will be before the operator of this side has changed
+    /// something: the server speaks of the session, not of the mail.
+    Barred(Bar),
+}
+
+/// Why a server takes no mail from this side at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar {
+    /// It wants STARTTLS first (RFC 3207, 4).
+    WantsTls,
+    /// It wants AUTH first (RFC 4954, 6).
+    WantsAuth,
+    /// It refuses this client or its sender.
+    Refuses,
+}
+
+impl Bar {
+    /// What a reply before any recipient means, by its code and text (RFC 3463 for 5.7.x).
+    fn of(code: u16, lines: &[String]) -> Option<Self> {
+        let says = |word: &str| lines.iter().any(|line| line.contains(word));
+        match code {
+            // What the mail is, not what the session is: its size, its parameters.
+            552 | 555 => None,
+            530 if says("STARTTLS") || says("TLS") => Some(Self::WantsTls),
+            530 | 534 | 535 => Some(Self::WantsAuth),
+            538 => Some(Self::WantsTls),
+            500..=599 => Some(Self::Refuses),
+            _ => None,
+        }
+    }
+}
+
+/// How recipients are named to a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transactions {
+    /// All in one.
+    One,
+    /// Each in one of its own: filters that are made for bounces refuse several recipients of mail
+    /// with the null sender.
+    Each,
 }
 
 /// One conversation with the next server.
 pub struct Client {
     name: String,
     delivery: Option<Delivery>,
+    transactions: Transactions,
     offers: Offers,
     step: Step,
     reply: Vec<u8>,
@@ -74,6 +115,8 @@ enum Step {
     Mail,
     /// The number of the recipient whose reply is awaited.
     Recipient(usize),
+    /// The next recipient after that.
+    Reset(usize),
     Data,
     End,
     Quit,
@@ -84,25 +127,36 @@ struct Recipients {
     taken: Vec<usize>,
     refused: Vec<usize>,
     later: Vec<usize>,
+    /// The one whose transaction is under way, where each has its own.
+    current: usize,
 }
 
 impl Client {
-    /// A conversation that delivers. `name` is what EHLO says, the same for every exit.
+    /// A conversation that submits a message to all its recipients at once. `name` is what EHLO
+    /// says, the same for every exit.
+    #[must_use]
+    pub fn submit(name: &str, delivery: Delivery) -> Self {
+        Self::begin(name, Some(delivery), Transactions::One)
+    }
+
+    /// A conversation that delivers a message to each recipient by itself.
     #[must_use]
     pub fn deliver(name: &str, delivery: Delivery) -> Self {
-        Self::begin(name, Some(delivery))
+        Self::begin(name, Some(delivery), Transactions::Each)
     }
 
-    /// A conversation that ends after EHLO.
+    /// A conversation that finds out what a server offers, and whether it takes mail from here at
+    /// all: it names the null sender, and goes.
     #[must_use]
     pub fn probe(name: &str) -> Self {
-        Self::begin(name, None)
+        Self::begin(name, None, Transactions::One)
     }
 
-    fn begin(name: &str, delivery: Option<Delivery>) -> Self {
+    fn begin(name: &str, delivery: Option<Delivery>, transactions: Transactions) -> Self {
         Self {
             name: name.to_owned(),
             delivery,
+            transactions,
             offers: Offers::default(),
             step: Step::Greeting,
             reply: Vec::new(),
@@ -205,44 +259,115 @@ impl Client {
         self.deadline = now.saturating_add(wait_for(self.step));
     }
 
+    /// A reply means what its first digit says, whatever else it may mean (RFC 5321, 4.3.2).
     fn replied(&mut self, code: u16, lines: &[String]) {
         if code == 421 {
             return self.fail();
         }
         match (self.step, code) {
-            (Step::Greeting, 220) => self.say(Step::Ehlo, &format!("EHLO {}", self.name)),
-            (Step::Ehlo, 250) => {
+            (Step::Greeting, 200..=299) => self.say(Step::Ehlo, &format!("EHLO {}", self.name)),
+            (Step::Ehlo, 200..=299) => {
                 self.offers = Offers::read(lines);
                 self.begin_mail();
             }
             (Step::Ehlo, 500..=504) => self.say(Step::Helo, &format!("HELO {}", self.name)),
-            (Step::Helo, 250) => self.begin_mail(),
-            (Step::Mail, 250) => self.next_recipient(0),
-            (Step::Recipient(index), _) => {
-                match code {
-                    250 | 251 => self.recipients.taken.push(index),
-                    500..=599 => self.recipients.refused.push(index),
-                    _ => self.recipients.later.push(index),
+            (Step::Helo, 200..=299) => self.begin_mail(),
+            (Step::Mail, 200..=299) if self.delivery.is_none() => {
+                self.end(Outcome::Probed(self.offers));
+            }
+            (Step::Mail, 200..=299) => self.next_recipient(self.recipients.current),
+            (Step::Recipient(_), 530 | 534 | 535 | 538) => {
+                let bar = Bar::of(code, lines).unwrap_or(Bar::Refuses);
+                self.conclude(Outcome::Barred(bar));
+            }
+            (Step::Recipient(index), _) => self.recipient_replied(index, code),
+            (Step::Reset(next), 200..=299) => {
+                self.recipients.current = next;
+                self.begin_mail();
+            }
+            (Step::Data, 300..=399) => self.send_message(),
+            (Step::End, _) => self.message_replied(code),
+            (Step::Greeting | Step::Ehlo | Step::Helo | Step::Mail, 500..=599) => {
+                match Bar::of(code, lines) {
+                    Some(bar) => self.conclude(Outcome::Barred(bar)),
+                    None => self.conclude(Outcome::Refused),
                 }
-                self.next_recipient(index + 1);
             }
-            (Step::Data, 354) => self.send_message(),
-            (Step::End, 250) => {
-                let recipients = &self.recipients;
-                self.end(Outcome::Delivered {
-                    taken: recipients.taken.len(),
-                    refused: recipients.refused.len(),
-                    later: recipients.later.len(),
-                });
-            }
-            (Step::Mail | Step::Data | Step::End, 500..=599) => self.end(Outcome::Refused),
-            _ => self.end(Outcome::Later),
+            (Step::Data, 500..=599) => self.conclude(Outcome::Refused),
+            _ => self.conclude(Outcome::Later),
         }
+    }
+
+    fn recipient_replied(&mut self, index: usize, code: u16) {
+        let is_taken = (200..=299).contains(&code);
+        match (code, self.transactions) {
+            (200..=299, Transactions::One) => self.recipients.taken.push(index),
+            (200..=299, Transactions::Each) => return self.say(Step::Data, "DATA"),
+            (500..=599, _) => self.recipients.refused.push(index),
+            _ => self.recipients.later.push(index),
+        }
+        match self.transactions {
+            Transactions::One => self.next_recipient(index + 1),
+            Transactions::Each if !is_taken && index + 1 < self.count() => {
+                self.say(Step::Reset(index + 1), "RSET");
+            }
+            Transactions::Each => self.conclude(Outcome::Later),
+        }
+    }
+
+    fn message_replied(&mut self, code: u16) {
+        let index = self.recipients.current;
+        if self.transactions == Transactions::One {
+            return match code {
+                200..=299 => self.end(self.delivered()),
+                500..=599 => self.end(Outcome::Refused),
+                _ => self.end(Outcome::Later),
+            };
+        }
+        match code {
+            200..=299 => self.recipients.taken.push(index),
+            500..=599 => self.recipients.refused.push(index),
+            _ => self.recipients.later.push(index),
+        }
+        if index + 1 < self.count() {
+            self.recipients.current = index + 1;
+            self.begin_mail();
+        } else {
+            self.conclude(Outcome::Later);
+        }
+    }
+
+    /// Ends a delivery of which `rest` came, unless something came of it before.
+    fn conclude(&mut self, rest: Outcome) {
+        let outcome = self.settled().unwrap_or(rest);
+        self.end(outcome);
+    }
+
+    /// What came of the recipients so far, where each has a transaction of its own.
+    fn settled(&self) -> Option<Outcome> {
+        let Recipients { taken, refused, .. } = &self.recipients;
+        match self.transactions {
+            Transactions::One => None,
+            Transactions::Each if taken.is_empty() && refused.is_empty() => None,
+            Transactions::Each if refused.len() == self.count() => Some(Outcome::Refused),
+            Transactions::Each => Some(self.delivered()),
+        }
+    }
+
+    /// Whatever is neither taken nor refused may be tried again.
+    fn delivered(&self) -> Outcome {
+        let (taken, refused) = (self.recipients.taken.len(), self.recipients.refused.len());
+        let later = self.count().saturating_sub(taken + refused);
+        Outcome::Delivered { taken, refused, later }
+    }
+
+    fn count(&self) -> usize {
+        self.delivery.as_ref().map_or(0, |delivery| delivery.recipients.len())
     }
 
     fn begin_mail(&mut self) {
         let Some(delivery) = &self.delivery else {
-            return self.end(Outcome::Probed(self.offers));
+            return self.say(Step::Mail, "MAIL FROM:<>");
         };
         let size = delivery.message.len();
         let fits = self
@@ -299,7 +424,8 @@ impl Client {
 
     /// Ends without a word: the server does not keep to the protocol, or is gone.
     fn fail(&mut self) {
-        self.outcome.get_or_insert(Outcome::Later);
+        let outcome = self.settled().unwrap_or(Outcome::Later);
+        self.outcome.get_or_insert(outcome);
         self.step = Step::Quit;
         self.reply = Vec::new();
         self.output.clear();
@@ -345,7 +471,12 @@ fn stuff(message: &[u8]) -> Zeroizing<Vec<u8>> {
 
 const fn wait_for(step: Step) -> Duration {
     let minutes = match step {
-        Step::Greeting | Step::Ehlo | Step::Helo | Step::Mail | Step::Recipient(_) => 5,
+        Step::Greeting
+        | Step::Ehlo
+        | Step::Helo
+        | Step::Mail
+        | Step::Recipient(_)
+        | Step::Reset(_) => 5,
         Step::Data => 2,
         Step::End => 10,
         Step::Quit => 0,

@@ -5,5 +5,5 @@ mod command;
 mod data;
 mod server;
 
-pub use client::{Client, Offers, Outcome, Port};
+pub use client::{Bar, Client, Offers, Outcome, Port};
 pub use server::{Limits, PER_MESSAGE, RecipientAsk, Session, SessionEvent, Verdict};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fog_smtp::{Client, Limits, Outcome, Port, Session, SessionEvent, Verdict};
+use fog_smtp::{Bar, Client, Limits, Outcome, Port, Session, SessionEvent, Verdict};
 use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission, rebuild, scrub};
 use proptest::prelude::*;
 
@@ -306,47 +306,86 @@ fn play(mut client: Client, replies: &[&str]) -> (Vec<String>, Outcome, Option<D
 const EHLO: &str = "250-next.example\r\n250-SIZE 100000\r\n250-8bitmime\r\n250 SMTPUTF8";
 
 #[test]
-fn the_client_delivers_and_says_nothing_of_itself() {
+fn the_client_delivers_to_each_by_itself_and_says_nothing_of_itself() {
     let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b"], "To: a@b\r\n\r\n.ä\r\n"));
-    let (said, outcome, rest) =
-        play(client, &["220 next", EHLO, "250 ok", "250 ok", "550 no", "354 go", "250 queued"]);
+    let replies =
+        ["220 next", EHLO, "250 ok", "250 ok", "354 go", "250 queued", "250 ok", "550 no"];
+    let (said, outcome, rest) = play(client, &replies);
     assert_eq!(said[0], "EHLO fog.invalid\r\n");
     assert!(said[1].starts_with("MAIL FROM:<> SIZE=") && said[1].ends_with(" BODY=8BITMIME\r\n"));
-    assert_eq!(said[2..5], ["RCPT TO:<a@b>\r\n", "RCPT TO:<c@b>\r\n", "DATA\r\n"]);
-    assert!(said[5].ends_with("\r\n\r\n..ä\r\n.\r\n"));
-    assert_eq!(said[6], "QUIT\r\n");
+    assert_eq!(said[2..4], ["RCPT TO:<a@b>\r\n", "DATA\r\n"]);
+    assert!(said[4].ends_with("\r\n\r\n..ä\r\n.\r\n"));
+    assert_eq!(said[5], said[1]);
+    assert_eq!(said[6..], ["RCPT TO:<c@b>\r\n", "QUIT\r\n"]);
     assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, later: 0 });
     assert!(rest.unwrap().recipients.is_empty());
 }
 
 #[test]
 fn who_is_to_be_tried_again_is_kept() {
-    let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
-    let (_, outcome, rest) =
+    let client =
+        || Client::deliver("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
+    let left = |rest: Option<Delivery>| {
+        let rest = rest.unwrap();
+        rest.recipients.iter().map(Mailbox::to_text).collect::<Vec<_>>()
+    };
+    let start = ["220 x", EHLO, "250 x", "451 later", "250 reset", "250 x", "250 x", "354 x"];
+    let whole = [&start[..], &["250 taken", "250 x", "550 x"]].concat();
+    let (_, outcome, rest) = play(client(), &whole);
+    assert_eq!(
+        (outcome, left(rest)),
+        (Outcome::Delivered { taken: 1, refused: 1, later: 1 }, vec!["a@b".to_owned()])
+    );
+    // Cut off after one was taken: that one is never sent again.
+    let cut = [&start[..], &["250 taken", "421 gone"]].concat();
+    let (_, outcome, rest) = play(client(), &cut);
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, later: 2 });
+    assert_eq!(left(rest), ["a@b", "d@b"]);
+    // A submission names all at once.
+    let client = Client::submit("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
+    let (said, outcome, rest) =
         play(client, &["220 x", EHLO, "250 x", "451 later", "250 x", "550 x", "354 x", "250 x"]);
+    assert_eq!(
+        said[2..6],
+        ["RCPT TO:<a@b>\r\n", "RCPT TO:<c@b>\r\n", "RCPT TO:<d@b>\r\n", "DATA\r\n"]
+    );
     assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, later: 1 });
-    assert_eq!(rest.unwrap().recipients[0].to_text(), "a@b");
+    assert_eq!(left(rest), ["a@b"]);
 }
 
 #[test]
-fn failures_are_final_only_when_the_server_says_so() {
+fn failures_are_final_only_when_the_server_speaks_of_the_mail() {
     let run = |replies: &[&str]| {
         let client = Client::deliver("fog.invalid", delivery(&["a@b"], "To: x\r\n\r\nä\r\n"));
         play(client, replies).1
     };
+    let taken = Outcome::Delivered { taken: 1, refused: 0, later: 0 };
     let long = "250-x\r\n".repeat(200);
     for (replies, outcome) in [
         (&[][..], Outcome::Later),
-        (&["554 no"], Outcome::Later),
+        (&["554 no"], Outcome::Barred(Bar::Refuses)),
         (&["421 busy"], Outcome::Later),
         (&["220 x", "250 no eight bit"], Outcome::Refused),
         (&["220 x", "250-x\r\n250-8BITMIME\r\n250 SIZE 10"], Outcome::Refused),
-        (&["220 x", EHLO, "550 no"], Outcome::Refused),
+        (
+            &["220 x", EHLO, "530 5.7.0 Must issue a STARTTLS command first"],
+            Outcome::Barred(Bar::WantsTls),
+        ),
+        (&["220 x", EHLO, "530 5.7.0 Authentication required"], Outcome::Barred(Bar::WantsAuth)),
+        (&["220 x", EHLO, "501 5.1.7 null sender"], Outcome::Barred(Bar::Refuses)),
+        (&["220 x", EHLO, "550 5.7.1 go away"], Outcome::Barred(Bar::Refuses)),
+        (&["220 x", EHLO, "552 5.3.4 too big"], Outcome::Refused),
+        (
+            &["220 x", EHLO, "250 x", "530 5.7.0 Authentication required"],
+            Outcome::Barred(Bar::WantsAuth),
+        ),
         (&["220 x", EHLO, "250 x", "550 no"], Outcome::Refused),
         (&["220 x", EHLO, "250 x", "450 later"], Outcome::Later),
         (&["220 x", EHLO, "250 x", "250 x", "354 x", "554 spam"], Outcome::Refused),
         (&["220 x", EHLO, "250 x", "250 x", "354 x", "451 later"], Outcome::Later),
         (&["220 x", EHLO, "250 x", "250 x", "354 x", "421 gone"], Outcome::Later),
+        // Its first digit says what a reply means.
+        (&["220 x", EHLO, "251 x", "252 x", "399 x", "299 x"], taken),
         (&["220 x", &long], Outcome::Later),
         (&["nonsense"], Outcome::Later),
     ] {
@@ -361,8 +400,13 @@ fn failures_are_final_only_when_the_server_says_so() {
 
 #[test]
 fn a_probe_learns_what_the_server_takes() {
-    let (_, outcome, _) = play(Client::probe("fog.invalid"), &["220 x", EHLO]);
+    let probe = |replies: &[&str]| play(Client::probe("fog.invalid"), replies);
+    let (said, outcome, _) = probe(&["220 x", EHLO, "250 sender ok"]);
+    assert_eq!(said[1..], ["MAIL FROM:<>\r\n", "QUIT\r\n"]);
     let Outcome::Probed(offers) = outcome else { panic!("{outcome:?}") };
+    let (_, barred, _) = probe(&["220 x", EHLO, "530 5.7.0 Must issue a STARTTLS command first"]);
+    assert_eq!(barred, Outcome::Barred(Bar::WantsTls));
+    assert_eq!(probe(&["220 x", EHLO, "451 not now"]).1, Outcome::Later);
     assert_eq!(offers.needs, Needs::EIGHT_BIT | Needs::SMTP_UTF8);
     assert_eq!(offers.max_message, Some(100_000));
 }
