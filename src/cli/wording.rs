@@ -26,6 +26,11 @@ pub(super) fn warning(warning: &Warning) -> String {
             ahead_ms.unsigned_abs() / 1000,
             if *ahead_ms > 0 { "behind" } else { "ahead of" }
         ),
+        Warning::ClockSuspect { behind } => format!(
+            "the clock of this machine seems to be wrong: all that others publish lies in the {}; set \
+             it (timedatectl), and the node follows",
+            if *behind { "future" } else { "past" }
+        ),
         Warning::Rival => "another node runs with this identity: stop one of them".to_owned(),
         Warning::Convicted => {
             "there is a proof that this identity said two different things: from the next list on no \

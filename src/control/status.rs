@@ -83,6 +83,11 @@ pub enum Warning {
         /// By how many milliseconds the network's is ahead.
         ahead_ms: i64,
     },
+    /// No record of others could be used for its date.
+    ClockSuspect {
+        /// Whether this machine's clock is behind, or else ahead.
+        behind: bool,
+    },
     /// Another node publishes with this identity.
     Rival,
     /// There is a proof that this identity said two different things.

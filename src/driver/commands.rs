@@ -93,6 +93,8 @@ impl Driver {
             Command::HangUp(peer) => SwarmOrder::HangUp(peer),
             Command::ShowInvite(peer, token) => SwarmOrder::ShowInvite(peer, token),
             Command::AnswerInvite(id, answer) => match self.asked.take_invite(id) {
+                // Without an answer the peer shows it again.
+                Some(_) if answer == InviteAnswer::NotNow => return,
                 Some(channel) => SwarmOrder::AnswerInvite(channel, answer),
                 None => return,
             },
@@ -114,7 +116,9 @@ pub(super) fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<Onio
 fn log_invite(answer: InviteAnswer) {
     match answer {
         InviteAnswer::Taken => tracing::info!("the invite was taken: this node is vouched for"),
-        InviteAnswer::Refused => tracing::warn!("the invite was not taken"),
+        InviteAnswer::Refused | InviteAnswer::NotNow => {
+            tracing::warn!("the invite was not taken");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
 use record::{Admission, Breach, Record};
-use remailer::{Agreement, Alarm, Refused};
+use remailer::{Agreement, Alarm, Refused, Suspicion};
 
 use super::Driver;
 use crate::control::{
@@ -104,6 +104,8 @@ impl Driver {
     fn warning(&self, alarm: Alarm, now: Time) -> Warning {
         match alarm {
             Alarm::ClockApart(ahead_ms) => Warning::ClockApart { ahead_ms },
+            Alarm::ClockSuspect(Suspicion::Behind) => Warning::ClockSuspect { behind: true },
+            Alarm::ClockSuspect(Suspicion::Ahead) => Warning::ClockSuspect { behind: false },
             Alarm::Rival => Warning::Rival,
             Alarm::Convicted => Warning::Convicted,
             Alarm::NoList { hours } => {

@@ -229,7 +229,7 @@ impl SwarmTask {
             SwarmOrder::AnswerInvite(channel, answer) => {
                 let octets = match answer {
                     InviteAnswer::Taken => vec![INVITED],
-                    InviteAnswer::Refused => Vec::new(),
+                    InviteAnswer::Refused | InviteAnswer::NotNow => Vec::new(),
                 };
                 // The peer may have gone in the meantime.
                 let _ = self.swarm.behaviour_mut().invite.send_response(channel, octets);

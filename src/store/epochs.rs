@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use keys::{Epoch, MIX_SEED_LEN, MixSeed};
 use remailer::Kept;
 
-use super::error::Error;
+use super::error::{Error, Fault};
 use super::{Store, database, tags};
 use crate::files::{destroy, read_exactly, remove};
 
@@ -43,8 +43,19 @@ impl Store {
                 }
                 SEED => {
                     let path = self.epoch_path(file.epoch, SEED);
-                    let seed =
-                        read_exactly::<MIX_SEED_LEN>(&path).map_err(|e| Error::io(&path, &e))?;
+                    let seed = match read_exactly::<MIX_SEED_LEN>(&path) {
+                        Ok(seed) => seed,
+                        Err(error) => {
+                            let error = Error::io(&path, &error);
+                            if error.fault() != Fault::Corrupt {
+                                return Err(error);
+                            }
+                            tracing::warn!(%error, "an epoch's key is given up");
+                            self.withdraw_seed(file.epoch)?;
+                            epochs.push((file.epoch, Kept::Withdrawn));
+                            continue;
+                        }
+                    };
                     match tags::load(&self.folder.join(EPOCHS), file.epoch) {
                         Some(seen) => Kept::Key { seed: MixSeed::from_bytes(&seed), seen },
                         None => {
@@ -103,7 +114,7 @@ impl Store {
         destroy(&path).map_err(|error| Error::io(&path, &error))
     }
 
-    /// Removes the files of all epochs before `oldest`, but not their tags: see [`Store::tags`].
+    /// Removes the files of all epochs before `oldest`.
     ///
     /// # Errors
     /// If something cannot be removed.

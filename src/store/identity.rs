@@ -85,7 +85,10 @@ impl Store {
             return Ok(None);
         };
         let descriptor = Descriptor::parse(&octets);
-        descriptor.map(Some).map_err(|error| Error::new(&path, Fault::Corrupt, error))
+        descriptor.map(Some).map_err(|error| {
+            let remedy = "remove it and say --bootstrap, or put it back from a backup";
+            Error::new(&path, Fault::Corrupt, error).remedy(remedy)
+        })
     }
 
     /// What this node may have published before.

@@ -26,6 +26,11 @@ pub enum List {
 }
 
 impl List {
+    /// Whether the node can do without what it held: then a damaged file is set aside.
+    const fn is_spare(self) -> bool {
+        matches!(self, Self::Peers)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Banned => "banned",
@@ -47,6 +52,10 @@ impl Store {
             Ok(text) => {
                 let lines = text.lines().map(|line| line.parse::<T>().ok());
                 let lines: Option<Vec<T>> = lines.collect();
+                if lines.is_none() && list.is_spare() {
+                    tracing::warn!(file = list.name(), "not what was written: it is left aside");
+                    return Ok(Vec::new());
+                }
                 lines.ok_or_else(|| {
                     Error::new(&path, Fault::Corrupt, "not a list of what it should hold")
                         .remedy("correct or remove it")

@@ -101,6 +101,8 @@ pub enum InviteAnswer {
     Taken,
     /// It was not taken.
     Refused,
+    /// It is good, and could not be taken now: the bearer is to show it again.
+    NotNow,
 }
 
 /// What came of an attempt.

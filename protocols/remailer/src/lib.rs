@@ -33,7 +33,7 @@ pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
 pub use links::MAX_LINKS;
 pub use node::{Held, Remailer};
 pub use operator::OperatorOrder;
-pub use outlook::{Agreement, Alarm};
+pub use outlook::{Agreement, Alarm, Suspicion};
 pub use seal::{SealError, Sealed, SealedMessage, Sealing, SealingFailed};
 pub use setup::{ClockJump, InvitesKept, Kept, Known, Past, Role, Setup};
 pub use statements::Judgement;

@@ -16,19 +16,22 @@ use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
-use crate::count::{Count, Counts, Dropped, NotDelivered};
+use crate::count::{Count, Counts, Dropped, NotDelivered, NotTaken};
 use crate::exit::{Exit, ExitOffer};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, SubmissionId};
 use crate::ingress::{self, Ingress};
 use crate::invite::GivenInvite;
 use crate::links::Links;
 use crate::operator::{self, Operator, OperatorOrder};
-use crate::outlook::{Agreement, Alarm, Outlook};
+use crate::outlook::{Agreement, Alarm, Outlook, Suspicion};
 use crate::relay::Relay;
 use crate::seal::{SealedMessage, SealingFailed};
 use crate::sender::Sender;
 use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
+
+/// Statements refused for their date, and none taken, that make a clock suspect.
+const SUSPICIOUS: usize = 3;
 
 /// One node.
 pub struct Remailer {
@@ -279,10 +282,31 @@ impl Remailer {
         let needed = self.outlook.voices().needed();
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
         let waits = self.author.awaits_witnesses().then_some(waits);
-        let own = [rival, refused, waits].into_iter().flatten();
+        let own = [self.clock_suspect(), rival, refused, waits].into_iter().flatten();
         let mut alarms: Vec<_> = self.outlook.alarms(now).chain(own).collect();
         alarms.sort_unstable();
         alarms
+    }
+
+    /// Whether no record of others could be used for its date: then it is this clock that is wrong,
+    /// whatever peers with a say have told, of which a node without a list may know none.
+    fn clock_suspect(&self) -> Option<Alarm> {
+        let refused = |why| {
+            let count = Count::StatementRefused(NotTaken::Bad(why));
+            usize::try_from(self.out.counts.get(count)).unwrap_or(usize::MAX)
+        };
+        let others = self.outlook.directory.iter().any(|record| record.node() != self.node());
+        if others || self.outlook.view().is_some() {
+            return None;
+        }
+        let (later, earlier) = (refused(StatementError::Future), refused(StatementError::Stale));
+        match () {
+            () if later >= SUSPICIOUS && later > earlier => {
+                Some(Alarm::ClockSuspect(Suspicion::Behind))
+            }
+            () if earlier >= SUSPICIOUS => Some(Alarm::ClockSuspect(Suspicion::Ahead)),
+            () => None,
+        }
     }
 
     // Packets.

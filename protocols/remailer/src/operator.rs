@@ -198,15 +198,24 @@ pub(crate) fn handle_invite_shown<R: CryptoRng>(
     token: &[u8],
     hearing: &mut Hearing<'_, R>,
 ) {
-    let is_vouched_for = hearing.vouches_for(&peer)
-        || (hearing.author.invites.knows(token, hearing.now) && hearing.vouch(peer).is_ok());
+    let is_good = || hearing.author.invites.knows(token, hearing.now);
+    let answer = match hearing.vouches_for(&peer) {
+        true => InviteAnswer::Taken,
+        false if !is_good() => InviteAnswer::Refused,
+        false => match hearing.vouch(peer) {
+            Ok(()) => InviteAnswer::Taken,
+            // It passes, and the token stays good.
+            Err(NotDone::TooSoon | NotDone::NotKept | NotDone::NotTaken) => InviteAnswer::NotNow,
+            Err(_) => InviteAnswer::Refused,
+        },
+    };
     // The word is kept first, and then the token is used up.
-    if is_vouched_for && hearing.author.invites.redeem(token, hearing.now) {
+    let is_taken = answer == InviteAnswer::Taken;
+    if is_taken && hearing.author.invites.redeem(token, hearing.now) {
         let keep = hearing.out.keep_id();
         let open = hearing.author.invites.open().to_vec();
         hearing.out.push(Command::KeepInvites(keep, open));
     }
-    let answer = if is_vouched_for { InviteAnswer::Taken } else { InviteAnswer::Refused };
     hearing.out.push(Command::AnswerInvite(id, answer));
 }
 
@@ -231,6 +240,8 @@ pub(crate) fn handle_invite_answered<R>(
         *given = match answer {
             InviteAnswer::Taken => GivenInvite::None,
             InviteAnswer::Refused => GivenInvite::Refused,
+            // It is shown again with the next link.
+            InviteAnswer::NotNow => return,
         };
         hearing.out.push(Command::ForgetInvite(answer));
     }

@@ -27,6 +27,9 @@ const APART_FOR: u32 = 2;
 pub enum Alarm {
     /// The median of the peers' clocks is ahead by this many milliseconds.
     ClockApart(i64),
+    /// Nobody's records can be used: all of them are dated later than this clock allows, or all
+    /// earlier.
+    ClockSuspect(Suspicion),
     /// Another node publishes with this identity.
     Rival,
     /// There is a proof that this node broke its word.
@@ -62,6 +65,15 @@ pub enum Alarm {
     },
     /// The invite that this node was given was not taken.
     InviteRefused,
+}
+
+/// What the records of others say of this node's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Suspicion {
+    /// It is behind: they lie in the future.
+    Behind,
+    /// It is ahead: they lie in the past.
+    Ahead,
 }
 
 /// Whether another node uses the same list as this one.

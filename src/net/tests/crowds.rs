@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::hostile::{peers, status};
 use super::raw::RawPeer;
 use super::world::World;
+use crate::control::{DiskTrouble, Warning};
+use crate::files::faults::{FaultKind, inject};
 
 const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1");
 
@@ -209,4 +211,43 @@ async fn sessions_that_bring_nothing_and_come_back_keep_nobody_waiting() {
         end.store(true, Ordering::Relaxed);
         node.stop().await.unwrap();
     }
+}
+
+/// A disk that never answers: a rename that does not return.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures a process that has nothing else to do"]
+async fn a_disk_that_hangs_is_named_and_keeps_no_node_from_answering_or_ending() {
+    let world = World::new();
+    let node = world.node("", None).await;
+    let fault = inject(&world.state(), FaultKind::Hangs, 0, usize::MAX);
+    let start = Instant::now();
+    let named = async {
+        loop {
+            let warnings = status(&world.state()).await.warnings;
+            let hangs = |warning: &Warning| {
+                matches!(warning, Warning::DiskFails { why: DiskTrouble::Hangs, .. })
+            };
+            if warnings.iter().any(hangs) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    // The first thing that has to be kept hangs; the next look at the disk does not come back.
+    timeout(Duration::from_secs(200), named).await.expect("it is named");
+    println!("a hanging disk is named after {:.1?}", start.elapsed());
+    assert!(honest_greeting(node.smtp.port()).await, "sessions are served");
+    let start = Instant::now();
+    node.stop().await.unwrap();
+    let took = start.elapsed();
+    println!("and the node ends after {took:.1?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    drop(fault);
+}
+
+async fn honest_greeting(port: u16) -> bool {
+    let Ok(socket) = TcpStream::connect(("127.0.0.1", port)).await else { return false };
+    let mut lines = BufReader::new(socket).lines();
+    let line = timeout(Duration::from_secs(5), lines.next_line()).await;
+    matches!(line, Ok(Ok(Some(line))) if line.starts_with("220"))
 }
