@@ -270,7 +270,7 @@ mod tests {
         // The limits have no getters.
         let built = format!("{:?}", limits());
         for limit in [
-            "max_pending_incoming: Some(256)",
+            "max_pending_incoming: Some(512)",
             "max_pending_outgoing: Some(64)",
             "max_established_incoming: Some(192)",
             "max_established_total: Some(256)",
