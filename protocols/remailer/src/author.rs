@@ -92,8 +92,6 @@ struct Numbers {
     spaced: Time,
     /// When the next record is due.
     next: Time,
-    /// Before this, no new key is made: see [`Author::may_make_keys`].
-    keys_from: Time,
 }
 
 /// What has to happen before the next record.
@@ -152,7 +150,6 @@ impl Author {
                 step: 1,
                 spaced: Time::default(),
                 next: first_record_at,
-                keys_from: Time::default(),
             },
             phase: Phase::New,
             reach: Reach::Unreachable,
@@ -172,10 +169,13 @@ impl Author {
         self.identity.node()
     }
 
-    /// Waits for witnesses: this node may have published before.
-    pub(crate) fn wait(&mut self) {
+    /// Waits for witnesses: this node may have published before. A copy of it that ran until just now
+    /// may have published a moment ago, which the witnesses need not know yet. So nothing is
+    /// published for as long as two records have to be apart: by then it has been heard.
+    pub(crate) fn wait(&mut self, now: Time) {
         self.phase = Phase::Waiting;
         self.numbers.step = JUMP;
+        self.numbers.spaced = self.numbers.spaced.max(now.plus(self.spacing));
     }
 
     /// Whether peers are to be asked before this node publishes.
@@ -194,9 +194,6 @@ impl Author {
 
     /// Notes that all that peers know was told by as many as can know of this node's last record.
     pub(crate) fn note_witnesses(&mut self, now: Time) {
-        if self.phase == Phase::Waiting {
-            self.numbers.keys_from = now.plus(self.spacing);
-        }
         if self.waits() {
             self.phase = Phase::Ready;
             self.numbers.next = self.numbers.spaced.max(now);
@@ -236,36 +233,16 @@ impl Author {
                 self.phase = Phase::Rival;
                 OwnRecord::Rival
             }
-            Phase::New | Phase::Waiting | Phase::Ready => {
-                self.numbers.keys_from = now.plus(self.spacing);
-                OwnRecord::Forgotten
-            }
+            Phase::New | Phase::Waiting | Phase::Ready => OwnRecord::Forgotten,
         }
     }
 
     /// The clock jumped: what was planned is as far away as it was.
     pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
-        let Numbers { spaced, next, keys_from, .. } = &mut self.numbers;
-        for at in [spaced, next, keys_from, &mut self.ballot.again] {
+        let Numbers { spaced, next, .. } = &mut self.numbers;
+        for at in [spaced, next, &mut self.ballot.again] {
             *at = at.shifted(millis);
         }
-    }
-
-    /// Whether new keys may be made. A copy of this node that ran until just now may have stated
-    /// one for the same epoch, which peers tell each other within seconds: a node that starts again
-    /// makes none for as long as two records have to be apart.
-    pub(crate) fn may_make_keys(&self, now: Time) -> bool {
-        self.numbers.keys_from <= now
-    }
-
-    /// Publishes nothing before new keys may be made.
-    pub(crate) fn hold_back(&mut self) {
-        self.numbers.next = self.numbers.next.max(self.numbers.keys_from);
-    }
-
-    /// Publishes again when new keys may be made.
-    pub(crate) fn await_keys(&mut self) {
-        self.numbers.next = self.numbers.next.min(self.numbers.keys_from.max(self.numbers.spaced));
     }
 
     /// Notes that a record or a seed could not be kept: the next attempt comes in a minute of three
@@ -299,7 +276,7 @@ impl Author {
             true => own.published_at(),
             false => now,
         };
-        numbers.spaced = dated.plus(self.spacing);
+        numbers.spaced = numbers.spaced.max(dated.plus(self.spacing));
         numbers.next = numbers.next.max(numbers.spaced);
     }
 
@@ -515,14 +492,14 @@ mod tests {
     #[test]
     fn a_node_with_a_past_waits_and_jumps_whatever_is_pressing() {
         let (mut author, start) = author();
-        author.wait();
+        author.wait(start);
         author.note_witness(start);
         author.hasten(start);
         assert!(author.awaits_witnesses());
         assert_eq!(author.next(), None, "one peer is not enough");
         author.note_witnesses(start.plus(MINUTE));
-        assert_eq!(author.next(), Some(start.plus(MINUTE)));
-        assert_eq!(sign(&mut author, start.plus(MINUTE)).sequence(), JUMP);
+        assert_eq!(author.next(), Some(start.plus(MINUTE * 5)), "a copy may just have published");
+        assert_eq!(sign(&mut author, start.plus(MINUTE * 5)).sequence(), JUMP);
         author.numbers.sequence = u64::MAX - 1;
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let signed = author.sign(Vec::new(), None, Default::default(), start, &mut rng);

@@ -140,7 +140,7 @@ impl Remailer {
     ) -> Vec<ItemId> {
         let network = self.descriptor().id();
         if !matches!(past, Past::None) {
-            self.author.wait();
+            self.author.wait(now);
         }
         let mut hearing = self.hearing(now, rng);
         if let Past::Known(own) = past

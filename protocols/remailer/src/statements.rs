@@ -292,23 +292,16 @@ impl<R: CryptoRng> Hearing<'_, R> {
     /// Publishes a record: its keys are kept first, then the record itself, then it is announced.
     /// What has to be kept lets it go on with [`Hearing::handle_kept`].
     pub(crate) fn publish(&mut self, exit: Option<&ExitOffer>) {
-        let (mut keys, mut lacks_keys) = (Vec::new(), false);
+        let mut keys = Vec::new();
         for epoch in self.author.epochs(self.now) {
             match self.key(epoch) {
                 Some(key) => keys.push((epoch, key.public().clone())),
                 None if self.author.has_withdrawn(epoch) => {}
-                None if self.author.may_make_keys(self.now) => {
-                    self.author.keeping.seed(epoch, self.rng, self.out);
-                }
-                None => lacks_keys = true,
+                None => self.author.keeping.seed(epoch, self.rng, self.out),
             }
         }
         if self.author.keeping.holds_up_records() {
             return;
-        }
-        let states_any = self.author.epochs(self.now).any(|epoch| self.author.has_withdrawn(epoch));
-        if keys.is_empty() && lacks_keys && !states_any {
-            return self.author.hold_back();
         }
         let list = self.outlook.directory.list_in_use();
         let signed = self.author.sign(keys, exit, list, self.now, self.rng);
@@ -316,9 +309,6 @@ impl<R: CryptoRng> Hearing<'_, R> {
             Ok(octets) => octets,
             Err(why) => return self.out.count(Count::OwnRecordRefused(why)),
         };
-        if lacks_keys {
-            self.author.await_keys();
-        }
         let network = self.outlook.descriptor().id();
         if let Ok(Statement::Record(signed)) = Statement::check(&octets, &network) {
             self.author.keeping.own(signed, self.out);
