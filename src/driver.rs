@@ -33,7 +33,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::clock::Jumped;
 use crate::control::{Call, PlaceKind};
-use crate::exit::{Delivered, Exit, ExitInputs, Offer, ServerFault};
+use crate::exit::{Attempted, Exit, ExitInputs, Offer, ServerFault};
 use crate::ingress::Question;
 use crate::machine::Machine;
 use crate::net::tor::TorState;
@@ -192,8 +192,8 @@ impl Driver {
         }
     }
 
-    fn delivered(&mut self, delivered: Delivered) {
-        let Delivered { id, outcome, server } = delivered;
+    fn delivered(&mut self, delivered: Attempted) {
+        let Attempted { id, outcome, server } = delivered;
         self.remailer.handle_delivery(id, outcome, self.now(), &mut self.machine.rng);
         let changed = self.exit.as_mut().and_then(|exit| exit.handle_shown(server));
         self.offer(changed);

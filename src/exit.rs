@@ -93,7 +93,7 @@ pub struct Exit {
     /// The policy of the next server in its last answer.
     offered: ExitPolicy,
     fault: Option<ServerFault>,
-    outcomes: mpsc::Sender<Delivered>,
+    outcomes: mpsc::Sender<Attempted>,
     turns: Arc<Semaphore>,
 }
 
@@ -130,7 +130,7 @@ impl ServerFault {
 }
 
 /// What came of an attempt to deliver, and what it showed of the next server.
-pub struct Delivered {
+pub struct Attempted {
     /// The name of the delivery.
     pub id: DeliveryId,
     /// What came of it.
@@ -150,7 +150,7 @@ pub enum Offer {
 /// The results of an exit's work.
 pub struct ExitInputs {
     /// Outcomes of attempts to deliver.
-    pub outcomes: mpsc::Receiver<Delivered>,
+    pub outcomes: mpsc::Receiver<Attempted>,
     /// The policy of the next server, or why it takes nothing.
     pub offers: mpsc::Receiver<Result<ExitPolicy, ServerFault>>,
 }
@@ -255,7 +255,7 @@ impl Exit {
             let _turn = turns.acquire_owned().await;
             let (outcome, server) = deliver(target, delivery, machine).await;
             // The loop is gone only when the node is.
-            let _ = outcomes.send(Delivered { id, outcome, server }).await;
+            let _ = outcomes.send(Attempted { id, outcome, server }).await;
         });
     }
 }

@@ -29,7 +29,7 @@ mod waiting;
 mod wanted;
 
 pub(crate) use behaviour::MAX_SOCKETS;
-pub use handle::{Beginning, Handle, Judged, NetEvent, SwarmOrder};
+pub use handle::{Beginning, Handle, Judged, NetEvent, Reception, SwarmOrder};
 pub use join::fetch_descriptor;
 pub use links::{Links, Scores};
 pub use packets::{Outgoing, PacketQueues, Received, SendFailed};

@@ -188,12 +188,12 @@ impl Started {
                 queues: net.queues,
                 scores: net.scores,
                 reach: net.reach,
-                listed: net.listed,
+                listed: net.reception.listed,
                 tor: self.tor.as_ref().map(Tor::state),
             },
             exit: self.exit,
             work,
-            disk: Disk::new(net.takes_packets),
+            disk: Disk::new(net.reception.takes_packets),
             places: PlaceKind::ALL
                 .into_iter()
                 .zip(smtp.places.into_iter().chain(net.places))

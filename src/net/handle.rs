@@ -96,11 +96,8 @@ pub struct Handle {
     pub events: mpsc::Receiver<NetEvent>,
     /// Packets received, unopened.
     pub packets: mpsc::Receiver<Received>,
-    /// Whether packets are taken. While they are not, peers get no receipts, and keep what they
-    /// have for this node.
-    pub takes_packets: watch::Sender<bool>,
-    /// The nodes of the list, whose places strangers cannot take.
-    pub listed: watch::Sender<BTreeSet<NodeId>>,
+    /// What is taken from peers.
+    pub reception: Reception,
     /// The places of handshakes, of strangers' links, and of packet streams of listed nodes and of
     /// strangers.
     pub places: [Arc<Places>; 4],
@@ -120,6 +117,15 @@ pub struct Handle {
     pub chosen: watch::Receiver<Vec<NodeId>>,
     /// The task of the swarm. When `orders` is dropped, it withdraws the address and ends.
     pub task: tokio::task::JoinHandle<()>,
+}
+
+/// What is taken from peers, as the driver says.
+pub struct Reception {
+    /// Whether packets are taken. While they are not, peers get no receipts, and keep what they
+    /// have for this node.
+    pub takes_packets: watch::Sender<bool>,
+    /// The nodes of the list, whose places strangers cannot take.
+    pub listed: watch::Sender<BTreeSet<NodeId>>,
 }
 
 /// The nodes that are dialled first.

@@ -22,7 +22,7 @@ use super::behaviour::{Behaviour, BehaviourEvent, INVITED};
 use super::connect::Connector;
 use super::dialling::{DialledBy, Dialling};
 use super::gossip::WORST_SCORE;
-use super::handle::{Beginning, Handle, NetEvent, SwarmOrder};
+use super::handle::{Beginning, Handle, NetEvent, Reception, SwarmOrder};
 use super::incoming::Incoming;
 use super::links::{Links, Scores};
 use super::onion;
@@ -106,8 +106,7 @@ pub fn spawn(
     Ok(Handle {
         events,
         packets,
-        takes_packets,
-        listed,
+        reception: Reception { takes_packets, listed },
         places,
         orders,
         queues,
