@@ -4,6 +4,7 @@
 //! 0700. A request has at most 64 KiB and two seconds; sixteen callers are served at once.
 
 mod counts;
+mod desk;
 mod status;
 
 use std::fs;
@@ -20,7 +21,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::failure::{Failure, FailureKind};
+use crate::stage::Stage;
 pub use counts::{PlaceKind, named, of_places};
+pub use desk::Desk;
 pub use status::{
     DiskTrouble, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,
     ReachStatus, Status, ViewStatus, Warning,
@@ -72,12 +75,23 @@ pub enum ControlOrder {
 pub enum Response {
     /// The answer to [`ControlOrder::Status`].
     Status(Box<Status>),
+    /// The same from a node that has not started yet.
+    Starting(Starting),
     /// The answer to [`ControlOrder::Peers`].
     Peers(Vec<Peer>),
     /// The answer to an order that was carried out: the node it was about, or the new invite.
     Done(String),
     /// The answer to an invalid request.
     Error(String),
+}
+
+/// What a node says of itself while it starts.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Starting {
+    /// What it waits for.
+    pub waits_for: Stage,
+    /// Milliseconds since it began to start.
+    pub for_ms: u64,
 }
 
 /// An order on its way to the driver.
@@ -139,10 +153,11 @@ pub fn listen(folder: &Path, calls: mpsc::Sender<Call>) -> Result<Socket, Failur
 pub async fn call(folder: &Path, order: ControlOrder) -> Result<Response, Failure> {
     let path = folder.join(NAME);
     let fail = |error: &dyn std::fmt::Display| {
-        Failure::new(FailureKind::NoNode, format!("no node answers at {}: {error}", path.display()))
-            .remedy("start one, or name its folder with --state-dir")
+        Failure::new(FailureKind::NoNode, format!("no answer at {}: {error}", path.display()))
+            .remedy("a node that was stopped, or whose machine is too busy, does not answer: see its log")
     };
-    let mut stream = UnixStream::connect(&path).await.map_err(|error| fail(&error))?;
+    let connected = UnixStream::connect(&path).await;
+    let mut stream = connected.map_err(|error| no_socket(&path, &error))?;
     let mut line =
         serde_json::to_vec(&ControlRequest { v: 1, order }).map_err(|error| fail(&error))?;
     line.push(b'\n');
@@ -152,8 +167,21 @@ pub async fn call(folder: &Path, order: ControlOrder) -> Result<Response, Failur
     read.map_err(|error| fail(&error))?.map_err(|error| fail(&error))?;
     match serde_json::from_slice(&answer).map_err(|error| fail(&error))? {
         Response::Error(error) => Err(Failure::new(FailureKind::Usage, error)),
-        answer @ (Response::Status(_) | Response::Peers(_) | Response::Done(_)) => Ok(answer),
+        answer @ (Response::Status(_)
+        | Response::Starting(_)
+        | Response::Peers(_)
+        | Response::Done(_)) => Ok(answer),
     }
+}
+
+/// Why there is nobody to ask.
+fn no_socket(path: &Path, error: &io::Error) -> Failure {
+    let says = format!("no node answers at {}: {error}", path.display());
+    let failure = Failure::new(FailureKind::NoNode, says);
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return failure.remedy("it belongs to another user: ask as that user");
+    }
+    failure.remedy("start one, or name its folder with --state-dir")
 }
 
 async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {

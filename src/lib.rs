@@ -19,5 +19,6 @@ pub mod ingress;
 pub mod machine;
 pub mod net;
 pub mod places;
+pub mod stage;
 pub mod store;
 pub mod workers;

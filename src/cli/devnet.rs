@@ -20,6 +20,7 @@ use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
 use crate::net::tor::private::{PrivateClient, PrivateTor};
 use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
+use crate::stage::Stages;
 use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
@@ -157,6 +158,7 @@ async fn start(
                 anonymous: Mailbox::parse("anonymous@fog.invalid")
                     .map_err(|error| Failure::new(FailureKind::Internal, error))?,
             }),
+            desk: None,
         };
         nodes.push(Node::start(settings, clock).await?);
     }
@@ -173,7 +175,8 @@ async fn use_tor(store: &Store, client: &PrivateClient, clock: Clock) -> Result<
         socks: None,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
-    Tor::start(settings, store.folder().join("tor"), node, clock, rng).await
+    let folder = store.folder().join("tor");
+    Tor::start(settings, folder, node, clock, rng, &Stages::default()).await
 }
 
 async fn all_know_all(nodes: &mut [Node]) {

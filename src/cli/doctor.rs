@@ -1,6 +1,7 @@
 //! `fog doctor`: what keeps a node from working, with a remedy for each problem.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use super::{State, generator, open_store, say, say_json, wording};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, ControlOrder, Response};
+use crate::control::{self, ControlOrder, Response, Starting};
 use crate::entropy::Generator;
 use crate::exit::{ServerFault, probe};
 use crate::failure::{Failure, FailureKind};
@@ -21,10 +22,12 @@ use crate::machine::Machine;
 use crate::net::connect::Connector;
 use crate::net::tor::{Mode, Tor, TorSettings};
 use crate::net::{self, Reach};
+use crate::stage::Stages;
 
 /// Time for a throwaway onion service to be published and dialled.
 /// How long the next mail server may take to answer: nobody watches a silent doctor for longer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+const SPEAK_EVERY: Duration = Duration::from_secs(10);
 const REACH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One check and its result.
@@ -80,7 +83,10 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     report.note("configuration", said.map_err(Failure::clone))?;
     report.note("state folder", check_modes(&folder))?;
 
-    if let Ok(Response::Status(status)) = control::call(&folder, ControlOrder::Status).await {
+    let answer = control::call(&folder, ControlOrder::Status).await;
+    if let Ok(Response::Starting(starting)) = &answer {
+        report.note("node", Ok(wording::starting(starting)))?;
+    } else if let Ok(Response::Status(status)) = answer {
         report.note("node", Ok(format!("runs as {}", status.onion)))?;
         if let Some(failure) = status.tor_failure {
             report.note("tor", Err(failure))?;
@@ -191,7 +197,9 @@ async fn check_tor(
     }
     let clock = Clock::start();
     let own_rng = rng;
-    let mut tor = match Tor::start(settings.clone(), path, identity.node(), clock, own_rng).await {
+    let stages = Stages::default();
+    let started = Tor::start(settings.clone(), path, identity.node(), clock, own_rng, &stages);
+    let mut tor = match speak(started, &stages).await {
         Ok(tor) => tor,
         Err(failure) => return report.note("tor", Err(failure)),
     };
@@ -208,6 +216,23 @@ async fn check_tor(
     report.note("onion", reached)?;
     tor.stop().await;
     Ok(())
+}
+
+/// Says every ten seconds what is waited for: a silent doctor looks like a hanging one.
+async fn speak<T>(work: impl Future<Output = T>, stages: &Stages) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut waited = 0;
+    loop {
+        match timeout(SPEAK_EVERY, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                waited += SPEAK_EVERY.as_secs();
+                let starting = Starting { waits_for: stages.now(), for_ms: waited * 1000 };
+                // If stderr is closed, nobody listens.
+                let _ = writeln!(std::io::stderr(), "      {}", wording::starting(&starting));
+            }
+        }
+    }
 }
 
 async fn dial_oneself(

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Interrupted, State, generator, log, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::Desk;
 use crate::descriptors;
 use crate::driver::{Carrier, Node, Settings};
 use crate::exit::ExitSettings;
@@ -17,6 +18,7 @@ use crate::files::write_whole;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::fetch_descriptor;
 use crate::net::tor::Tor;
+use crate::stage::{Stage, Stages};
 use crate::store::{List, Store};
 
 #[derive(Args)]
@@ -118,7 +120,7 @@ async fn start(
 ) -> Result<(Node, String), Failure> {
     let clock = Clock::start();
     let open = || store.map_or_else(|| open_store(&state.folder()), Ok);
-    let (carrier, descriptor, store) = match config.devnet.clone() {
+    let (carrier, descriptor, store, desk) = match config.devnet.clone() {
         Some(path) => {
             let fail =
                 |error| Failure::new(FailureKind::State, format!("{}: {error}", path.display()));
@@ -131,12 +133,15 @@ async fn start(
                 .remedy(format!("make one with: fog init --devnet {}", path.display()))
             })?;
             check_network(&config, &descriptor)?;
-            (Carrier::Devnet(folder), descriptor, open()?)
+            let store = open()?;
+            let desk = Desk::open(store.folder(), clock)?;
+            (Carrier::Devnet(folder), descriptor, store, desk)
         }
         None => {
             let store = open()?;
-            let (tor, descriptor) = enter(&store, &config, clock).await?;
-            (Carrier::Tor(tor), descriptor, store)
+            let desk = Desk::open(store.folder(), clock)?;
+            let (tor, descriptor) = enter(&store, &config, clock, desk.stages()).await?;
+            (Carrier::Tor(tor), descriptor, store, desk)
         }
     };
     let network = descriptor.id().to_string();
@@ -153,12 +158,18 @@ async fn start(
             domains: config.domains,
             anonymous: config.from,
         }),
+        desk: Some(desk),
     };
     Ok((Node::start(settings, clock).await?, network))
 }
 
 /// Gets a Tor and the network's descriptor, which is the pinned one or comes from a bootstrap.
-async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Descriptor), Failure> {
+async fn enter(
+    store: &Store,
+    config: &Config,
+    clock: Clock,
+    stages: &Stages,
+) -> Result<(Tor, Descriptor), Failure> {
     let mut rng = generator()?;
     let pinned = store.network()?;
     if pinned.is_none() && config.bootstrap.is_empty() {
@@ -172,10 +183,12 @@ async fn enter(store: &Store, config: &Config, clock: Clock) -> Result<(Tor, Des
     store.bind(&identity.node())?;
     let folder = store.folder().join("tor");
     let own_rng = rng;
-    let tor = Tor::start(config.tor.clone(), folder, identity.node(), clock, own_rng).await?;
+    let node = identity.node();
+    let tor = Tor::start(config.tor.clone(), folder, node, clock, own_rng, stages).await?;
     let descriptor = match pinned {
         Some(pinned) => pinned,
         None => {
+            stages.set(Stage::Network);
             tracing::info!("asking a bootstrap for its network");
             let connector = Connector::Tor(tor.connector());
             let check = |descriptor: &Descriptor| check_network(config, descriptor);

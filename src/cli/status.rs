@@ -7,8 +7,13 @@ use crate::failure::{Failure, FailureKind};
 
 pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     let answer = control::call(&state.folder(), ControlOrder::Status).await?;
-    let Response::Status(status) = answer else {
-        return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
+    let status = match answer {
+        Response::Status(status) => status,
+        Response::Starting(starting) if json => return say_json(&starting),
+        Response::Starting(starting) => return say(&wording::starting(&starting)),
+        Response::Peers(_) | Response::Done(_) | Response::Error(_) => {
+            return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
+        }
     };
     if json {
         return say_json(&status);

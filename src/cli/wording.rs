@@ -1,7 +1,23 @@
 //! The command line's sentences for the kinds and numbers that a node reports.
 
-use crate::control::{DiskTrouble, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Warning};
+use crate::control::{
+    DiskTrouble, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Starting, Warning,
+};
 use crate::exit::ServerFault;
+use crate::stage::Stage;
+
+/// What a node that starts says of itself.
+pub(super) fn starting(starting: &Starting) -> String {
+    let waits = match starting.waits_for {
+        Stage::State => "its state folder".to_owned(),
+        Stage::Tor { percent: None } => "Tor".to_owned(),
+        Stage::Tor { percent: Some(percent) } => format!("Tor, which has got to {percent} %"),
+        Stage::Network => "a bootstrap to send the network's descriptor".to_owned(),
+        Stage::NextServer => "the next mail server".to_owned(),
+        Stage::Onion => "Tor to take its onion service".to_owned(),
+    };
+    format!("starting {} s ago: it waits for {waits}", starting.for_ms / 1000)
+}
 
 /// A warning for the operator.
 pub(super) fn warning(warning: &Warning) -> String {

@@ -16,7 +16,7 @@ use super::disk::Disk;
 use super::work::Work;
 use super::{Driver, Inputs, Net, Troubles};
 use crate::clock::Clock;
-use crate::control::{self, Call, PlaceKind};
+use crate::control::{Call, Desk, PlaceKind, Socket};
 use crate::entropy::generator;
 use crate::exit::{Exit, ExitInputs, ExitSettings};
 use crate::failure::{Failure, FailureKind};
@@ -26,6 +26,7 @@ use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::incoming::Incoming;
 use crate::net::tor::Tor;
 use crate::net::{self, Beginning, Links};
+use crate::stage::Stage;
 use crate::store::{Database, DiskKeeper, List, Store};
 
 /// Questions of sessions, and calls of operators, that wait for the loop.
@@ -60,6 +61,8 @@ pub struct Settings {
     pub smtp: SocketAddr,
     /// The mail that it delivers, if it is an exit.
     pub exit: Option<ExitSettings>,
+    /// The control socket, if it is open already.
+    pub desk: Option<Desk>,
 }
 
 /// A running node.
@@ -90,25 +93,29 @@ impl Node {
     /// If its state, its ports or its network are not available.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, Failure> {
         let Settings { store, descriptor, bootstrap, contact, family, .. } = settings;
+        let desk = match settings.desk {
+            Some(desk) => desk,
+            None => Desk::open(store.folder(), clock)?,
+        };
         let database = Database::open(store.folder())?;
         let mut machine = Machine::new(clock, generator()?);
         let identity = store.identity(&mut machine.rng)?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(FailureKind::State, format!("identity: {error}")))?;
+        desk.stages().set(Stage::NextServer);
         let (exit, exit_inputs) = start_exit(settings.exit, &machine).await;
         let carried = Carried::open(settings.carrier, &onion).await?;
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
         let smtp = ingress::listen(settings.smtp, carried.smtp, questions_in, clock).await?;
         store.bind(&identity.node())?;
         store.pin_network(&descriptor)?;
-        let (calls_in, calls) = mpsc::channel(QUESTIONS);
-        let socket = control::listen(store.folder(), calls_in)?;
         let chosen: Vec<OnionAddress> = store.list(List::Peers)?;
         let chosen = chosen.iter().map(OnionAddress::node).collect();
         let beginning = Beginning { bootstrap: bootstrap.clone(), chosen };
         let (connector, swarm) = (carried.connector, carried.swarm);
         let runs_on = machine.clone();
         let net = net::spawn(&identity, &descriptor, connector, swarm, beginning, runs_on)?;
+        desk.stages().set(Stage::Onion);
         if let Some(tor) = &carried.tor {
             tor.serve(&identity, smtp.onion).await?;
         }
@@ -123,6 +130,8 @@ impl Node {
 
         let tor = carried.tor;
         let keeper = DiskKeeper::new(store, database);
+        let (calls_in, calls) = mpsc::channel(QUESTIONS);
+        let socket = desk.hand_over(calls_in);
         let started = Started { remailer, keeper, machine, net, exit, tor, socket };
         Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
     }
@@ -151,7 +160,7 @@ struct Started {
     net: net::Handle,
     exit: Option<Exit>,
     tor: Option<Tor>,
-    socket: control::Socket,
+    socket: Socket,
 }
 
 impl Started {
@@ -294,7 +303,7 @@ struct Ending {
     /// The swarm, which withdraws its address.
     swarm: tokio::task::JoinHandle<()>,
     tor: Option<Tor>,
-    socket: control::Socket,
+    socket: Socket,
 }
 
 impl Ending {

@@ -40,6 +40,7 @@ use socks::{DialFailed, DialPurpose};
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
 pub use crate::net::onion::SWARM_PORT;
+use crate::stage::{Stage, Stages};
 
 /// The port of SMTP on every node's onion service.
 pub const SMTP_PORT: u16 = 2525;
@@ -73,7 +74,8 @@ pub struct Tor {
 }
 
 impl Tor {
-    /// Finds or starts a Tor and waits until it has circuits. `folder` is for a tor of its own.
+    /// Finds or starts a Tor and waits until it has circuits, which is told to `stages`. `folder` is
+    /// for a tor of its own.
     ///
     /// # Errors
     /// [`FailureKind::Tor`] if there is no Tor, or no suitable one; [`FailureKind::Clock`] if the
@@ -84,7 +86,9 @@ impl Tor {
         node: NodeId,
         clock: Clock,
         mut rng: Generator,
+        stages: &Stages,
     ) -> Result<Self, Failure> {
+        stages.set(Stage::Tor { percent: None });
         let (state_in, state) = watch::channel(TorState::default());
         let connector = TorConnector::new(node, state.clone());
         if settings.mode == Mode::Manual {
@@ -107,7 +111,7 @@ impl Tor {
                 task: None,
             });
         }
-        let attached = attach::attach(&settings, &folder, clock, &mut rng).await?;
+        let attached = attach::attach(&settings, &folder, clock, &mut rng, stages).await?;
         let (requests, requests_out) = mpsc::channel(1);
         let keeper = Keeper { settings, folder, clock, rng, state: state_in, publications: 0 };
         let task = tokio::spawn(keeper.run(attached, requests_out));

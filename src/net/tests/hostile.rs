@@ -31,14 +31,18 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
 pub(super) async fn status(state: &Path) -> Status {
     match control::call(state, ControlOrder::Status).await.unwrap() {
         Response::Status(status) => *status,
-        Response::Peers(_) | Response::Done(_) | Response::Error(_) => panic!("no status"),
+        Response::Starting(_) | Response::Peers(_) | Response::Done(_) | Response::Error(_) => {
+            panic!("no status")
+        }
     }
 }
 
 pub(super) async fn peers(state: &Path) -> Vec<Peer> {
     match control::call(state, ControlOrder::Peers).await.unwrap() {
         Response::Peers(peers) => peers,
-        Response::Status(_) | Response::Done(_) | Response::Error(_) => panic!("no peers"),
+        Response::Starting(_) | Response::Status(_) | Response::Done(_) | Response::Error(_) => {
+            panic!("no peers")
+        }
     }
 }
 

@@ -81,6 +81,7 @@ impl World {
                 domains: Domains::Any,
                 anonymous: mail::Mailbox::parse("a@b.example").unwrap(),
             }),
+            desk: None,
         };
         Node::start(settings, self.clock).await.unwrap()
     }

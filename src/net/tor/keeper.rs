@@ -16,6 +16,7 @@ use super::{Service, TorState};
 use crate::clock::Clock;
 use crate::entropy::Generator;
 use crate::failure::{Failure, FailureKind};
+use crate::stage::Stages;
 
 /// A killed node's control connection may outlive it for a moment, and its onion service with it.
 const COLLISION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -141,7 +142,11 @@ impl Keeper {
     }
 
     async fn try_again(&mut self, service: &Service) -> Result<Attached, Failure> {
-        let attached = attach(&self.settings, &self.folder, self.clock, &mut self.rng).await;
+        let attached = {
+            // Nobody waits for a Tor that comes back.
+            let stages = Stages::default();
+            attach(&self.settings, &self.folder, self.clock, &mut self.rng, &stages).await
+        };
         let mut attached = attached?;
         match add(&mut attached.control, service, Instant::now()).await {
             Ok(()) => Ok(attached),
