@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::failure::{Failure, FailureKind};
-use crate::stage::Stage;
+use crate::startup::Awaited;
 pub use counts::{PlaceKind, named, of_places};
 pub use desk::Desk;
 pub use status::{
@@ -89,7 +89,7 @@ pub enum Response {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Starting {
     /// What it waits for.
-    pub waits_for: Stage,
+    pub waits_for: Awaited,
     /// Milliseconds since it began to start.
     pub for_ms: u64,
 }

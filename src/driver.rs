@@ -63,6 +63,8 @@ struct Net {
     scores: watch::Receiver<Scores>,
     reach: watch::Receiver<Reach>,
     listed: watch::Sender<BTreeSet<NodeId>>,
+    /// Whether the operator named a node to join through.
+    has_bootstrap: bool,
     tor: Option<watch::Receiver<TorState>>,
 }
 
@@ -90,6 +92,8 @@ struct Troubles {
     armed: (Time, Time),
     /// What the wall clock has done so far.
     jumped: Jumped,
+    /// The kinds of the warnings that the log knows of.
+    logged: BTreeSet<String>,
 }
 
 impl Troubles {
@@ -131,6 +135,7 @@ impl Driver {
                 _ = looks.tick() => {
                     self.look_at_clock();
                     self.look_at_disk();
+                    self.log_warnings();
                 }
                 Some(delivered) = inputs.exit.outcomes.recv() => self.delivered(delivered),
                 Some(offered) = inputs.exit.offers.recv() => self.offered(offered),

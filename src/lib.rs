@@ -19,6 +19,6 @@ pub mod ingress;
 pub mod machine;
 pub mod net;
 pub mod places;
-pub mod stage;
+pub mod startup;
 pub mod store;
 pub mod workers;

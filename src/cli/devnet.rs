@@ -20,7 +20,7 @@ use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
 use crate::net::tor::private::{PrivateClient, PrivateTor};
 use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
-use crate::stage::Stages;
+use crate::startup::Startup;
 use crate::store::Store;
 
 pub(super) const DEFAULT_SPEED: u32 = 100;
@@ -176,7 +176,7 @@ async fn use_tor(store: &Store, client: &PrivateClient, clock: Clock) -> Result<
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
     let folder = store.folder().join("tor");
-    Tor::start(settings, folder, node, clock, rng, &Stages::default()).await
+    Tor::start(settings, folder, node, clock, rng, &Startup::default()).await
 }
 
 async fn all_know_all(nodes: &mut [Node]) {

@@ -11,7 +11,8 @@ use record::{Admission, Descriptor, Parameters};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{State, generator, open_store, say, say_json, wording};
+use super::init::quoted;
+use super::{Interrupted, State, generator, open_store, say, say_json, wording};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, ControlOrder, Response, Starting};
@@ -22,7 +23,7 @@ use crate::machine::Machine;
 use crate::net::connect::Connector;
 use crate::net::tor::{Mode, Tor, TorSettings};
 use crate::net::{self, Reach};
-use crate::stage::Stages;
+use crate::startup::Startup;
 
 /// Time for a throwaway onion service to be published and dialled.
 /// How long the next mail server may take to answer: nobody watches a silent doctor for longer.
@@ -72,7 +73,16 @@ impl Report {
     }
 }
 
+/// Dropped when the program is told to end, and with it the folder that it made.
 pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
+    let mut interrupted = Interrupted::new()?;
+    tokio::select! {
+        done = look(state, json) => done,
+        () = interrupted.wait() => Err(Failure::new(FailureKind::Internal, "interrupted")),
+    }
+}
+
+async fn look(state: State, json: bool) -> Result<(), Failure> {
     let mut report = Report { json, findings: Vec::new(), first: None };
     let folder = state.folder();
     let config = match (state.config_file().exists(), state.config.is_some()) {
@@ -95,7 +105,8 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
         }
         for warning in &status.warnings {
             let says = wording::warning(warning);
-            report.note("node", Err(Failure::new(FailureKind::Network, says)))?;
+            let failure = Failure::new(FailureKind::Network, says);
+            report.note("node", Err(failure.remedy(wording::remedy(warning))))?;
         }
         if status.reach.reachable == Some(true) {
             report.note("onion", Ok("the node reaches itself".to_owned()))?;
@@ -155,14 +166,14 @@ fn check_modes(folder: &Path) -> Result<String, Failure> {
             if path == *folder {
                 let cause = format!("{}: open to other users", path.display());
                 return Err(Failure::new(FailureKind::State, cause)
-                    .remedy(format!("chmod 700 {}", path.display())));
+                    .remedy(format!("chmod 700 {}", quoted(&path))));
             }
             let is_secret = path.ends_with("identity")
                 || path.parent().is_some_and(|parent| parent.ends_with("epochs"));
             if is_secret {
                 let cause = format!("{}: open to other users", path.display());
                 return Err(Failure::new(FailureKind::State, cause)
-                    .remedy(format!("chmod 600 {}", path.display())));
+                    .remedy(format!("chmod 600 {}", quoted(&path))));
             }
         }
         if metadata.is_dir() {
@@ -197,9 +208,9 @@ async fn check_tor(
     }
     let clock = Clock::start();
     let own_rng = rng;
-    let stages = Stages::default();
-    let started = Tor::start(settings.clone(), path, identity.node(), clock, own_rng, &stages);
-    let mut tor = match speak(started, &stages).await {
+    let startup = Startup::default();
+    let started = Tor::start(settings.clone(), path, identity.node(), clock, own_rng, &startup);
+    let mut tor = match speak(started, &startup).await {
         Ok(tor) => tor,
         Err(failure) => return report.note("tor", Err(failure)),
     };
@@ -219,7 +230,7 @@ async fn check_tor(
 }
 
 /// Says every ten seconds what is waited for: a silent doctor looks like a hanging one.
-async fn speak<T>(work: impl Future<Output = T>, stages: &Stages) -> T {
+async fn speak<T>(work: impl Future<Output = T>, startup: &Startup) -> T {
     let mut work = std::pin::pin!(work);
     let mut waited = 0;
     loop {
@@ -227,7 +238,7 @@ async fn speak<T>(work: impl Future<Output = T>, stages: &Stages) -> T {
             Ok(done) => return done,
             Err(_) => {
                 waited += SPEAK_EVERY.as_secs();
-                let starting = Starting { waits_for: stages.now(), for_ms: waited * 1000 };
+                let starting = Starting { waits_for: startup.now(), for_ms: waited * 1000 };
                 // If stderr is closed, nobody listens.
                 let _ = writeln!(std::io::stderr(), "      {}", wording::starting(&starting));
             }

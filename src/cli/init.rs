@@ -1,7 +1,7 @@
 //! `fog init`: a state folder, an identity, and a configuration to begin with.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -85,11 +85,11 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
     }
     text.section("smtp");
     text.line("listen", arguments.smtp.to_string());
-    if let Some(target) = arguments.deliver {
+    let deliver = arguments.deliver.map(Target::absolute).transpose();
+    let deliver =
+        deliver.map_err(|error| Failure::new(FailureKind::Usage, format!("--deliver: {error}")))?;
+    if let Some(target) = &deliver {
         text.section("exit");
-        let target = target
-            .absolute()
-            .map_err(|error| Failure::new(FailureKind::Usage, format!("--deliver: {error}")))?;
         text.line("deliver", target.to_string());
     }
     if let Some(contact) = arguments.contact {
@@ -152,6 +152,15 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
         Failure::new(FailureKind::State, format!("{}: {error}", config.display()))
     })?;
 
+    if let Some(Target::Smarthost(server)) = &deliver
+        && !server.ip().is_loopback()
+    {
+        // If stderr is closed, nobody reads it.
+        let _ = writeln!(
+            io::stderr(),
+            "fog: mail goes to {server} in clear, past Tor, from this machine's address"
+        );
+    }
     let torrc = tor_dir.as_deref().map(torrc);
     if json {
         return say_json(&Made { onion, config, torrc });
@@ -170,14 +179,24 @@ fn say_next(
     say(&format!("this node is {onion}"))?;
     say(&format!("its configuration is {}", config.display()))?;
     if let (Some(torrc), Some(folder)) = (torrc, tor_dir) {
-        let folder = folder.display();
+        let folder = quoted(folder);
         say(&format!("give {folder} to Tor's user (Debian: chown -R debian-tor: {folder}),"))?;
         say("add this to the torrc, and reload Tor:")?;
         say(torrc.trim_end())?;
     }
     let as_root = if rustix::process::geteuid().is_root() { " --as-root" } else { "" };
-    say(&format!("start it with: fog run{as_root} --state-dir {}", state.display()))?;
+    say(&format!("start it with: fog run{as_root} --state-dir {}", quoted(state)))?;
     if as_root.is_empty() { Ok(()) } else { say("better: make it again as a user of its own") }
+}
+
+/// A path as a shell takes it.
+pub(super) fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    match text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// Writes the node's key the way Tor stores onion service keys: `hostname`, and two files, each a

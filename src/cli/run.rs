@@ -18,7 +18,7 @@ use crate::files::write_whole;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::fetch_descriptor;
 use crate::net::tor::Tor;
-use crate::stage::{Stage, Stages};
+use crate::startup::{Awaited, Startup};
 use crate::store::{List, Store};
 
 #[derive(Args)]
@@ -140,7 +140,7 @@ async fn start(
         None => {
             let store = open()?;
             let desk = Desk::open(store.folder(), clock)?;
-            let (tor, descriptor) = enter(&store, &config, clock, desk.stages()).await?;
+            let (tor, descriptor) = enter(&store, &config, clock, desk.startup()).await?;
             (Carrier::Tor(tor), descriptor, store, desk)
         }
     };
@@ -168,7 +168,7 @@ async fn enter(
     store: &Store,
     config: &Config,
     clock: Clock,
-    stages: &Stages,
+    startup: &Startup,
 ) -> Result<(Tor, Descriptor), Failure> {
     let mut rng = generator()?;
     let pinned = store.network()?;
@@ -184,11 +184,11 @@ async fn enter(
     let folder = store.folder().join("tor");
     let own_rng = rng;
     let node = identity.node();
-    let tor = Tor::start(config.tor.clone(), folder, node, clock, own_rng, stages).await?;
+    let tor = Tor::start(config.tor.clone(), folder, node, clock, own_rng, startup).await?;
     let descriptor = match pinned {
         Some(pinned) => pinned,
         None => {
-            stages.set(Stage::Network);
+            startup.set(Awaited::Network);
             tracing::info!("asking a bootstrap for its network");
             let connector = Connector::Tor(tor.connector());
             let check = |descriptor: &Descriptor| check_network(config, descriptor);

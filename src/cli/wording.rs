@@ -4,17 +4,17 @@ use crate::control::{
     DiskTrouble, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Starting, Warning,
 };
 use crate::exit::ServerFault;
-use crate::stage::Stage;
+use crate::startup::Awaited;
 
 /// What a node that starts says of itself.
 pub(super) fn starting(starting: &Starting) -> String {
     let waits = match starting.waits_for {
-        Stage::State => "its state folder".to_owned(),
-        Stage::Tor { percent: None } => "Tor".to_owned(),
-        Stage::Tor { percent: Some(percent) } => format!("Tor, which has got to {percent} %"),
-        Stage::Network => "a bootstrap to send the network's descriptor".to_owned(),
-        Stage::NextServer => "the next mail server".to_owned(),
-        Stage::Onion => "Tor to take its onion service".to_owned(),
+        Awaited::State => "its state folder".to_owned(),
+        Awaited::Tor { percent: None } => "Tor".to_owned(),
+        Awaited::Tor { percent: Some(percent) } => format!("Tor, which has got to {percent} %"),
+        Awaited::Network => "a bootstrap to send the network's descriptor".to_owned(),
+        Awaited::NextServer => "the next mail server".to_owned(),
+        Awaited::Onion => "Tor to take its onion service".to_owned(),
     };
     format!("starting {} s ago: it waits for {waits}", starting.for_ms / 1000)
 }
@@ -34,7 +34,7 @@ pub(super) fn warning(warning: &Warning) -> String {
             }
         ),
         Warning::Unreachable { why } => format!("peers cannot reach this node: {why}"),
-        Warning::NoLinks => "no link to any node: see network.bootstrap".to_owned(),
+        Warning::NoLinks => "no link to any node: it hears nothing, and nobody hears it".to_owned(),
         Warning::NoMail { why } => format!("no mail is taken: {}", no_mail(*why)),
         Warning::NextServer { why } => format!("the next mail server {}", server_fault(*why)),
         Warning::ClockApart { ahead_ms } => format!(
@@ -77,6 +77,48 @@ pub(super) fn warning(warning: &Warning) -> String {
         Warning::InviteRefused => "the invite was not taken: ask for another".to_owned(),
         Warning::NotVouched => "nobody vouches for this node: no route goes through it".to_owned(),
         Warning::NoRecord => "this node has no valid record: see its clock".to_owned(),
+    }
+}
+
+/// What the operator can do about a warning.
+pub(super) fn remedy(warning: &Warning) -> &'static str {
+    match warning {
+        Warning::DiskFails { why, .. } => match why {
+            DiskTrouble::Full => "make room there: the node goes on by itself",
+            DiskTrouble::ReadOnly => "see the system's log for why, and mount it again",
+            DiskTrouble::Denied => "give the state folder back to this user",
+            DiskTrouble::Hangs | DiskTrouble::Fails => {
+                "see the system's log, and keep a copy of the state folder's identity"
+            }
+        },
+        Warning::Unreachable { .. } => "see Tor's log; the node tries again every three minutes",
+        Warning::NoLinks => "see that the bootstraps run, and that this machine's Tor reaches them",
+        Warning::NoMail { why } => match why {
+            NoMail::TooFewNodes => "wait for more nodes: fog peers says why one is not used",
+            NoMail::NoExit => {
+                "wait: an exit is used as one from its probation on, which fog peers shows"
+            }
+            NoMail::ClockApart => "set the clock, for example with: timedatectl set-ntp true",
+            NoMail::NoList => "wait for the next hour's list; ask the voters that are named",
+            NoMail::DiskFails => "see to the disk of the state folder",
+            NoMail::Full => "wait: mail leaves on a clock of its own",
+        },
+        Warning::NextServer { .. } => "see to that server, or correct exit.deliver",
+        Warning::ClockApart { .. } | Warning::ClockSuspect { .. } => {
+            "set the clock, for example with: timedatectl set-ntp true; the node follows"
+        }
+        Warning::Rival => "stop one of them; the one that goes on is started again",
+        Warning::Convicted => {
+            "its operator has to be vouched for again, with a later date; a voter or root is none any \
+             more"
+        }
+        Warning::NoList { .. } => "wait, or ask the operators of the voters that are named",
+        Warning::AwaitsWitnesses { .. } => "wait for links to voters, or to nodes that it knew",
+        Warning::AnotherList { .. } => "compare clocks and Tors with those nodes' operators",
+        Warning::Halved { .. } => "ask others whether they see the same: many nodes may be down",
+        Warning::InviteRefused => "ask for another invite",
+        Warning::NotVouched => "ask a node's operator for an invite, or for a vouch",
+        Warning::NoRecord => "wait for a minute; then see the log, the clock and the disk",
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Call, ControlOrder, Response, Socket, Starting, listen};
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::stage::Stages;
+use crate::startup::Startup;
 
 /// Calls that wait to be answered.
 const CALLS: usize = 64;
@@ -16,7 +16,7 @@ const CALLS: usize = 64;
 /// The socket of a node that starts.
 pub struct Desk {
     socket: Socket,
-    stages: Stages,
+    startup: Startup,
     node: Arc<OnceLock<mpsc::Sender<Call>>>,
 }
 
@@ -28,15 +28,15 @@ impl Desk {
     pub fn open(folder: &Path, clock: Clock) -> Result<Self, Failure> {
         let (calls_in, calls) = mpsc::channel(CALLS);
         let socket = listen(folder, calls_in)?;
-        let (stages, node) = (Stages::default(), Arc::default());
-        tokio::spawn(answer(calls, Arc::clone(&node), stages.clone(), clock));
-        Ok(Self { socket, stages, node })
+        let (startup, node) = (Startup::default(), Arc::default());
+        tokio::spawn(answer(calls, Arc::clone(&node), startup.clone(), clock));
+        Ok(Self { socket, startup, node })
     }
 
     /// Where the start tells what it waits for.
     #[must_use]
-    pub fn stages(&self) -> &Stages {
-        &self.stages
+    pub fn startup(&self) -> &Startup {
+        &self.startup
     }
 
     /// Hands all further calls to the node, which keeps the socket.
@@ -51,7 +51,7 @@ impl Desk {
 async fn answer(
     mut calls: mpsc::Receiver<Call>,
     node: Arc<OnceLock<mpsc::Sender<Call>>>,
-    stages: Stages,
+    startup: Startup,
     clock: Clock,
 ) {
     let start = clock.elapsed();
@@ -62,7 +62,7 @@ async fn answer(
             continue;
         }
         let for_ms = u64::try_from((clock.elapsed() - start).as_millis()).unwrap_or(u64::MAX);
-        let starting = Starting { waits_for: stages.now(), for_ms };
+        let starting = Starting { waits_for: startup.now(), for_ms };
         let _ = to.send(match order {
             ControlOrder::Status => Response::Starting(starting),
             ControlOrder::Peers
@@ -82,7 +82,7 @@ async fn answer(
 mod tests {
     use super::*;
     use crate::control::call;
-    use crate::stage::Stage;
+    use crate::startup::Awaited;
 
     #[tokio::test]
     async fn a_node_that_starts_says_what_it_waits_for_until_it_answers_itself() {
@@ -92,10 +92,10 @@ mod tests {
         let error = status().await.err().unwrap();
         assert!(error.hint().unwrap().contains("start one"), "{error}");
         let desk = Desk::open(path, Clock::start()).unwrap();
-        for stage in [Stage::State, Stage::Tor { percent: Some(45) }, Stage::Onion] {
-            desk.stages().set(stage);
-            let Ok(Response::Starting(starting)) = status().await else { panic!("{stage:?}") };
-            assert!(starting.waits_for == stage && starting.for_ms < 60_000);
+        for awaited in [Awaited::State, Awaited::Tor { percent: Some(45) }, Awaited::Onion] {
+            desk.startup().set(awaited);
+            let Ok(Response::Starting(starting)) = status().await else { panic!("{awaited:?}") };
+            assert!(starting.waits_for == awaited && starting.for_ms < 60_000);
         }
         let refused = call(path, ControlOrder::Invite).await.err().unwrap();
         assert!(refused.to_string().contains("is starting"));

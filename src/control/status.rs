@@ -128,6 +128,15 @@ pub enum Warning {
     NoRecord,
 }
 
+impl Warning {
+    /// Its kind, as JSON carries it.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned()
+    }
+}
+
 /// Why the disk keeps nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

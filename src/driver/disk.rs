@@ -100,7 +100,10 @@ impl Driver {
 
     pub(super) fn disk_done(&mut self, report: Report, result: Result<(), store::Error>) {
         let result = result.map_err(|error| {
-            tracing::error!(%error, "not kept");
+            // Once: whatever else fails until it is over fails for the same reason.
+            if self.disk.failing.is_none() {
+                tracing::error!(%error, "not kept");
+            }
             trouble(error.fault())
         });
         self.disk_answered(report, result);

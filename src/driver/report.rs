@@ -1,5 +1,7 @@
 //! A node's reports on itself and on others over the control socket.
 
+use std::collections::BTreeSet;
+
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
 use record::{Admission, Breach, Record};
@@ -78,6 +80,9 @@ impl Driver {
     fn warnings(&self, unusable: Option<NoMail>) -> Vec<Warning> {
         let now = self.now();
         let reach = self.reach();
+        // The first node of a network has nobody to be linked to.
+        let expects_links = self.net.has_bootstrap || self.remailer.directory().len() > 1;
+        let is_cut_off = self.linked.is_empty() && expects_links;
         let fault = self.exit.as_ref().and_then(crate::exit::Exit::fault);
         let is_alone = matches!(self.standing(now), Some(NodeUse::NotVouched));
         let has_record = self.remailer.directory().newest(&self.remailer.node()).is_some();
@@ -89,7 +94,7 @@ impl Driver {
         let first = [
             disk,
             reach.why.map(|why| Warning::Unreachable { why }),
-            self.linked.is_empty().then_some(Warning::NoLinks),
+            is_cut_off.then_some(Warning::NoLinks),
             unusable.map(|why| Warning::NoMail { why }),
             fault.map(|why| Warning::NextServer { why }),
         ];
@@ -119,6 +124,22 @@ impl Driver {
             Alarm::Halved { before, after } => Warning::Halved { before, after },
             Alarm::InviteRefused => Warning::InviteRefused,
         }
+    }
+
+    /// Says in the log which warnings begin and which are over, by their kinds: what a warning says
+    /// may name nodes.
+    pub(super) fn log_warnings(&mut self) {
+        let unusable = self.disk.failing().map(|_| NoMail::DiskFails);
+        let unusable =
+            unusable.or_else(|| self.remailer.check_routes(self.now()).err().map(no_mail));
+        let kinds: BTreeSet<_> = self.warnings(unusable).iter().map(Warning::kind).collect();
+        for kind in kinds.difference(&self.troubles.logged) {
+            tracing::warn!(kind, "a warning begins: see fog status");
+        }
+        for kind in self.troubles.logged.difference(&kinds) {
+            tracing::warn!(kind, "a warning is over");
+        }
+        self.troubles.logged = kinds;
     }
 
     pub(super) fn peers(&self) -> Vec<Peer> {

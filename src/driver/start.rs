@@ -26,7 +26,7 @@ use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::incoming::Incoming;
 use crate::net::tor::Tor;
 use crate::net::{self, Beginning, Links};
-use crate::stage::Stage;
+use crate::startup::Awaited;
 use crate::store::{Database, DiskKeeper, List, Store};
 
 /// Questions of sessions, and calls of operators, that wait for the loop.
@@ -102,7 +102,7 @@ impl Node {
         let identity = store.identity(&mut machine.rng)?;
         let onion = OnionAddress::of(identity.node())
             .map_err(|error| Failure::new(FailureKind::State, format!("identity: {error}")))?;
-        desk.stages().set(Stage::NextServer);
+        desk.startup().set(Awaited::NextServer);
         let (exit, exit_inputs) = start_exit(settings.exit, &machine).await;
         let carried = Carried::open(settings.carrier, &onion).await?;
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
@@ -115,7 +115,7 @@ impl Node {
         let (connector, swarm) = (carried.connector, carried.swarm);
         let runs_on = machine.clone();
         let net = net::spawn(&identity, &descriptor, connector, swarm, beginning, runs_on)?;
-        desk.stages().set(Stage::Onion);
+        desk.startup().set(Awaited::Onion);
         if let Some(tor) = &carried.tor {
             tor.serve(&identity, smtp.onion).await?;
         }
@@ -132,7 +132,8 @@ impl Node {
         let keeper = DiskKeeper::new(store, database);
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = desk.hand_over(calls_in);
-        let started = Started { remailer, keeper, machine, net, exit, tor, socket };
+        let has_bootstrap = !bootstrap.is_empty();
+        let started = Started { remailer, keeper, machine, net, has_bootstrap, exit, tor, socket };
         Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
     }
 
@@ -158,6 +159,7 @@ struct Started {
     keeper: DiskKeeper,
     machine: Machine,
     net: net::Handle,
+    has_bootstrap: bool,
     exit: Option<Exit>,
     tor: Option<Tor>,
     socket: Socket,
@@ -198,6 +200,7 @@ impl Started {
                 scores: net.scores,
                 reach: net.reach,
                 listed: net.reception.listed,
+                has_bootstrap: self.has_bootstrap,
                 tor: self.tor.as_ref().map(Tor::state),
             },
             exit: self.exit,

@@ -40,7 +40,7 @@ use socks::{DialFailed, DialPurpose};
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
 pub use crate::net::onion::SWARM_PORT;
-use crate::stage::{Stage, Stages};
+use crate::startup::{Awaited, Startup};
 
 /// The port of SMTP on every node's onion service.
 pub const SMTP_PORT: u16 = 2525;
@@ -74,7 +74,7 @@ pub struct Tor {
 }
 
 impl Tor {
-    /// Finds or starts a Tor and waits until it has circuits, which is told to `stages`. `folder` is
+    /// Finds or starts a Tor and waits until it has circuits, which is told to `startup`. `folder` is
     /// for a tor of its own.
     ///
     /// # Errors
@@ -86,9 +86,9 @@ impl Tor {
         node: NodeId,
         clock: Clock,
         mut rng: Generator,
-        stages: &Stages,
+        startup: &Startup,
     ) -> Result<Self, Failure> {
-        stages.set(Stage::Tor { percent: None });
+        startup.set(Awaited::Tor { percent: None });
         let (state_in, state) = watch::channel(TorState::default());
         let connector = TorConnector::new(node, state.clone());
         if settings.mode == Mode::Manual {
@@ -111,7 +111,7 @@ impl Tor {
                 task: None,
             });
         }
-        let attached = attach::attach(&settings, &folder, clock, &mut rng, stages).await?;
+        let attached = attach::attach(&settings, &folder, clock, &mut rng, startup).await?;
         let (requests, requests_out) = mpsc::channel(1);
         let keeper = Keeper { settings, folder, clock, rng, state: state_in, publications: 0 };
         let task = tokio::spawn(keeper.run(attached, requests_out));

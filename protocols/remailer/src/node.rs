@@ -277,7 +277,9 @@ impl Remailer {
     #[must_use]
     pub fn alarms(&self, now: Time) -> Vec<Alarm> {
         let rival = self.author.has_rival().then_some(Alarm::Rival);
-        let is_refused = matches!(self.author.invites.given, GivenInvite::Refused);
+        // Whoever vouches for it by hand makes good for the invite.
+        let is_refused = matches!(self.author.invites.given, GivenInvite::Refused)
+            && self.outlook.directory.vouchers_of(&self.node()).next().is_none();
         let refused = is_refused.then_some(Alarm::InviteRefused);
         let needed = self.outlook.voices().needed();
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };

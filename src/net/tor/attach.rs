@@ -14,7 +14,7 @@ use super::control::{Control, ControlAddress, ControlFailed, Trust};
 use crate::clock::Clock;
 use crate::entropy::Generator;
 use crate::failure::{Failure, FailureKind};
-use crate::stage::{Stage, Stages};
+use crate::startup::{Awaited, Startup};
 
 /// The oldest usable version: 0.4.7 has layered guards for onion services (vanguards-lite).
 const OLDEST: [u64; 3] = [0, 4, 7];
@@ -69,13 +69,13 @@ fn usual_places() -> [ControlAddress; 2] {
     ]
 }
 
-/// Finds or starts a Tor and waits until it has circuits, which is told to `stages`.
+/// Finds or starts a Tor and waits until it has circuits, which is told to `startup`.
 pub(super) async fn attach(
     settings: &TorSettings,
     folder: &Path,
     clock: Clock,
     rng: &mut Generator,
-    stages: &Stages,
+    startup: &Startup,
 ) -> Result<Attached, Failure> {
     let (at, mut control, child) = match (settings.mode, &settings.control) {
         (Mode::Own, _) => start(folder, rng).await?,
@@ -92,7 +92,7 @@ pub(super) async fn attach(
     };
     check_version(control.version())?;
     check_hops(&mut control).await?;
-    wait_until_ready(&mut control, stages).await?;
+    wait_until_ready(&mut control, startup).await?;
     check_clock(&mut control, clock).await?;
     let socks = match (settings.socks, &child) {
         (Some(socks), None) => socks,
@@ -208,7 +208,7 @@ async fn check_hops(control: &mut Control) -> Result<(), Failure> {
 
 pub(super) async fn wait_until_ready(
     control: &mut Control,
-    stages: &Stages,
+    startup: &Startup,
 ) -> Result<(), Failure> {
     let told = control.ask("SETEVENTS STATUS_GENERAL STATUS_CLIENT HS_DESC").await;
     told.map_err(|failed| broken(&failed))?;
@@ -226,7 +226,7 @@ pub(super) async fn wait_until_ready(
         }
         let progress = progress(&phase);
         if progress > furthest {
-            stages.set(Stage::Tor { percent: progress });
+            startup.set(Awaited::Tor { percent: progress });
             tracing::info!(phase = summary(&phase), "waiting for Tor");
             (furthest, since) = (progress, Instant::now());
         } else if since.elapsed() > STEP_TIMEOUT {

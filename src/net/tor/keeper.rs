@@ -16,7 +16,7 @@ use super::{Service, TorState};
 use crate::clock::Clock;
 use crate::entropy::Generator;
 use crate::failure::{Failure, FailureKind};
-use crate::stage::Stages;
+use crate::startup::Startup;
 
 /// A killed node's control connection may outlive it for a moment, and its onion service with it.
 const COLLISION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,7 +81,10 @@ impl Keeper {
             // Nothing depends on Tor yet: the caller that asks for the service gets the error.
             let Some(service) = &service else { return };
             attached = tokio::select! {
-                attached = self.attach_again(service) => attached,
+                attached = self.attach_again(service) => {
+                    tracing::warn!("Tor is back");
+                    attached
+                }
                 () = closed(&mut requests) => return,
             };
         }
@@ -144,8 +147,8 @@ impl Keeper {
     async fn try_again(&mut self, service: &Service) -> Result<Attached, Failure> {
         let attached = {
             // Nobody waits for a Tor that comes back.
-            let stages = Stages::default();
-            attach(&self.settings, &self.folder, self.clock, &mut self.rng, &stages).await
+            let startup = Startup::default();
+            attach(&self.settings, &self.folder, self.clock, &mut self.rng, &startup).await
         };
         let mut attached = attached?;
         match add(&mut attached.control, service, Instant::now()).await {

@@ -22,7 +22,7 @@ use super::child::{TorChild, find_program, quoted};
 use super::control::{Control, ControlAddress, Trust};
 use crate::entropy::Generator;
 use crate::failure::{Failure, FailureKind};
-use crate::stage::Stages;
+use crate::startup::Startup;
 
 /// With three authorities, two still are a majority when the third votes late.
 const AUTHORITIES: u16 = 3;
@@ -152,7 +152,7 @@ impl PrivateTor {
         }
         for client in &mut started {
             let mut control = open(&mut client.child, rng).await?;
-            wait_until_ready(&mut control, &Stages::default()).await?;
+            wait_until_ready(&mut control, &Startup::default()).await?;
         }
         Ok(Self { relays, clients: started, _lock: lock })
     }

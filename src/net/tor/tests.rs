@@ -43,8 +43,8 @@ async fn attach(seed: u8, client: &private::PrivateClient) -> (Identity, Tor) {
     };
     let rng = crate::entropy::generator().unwrap();
     let folder = client.folder.join("unused");
-    let (clock, stages) = (Clock::start(), Stages::default());
-    let tor = Tor::start(settings, folder, identity.node(), clock, rng, &stages).await.unwrap();
+    let (clock, startup) = (Clock::start(), Startup::default());
+    let tor = Tor::start(settings, folder, identity.node(), clock, rng, &startup).await.unwrap();
     (identity, tor)
 }
 

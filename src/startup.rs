@@ -6,7 +6,7 @@ use tokio::sync::watch;
 /// What is waited for, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Stage {
+pub enum Awaited {
     /// The state folder is read.
     State,
     /// Tor connects to its network.
@@ -24,23 +24,23 @@ pub enum Stage {
 
 /// Where it is told. A copy tells the same.
 #[derive(Clone)]
-pub struct Stages(watch::Sender<Stage>);
+pub struct Startup(watch::Sender<Awaited>);
 
-impl Default for Stages {
+impl Default for Startup {
     fn default() -> Self {
-        Self(watch::Sender::new(Stage::State))
+        Self(watch::Sender::new(Awaited::State))
     }
 }
 
-impl Stages {
+impl Startup {
     /// Tells what is waited for now.
-    pub fn set(&self, stage: Stage) {
-        self.0.send_replace(stage);
+    pub fn set(&self, awaited: Awaited) {
+        self.0.send_replace(awaited);
     }
 
     /// What is waited for.
     #[must_use]
-    pub fn now(&self) -> Stage {
+    pub fn now(&self) -> Awaited {
         *self.0.borrow()
     }
 }
