@@ -29,6 +29,11 @@ pub(crate) struct Lists {
     coming: Option<Coming>,
     /// The records that the newest list and the coming one name.
     pinned: BTreeMap<ItemId, Arc<Record>>,
+    /// The records that the newest list names and that are not held: a list from the disk may have
+    /// outlived them.
+    unheld: BTreeSet<ItemId>,
+    /// Whether the last of these has come.
+    is_filled: bool,
     /// Whether anything has come that the coming list may be made of.
     pub(crate) is_stale: bool,
 }
@@ -133,9 +138,9 @@ impl Lists {
         all.filter(|(bucket, _)| !coming.found.contains_key(bucket)).collect()
     }
 
-    /// The records of the coming list that are not held.
+    /// The records of the coming list and of the newest that are not held.
     pub(crate) fn missing_records(&self) -> impl Iterator<Item = &ItemId> {
-        self.coming.iter().flat_map(|coming| &coming.lacking)
+        self.coming.iter().flat_map(|coming| &coming.lacking).chain(&self.unheld)
     }
 
     /// Whether the coming list names a record that is not held, or a list from the disk does.
@@ -166,6 +171,9 @@ impl Lists {
     pub(crate) fn pin(&mut self, record: &Arc<Record>) {
         let name = ItemId::named(record.hash());
         self.pinned.insert(name, Arc::clone(record));
+        if self.unheld.remove(&name) && self.unheld.is_empty() {
+            self.is_filled = true;
+        }
         if let Some(coming) = &mut self.coming {
             coming.lacking.remove(&name);
         }
@@ -207,8 +215,28 @@ impl Lists {
         Some(list)
     }
 
+    /// Uses a list from the disk, of which some records may not be held.
+    pub(crate) fn restore(
+        &mut self,
+        list: HourList,
+        find: impl Fn(&ListEntry) -> Option<Arc<Record>>,
+    ) {
+        let list = Arc::new(list);
+        self.adopt(Arc::clone(&list));
+        self.unheld = list.iter().map(|entry| ItemId::named(entry.record)).collect();
+        for record in list.iter().filter_map(find) {
+            self.pin(&record);
+        }
+    }
+
+    /// Whether the last record of the newest list that was not held has come; says so once.
+    pub(crate) fn take_filled(&mut self) -> bool {
+        core::mem::take(&mut self.is_filled)
+    }
+
     /// Uses a list from now on. A list for an hour takes the place of another for the same hour.
     pub(crate) fn adopt(&mut self, list: Arc<HourList>) {
+        self.unheld.clear();
         self.known.retain(|known| known.hour() < list.hour());
         self.known.push(list);
         let surplus = self.known.len().saturating_sub(MAX_LISTS);

@@ -187,12 +187,14 @@ impl Directory {
     /// Uses a list from the disk until votes make a newer one. The records that it names are held
     /// fast when they come.
     pub fn restore_list(&mut self, list: HourList) {
-        for entry in list.iter() {
-            if let Some(record) = find(&self.entries, entry) {
-                self.lists.pin(&record);
-            }
-        }
-        self.lists.adopt(Arc::new(list));
+        let entries = &self.entries;
+        self.lists.restore(list, |entry| find(entries, entry));
+    }
+
+    /// Whether the last record that a list from the disk names, and that was not held, has come: the
+    /// view of that list is whole from then on. Says so once.
+    pub fn take_filled(&mut self) -> bool {
+        self.lists.take_filled()
     }
 
     /// Puts the list of the present hour, or of the latest that was voted, together as far as

@@ -170,12 +170,17 @@ impl Outlook {
 
     /// Uses the list that was kept, until a newer one is voted.
     pub(crate) fn use_kept_list(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
+        self.directory.take_filled();
         self.take_view(now, rng, out);
     }
 
     /// Puts the list of the hour together as far as possible, and uses it once it is complete.
     pub(crate) fn assemble(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
-        let Some(list) = self.directory.assemble(now) else { return };
+        let assembled = self.directory.assemble(now);
+        if self.directory.take_filled() && assembled.is_none() {
+            self.take_view(now, rng, out);
+        }
+        let Some(list) = assembled else { return };
         out.push(Command::KeepList(list.to_octets()));
         self.forget(out);
         let before = self.view.as_ref().map_or(0, |view| view.len());

@@ -345,11 +345,17 @@ fn after_a_restart_the_kept_list_has_all_its_nodes_whatever_else_was_kept() {
         let record = |n| world.record(n, at(minutes), |draft| draft.sequence += ahead);
         (2..=5).map(record).collect::<Vec<_>>()
     };
-    let statements = [newer(2, 20), newer(1, 40), listed].concat();
+    let statements = [newer(2, 20), newer(1, 40), listed.clone()].concat();
     let known = Known { statements, list: Some(list.to_octets()), vote: None };
     let setup = Setup { known, ..world.setup(1) };
     let node = world.node(setup);
     assert_eq!(node.view().map(|view| view.len()), Some(4));
+    // Or it has none of them, as after a loss of power, and a peer brings them.
+    let known = Known { list: Some(list.to_octets()), ..Known::default() };
+    let mut node = world.node(Setup { known, ..world.setup(1) });
+    assert!(node.view().is_none());
+    world.visit(&mut node, VOTERS[0], &listed, 0, start);
+    assert_eq!(node.view().map(|view| view.len()), Some(4), "not only in the next hour");
     let own_hour = |hour| HourList::new(hour, list.iter().copied());
     let hour = world.parameters.schedule().hour_at(start).plus(2);
     let known = Known { list: Some(own_hour(hour).to_octets()), ..Known::default() };
