@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand.
 
+mod advice;
 mod devnet;
 mod doctor;
 mod init;

@@ -26,7 +26,7 @@ pub use counts::{PlaceKind, named, of_places};
 pub use desk::Desk;
 pub use status::{
     DiskTrouble, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,
-    ReachStatus, Status, ViewStatus, Warning,
+    ReachStatus, Status, ViewStatus, Warned, Warning,
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;

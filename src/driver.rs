@@ -19,9 +19,10 @@ mod network;
 mod operator;
 mod report;
 mod start;
+mod warnings;
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,8 +93,8 @@ struct Troubles {
     armed: (Time, Time),
     /// What the wall clock has done so far.
     jumped: Jumped,
-    /// The kinds of the warnings that the log knows of.
-    logged: BTreeSet<String>,
+    /// The kinds of warnings at the last look, and since when.
+    warned: BTreeMap<String, Time>,
 }
 
 impl Troubles {
@@ -135,7 +136,7 @@ impl Driver {
                 _ = looks.tick() => {
                     self.look_at_clock();
                     self.look_at_disk();
-                    self.log_warnings();
+                    self.look_at_warnings();
                 }
                 Some(delivered) = inputs.exit.outcomes.recv() => self.delivered(delivered),
                 Some(offered) = inputs.exit.offers.recv() => self.offered(offered),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::init::quoted;
-use super::{Interrupted, State, generator, open_store, say, say_json, wording};
+use super::{Interrupted, State, advice, generator, open_store, say, say_json, wording};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, ControlOrder, Response, Starting};
@@ -103,10 +103,11 @@ async fn look(state: State, json: bool) -> Result<(), Failure> {
         } else if let Some(tor) = status.tor {
             report.note("tor", Ok(tor))?;
         }
-        for warning in &status.warnings {
-            let says = wording::warning(warning);
+        let now = Clock::start().now().as_millis();
+        for warned in &status.warnings {
+            let says = format!("{}: {}", advice::fault(warned, now), advice::cost(&warned.warning));
             let failure = Failure::new(FailureKind::Network, says);
-            report.note("node", Err(failure.remedy(wording::remedy(warning))))?;
+            report.note("node", Err(failure.remedy(advice::remedy(&warned.warning))))?;
         }
         if status.reach.reachable == Some(true) {
             report.note("onion", Ok("the node reaches itself".to_owned()))?;

@@ -1,6 +1,6 @@
 //! `fog status`: the state of a running node, with what needs the operator's attention first.
 
-use super::{State, say, say_json, wording};
+use super::{State, advice, say, say_json, wording};
 use crate::clock::Clock;
 use crate::control::{self, ControlOrder, Response, Status};
 use crate::failure::{Failure, FailureKind};
@@ -33,8 +33,14 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         let remedy = failure.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         format!("WARNING  no Tor: {failure}{remedy}")
     });
-    let warnings =
-        status.warnings.iter().map(|warning| format!("WARNING  {}", wording::warning(warning)));
+    let now = clock.now().as_millis();
+    let warnings = status.warnings.iter().flat_map(|warned| {
+        [
+            format!("WARNING  {}", advice::fault(warned, now)),
+            format!("    cost {}", advice::cost(&warned.warning)),
+            format!("      do {}", advice::remedy(&warned.warning)),
+        ]
+    });
     let mut lines: Vec<_> = no_tor.into_iter().chain(warnings).collect();
     let usable = match &status.unusable {
         None => "yes, mail is taken".to_owned(),
@@ -52,7 +58,6 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         Some(true) => format!("reachable{since}"),
         Some(false) => format!("unreachable{since}"),
     };
-    let now = clock.now().as_millis();
     let standing = status.standing.as_ref();
     let standing = standing
         .map_or("not in the directory yet".to_owned(), |standing| wording::node_use(standing, now));

@@ -13,7 +13,7 @@ use crate::net::Unreachable;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Warnings for its operator, the most urgent first.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<Warned>,
     /// Its onion address.
     pub onion: String,
     /// The network id.
@@ -48,6 +48,16 @@ pub struct Status {
     pub counts: BTreeMap<String, u64>,
 }
 
+/// A warning, and how long it has been true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warned {
+    /// The warning.
+    #[serde(flatten)]
+    pub warning: Warning,
+    /// Since when there has been one of its kind, in Unix milliseconds.
+    pub since_ms: u64,
+}
+
 /// Something that needs the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -56,8 +66,6 @@ pub enum Warning {
     DiskFails {
         /// Why.
         why: DiskTrouble,
-        /// Since when, in Unix milliseconds.
-        since_ms: u64,
         /// How often something was not kept, since the start.
         times: u64,
     },

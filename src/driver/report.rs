@@ -1,16 +1,14 @@
 //! A node's reports on itself and on others over the control socket.
 
-use std::collections::BTreeSet;
-
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
 use record::{Admission, Breach, Record};
-use remailer::{Agreement, Alarm, Refused, Suspicion};
+use remailer::{Agreement, Refused};
 
 use super::Driver;
 use crate::control::{
     HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
-    Status, ViewStatus, Warning, named, of_places,
+    Status, ViewStatus, named, of_places,
 };
 use crate::net::Reach;
 
@@ -20,11 +18,10 @@ impl Driver {
         let schedule = self.remailer.schedule();
         let epoch = schedule.epoch_at(now);
         let held = self.remailer.held();
-        let disk_fails = self.disk.failing().map(|_| NoMail::DiskFails);
-        let unusable = disk_fails.or_else(|| self.remailer.check_routes(now).err().map(no_mail));
+        let unusable = self.no_mail();
         let tor = self.net.tor.as_ref().map(|tor| tor.borrow());
         Status {
-            warnings: self.warnings(unusable),
+            warnings: self.warned(unusable),
             onion: self.remailer.onion().map(|onion| onion.to_string()).unwrap_or_default(),
             network: self.remailer.descriptor().id().to_string(),
             open: matches!(self.remailer.descriptor().admission(), Admission::Open),
@@ -58,7 +55,13 @@ impl Driver {
         }
     }
 
-    fn reach(&self) -> ReachStatus {
+    /// Why no mail is taken.
+    pub(super) fn no_mail(&self) -> Option<NoMail> {
+        let disk_fails = self.disk.failing().map(|_| NoMail::DiskFails);
+        disk_fails.or_else(|| self.remailer.check_routes(self.now()).err().map(no_mail))
+    }
+
+    pub(super) fn reach(&self) -> ReachStatus {
         match *self.net.reach.borrow() {
             Reach::Unknown => ReachStatus { reachable: None, since_ms: None, why: None },
             Reach::Reachable { since } => {
@@ -73,73 +76,8 @@ impl Driver {
     }
 
     /// How routes use this node.
-    fn standing(&self, now: Time) -> Option<NodeUse> {
+    pub(super) fn standing(&self, now: Time) -> Option<NodeUse> {
         self.remailer.standings(now).get(&self.remailer.node()).copied().map(node_use)
-    }
-
-    fn warnings(&self, unusable: Option<NoMail>) -> Vec<Warning> {
-        let now = self.now();
-        let reach = self.reach();
-        // The first node of a network has nobody to be linked to.
-        let expects_links = self.net.has_bootstrap || self.remailer.directory().len() > 1;
-        let is_cut_off = self.linked.is_empty() && expects_links;
-        let fault = self.exit.as_ref().and_then(crate::exit::Exit::fault);
-        let is_alone = matches!(self.standing(now), Some(NodeUse::NotVouched));
-        let has_record = self.remailer.directory().newest(&self.remailer.node()).is_some();
-        let disk = self.disk.failing().map(|failing| Warning::DiskFails {
-            why: failing.why,
-            since_ms: failing.since.as_millis(),
-            times: self.disk.times,
-        });
-        let first = [
-            disk,
-            reach.why.map(|why| Warning::Unreachable { why }),
-            is_cut_off.then_some(Warning::NoLinks),
-            unusable.map(|why| Warning::NoMail { why }),
-            fault.map(|why| Warning::NextServer { why }),
-        ];
-        let last = [
-            is_alone.then_some(Warning::NotVouched),
-            (!has_record && reach.reachable == Some(true)).then_some(Warning::NoRecord),
-        ];
-        let alarms = self.remailer.alarms(now).into_iter().map(|alarm| self.warning(alarm, now));
-        first.into_iter().flatten().chain(alarms).chain(last.into_iter().flatten()).collect()
-    }
-
-    fn warning(&self, alarm: Alarm, now: Time) -> Warning {
-        match alarm {
-            Alarm::ClockApart(ahead_ms) => Warning::ClockApart { ahead_ms },
-            Alarm::ClockSuspect(Suspicion::Behind) => Warning::ClockSuspect { behind: true },
-            Alarm::ClockSuspect(Suspicion::Ahead) => Warning::ClockSuspect { behind: false },
-            Alarm::Rival => Warning::Rival,
-            Alarm::Convicted => Warning::Convicted,
-            Alarm::NoList { hours } => {
-                let voters = self.remailer.missing_voters(now).into_iter();
-                let voters = voters.filter_map(|voter| OnionAddress::of(voter).ok());
-                let missing = voters.map(|onion| onion.to_string()).collect();
-                Warning::NoList { hours, missing }
-            }
-            Alarm::AwaitsWitnesses { heard, needed } => Warning::AwaitsWitnesses { heard, needed },
-            Alarm::AnotherList { other, same } => Warning::AnotherList { other, same },
-            Alarm::Halved { before, after } => Warning::Halved { before, after },
-            Alarm::InviteRefused => Warning::InviteRefused,
-        }
-    }
-
-    /// Says in the log which warnings begin and which are over, by their kinds: what a warning says
-    /// may name nodes.
-    pub(super) fn log_warnings(&mut self) {
-        let unusable = self.disk.failing().map(|_| NoMail::DiskFails);
-        let unusable =
-            unusable.or_else(|| self.remailer.check_routes(self.now()).err().map(no_mail));
-        let kinds: BTreeSet<_> = self.warnings(unusable).iter().map(Warning::kind).collect();
-        for kind in kinds.difference(&self.troubles.logged) {
-            tracing::warn!(kind, "a warning begins: see fog status");
-        }
-        for kind in self.troubles.logged.difference(&kinds) {
-            tracing::warn!(kind, "a warning is over");
-        }
-        self.troubles.logged = kinds;
     }
 
     pub(super) fn peers(&self) -> Vec<Peer> {

@@ -12,6 +12,7 @@ mod child;
 pub mod circuits;
 pub mod control;
 mod keeper;
+mod listener;
 pub mod private;
 mod reply;
 pub mod socks;
@@ -35,7 +36,7 @@ use super::incoming::Incoming;
 pub use attach::{Mode, TorSettings};
 use circuits::Sorted;
 use keeper::{Keeper, Request};
-use socks::{DialFailed, DialPurpose};
+use socks::{DialFailed, DialPurpose, SocksPort};
 
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
@@ -53,7 +54,7 @@ const DIALS_AT_ONCE: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct TorState {
     /// The SOCKS port; `None` while there is no Tor.
-    pub socks: Option<SocketAddr>,
+    pub socks: Option<SocksPort>,
     /// The number, from 1, of the publication of the onion service that can be found at present;
     /// `None` if no publication can.
     pub published: Option<u32>,
@@ -93,7 +94,7 @@ impl Tor {
         let connector = TorConnector::new(node, state.clone());
         if settings.mode == Mode::Manual {
             let socks = settings.socks.unwrap_or(USUAL_SOCKS);
-            check_socks(socks).await?;
+            let socks = SocksPort { at: socks, owner: Some(listener::check(socks)?) };
             state_in.send_replace(TorState {
                 socks: Some(socks),
                 // The operator's Tor publishes it; the node's dial to itself will tell.
@@ -182,15 +183,6 @@ impl Tor {
             let _ = task.await;
         }
     }
-}
-
-/// Checks the SOCKS port first: a port where nothing listens is a mistake of the configuration, not
-/// of the network.
-async fn check_socks(socks: SocketAddr) -> Result<(), Failure> {
-    TcpStream::connect(socks).await.map(drop).map_err(|error| {
-        Failure::new(FailureKind::Tor, format!("no SOCKS port at {socks}: {error}"))
-            .remedy("start Tor, or correct tor.socks")
-    })
 }
 
 /// An onion service: its address without `.onion`, Tor's form of its key, and where its ports lead.

@@ -13,10 +13,10 @@ use crate::operate::{all_usable, network};
 const SOON: Duration = Duration::from_secs(30);
 
 /// A file system of its own in memory.
-struct Disk<'a>(&'a Path);
+pub(crate) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    fn mount(path: &'a Path, options: &str) -> Self {
+    pub(crate) fn mount(path: &'a Path, options: &str) -> Self {
         fs::create_dir(path).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("mode=0700,{options}"), "fog-test"])
@@ -27,7 +27,7 @@ impl<'a> Disk<'a> {
     }
 
     /// Leaves this many octets free.
-    fn fill(&self, leave: u64) {
+    pub(crate) fn fill(&self, leave: u64) {
         let output = Command::new("df").args(["-B1", "--output=avail"]).arg(self.0).output();
         let says = String::from_utf8(output.unwrap().stdout).unwrap();
         let free: u64 = says.lines().nth(1).unwrap().trim().parse().unwrap();
@@ -36,7 +36,7 @@ impl<'a> Disk<'a> {
         let _ = file.write_all(&vec![1; usize::try_from(free.saturating_sub(leave)).unwrap()]);
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }

@@ -25,6 +25,8 @@ mod operate;
 mod postfix;
 mod rotation;
 mod smtp_input;
+mod soak;
+mod stranger;
 mod tor;
 mod tor_mistakes;
 mod tor_network;

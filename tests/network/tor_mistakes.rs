@@ -54,6 +54,9 @@ fn mistakes_with_tor_are_one_line_with_cause_and_remedy() {
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o644)).unwrap();
     fails(&node, 5, &["every user can read it", "and no others"]);
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o600)).unwrap();
+    // Told before Tor's network is waited for, which never comes here.
+    tor.connect().ask("SETCONF DisableNetwork=1 SocksPort=0");
+    fails(&node, 5, &["no SOCKS port", "SocksPort 9050"]);
     // The same port, without any accepted way to authenticate.
     let process = tor.process();
     tor.connect().ask("SETCONF CookieAuthentication=0 HashedControlPassword=\"16:872860B76453A77D60CA2BB8C1A7042072093276A3D701AD684053EC4C\"");

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::hostile::{peers, status};
 use super::raw::RawPeer;
 use super::world::World;
-use crate::control::{DiskTrouble, Warning};
+use crate::control::{DiskTrouble, Warned, Warning};
 use crate::files::faults::{FaultKind, inject};
 
 const PACKETS: StreamProtocol = StreamProtocol::new("/fog/packets/1");
@@ -224,8 +224,8 @@ async fn a_disk_that_hangs_is_named_and_keeps_no_node_from_answering_or_ending()
     let named = async {
         loop {
             let warnings = status(&world.state()).await.warnings;
-            let hangs = |warning: &Warning| {
-                matches!(warning, Warning::DiskFails { why: DiskTrouble::Hangs, .. })
+            let hangs = |warned: &Warned| {
+                matches!(warned.warning, Warning::DiskFails { why: DiskTrouble::Hangs, .. })
             };
             if warnings.iter().any(hangs) {
                 return;

@@ -92,6 +92,7 @@ pub(super) async fn attach(
     };
     check_version(control.version())?;
     check_hops(&mut control).await?;
+    check_socks(&mut control).await?;
     wait_until_ready(&mut control, startup).await?;
     check_clock(&mut control, clock).await?;
     let socks = match (settings.socks, &child) {
@@ -298,14 +299,27 @@ fn time_of(text: &str) -> Option<Time> {
     Some(Time::from_millis(u64::try_from(seconds).ok()?.checked_mul(1000)?))
 }
 
+/// Refuses a Tor that is told to have no SOCKS port of TCP, before it is waited for.
+async fn check_socks(control: &mut Control) -> Result<(), Failure> {
+    let values = control.option("SocksPort").await.map_err(|failed| broken(&failed))?;
+    // Without the option Tor has its usual port.
+    let is_none = |value: &String| {
+        let first = value.split(' ').next().unwrap_or_default();
+        first == "0" || first.starts_with("unix:")
+    };
+    if !values.is_empty() && values.iter().all(is_none) { Err(no_socks()) } else { Ok(()) }
+}
+
+fn no_socks() -> Failure {
+    Failure::new(FailureKind::Tor, "this Tor has no SOCKS port on loopback")
+        .remedy("give it SocksPort 9050, or set tor.mode = \"own\"")
+}
+
 /// The first SOCKS port on loopback.
 async fn socks_port(control: &mut Control) -> Result<SocketAddr, Failure> {
     let listeners = control.info("net/listeners/socks").await.map_err(|failed| broken(&failed))?;
     let mut ports = listeners.split(' ').filter_map(|word| word.trim_matches('"').parse().ok());
-    ports.find(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| {
-        Failure::new(FailureKind::Tor, "this Tor has no SOCKS port on loopback")
-            .remedy("give it SocksPort 9050, or set tor.mode = \"own\"")
-    })
+    ports.find(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(no_socks)
 }
 
 #[cfg(test)]

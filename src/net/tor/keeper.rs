@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::attach::{Attached, Mode, TorSettings, attach, broken};
 use super::control::{Control, ControlFailed};
+use super::socks::SocksPort;
 use super::{Service, TorState};
 use crate::clock::Clock;
 use crate::entropy::Generator;
@@ -165,7 +166,8 @@ impl Keeper {
         let own = if attached.child.is_some() { ", own" } else { "" };
         let name = format!("tor {}{own}", attached.control.version());
         self.state.send_modify(|state| {
-            state.socks = Some(attached.socks);
+            // The control port has shown that this is Tor.
+            state.socks = Some(SocksPort { at: attached.socks, owner: None });
             state.trouble = None;
             state.name = name;
         });

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
 use tokio_util::io::InspectReader;
 
+use super::listener::listener;
+
 /// Tor's own bound is two minutes; most dials that take longer than this never end well, and a new
 /// circuit does better.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(25);
@@ -50,6 +52,15 @@ pub enum Retry {
     Never,
 }
 
+/// Where Tor's SOCKS port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocksPort {
+    /// Its address, on loopback.
+    pub at: SocketAddr,
+    /// The user that must listen there, if nothing else shows that it is Tor.
+    pub owner: Option<u32>,
+}
+
 /// Why a dial failed. It names no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +68,9 @@ pub enum DialFailed {
     /// There is no SOCKS port to go through at present.
     #[error("there is no Tor to go through")]
     NoTor,
+    /// Another user listens at the SOCKS port than did at the start.
+    #[error("another user listens at Tor's SOCKS port than did at the start")]
+    Usurped,
     /// Tor refused, with the code of its reply (RFC 1928, section 6; Tor proposal 304).
     #[error("Tor refused: {}", meaning(*.0))]
     Refused(u8),
@@ -80,9 +94,12 @@ impl DialFailed {
         match self {
             // 0xF6: not an onion address.
             Self::Refused(0xF6) => Retry::Never,
-            Self::NoTor | Self::Refused(_) | Self::NoIsolation | Self::TimedOut | Self::HungUp => {
-                Retry::Later
-            }
+            Self::NoTor
+            | Self::Usurped
+            | Self::Refused(_)
+            | Self::NoIsolation
+            | Self::TimedOut
+            | Self::HungUp => Retry::Later,
         }
     }
 
@@ -143,7 +160,7 @@ const fn meaning(code: u8) -> &'static str {
 /// # Errors
 /// [`DialFailed`]; Tor's code decides whether to try again.
 pub async fn connect(
-    socks: SocketAddr,
+    socks: SocksPort,
     from: &NodeId,
     to: &OnionAddress,
     port: u16,
@@ -153,7 +170,11 @@ pub async fn connect(
     let user = user(purpose, from, &to.node());
     let password = turn.to_string();
     let connect = async {
-        let mut stream = TcpStream::connect(socks).await.map_err(|_| DialFailed::NoTor)?;
+        let mut stream = TcpStream::connect(socks.at).await.map_err(|_| DialFailed::NoTor)?;
+        // Looked at after connecting: whoever took the port before is seen.
+        if socks.owner.is_some() && listener(socks.at).ok().flatten() != socks.owner {
+            return Err(DialFailed::Usurped);
+        }
         // Frames are small, and a peer waits for each.
         stream.set_nodelay(true).map_err(|_| DialFailed::HungUp)?;
         // tokio-socks does not know Tor's codes. It reads a reply of at most 262 octets.
@@ -224,7 +245,8 @@ mod tests {
     }
 
     async fn dial(method: u8, reply: &'static [u8]) -> Result<TcpStream, DialFailed> {
-        let (socks, onion) = answering(method, reply).await;
+        let (at, onion) = answering(method, reply).await;
+        let socks = SocksPort { at, owner: None };
         connect(socks, &NodeId::from_bytes([2; 32]), &onion, 9999, DialPurpose::Swarm, 1).await
     }
 
@@ -248,8 +270,21 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let onion = OnionAddress::of(Identity::from_seed(&[1; 32]).node()).unwrap();
         let from = NodeId::from_bytes([2; 32]);
+        let closed = SocksPort { at: closed, owner: None };
         let failed = connect(closed, &from, &onion, 1, DialPurpose::Swarm, 0).await;
         assert_eq!(failed.unwrap_err(), DialFailed::NoTor);
+    }
+
+    #[tokio::test]
+    async fn another_user_at_the_port_learns_no_address() {
+        let own = rustix::process::geteuid().as_raw();
+        for (owner, is_right) in [(own, true), (own + 1, false)] {
+            let (at, onion) = answering(2, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+            let (socks, from) = (SocksPort { at, owner: Some(owner) }, NodeId::from_bytes([2; 32]));
+            let dialled = connect(socks, &from, &onion, 9999, DialPurpose::Swarm, 1).await;
+            assert_eq!(dialled.is_ok(), is_right);
+            assert!(is_right || dialled.unwrap_err() == DialFailed::Usurped);
+        }
     }
 
     #[test]

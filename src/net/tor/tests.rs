@@ -141,7 +141,10 @@ async fn dials_of_dead_onions_leave_nothing_behind(
     dial_dead_onions("tor", &identity, tor.connector(), count, rng).await;
 
     let socks = nobody_is_found().await;
-    let (_state, state) = watch::channel(TorState { socks: Some(socks), ..TorState::default() });
+    let (_state, state) = watch::channel(TorState {
+        socks: Some(SocksPort { at: socks, owner: None }),
+        ..TorState::default()
+    });
     let connector = TorConnector::new(identity.node(), state);
     dial_dead_onions("a SOCKS port", &identity, connector, 10_000, rng).await;
 }
