@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::failure::{Failure, FailureKind};
 use crate::startup::Awaited;
-pub use counts::{PlaceKind, named, of_places};
+pub use counts::{PlaceKind, named, of_places, of_turned};
 pub use desk::Desk;
 pub use status::{
     DiskTrouble, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,

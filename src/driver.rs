@@ -64,6 +64,7 @@ struct Net {
     scores: watch::Receiver<Scores>,
     reach: watch::Receiver<Reach>,
     listed: watch::Sender<BTreeSet<NodeId>>,
+    turned: net::TurnedAway,
     /// Whether the operator named a node to join through.
     has_bootstrap: bool,
     tor: Option<watch::Receiver<TorState>>,

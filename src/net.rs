@@ -24,14 +24,16 @@ mod swarm;
 mod tests;
 pub mod tor;
 mod transport;
+mod turned;
 mod verify;
 mod waiting;
 mod wanted;
 
 pub(crate) use behaviour::MAX_SOCKETS;
-pub use handle::{Beginning, Handle, Judged, NetEvent, Reception, SwarmOrder};
+pub use handle::{Beginning, Entrances, Handle, Judged, NetEvent, Reception, SwarmOrder};
 pub use join::fetch_descriptor;
 pub use links::{Links, Scores};
 pub use packets::{Outgoing, PacketQueues, Received, SendFailed};
 pub use reach::{Reach, Unreachable};
 pub use swarm::spawn;
+pub use turned::{Turned, TurnedAway};

@@ -8,6 +8,7 @@ use mail::{FragmentError, MessageError};
 use record::StatementError;
 use remailer::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken, Refused};
 
+use crate::net::{Turned, TurnedAway};
 use crate::places::Places;
 
 /// Counts by name. Kinds that have one name are added up.
@@ -70,6 +71,18 @@ pub fn of_places<'a>(
         let name = kind.name();
         [(format!("{name} ended for another"), ended), (format!("{name} refused"), refused)]
     });
+    all.filter(|(_, times)| *times > 0)
+}
+
+/// What was turned away unread, by name; what never was is left out.
+pub fn of_turned(turned: &TurnedAway) -> impl Iterator<Item = (String, u64)> {
+    let name = |turned| match turned {
+        Turned::Statement => "statement above its peer's allowance",
+        Turned::Unverified => "statement dropped unverified",
+        Turned::Question => "question unanswered",
+        Turned::Peer => "peer hung up on for too much",
+    };
+    let all = turned.counts().map(move |(turned, times)| (name(turned).to_owned(), times));
     all.filter(|(_, times)| *times > 0)
 }
 

@@ -8,7 +8,7 @@ use remailer::{Agreement, Refused};
 use super::Driver;
 use crate::control::{
     HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
-    Status, ViewStatus, named, of_places,
+    Status, ViewStatus, named, of_places, of_turned,
 };
 use crate::net::Reach;
 
@@ -51,6 +51,7 @@ impl Driver {
             counts: named(self.remailer.counts())
                 .into_iter()
                 .chain(of_places(&self.places))
+                .chain(of_turned(&self.net.turned))
                 .collect(),
         }
     }

@@ -200,6 +200,7 @@ impl Started {
                 scores: net.scores,
                 reach: net.reach,
                 listed: net.reception.listed,
+                turned: net.entrances.turned,
                 has_bootstrap: self.has_bootstrap,
                 tor: self.tor.as_ref().map(Tor::state),
             },
@@ -208,7 +209,7 @@ impl Started {
             disk: Disk::new(net.reception.takes_packets),
             places: PlaceKind::ALL
                 .into_iter()
-                .zip(smtp.places.into_iter().chain(net.places))
+                .zip(smtp.places.into_iter().chain(net.entrances.places))
                 .collect(),
             asked: Asked::default(),
             progress: progress_in,

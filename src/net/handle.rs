@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::links::{Links, Scores};
 use super::packets::{PacketQueues, Received, SendFailed};
 use super::reach::Reach;
+use super::turned::TurnedAway;
 use crate::places::Places;
 
 /// An event of the network, for the driver.
@@ -98,9 +99,8 @@ pub struct Handle {
     pub packets: mpsc::Receiver<Received>,
     /// What is taken from peers.
     pub reception: Reception,
-    /// The places of handshakes, of strangers' links, and of packet streams of listed nodes and of
-    /// strangers.
-    pub places: [Arc<Places>; 4],
+    /// Where callers come in.
+    pub entrances: Entrances,
     /// Orders to the swarm.
     pub orders: mpsc::Sender<SwarmOrder>,
     /// Packets to send.
@@ -117,6 +117,15 @@ pub struct Handle {
     pub chosen: watch::Receiver<Vec<NodeId>>,
     /// The task of the swarm. When `orders` is dropped, it withdraws the address and ends.
     pub task: tokio::task::JoinHandle<()>,
+}
+
+/// Where callers come in, with what is turned away there.
+pub struct Entrances {
+    /// The places of handshakes, of strangers' links, and of packet streams of listed nodes and of
+    /// strangers.
+    pub places: [Arc<Places>; 4],
+    /// What was turned away unread.
+    pub turned: TurnedAway,
 }
 
 /// What is taken from peers, as the driver says.

@@ -21,6 +21,7 @@ use super::gossip::{Said, topic};
 use super::handle::{Judged, NetEvent};
 use super::meters::{Allowance, Meters};
 use super::onion;
+use super::turned::{Turned, TurnedAway};
 use super::verify::Work;
 
 /// This node's statements that wait for a peer to hear them; if there are more, the oldest is
@@ -37,6 +38,7 @@ pub(super) struct Statements {
     /// Answers to be verified: at most one from each peer that is being asked.
     answers: VecDeque<Work>,
     meters: Meters,
+    pub(super) turned: TurnedAway,
     events: mpsc::Sender<NetEvent>,
 }
 
@@ -52,6 +54,7 @@ impl Statements {
             waiting: super::waiting::Waiting::default(),
             answers: VecDeque::new(),
             meters: Meters::default(),
+            turned: TurnedAway::default(),
             events,
         }
     }
@@ -112,6 +115,7 @@ impl Statements {
         match self.meters.statement(source, now) {
             Allowance::Granted => {}
             Allowance::Denied => {
+                self.turned.count(Turned::Statement);
                 self.judge(&judged, Judgement::Ignore, swarm);
                 return None;
             }
@@ -123,6 +127,7 @@ impl Statements {
         let work = Work::Statement { octets, judged };
         let shed = self.waiting.push(peer, work, |node| score(node, swarm));
         if let Some(Work::Statement { judged, .. }) = shed {
+            self.turned.count(Turned::Unverified);
             self.judge(&judged, Judgement::Ignore, swarm);
         }
         None
@@ -201,10 +206,13 @@ impl Statements {
             Sync::Message { message: Message::Request { request, channel, .. }, peer, .. } => {
                 match self.meters.question(peer, now) {
                     Allowance::Granted => {
-                        self.tell(NetEvent::SyncRequest { octets: request, answer: channel });
+                        let asked = NetEvent::SyncRequest { octets: request, answer: channel };
+                        if self.events.try_send(asked).is_err() {
+                            self.turned.count(Turned::Question);
+                        }
                     }
                     // A peer that gets no answer asks somebody else.
-                    Allowance::Denied => {}
+                    Allowance::Denied => self.turned.count(Turned::Question),
                     Allowance::Broken => return Some(Broken(peer)),
                 }
             }
@@ -237,6 +245,8 @@ impl Statements {
             Message::Request { request: token, channel: answer, .. } => {
                 if self.meters.question(peer, now) == Allowance::Granted {
                     self.tell(NetEvent::InviteShown { peer: node, token, answer });
+                } else {
+                    self.turned.count(Turned::Question);
                 }
             }
             Message::Response { response, .. } => {

@@ -22,7 +22,7 @@ use super::behaviour::{Behaviour, BehaviourEvent, INVITED};
 use super::connect::Connector;
 use super::dialling::{DialledBy, Dialling};
 use super::gossip::WORST_SCORE;
-use super::handle::{Beginning, Handle, NetEvent, Reception, SwarmOrder};
+use super::handle::{Beginning, Entrances, Handle, NetEvent, Reception, SwarmOrder};
 use super::incoming::Incoming;
 use super::links::{Links, Scores};
 use super::onion;
@@ -31,6 +31,7 @@ use super::reach::{Lookout, changed};
 use super::statements::{Broken, Statements, score};
 use super::strangers::Strangers;
 use super::transport::{self, MAX_STREAMS, OnionTransport, transport};
+use super::turned::Turned;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
@@ -88,12 +89,14 @@ pub fn spawn(
     let dialling = Dialling::new(beginning, own.node(), &connector);
     let chosen = dialling.chosen();
     let queues = PacketQueues::new(control, machine.clock, failures_in, links.clone());
+    let statements = Statements::new(&network, events_in.clone());
+    let turned = statements.turned.clone();
     let task = SwarmTask {
         swarm,
         network,
         descriptor: descriptor.octets().to_vec(),
         dialling,
-        statements: Statements::new(&network, events_in.clone()),
+        statements,
         strangers,
         links: links_in,
         scores: watch::Sender::new(Scores::new()),
@@ -107,7 +110,7 @@ pub fn spawn(
         events,
         packets,
         reception: Reception { takes_packets, listed },
-        places,
+        entrances: Entrances { places, turned },
         orders,
         queues,
         failures,
@@ -313,6 +316,7 @@ impl SwarmTask {
             _ => None,
         };
         if let Some(Broken(peer)) = broken {
+            self.statements.turned.count(Turned::Peer);
             self.hang_up(peer);
         }
     }

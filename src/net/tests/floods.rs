@@ -149,6 +149,8 @@ async fn two_hundred_thousand_statements_end_their_link_and_harm_nobody() {
     assert!(slowest < usual + Duration::from_secs(2), "{slowest:?}");
     let counts = status(&world.state()).await.counts;
     assert!(counts.contains_key("record refused: record not signed by its identity"));
+    let hung_up = counts.get("peer hung up on for too much");
+    assert!(hung_up.is_some(), "status shows it: {counts:?}");
     for node in [node, second, third] {
         node.stop().await.unwrap();
     }
