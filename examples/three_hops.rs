@@ -15,7 +15,7 @@ use std::time::Duration;
 use keys::{Epoch, Identity, MixSecret, MixSeed, OnionAddress};
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
-use sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Layer, Packet, SizeClass, peel, wrap};
+use sphinx::{Body, EpochKey, EpochKeys, Hop, Layer, Packet, peel, wrap};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = StdRng::try_from_rng(&mut SysRng)?;
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             delay: Duration::from_secs(seconds),
         })
         .collect();
-    let body = Body { kind: Kind::Deliver, class: SizeClass::SMALLEST, content: b"hello" };
+    let body = Body { content: b"hello", ..Body::default() };
     let mut packet = wrap(&hops, &body, &mut rng)?;
 
     for (number, key) in (1..).zip(&nodes) {
@@ -64,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("  the end: {:?}", String::from_utf8_lossy(payload.content()?));
                 return Ok(());
             }
+            Layer::Reply { .. } | Layer::Stream { .. } => return Err("it is no reply".into()),
         }
     }
     Err("nobody was the last hop".into())

@@ -74,8 +74,9 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         format!("known    {} nodes, {} linked", status.known, status.linked),
         format!("view     {view}"),
         format!(
-            "held     {} packets in the mix, {} own waiting, {} messages being delivered",
-            held.mixing, held.waiting, held.delivering
+            "held     {} packets in the mix, {} own waiting, {} messages being delivered, {} answers \
+             awaited",
+            held.mixing, held.waiting, held.delivering, held.answers
         ),
     ]);
     lines.extend(status.counts.iter().map(|(name, count)| format!("{count:>8} {name}")));

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mail::{FragmentError, MessageError};
+use mail::{DeliveryStatus, FragmentError, MessageError};
 use record::StatementError;
-use remailer::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken, Refused};
+use remailer::{
+    Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken, Refused,
+};
 
 use crate::net::{Turned, TurnedAway};
 use crate::places::Places;
@@ -100,6 +102,12 @@ fn name(count: Count) -> String {
         Count::MessageRefusedByServer => "message refused by the next server".to_owned(),
         Count::DeliveryPostponed => "delivery postponed".to_owned(),
         Count::MessageDropped(why) => format!("message dropped: {}", not_delivered(why)),
+        Count::Acknowledged(status) => format!("recipient acknowledged: {}", acknowledged(status)),
+        Count::AnswerReceived => "answer received".to_owned(),
+        Count::AnswerMissing => "answer missing".to_owned(),
+        Count::AnswerRefused(why) => format!("answer refused: {}", no_answer(why)),
+        Count::AnswerSent => "answer sent".to_owned(),
+        Count::NotAnswered(why) => format!("not answered: {}", not_answered(why)),
         Count::RecordTaken => "record taken".to_owned(),
         Count::WordTaken => "word taken".to_owned(),
         Count::VoteTaken => "vote taken".to_owned(),
@@ -140,11 +148,43 @@ fn dropped(why: Dropped) -> &'static str {
         Dropped::Replay => "replay",
         Dropped::SlotFull => "slot full",
         Dropped::UnknownHop => "unknown next hop",
+        Dropped::NoStream => "no stream with its token",
         Dropped::Delay => "delay",
         Dropped::PoolFull => "pool full",
         Dropped::NotKept => "tag not kept",
         Dropped::Expired => "expired",
         Dropped::QueueFull => "queue full",
+    }
+}
+
+fn acknowledged(status: DeliveryStatus) -> &'static str {
+    match status {
+        DeliveryStatus::Delivered => "delivered",
+        DeliveryStatus::Refused => "refused by the next server",
+        DeliveryStatus::RefusedHere => "refused by the exit",
+        DeliveryStatus::GaveUp => "given up",
+        DeliveryStatus::Held => "held",
+        DeliveryStatus::Other { is_final: true } => "another end",
+        DeliveryStatus::Other { is_final: false } => "on its way",
+    }
+}
+
+fn no_answer(why: NoAnswer) -> &'static str {
+    match why {
+        NoAnswer::Unexpected => "not waited for",
+        NoAnswer::Altered => "altered",
+        NoAnswer::Malformed => "malformed",
+        NoAnswer::ContentType => "of another type",
+    }
+}
+
+fn not_answered(why: NotAnswered) -> &'static str {
+    match why {
+        NotAnswered::Malformed => "no reply block",
+        NotAnswered::Expired => "the reply block has expired",
+        NotAnswered::UnknownHop => "unknown first node",
+        NotAnswered::Used => "the reply block was used",
+        NotAnswered::NoRoom => "no room",
     }
 }
 

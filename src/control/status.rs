@@ -208,6 +208,8 @@ pub struct HeldStatus {
     pub waiting: usize,
     /// Messages being delivered.
     pub delivering: usize,
+    /// Answers of exits that are waited for.
+    pub answers: usize,
 }
 
 /// The longest delays since the start, in milliseconds. A machine that is too busy shows in the

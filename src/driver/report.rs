@@ -42,6 +42,7 @@ impl Driver {
                 mixing: held.mixing,
                 waiting: held.waiting,
                 delivering: held.delivering,
+                answers: held.answers,
             },
             lateness: Lateness {
                 timer_ms: millis(self.troubles.late_timer),

@@ -33,7 +33,8 @@ pub(super) fn deliver(
     if delivery.recipients.is_empty() {
         (DeliveryOutcome::Done { taken, refused: 0 }, Ok(()))
     } else {
-        (DeliveryOutcome::Later(delivery), Err(ServerFault::CannotWrite))
+        let outcome = DeliveryOutcome::Later { delivery, taken, refused: 0 };
+        (outcome, Err(ServerFault::CannotWrite))
     }
 }
 

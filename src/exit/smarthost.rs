@@ -37,16 +37,21 @@ pub(super) async fn deliver(
         }
         // What is wrong is not the mail, which waits until it is mended.
         (Outcome::Barred(bar), Some(delivery)) => {
-            (DeliveryOutcome::Later(delivery), Err(ServerFault::of(bar)))
+            (later(delivery, 0, 0), Err(ServerFault::of(bar)))
         }
-        (Outcome::Delivered { .. } | Outcome::Later, Some(delivery)) => {
-            (DeliveryOutcome::Later(delivery), Ok(()))
+        (Outcome::Delivered { taken, refused, .. }, Some(delivery)) => {
+            (later(delivery, taken, refused), Ok(()))
         }
+        (Outcome::Later, Some(delivery)) => (later(delivery, 0, 0), Ok(())),
         (_, delivery) => {
             let refused = delivery.map_or(0, |delivery| delivery.recipients.len());
             (DeliveryOutcome::Done { taken: 0, refused }, Ok(()))
         }
     }
+}
+
+fn later(delivery: Delivery, taken: usize, refused: usize) -> DeliveryOutcome {
+    DeliveryOutcome::Later { delivery, taken, refused }
 }
 
 /// Hands a message to a node as a user's program does; returns its reply.

@@ -166,9 +166,15 @@ fn twenty_mails_by_swaks_reach_postfix() {
     }
     assert!(gpg.verifies(with_subject(&arrived, 1)), "the signature does not verify");
     assert_eq!(arrived.len(), 20);
-    // Each mail crossed at least three nodes, of which the last does not relay it.
+    // Whoever took the mail hears what became of it.
+    wait_for("20 acknowledgements", limit, || {
+        (devnet.count("recipient acknowledged: delivered") == 20).then_some(())
+    });
+    assert_eq!((devnet.count("answer sent"), devnet.count("answer missing")), (20, 0));
+    // Each mail crossed at least three nodes, of which the last does not relay it; so did its
+    // acknowledgement, which the exit sends.
     let relayed = devnet.count("packet relayed");
-    assert!((40..=100).contains(&relayed), "{relayed} times relayed");
+    assert!((100..=220).contains(&relayed), "{relayed} times relayed");
     assert_eq!(devnet.count("packet received"), relayed + 20);
     println!("20 of 20 mails arrived; memory of 7 nodes {} MiB", devnet.memory_kib() / 1024);
 

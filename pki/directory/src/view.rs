@@ -261,6 +261,48 @@ impl View {
         Err(RouteError::TooFewNodes)
     }
 
+    /// Draws the route of a reply, from the node that answers to this one, which is its last hop: the
+    /// length as for [`View::route`], and the others uniformly from those that `allows` takes, without
+    /// the node that answers and its family. `own` is as there, `owner` this node's own record.
+    ///
+    /// Where not everybody is linked to everybody, the route is a walk over links from the node that
+    /// answers, and only a node in the view has one.
+    ///
+    /// # Errors
+    /// [`RouteError::TooFewNodes`]; never a shorter route.
+    pub fn route_back(
+        &self,
+        (own, owner): (&[NodeId], &Arc<Record>),
+        from: &Record,
+        epochs: &RangeInclusive<Epoch>,
+        rng: &mut (impl CryptoRng + ?Sized),
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Route, RouteError> {
+        let is_other = |node: &Record| node.node() != from.node() && !from.is_family_of(node);
+        let others = self.seats.values().map(|seat| &seat.record);
+        let others = others.filter(|record| !own.contains(&record.node()) && is_other(record));
+        let mut nodes: Vec<_> =
+            others.filter(|record| has_keys(record, epochs) && allows(record)).collect();
+        if !has_keys(owner, epochs) {
+            return Err(RouteError::TooFewNodes);
+        }
+        if let Some(graph) = &self.graph {
+            let mut usable: BTreeSet<_> = nodes.iter().map(|record| record.node()).collect();
+            usable.insert(owner.node());
+            let walks = graph.walks(Some(&from.node()), |node| usable.contains(node));
+            return self.walk(&walks, owner, rng).ok_or(RouteError::TooFewNodes);
+        }
+        nodes.shuffle(rng);
+        let mut hops = strangers(owner, &nodes, Route::MAX - 1);
+        if hops.is_empty() {
+            return Err(RouteError::TooFewNodes);
+        }
+        let length = rng.random_range(Route::MIN..=hops.len() + 1);
+        hops.truncate(length - 1);
+        hops.push(Arc::clone(owner));
+        Ok(Route(hops))
+    }
+
     /// A walk to an exit that visits nobody twice and no two of one family. Most are such; a network
     /// in which hardly any is has no route.
     fn walk(
@@ -274,7 +316,11 @@ impl View {
         for _ in 0..MAX_DRAWS {
             let length = lengths.choose(rng)?;
             let visited = walks.draw(&exit.node(), *length, rng)?;
-            let hops: Option<Vec<_>> = visited.iter().map(|node| self.get(node).cloned()).collect();
+            let record = |node: &NodeId| match *node == exit.node() {
+                true => Some(Arc::clone(exit)),
+                false => self.get(node).cloned(),
+            };
+            let hops: Option<Vec<_>> = visited.iter().map(record).collect();
             let hops = hops?;
             let fits = |(place, hop): (usize, &Arc<Record>)| {
                 let mut later = hops.iter().skip(place + 1);
@@ -294,13 +340,9 @@ impl View {
         epochs: &RangeInclusive<Epoch>,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<(Vec<&Arc<Record>>, Vec<&Arc<Record>>), RouteError> {
-        let has_keys = |record: &Record| {
-            (epochs.start().number()..=epochs.end().number())
-                .all(|number| record.key(Epoch::new(number)).is_some())
-        };
         let others = self.seats.iter().filter(|(node, _)| !own.contains(node));
         let usable: Vec<_> =
-            others.map(|(_, seat)| seat).filter(|seat| has_keys(&seat.record)).collect();
+            others.map(|(_, seat)| seat).filter(|seat| has_keys(&seat.record, epochs)).collect();
         if usable.len() < Route::MIN {
             return Err(RouteError::TooFewNodes);
         }
@@ -309,6 +351,11 @@ impl View {
         let exits: Vec<_> = exits.map(|seat| &seat.record).filter(|exit| allows(exit)).collect();
         if exits.is_empty() { Err(RouteError::NoExit) } else { Ok((nodes, exits)) }
     }
+}
+
+fn has_keys(record: &Record, epochs: &RangeInclusive<Epoch>) -> bool {
+    let mut numbers = epochs.start().number()..=epochs.end().number();
+    numbers.all(|number| record.key(Epoch::new(number)).is_some())
 }
 
 /// The walks from the sender through these nodes.

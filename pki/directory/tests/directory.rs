@@ -297,3 +297,62 @@ fn lengths_and_places_are_uniform() {
         assert!(chi_square(&mut place.values().copied()) < 31.3);
     }
 }
+
+#[test]
+fn the_way_back_ends_at_its_owner_and_shuns_who_answers() {
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    // 1 owns, and runs 7; 2 answers, and runs 3; 8 and 9 are a family.
+    let named: [&[u8]; 10] = [&[7], &[3], &[2], &[], &[], &[], &[1], &[9], &[8], &[]];
+    let mut directory = empty();
+    for (number, family) in (1..).zip(named) {
+        admit(&mut directory, record_naming(family, number, 1, start(), Some(exit()))).unwrap();
+    }
+    let view = viewed(directory);
+    let own = [identity(1).node(), identity(7).node()];
+    let owner = view.get(&own[0]).unwrap().clone();
+    let answers = view.get(&identity(2).node()).unwrap().clone();
+    let number = |node: NodeId| (1..=10).find(|n| identity(*n).node() == node).unwrap();
+    let (mut seen, mut lengths) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..1000 {
+        let route =
+            view.route_back((&own, &owner), &answers, &epochs(), &mut rng, |_| true).unwrap();
+        let nodes: Vec<u8> = route.hops().iter().map(|record| number(record.node())).collect();
+        assert_eq!(nodes.last(), Some(&1));
+        lengths.insert(nodes.len());
+        let before: BTreeSet<_> = nodes[..nodes.len() - 1].iter().copied().collect();
+        assert_eq!(before.len(), nodes.len() - 1);
+        assert!(!(before.contains(&8) && before.contains(&9)));
+        seen.extend(before);
+    }
+    assert_eq!(seen, BTreeSet::from([4, 5, 6, 8, 9, 10]));
+    assert_eq!(lengths, BTreeSet::from([3, 4, 5, 6]));
+    let mut back = |epochs, allows: &dyn Fn(&Record) -> bool| {
+        view.route_back((&own, &owner), &answers, &epochs, &mut rng, allows).err()
+    };
+    let too_few = Some(RouteError::TooFewNodes);
+    let only_four = |record: &Record| record.node() == identity(4).node();
+    assert_eq!(back(epochs(), &only_four), too_few, "never a shorter one");
+    let far = Epoch::new(epochs().end().number() + 50);
+    assert_eq!(back(far..=far, &|_| true), too_few);
+}
+
+#[test]
+fn in_a_network_of_more_than_64_the_way_back_walks_over_links_too() {
+    let mut rng = ChaCha20Rng::seed_from_u64(10);
+    let view = viewed(directory(120, 20));
+    let own = [identity(100).node()];
+    let owner = view.get(&own[0]).unwrap().clone();
+    let linked = |one: NodeId, other: NodeId| view.links_of(&one).unwrap().contains(&other);
+    for number in 1..=20 {
+        let answers = view.get(&identity(number).node()).unwrap().clone();
+        for _ in 0..20 {
+            let route =
+                view.route_back((&own, &owner), &answers, &epochs(), &mut rng, |_| true).unwrap();
+            let nodes: Vec<_> = route.hops().iter().map(|record| record.node()).collect();
+            assert!((3..=6).contains(&nodes.len()) && nodes.last() == Some(&own[0]));
+            assert!(linked(answers.node(), nodes[0]) && !nodes.contains(&answers.node()));
+            assert!(nodes.windows(2).all(|pair| linked(pair[0], pair[1])));
+            assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len());
+        }
+    }
+}

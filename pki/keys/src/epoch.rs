@@ -142,6 +142,12 @@ impl Schedule {
         self.start(epoch).plus(Duration::from_millis(self.epoch_ms))
     }
 
+    /// How long before its epoch a key is accepted.
+    #[must_use]
+    pub fn early(&self) -> Duration {
+        self.early
+    }
+
     /// When a node begins to take packets of this epoch.
     #[must_use]
     pub fn accepted_from(&self, epoch: Epoch) -> Time {

@@ -12,6 +12,7 @@
 //! This crate knows no packet, no SMTP and no clock. None of its types prints an address, a header
 //! or a body.
 
+mod acknowledgement;
 mod address;
 mod fragment;
 mod header;
@@ -20,6 +21,9 @@ mod quotes;
 mod rebuild;
 mod scrub;
 
+pub use acknowledgement::{
+    Acknowledgement, AcknowledgementError, DeliveryStatus, MAX_ACKNOWLEDGEMENT,
+};
 pub use address::{AddressError, Domain, Mailbox};
 pub use fragment::{Fragment, FragmentError, MAX_FRAGMENT};
 pub use header::MessageError;

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
 use rand::CryptoRng;
-use sphinx::{EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal, ReplayTag};
+use sphinx::{
+    BlockName, EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal, ReplayTag,
+    StreamToken,
+};
 
 use pool::{Held, Pool};
 use slot::{Seen, Slots};
@@ -42,13 +45,31 @@ pub enum Release {
         /// What it carried.
         payload: Payload,
     },
+    /// An answer to a reply block of this node's own.
+    Reply {
+        /// The name of the block.
+        name: BlockName,
+        /// What it carried, closed.
+        payload: Payload,
+    },
+    /// For the open stream that presented a token.
+    Stream {
+        /// The token.
+        token: StreamToken,
+        /// The name of the reply block that it answers, if it is an answer.
+        name: Option<BlockName>,
+        /// What it carried.
+        payload: Payload,
+    },
 }
 
 impl Release {
     fn octets(&self) -> usize {
         match self {
             Self::Forward { packet, .. } => packet.octets().len(),
-            Self::End { payload, .. } => payload.len(),
+            Self::End { payload, .. }
+            | Self::Reply { payload, .. }
+            | Self::Stream { payload, .. } => payload.len(),
         }
     }
 }
@@ -174,12 +195,34 @@ impl Mix {
             Layer::Forward { to, .. } if !known(&to) => return Err(MixRefusal::UnknownHop),
             Layer::Forward { to, delay, packet } => (delay, Release::Forward { to, packet }),
             Layer::End { kind, delay, payload } => (delay, Release::End { kind, payload }),
+            Layer::Reply { name, delay, payload } => (delay, Release::Reply { name, payload }),
+            Layer::Stream { token, name, delay, payload } => {
+                (delay, Release::Stream { token, name, payload })
+            }
         };
         if delay > self.times.max_delay {
             return Err(MixRefusal::Delay);
         }
         self.pool.reserve(from, release.octets()).map_err(|NoRoom| MixRefusal::PoolFull)?;
         self.fresh.packets.push((Held { release, from }, now.plus(delay)));
+        Ok(())
+    }
+
+    /// Holds a packet that is made here for somebody else, such as an answer, like one that came to be
+    /// passed on. It has its share of the pool under this node's own name.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn hold(
+        &mut self,
+        packet: Packet,
+        to: NodeId,
+        own: NodeId,
+        due: Time,
+    ) -> Result<(), NoRoom> {
+        let release = Release::Forward { to, packet };
+        self.pool.reserve(own, release.octets())?;
+        self.pool.hold(Held { release, from: own }, due);
         Ok(())
     }
 

@@ -186,7 +186,9 @@ mod tests {
     fn number(release: &Release) -> u16 {
         match release {
             Release::Forward { to, .. } => u16::from_be_bytes([to.as_bytes()[0], to.as_bytes()[1]]),
-            Release::End { .. } => panic!("none was held"),
+            Release::End { .. } | Release::Reply { .. } | Release::Stream { .. } => {
+                panic!("none was held")
+            }
         }
     }
 

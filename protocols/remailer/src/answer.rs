@@ -115,5 +115,12 @@ pub enum DeliveryOutcome {
         refused: usize,
     },
     /// Recipients remain to be tried again.
-    Later(Delivery),
+    Later {
+        /// The message with the recipients that remain.
+        delivery: Delivery,
+        /// How many were taken.
+        taken: usize,
+        /// How many were refused.
+        refused: usize,
+    },
 }

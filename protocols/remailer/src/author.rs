@@ -40,8 +40,8 @@ const JUMP: u64 = 1 << 20;
 /// For how many epochs this node's word about another holds: 30 days. It is renewed at half of
 /// that.
 const VOUCH_LIFE: u32 = 240;
-/// Forward, deliver, loop and drop; mail fragments; no stream for clients.
-const FEATURES: Features = Features { kinds: 0b1_1011, streams: 0, contents: 0b10 };
+/// Forward, deliver, reply, loop and drop; mail fragments and acknowledgements; no stream for clients.
+const FEATURES: Features = Features { kinds: 0b1_1111, streams: 0, contents: 0b110 };
 /// How often in an hour what could not be kept is tried again.
 const RETRIES: u32 = 60;
 /// How soon a record is renewed after what it says has changed.

@@ -111,6 +111,10 @@ impl Out {
         self.counts.add(count);
     }
 
+    pub(crate) fn count_many(&mut self, count: Count, times: u64) {
+        self.counts.add_many(count, times);
+    }
+
     pub(crate) fn next(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }

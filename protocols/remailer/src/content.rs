@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub enum ContentType {
     /// 1: a fragment of mail.
     Fragment,
-    /// 2: the outcome of a delivery. Reserved.
+    /// 2: what became of a message at its exit.
     Acknowledgement,
     /// 3: where a loop turns back. Reserved.
     TurningPoint,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use directory::Unwanted;
-use mail::{FragmentError, MessageError};
+use mail::{DeliveryStatus, FragmentError, MessageError};
 use record::StatementError;
 use sphinx::Refusal;
 
@@ -37,6 +37,18 @@ pub enum Count {
     DeliveryPostponed,
     /// A message that left the network here was not delivered.
     MessageDropped(NotDelivered),
+    /// An exit was answered for a recipient of this node's mail.
+    Acknowledged(DeliveryStatus),
+    /// A packet came along a reply block to this node, whatever became of it.
+    AnswerReceived,
+    /// No answer came to a reply block of this node's own while its keys lived.
+    AnswerMissing,
+    /// An answer to a reply block was not what it should be.
+    AnswerRefused(NoAnswer),
+    /// What became of a message was answered for.
+    AnswerSent,
+    /// What became of a message could not be answered for.
+    NotAnswered(NotAnswered),
     /// Another node's record was taken in.
     RecordTaken,
     /// A vouch or a revocation was taken in.
@@ -94,6 +106,8 @@ pub enum Dropped {
     SlotFull,
     /// Its next hop has no live record.
     UnknownHop,
+    /// No open stream presented its token.
+    NoStream,
     /// Its delay is longer than the network allows.
     Delay,
     /// The pool is full.
@@ -157,6 +171,34 @@ pub enum NotDelivered {
     CutShort,
     /// The next server did not take it in time.
     GaveUp,
+}
+
+/// Why an answer is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoAnswer {
+    /// It names no reply block that waits for one: it came already, or too late, or was made up.
+    Unexpected,
+    /// It was altered on its way, or made by somebody who did not have the block.
+    Altered,
+    /// Whoever had the block wrote something else than an answer.
+    Malformed,
+    /// It is of a type or version that this node does not know.
+    ContentType,
+}
+
+/// Why there is no answer with a reply block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotAnswered {
+    /// What came with the message is no reply block.
+    Malformed,
+    /// The last epoch in which it is good is over.
+    Expired,
+    /// Its first node has no live record here.
+    UnknownHop,
+    /// It was answered with before.
+    Used,
+    /// No more blocks can be remembered as used, or the pool is full.
+    NoRoom,
 }
 
 /// Why a statement was not taken in.
@@ -225,8 +267,12 @@ pub struct Counts(BTreeMap<Count, u64>);
 
 impl Counts {
     pub(crate) fn add(&mut self, count: Count) {
+        self.add_many(count, 1);
+    }
+
+    pub(crate) fn add_many(&mut self, count: Count, times: u64) {
         let counter = self.0.entry(count).or_default();
-        *counter = counter.saturating_add(1);
+        *counter = counter.saturating_add(times);
     }
 
     /// How often this happened.

@@ -4,16 +4,16 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use keys::Time;
-use mail::{Delivery, Domain, Fragment, Mailbox, Needs};
+use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Fragment, Mailbox, Needs};
 use mix::{NoRoom, Shares};
 use rand::{CryptoRng, RngExt as _};
 use record::ExitPolicy;
-use sphinx::Payload;
+use sphinx::{Payload, REPLY_BLOCK_LEN, ReplyBlock};
 
 use crate::answer::DeliveryOutcome;
 use crate::command::{Command, Out};
 use crate::content::ContentType;
-use crate::count::{Count, NotDelivered};
+use crate::count::{Count, NotAnswered, NotDelivered};
 use crate::ids::DeliveryId;
 use crate::sender::ask;
 
@@ -22,8 +22,9 @@ use crate::sender::ask;
 const MAX_OCTETS: usize = 64 << 20;
 /// Octets held for one domain, at most: one that answers slowly, or never, must not hold up others.
 const MAX_SHARE: usize = MAX_OCTETS / 8;
-/// Octets that a message costs beside its own: its attempt at delivery is a task with buffers.
-const OVERHEAD: usize = 4096;
+/// Octets that a message costs beside its own: its attempt at delivery is a task with buffers, and
+/// what it is answered with is held beside it.
+const OVERHEAD: usize = 4096 + REPLY_BLOCK_LEN;
 /// Octets that a recipient costs beside its address.
 const RECIPIENT: usize = 64;
 /// By how much of itself a wait may be longer.
@@ -73,13 +74,29 @@ impl Exit {
 
     /// Delivers what a payload carries.
     pub(crate) fn handle_payload(&mut self, payload: &Payload, now: Time, out: &mut Out) {
+        // A message whose reply block is none is delivered all the same.
+        let block = payload.reply_block().unwrap_or_else(|_| {
+            out.count(Count::NotAnswered(NotAnswered::Malformed));
+            None
+        });
         match self.begin(payload, now, out) {
             Ok((id, delivery)) => {
+                self.deliveries.answer_with(id, block);
                 out.push(Command::Deliver(id, delivery));
                 out.count(Count::MessageToDeliver);
             }
-            Err(why) => out.count(Count::MessageDropped(why)),
+            Err(why) => {
+                out.count(Count::MessageDropped(why));
+                // How many it was for is not known of what cannot be read.
+                let said = Acknowledgement::of([(DeliveryStatus::RefusedHere, 1)]);
+                self.deliveries.answers.extend(block.map(|block| (block, said)));
+            }
         }
+    }
+
+    /// What is to be answered, and with what, each told once.
+    pub(crate) fn take_answers(&mut self) -> Vec<(ReplyBlock, Acknowledgement)> {
+        core::mem::take(&mut self.deliveries.answers)
     }
 
     fn begin(
@@ -105,7 +122,8 @@ impl Exit {
             return Err(NotDelivered::NotInPolicy);
         }
         let domain = fragment.envelope().domain();
-        let begun = self.deliveries.begin(domain, weight(&delivery), now);
+        let begun =
+            self.deliveries.begin(domain, weight(&delivery), delivery.recipients.len(), now);
         for _ in 0..self.deliveries.take_dropped() {
             out.count(Count::MessageDropped(NotDelivered::NoRoom));
         }
@@ -128,6 +146,7 @@ impl Exit {
     ) {
         match outcome {
             DeliveryOutcome::Done { taken, refused } => {
+                self.deliveries.note(id, taken, refused);
                 self.deliveries.done(id);
                 if taken > 0 {
                     out.count(Count::MessageDelivered);
@@ -139,8 +158,9 @@ impl Exit {
                     out.count(Count::MessageDropped(NotDelivered::CutShort));
                 }
             }
-            DeliveryOutcome::Later(delivery) => {
+            DeliveryOutcome::Later { delivery, taken, refused } => {
                 out.count(Count::DeliveryPostponed);
+                self.deliveries.note(id, taken, refused);
                 if self.deliveries.later(id, delivery, now, rng.random()).is_err() {
                     out.count(Count::MessageDropped(NotDelivered::GaveUp));
                 }
@@ -169,6 +189,8 @@ struct Deliveries {
     shares: Shares<Domain>,
     /// Messages that have gone for others, until [`Deliveries::take_dropped`].
     dropped: usize,
+    /// What is to be answered, until [`Exit::take_answers`].
+    answers: Vec<(ReplyBlock, Acknowledgement)>,
     under_way: BTreeMap<DeliveryId, Tries>,
     waiting: BTreeMap<(Time, DeliveryId), (Tries, Delivery)>,
 }
@@ -178,6 +200,22 @@ struct Tries {
     octets: usize,
     give_up: Time,
     wait: Duration,
+    /// Recipients that nothing is known of yet; that were taken; that were refused.
+    recipients: [usize; 3],
+    block: Option<ReplyBlock>,
+}
+
+impl Tries {
+    /// What is to be answered, if nothing more will be tried.
+    fn answer(self) -> Option<(ReplyBlock, Acknowledgement)> {
+        let [open, taken, refused] = self.recipients;
+        let said = Acknowledgement::of([
+            (DeliveryStatus::Delivered, taken),
+            (DeliveryStatus::Refused, refused),
+            (DeliveryStatus::GaveUp, open),
+        ]);
+        Some((self.block?, said))
+    }
 }
 
 struct GaveUp;
@@ -193,18 +231,27 @@ impl Deliveries {
     fn new() -> Self {
         let (under_way, waiting) = (BTreeMap::new(), BTreeMap::new());
         let shares = Shares::new(MAX_OCTETS, MAX_SHARE);
-        Self { serial: 0, shares, dropped: 0, under_way, waiting }
+        Self { serial: 0, shares, dropped: 0, answers: Vec::new(), under_way, waiting }
     }
 
     /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has
     /// its share, or else of those that have more, the oldest first.
-    fn begin(&mut self, domain: &Domain, octets: usize, now: Time) -> Result<DeliveryId, NoRoom> {
-        let waiting = &mut self.waiting;
+    fn begin(
+        &mut self,
+        domain: &Domain,
+        octets: usize,
+        recipients: usize,
+        now: Time,
+    ) -> Result<DeliveryId, NoRoom> {
+        let (waiting, answers) = (&mut self.waiting, &mut self.answers);
         let mut drop_oldest = |of: &Domain| {
             let theirs = waiting.iter().filter(|(_, (tries, _))| tries.domain == *of);
             let oldest = theirs.map(|(place, _)| *place).min_by_key(|(_, id)| *id)?;
             self.dropped += 1;
-            waiting.remove(&oldest).map(|(tries, _)| tries.octets)
+            let (tries, _) = waiting.remove(&oldest)?;
+            let octets = tries.octets;
+            answers.extend(tries.answer());
+            Some(octets)
         };
         while !self.shares.allow(domain, octets) {
             let freed = drop_oldest(domain).ok_or(NoRoom)?;
@@ -214,7 +261,14 @@ impl Deliveries {
         self.serial += 1;
         let id = DeliveryId(self.serial);
         let domain = domain.clone();
-        let tries = Tries { domain, octets, give_up: now.plus(HORIZON), wait: FIRST_WAIT };
+        let tries = Tries {
+            domain,
+            octets,
+            give_up: now.plus(HORIZON),
+            wait: FIRST_WAIT,
+            recipients: [recipients, 0, 0],
+            block: None,
+        };
         self.under_way.insert(id, tries);
         Ok(id)
     }
@@ -237,9 +291,31 @@ impl Deliveries {
         self.shares.give_back(&tries.domain, tries.octets);
     }
 
+    /// What is answered with when it is known what became of a message.
+    fn answer_with(&mut self, id: DeliveryId, block: Option<ReplyBlock>) {
+        if let Some(tries) = self.under_way.get_mut(&id) {
+            tries.block = block;
+        }
+    }
+
+    /// What an attempt came to for some recipients.
+    fn note(&mut self, id: DeliveryId, taken: usize, refused: usize) {
+        if let Some(tries) = self.under_way.get_mut(&id) {
+            let [open, before, no] = &mut tries.recipients;
+            *open = open.saturating_sub(taken.saturating_add(refused));
+            *before = before.saturating_add(taken);
+            *no = no.saturating_add(refused);
+        }
+    }
+
+    /// A message of which nothing remains to be tried. One that the end of the node cut short is not
+    /// answered for: nobody knows what became of it.
     fn done(&mut self, id: DeliveryId) {
         if let Some(tries) = self.under_way.remove(&id) {
             self.give_back(&tries);
+            if matches!(tries.recipients, [0, _, _]) {
+                self.answers.extend(tries.answer());
+            }
         }
     }
 
@@ -255,6 +331,7 @@ impl Deliveries {
         let at = now.plus(tries.wait.mul_f64(jitter.mul_add(JITTER, 1.0)));
         if at > tries.give_up {
             self.give_back(&tries);
+            self.answers.extend(tries.answer());
             return Err(GaveUp);
         }
         tries.wait = (tries.wait * 2).min(LONGEST_WAIT);
@@ -298,7 +375,7 @@ mod tests {
     fn waits_double_to_their_bound_and_end_at_the_horizon() {
         let start = Time::from_millis(1_000_000);
         let mut deliveries = Deliveries::new();
-        let id = deliveries.begin(&domain(1), 100, start).unwrap();
+        let id = deliveries.begin(&domain(1), 100, 1, start).unwrap();
         let (mut now, mut waits) = (start, Vec::new());
         while deliveries.later(id, delivery(), now, 0.0).is_ok() {
             let due = deliveries.poll_timeout().unwrap();
@@ -322,14 +399,14 @@ mod tests {
         let mut deliveries = Deliveries::new();
         let mut ids = Vec::new();
         for number in 0..8 {
-            ids.push(deliveries.begin(&domain(number), MAX_SHARE, now).unwrap());
-            assert!(deliveries.begin(&domain(number), 1, now).is_err(), "an eighth for each");
+            ids.push(deliveries.begin(&domain(number), MAX_SHARE, 1, now).unwrap());
+            assert!(deliveries.begin(&domain(number), 1, 1, now).is_err(), "an eighth for each");
         }
-        assert!(deliveries.begin(&domain(8), 1, now).is_err(), "all is under way");
+        assert!(deliveries.begin(&domain(8), 1, 1, now).is_err(), "all is under way");
         deliveries.done(ids[0]);
         deliveries.done(ids[0]);
-        assert!(deliveries.begin(&domain(8), MAX_SHARE, now).is_ok());
-        assert!(deliveries.begin(&domain(9), 1, now).is_err());
+        assert!(deliveries.begin(&domain(8), MAX_SHARE, 1, now).is_ok());
+        assert!(deliveries.begin(&domain(9), 1, 1, now).is_err());
         assert_eq!(deliveries.shares.taken(), MAX_OCTETS);
     }
 
@@ -340,7 +417,7 @@ mod tests {
         let octets = 240_000;
         let mut ids = Vec::new();
         for _ in 0..1000 {
-            let id = deliveries.begin(&domain(1), octets, now).unwrap();
+            let id = deliveries.begin(&domain(1), octets, 1, now).unwrap();
             assert!(deliveries.later(id, delivery(), now, 0.0).is_ok());
             ids.push(id);
         }
@@ -351,12 +428,12 @@ mod tests {
         // Eight such domains have all the room; another still gets what it needs of theirs.
         for number in 2..=8 {
             for _ in 0..fit {
-                let id = deliveries.begin(&domain(number), octets, now).unwrap();
+                let id = deliveries.begin(&domain(number), octets, 1, now).unwrap();
                 assert!(deliveries.later(id, delivery(), now, 0.0).is_ok());
             }
         }
         for _ in 0..20 {
-            assert!(deliveries.begin(&domain(100), octets, now).is_ok());
+            assert!(deliveries.begin(&domain(100), octets, 1, now).is_ok());
         }
         assert!(deliveries.shares.taken() <= MAX_OCTETS && deliveries.take_dropped() > 0);
     }

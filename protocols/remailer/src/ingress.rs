@@ -1,6 +1,7 @@
 //! Mail in: from a submission to sealed packets on the clock, and its answer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use directory::View;
 use keys::Time;
@@ -12,6 +13,7 @@ use crate::answer::Refused;
 use crate::command::{Command, Out};
 use crate::count::Count;
 use crate::ids::{QueueId, SubmissionId};
+use crate::replies::Replies;
 use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
 use crate::sender::{NotSent, Sender, ask};
 
@@ -54,7 +56,7 @@ impl Ingress {
         &mut self,
         id: SubmissionId,
         sealed: Result<SealedMessage, SealingFailed>,
-        sender: &mut Sender,
+        (sender, replies): (&mut Sender, &mut Replies),
         rng: &mut impl CryptoRng,
         out: &mut Out,
     ) {
@@ -63,7 +65,10 @@ impl Ingress {
         }
         match sealed {
             Ok(SealedMessage(packets)) => {
-                for (tick, packet) in packets {
+                for (tick, packet, expected) in packets {
+                    if let Some(expected) = expected {
+                        replies.expect(expected, out);
+                    }
                     sender.fill(tick, packet);
                 }
                 out.count(Count::MessageTaken);
@@ -100,6 +105,7 @@ pub(crate) fn check_recipient(
 pub(crate) fn plan(
     submission: &Submission,
     view: Result<&View, Refused>,
+    owner: Option<&Arc<Record>>,
     sender: &mut Sender,
     now: Time,
     rng: &mut impl CryptoRng,
@@ -119,7 +125,7 @@ pub(crate) fn plan(
         let octets = fragment.size() + REBUILT_OCTETS;
         let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        match sender.plan(&fragment, view, now, rng, allows) {
+        match sender.plan(&fragment, (view, owner), now, rng, allows) {
             Ok(unsealed) => packets.push(unsealed),
             Err(why) => {
                 sender.release(packets.iter().map(Unsealed::reserved));

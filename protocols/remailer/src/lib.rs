@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod answers;
 mod author;
 mod catch_up;
 mod command;
@@ -17,6 +18,7 @@ mod operator;
 mod outbox;
 mod outlook;
 mod relay;
+mod replies;
 mod seal;
 mod sender;
 mod setup;
@@ -26,7 +28,9 @@ mod statements;
 pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
 pub use command::Command;
 pub use content::ContentType;
-pub use count::{Count, Counts, Dropped, NotDelivered, NotPublished, NotTaken};
+pub use count::{
+    Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken,
+};
 pub use exit::ExitOffer;
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};

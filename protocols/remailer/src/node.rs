@@ -7,16 +7,17 @@ use std::sync::Arc;
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
 use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
 use mail::{Mailbox, Submission};
-use mix::Times;
+use mix::{NoRoom, Times};
 use rand::CryptoRng;
 use record::{Descriptor, Record, Statement, StatementError};
 use sphinx::{Peeled, Refusal};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
+use crate::answers::Answers;
 use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
-use crate::count::{Count, Counts, Dropped, NotDelivered, NotTaken};
+use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
 use crate::exit::{Exit, ExitOffer};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, SubmissionId};
 use crate::ingress::{self, Ingress};
@@ -24,8 +25,9 @@ use crate::invite::GivenInvite;
 use crate::links::Links;
 use crate::operator::{self, Operator, OperatorOrder};
 use crate::outlook::{Agreement, Alarm, Outlook, Suspicion};
-use crate::relay::Relay;
-use crate::seal::{SealedMessage, SealingFailed};
+use crate::relay::{Arrival, Relay};
+use crate::replies::Replies;
+use crate::seal::{SealedMessage, SealingFailed, exponential};
 use crate::sender::Sender;
 use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
@@ -43,7 +45,9 @@ pub struct Remailer {
     relay: Option<Relay>,
     sender: Sender,
     ingress: Ingress,
+    replies: Replies,
     exit: Option<Exit>,
+    answers: Answers,
     operator: Operator,
     out: Out,
 }
@@ -57,6 +61,8 @@ pub struct Held {
     pub waiting: usize,
     /// Messages being delivered.
     pub delivering: usize,
+    /// Answers that it waits for.
+    pub answers: usize,
 }
 
 impl Remailer {
@@ -85,6 +91,8 @@ impl Remailer {
             },
             sender: Sender::new(descriptor, own, now),
             ingress: Ingress::default(),
+            replies: Replies::default(),
+            answers: Answers::default(),
             exit: exit.map(Exit::new),
             operator: Operator::default(),
             out: Out::default(),
@@ -228,6 +236,7 @@ impl Remailer {
             mixing: self.relay.as_ref().map_or(0, Relay::held),
             waiting: self.sender.held(),
             delivering: self.exit.as_ref().map_or(0, Exit::held),
+            answers: self.replies.waiting(),
         }
     }
 
@@ -375,10 +384,13 @@ impl Remailer {
         rng: &mut impl CryptoRng,
     ) {
         let view = self.outlook.sending_view(now).map(AsRef::as_ref);
+        // A client has no key that an answer could be sealed for.
+        let own = self.relay.as_ref().and(self.outlook.directory.newest(&self.outlook.node()));
+        let owner = own.filter(|_| self.outlook.shares_the_clock());
         let planned = self
             .ingress
             .check_room(id)
-            .and_then(|()| ingress::plan(submission, view, &mut self.sender, now, rng));
+            .and_then(|()| ingress::plan(submission, view, owner, &mut self.sender, now, rng));
         self.ingress.handle_planned(id, planned, &mut self.out);
     }
 
@@ -389,7 +401,8 @@ impl Remailer {
         sealed: Result<SealedMessage, SealingFailed>,
         rng: &mut impl CryptoRng,
     ) {
-        self.ingress.handle_sealed(id, sealed, &mut self.sender, rng, &mut self.out);
+        let parts = (&mut self.sender, &mut self.replies);
+        self.ingress.handle_sealed(id, sealed, parts, rng, &mut self.out);
     }
 
     /// Takes what came of an attempt to deliver.
@@ -403,6 +416,7 @@ impl Remailer {
         if let Some(exit) = &mut self.exit {
             exit.handle_delivery(id, outcome, now, rng, &mut self.out);
         }
+        self.answer(now, rng);
     }
 
     /// The next server takes nothing from this node until its operator has changed something: the
@@ -617,6 +631,7 @@ impl Remailer {
         let dues = [
             self.relay.as_ref().and_then(Relay::poll_timeout),
             self.sender.poll_timeout(),
+            self.replies.poll_timeout(),
             self.exit.as_ref().and_then(Exit::poll_timeout),
             self.outlook.destroys_at(self.oldest_key()),
             self.publishes_at(),
@@ -653,6 +668,7 @@ impl Remailer {
     /// 5. packets leave the mix, and messages that ended here begin to be delivered
     /// 6. the node's own packets leave
     /// 7. deliveries are tried again
+    /// 8. answers that cannot come any more are given up
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.outlook.note_clocks(now);
         self.forget_past(now);
@@ -669,6 +685,7 @@ impl Remailer {
         if let Some(exit) = &mut self.exit {
             exit.handle_timeout(now, &mut self.out);
         }
+        self.replies.handle_timeout(now, &mut self.out);
     }
 
     /// The next thing to do, in the order in which it must be done.
@@ -701,11 +718,40 @@ impl Remailer {
         let Some(relay) = &mut self.relay else { return };
         relay.handle_timeout(now, rng, &mut self.out);
         let known = |node: &NodeId| self.outlook.directory.knows(node);
-        while let Some(payload) = relay.next_arrival(now, known, &mut self.out) {
-            match &mut self.exit {
-                Some(exit) => exit.handle_payload(&payload, now, &mut self.out),
-                None => self.out.count(Count::MessageDropped(NotDelivered::NotAnExit)),
+        while let Some(arrival) = relay.next_arrival(now, known, &mut self.out) {
+            match (arrival, &mut self.exit) {
+                (Arrival::Mail(payload), Some(exit)) => {
+                    exit.handle_payload(&payload, now, &mut self.out);
+                }
+                (Arrival::Mail(_), None) => {
+                    self.out.count(Count::MessageDropped(NotDelivered::NotAnExit));
+                }
+                (Arrival::Reply(name, payload), _) => {
+                    self.replies.handle_reply(name, payload, &mut self.out);
+                }
             }
+        }
+        self.answer(now, rng);
+    }
+
+    /// Answers for what the exit knows the end of.
+    fn answer(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        let answers = self.exit.as_mut().map(Exit::take_answers).unwrap_or_default();
+        let (schedule, own) = (*self.schedule(), self.node());
+        let mean = self.descriptor().parameters().mixing.mean_delay;
+        let most = self.descriptor().parameters().mixing.max_delay;
+        for (block, said) in answers {
+            let Some(relay) = &mut self.relay else { return };
+            let known = |node: &NodeId| *node != own && self.outlook.directory.knows(node);
+            let made = self.answers.acknowledge(block, &said, &schedule, now, known);
+            let held = made.and_then(|answer| {
+                let due = now.plus(exponential(mean, rng).min(most));
+                relay.hold_answer(answer, own, due).map_err(|NoRoom| NotAnswered::NoRoom)
+            });
+            self.out.count(match held {
+                Ok(()) => Count::AnswerSent,
+                Err(why) => Count::NotAnswered(why),
+            });
         }
     }
 

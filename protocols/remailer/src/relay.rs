@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use mix::{Mix, Release, Times};
+use mix::{Mix, NoRoom, Release, Times};
 use rand::CryptoRng;
-use sphinx::{EpochKey, Kind, Payload, Peeled, Refusal, ReplayTag};
+use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag};
 
 use crate::command::{Command, Out};
 use crate::count::{Count, Dropped};
@@ -17,6 +17,14 @@ use crate::count::{Count, Dropped};
 /// A packet that says to be later than this many hours was not delayed for that time: it is not
 /// measured.
 const LATEST_HOURS: u32 = 6;
+
+/// A payload whose route ended here.
+pub(crate) enum Arrival {
+    /// For this node to act on.
+    Mail(Payload),
+    /// An answer to the reply block of this name.
+    Reply(BlockName, Payload),
+}
 
 /// The mix of a node with its keys.
 pub(crate) struct Relay {
@@ -170,13 +178,24 @@ impl Relay {
         self.mix.handle_timeout(now, rng);
     }
 
+    /// Holds an answer that is made here, for a time drawn as senders draw it, like a packet that came
+    /// to be passed on.
+    pub(crate) fn hold_answer(
+        &mut self,
+        (to, packet): (NodeId, Packet),
+        own: NodeId,
+        due: Time,
+    ) -> Result<(), NoRoom> {
+        self.mix.hold(packet, to, own, due)
+    }
+
     /// Sends on what leaves the mix by `now`, up to the next payload that ended here.
     pub(crate) fn next_arrival(
         &mut self,
         now: Time,
         known: impl Fn(&NodeId) -> bool,
         out: &mut Out,
-    ) -> Option<Payload> {
+    ) -> Option<Arrival> {
         while let Some(release) = self.mix.next_release(now) {
             match release {
                 // Its record may have lapsed while the packet was held.
@@ -188,7 +207,14 @@ impl Relay {
                     out.count(Count::PacketRelayed);
                     out.push(Command::Send { to, packet, until });
                 }
-                Release::End { kind: Kind::Deliver, payload } => return Some(payload),
+                Release::End { kind: Kind::Deliver, payload } => {
+                    return Some(Arrival::Mail(payload));
+                }
+                Release::Reply { name, payload } => return Some(Arrival::Reply(name, payload)),
+                // No stream is served: none presented a token.
+                Release::Stream { .. } => {
+                    out.count(Count::PacketDropped(Dropped::NoStream));
+                }
                 Release::End { .. } => out.count(Count::CoverEnded),
             }
         }

@@ -8,9 +8,10 @@ use keys::{Epoch, NodeId, Schedule, Time};
 use rand::CryptoRng;
 use rand_distr::{Distribution as _, Exp1};
 use record::Mixing;
-use sphinx::{Body, Hop, Kind, Packet, WrapError};
+use sphinx::{Body, End, Hop, Packet, ReplyBlock, ReplyEnd, WrapError};
 
 use crate::content::{Fitted, TooBig};
+use crate::replies::Expected;
 
 const _: () = assert!(Route::MIN == sphinx::MIN_HOPS && Route::MAX == sphinx::MAX_HOPS);
 
@@ -76,6 +77,22 @@ impl Plan {
         Self { send, delays, transit: mixing.transit }
     }
 
+    /// The plan of an answer to a packet of this plan over a route of so many hops. It leaves at the
+    /// earliest when the packet has come to its last hop and was held there; and it is planned for as
+    /// much later as keys are accepted ahead of their time, so that it may come later still.
+    pub(crate) fn back(
+        &self,
+        hops: usize,
+        mixing: &Mixing,
+        early: Duration,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Self {
+        let last = hops.saturating_sub(1);
+        let arrival = self.arrivals().nth(last).unwrap_or(self.send);
+        let held = self.delays.get(last).copied().unwrap_or_default();
+        Self::draw(arrival.plus(held).plus(early), mixing, rng)
+    }
+
     /// The epochs from leaving to arriving at the last hop of the longest route.
     pub(crate) fn epochs(&self, schedule: &Schedule) -> RangeInclusive<Epoch> {
         let last = self.arrivals().last().unwrap_or(self.send);
@@ -100,6 +117,8 @@ pub(crate) struct Unsealed {
     pub(crate) route: Route,
     pub(crate) plan: Plan,
     pub(crate) fitted: Fitted,
+    /// The way back of its answer, if there is one.
+    pub(crate) back: Option<(Route, Plan)>,
 }
 
 /// A message whose packets have their ticks and routes, and are not sealed yet.
@@ -109,8 +128,8 @@ pub struct Sealing {
     pub(crate) schedule: Schedule,
 }
 
-/// The packets of a message.
-pub struct SealedMessage(pub(crate) Vec<(Tick, Sealed)>);
+/// The packets of a message, and what opens their answers.
+pub struct SealedMessage(pub(crate) Vec<(Tick, Sealed, Option<Expected>)>);
 
 /// A message that could not be sealed.
 pub struct SealingFailed {
@@ -161,26 +180,44 @@ impl Unsealed {
         &self,
         schedule: &Schedule,
         rng: &mut impl CryptoRng,
-    ) -> Result<(Tick, Sealed), SealError> {
-        seal(&self.route, &self.plan, &self.fitted, schedule, rng).map(|sealed| (self.tick, sealed))
+    ) -> Result<(Tick, Sealed, Option<Expected>), SealError> {
+        let (block, expected) = match &self.back {
+            Some((route, plan)) => {
+                let hops = hops(route, plan, schedule)?;
+                let until = hops.last().map(|hop| schedule.accepted_until(hop.epoch));
+                let until = until.ok_or(SealError::NoKey)?;
+                let class = self.fitted.class;
+                let (block, keys) = sphinx::reply_block(&hops, ReplyEnd::Owner, class, rng)?;
+                (Some(block), Some(Expected { keys, until }))
+            }
+            None => (None, None),
+        };
+        let sealed = seal(&self.route, &self.plan, &self.fitted, block.as_ref(), schedule, rng)?;
+        Ok((self.tick, sealed, expected))
     }
 }
 
-/// Wraps a content for a route.
-pub(crate) fn seal(
-    route: &Route,
-    plan: &Plan,
-    content: &Fitted,
-    schedule: &Schedule,
-    rng: &mut (impl CryptoRng + ?Sized),
-) -> Result<Sealed, SealError> {
+fn hops<'a>(route: &'a Route, plan: &Plan, schedule: &Schedule) -> Result<Vec<Hop<'a>>, SealError> {
     let mut hops = Vec::with_capacity(Route::MAX);
     for ((record, delay), arrival) in route.hops().iter().zip(plan.delays).zip(plan.arrivals()) {
         let epoch = schedule.epoch_at(arrival);
         let key = record.key(epoch).ok_or(SealError::NoKey)?;
         hops.push(Hop { node: record.node(), epoch, key, delay });
     }
-    let body = Body { kind: Kind::Deliver, class: content.class, content: &content.octets };
+    Ok(hops)
+}
+
+/// Wraps a content for a route, with what it may be answered with.
+pub(crate) fn seal(
+    route: &Route,
+    plan: &Plan,
+    content: &Fitted,
+    reply: Option<&ReplyBlock>,
+    schedule: &Schedule,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<Sealed, SealError> {
+    let hops = hops(route, plan, schedule)?;
+    let body = Body { end: End::Deliver, class: content.class, content: &content.octets, reply };
     let packet = sphinx::wrap(&hops, &body, rng)?;
     let first = hops.first().map(|hop| (hop.node, hop.epoch)).ok_or(SealError::NoKey)?;
     Ok(Sealed { first: first.0, packet, until: schedule.accepted_until(first.1) })
@@ -252,7 +289,8 @@ mod tests {
             let plan = Plan::draw(now, &parameters.mixing, &mut rng);
             let epochs = plan.epochs(&schedule);
             let route = view.route(&[], &epochs, &mut rng, |_| true).unwrap();
-            let mut packet = seal(&route, &plan, &content, &schedule, &mut rng).unwrap().packet;
+            let mut packet =
+                seal(&route, &plan, &content, None, &schedule, &mut rng).unwrap().packet;
             for record in route.hops() {
                 let number = (1..=8).find(|n| identity(*n).node() == record.node()).unwrap();
                 let epoch = packet.epoch();
@@ -267,6 +305,7 @@ mod tests {
                         found.push(delay);
                         break;
                     }
+                    Layer::Reply { .. } | Layer::Stream { .. } => panic!("another end"),
                 }
             }
         }

@@ -5,11 +5,12 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::sync::Arc;
 
-use directory::{RouteError, View};
+use directory::{Route, RouteError, View};
 use keys::{Epoch, NodeId, Schedule, Time};
 use mail::{Fragment, Needs};
 use rand::{CryptoRng, RngExt as _};
 use record::{Ask, Capabilities, Descriptor, Parameters, Record};
+use sphinx::Kind;
 
 use crate::command::{Command, Out};
 use crate::content::Fitted;
@@ -85,11 +86,12 @@ impl Sender {
     }
 
     /// Reserves the first free tick after a random hold, and draws a plan and a route for it that
-    /// ends at a node that `allows` takes. On an error nothing is reserved.
+    /// ends at a node that `allows` takes, with a way back to the `owner` of this record, if there is
+    /// one. On an error nothing is reserved.
     pub(crate) fn plan(
         &mut self,
         fragment: &Fragment,
-        view: &View,
+        (view, owner): (&View, Option<&Arc<Record>>),
         now: Time,
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
@@ -104,12 +106,33 @@ impl Sender {
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
         match view.route(&self.own, &epochs, rng, allows) {
-            Ok(route) => Ok(Unsealed { tick, route, plan, fitted }),
+            Ok(route) => {
+                let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
+                Ok(Unsealed { tick, route, plan, fitted, back })
+            }
             Err(why) => {
                 self.outbox.release(tick, fitted.packet_len());
                 Err(NotSent::Route(why))
             }
         }
+    }
+
+    /// The way back of an answer to a packet with this plan and route; `None` if there is none, which
+    /// does not keep the packet from leaving.
+    fn back(
+        &self,
+        plan: &Plan,
+        route: &Route,
+        (view, owner): (&View, &Arc<Record>),
+        rng: &mut impl CryptoRng,
+    ) -> Option<(Route, Plan)> {
+        let exit = route.hops().last()?;
+        let back =
+            plan.back(route.hops().len(), &self.parameters().mixing, self.schedule.early(), rng);
+        let epochs = back.epochs(&self.schedule);
+        let relays = |record: &Record| record.features().has_kind(Kind::Reply.number());
+        let route = view.route_back((&self.own, owner), exit, &epochs, rng, relays).ok()?;
+        Some((route, back))
     }
 
     /// Uniform: the best guess of who watches submissions is then one in all that came within the

@@ -14,8 +14,8 @@ use std::time::Duration;
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
     ClockJump, Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite,
-    InviteAnswer, InvitesKept, Judgement, KeepId, Kept, NotDelivered, NotDone, NotPublished,
-    OperatorOrder, OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
+    InviteAnswer, InvitesKept, Judgement, KeepId, Kept, NotAnswered, NotDelivered, NotDone,
+    NotPublished, OperatorOrder, OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
 use mail::{Mailbox, Submission};
@@ -25,7 +25,10 @@ use record::{
     Admission, Capabilities, Descriptor, Domains, Draft, ExitPolicy, Parameters, Statement,
     VoteDraft, VouchDraft, VouchRole, Word, testing,
 };
-use sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Layer, Peeled, Refusal, SizeClass};
+use sphinx::{
+    Body, End, EpochKey, EpochKeys, Hop, Kind, Layer, Peeled, Refusal, ReplyBlock, ReplyEnd,
+    ReplyKeys, SizeClass,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const FIRST: u32 = 165_000;
@@ -40,6 +43,8 @@ struct World {
     keys: EpochKeys,
     /// What its packets carry.
     content: Vec<u8>,
+    /// What the next of them can be answered with.
+    reply: Option<ReplyBlock>,
 }
 
 fn identity(number: u8) -> Identity {
@@ -80,6 +85,7 @@ impl World {
             node,
             keys: EpochKeys::default(),
             content: b"no fragment".to_vec(),
+            reply: None,
         }
     }
 
@@ -190,13 +196,18 @@ impl World {
             Hop { node: id(n), epoch, key, delay: Duration::ZERO }
         };
         let mut rng = ChaCha20Rng::seed_from_u64(number);
-        let class = SizeClass::SMALLEST;
         if kind == Kind::Forward {
-            let body = Body { kind: Kind::Drop, class, content: b"" };
+            let body = Body { end: End::Drop, ..Body::default() };
             let packet = sphinx::wrap(&[own, other(3), other(4)], &body, &mut rng).unwrap();
             return sphinx::peel(packet, &self.keys);
         }
-        let body = Body { kind, class, content: &self.content };
+        let end = match kind {
+            Kind::Loop => End::Loop,
+            Kind::Drop => End::Drop,
+            Kind::Forward | Kind::Deliver | Kind::Reply | Kind::DeliverToStream => End::Deliver,
+        };
+        let reply = self.reply.take();
+        let body = Body { end, content: &self.content, reply: reply.as_ref(), ..Body::default() };
         let mut packet = sphinx::wrap(&[other(2), other(3), own], &body, &mut rng).unwrap();
         for n in [2, 3] {
             let secret = MixSecret::from_seed(&testing::seed(n.into(), epoch));
@@ -206,6 +217,39 @@ impl World {
             packet = next;
         }
         sphinx::peel(packet, &self.keys)
+    }
+
+    /// A reply block of node 5, over 3 and 4, that is good in the first epoch.
+    fn reply_block(&self, number: u64) -> (ReplyBlock, ReplyKeys) {
+        let epoch = Epoch::new(FIRST);
+        let secrets = [3_u64, 4, 5].map(|n| MixSecret::from_seed(&testing::seed(n, epoch)));
+        let hops: Vec<_> = [3, 4, 5]
+            .into_iter()
+            .zip(&secrets)
+            .map(|(n, secret)| Hop {
+                node: id(n),
+                epoch,
+                key: secret.public(),
+                delay: Duration::ZERO,
+            })
+            .collect();
+        let mut rng = ChaCha20Rng::seed_from_u64(number);
+        sphinx::reply_block(&hops, ReplyEnd::Owner, SizeClass::SMALLEST, &mut rng).unwrap()
+    }
+
+    /// Carries an answer from node 3 to node 5, and opens it.
+    fn open_answer(&self, mut packet: sphinx::Packet, opens: ReplyKeys) -> Vec<u8> {
+        let epoch = Epoch::new(FIRST);
+        for n in [3_u8, 4, 5] {
+            let secret = MixSecret::from_seed(&testing::seed(n.into(), epoch));
+            let key = Arc::new(EpochKey::new(id(n), epoch, secret));
+            match sphinx::peel(packet, &EpochKeys::new(vec![key])).unwrap().outcome.unwrap() {
+                Layer::Forward { packet: next, .. } => packet = next,
+                Layer::Reply { payload, .. } => return opens.open(payload).unwrap().to_vec(),
+                Layer::End { .. } | Layer::Stream { .. } => panic!("another end"),
+            }
+        }
+        panic!("it did not end");
     }
 
     fn receive(&mut self, kind: Kind, delay: Duration, number: u64) {
@@ -674,7 +718,7 @@ fn a_message_is_delivered_tried_again_and_given_up() {
         let before = world.now;
         world.node.handle_delivery(
             second,
-            DeliveryOutcome::Later(delivery),
+            DeliveryOutcome::Later { delivery, taken: 0, refused: 0 },
             before,
             &mut world.rng,
         );
@@ -813,4 +857,91 @@ fn a_vouch_of_a_stranger_changes_nothing() {
     let roots = draft.sign(&identity(1), &world.descriptor.id()).unwrap();
     assert_eq!(world.hear(&roots), Judgement::Accept);
     assert_eq!(world.printed(), [format!("KeepStatement({} octets)", roots.len())]);
+}
+
+/// The packet that is to be sent within some minutes, and to whom.
+fn next_send(world: &mut World) -> (NodeId, sphinx::Packet) {
+    let end = world.now.plus(MINUTE * 20);
+    loop {
+        for command in world.commands() {
+            if let Command::Send { to, packet, .. } = command {
+                return (to, packet);
+            }
+        }
+        world.now = world.node.poll_timeout().max(world.now);
+        assert!(world.now <= end, "nothing is sent");
+        world.time_out();
+    }
+}
+
+#[test]
+fn an_exit_answers_for_what_became_of_a_message_once_and_only_by_good_blocks() {
+    let anonymous = Mailbox::parse("anonymous@fog.invalid").unwrap();
+    let offer = ExitOffer { policy: policy(), anonymous };
+    let mut world = World::with_a_view();
+    world.node.handle_exit_changed(offer, world.now);
+    world.pass(MINUTE * 6);
+    world.content = mail_for("a@b.example");
+    let arrive = |world: &mut World, number, block: &ReplyBlock| {
+        world.reply = Some(ReplyBlock::from_octets(&block.to_octets()).unwrap());
+        world.receive(Kind::Deliver, Duration::ZERO, number);
+        let batch = world.commands();
+        let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
+        world.node.handle_tags_kept(tags.batch, world.now);
+        next_delivery(world)
+    };
+    let outcomes = [
+        (DeliveryOutcome::Done { taken: 1, refused: 0 }, vec![2, 1, 0x81, 1]),
+        (DeliveryOutcome::Done { taken: 0, refused: 1 }, vec![2, 1, 0x82, 1]),
+    ];
+    for (number, (outcome, said)) in (1..).zip(outcomes) {
+        let (block, opens) = world.reply_block(number);
+        let (delivery, _) = arrive(&mut world, number, &block);
+        let now = world.now;
+        world.node.handle_delivery(delivery, outcome, now, &mut world.rng);
+        let (to, packet) = next_send(&mut world);
+        assert!(to == id(3) && world.now > now, "it is held like any packet");
+        assert_eq!(world.open_answer(packet, opens), said);
+    }
+    // The same block in another message.
+    let (block, _) = world.reply_block(1);
+    let done = || DeliveryOutcome::Done { taken: 1, refused: 0 };
+    let (delivery, _) = arrive(&mut world, 3, &block);
+    world.node.handle_delivery(delivery, done(), world.now, &mut world.rng);
+    // One with an unknown first node, and one of which the last epoch is over.
+    let mut unknown = world.reply_block(4).0.to_octets().to_vec();
+    unknown[..32].copy_from_slice(id(99).as_bytes());
+    let unknown = ReplyBlock::from_octets(&unknown).unwrap();
+    let (delivery, _) = arrive(&mut world, 4, &unknown);
+    world.node.handle_delivery(delivery, done(), world.now, &mut world.rng);
+    let (block, _) = world.reply_block(5);
+    let (delivery, _) = arrive(&mut world, 5, &block);
+    world.pass(MINUTE * 180);
+    world.node.handle_delivery(delivery, done(), world.now, &mut world.rng);
+    assert_eq!(sends(&world.pass(MINUTE * 30)), 0);
+    let count = |count| world.node.counts().get(count);
+    assert_eq!(count(Count::AnswerSent), 2);
+    for why in [NotAnswered::Used, NotAnswered::UnknownHop, NotAnswered::Expired] {
+        assert_eq!(count(Count::NotAnswered(why)), 1, "{why:?}");
+    }
+    assert_eq!(count(Count::MessageDelivered), 4, "mail is delivered all the same");
+}
+
+#[test]
+fn an_exit_says_what_it_does_not_deliver() {
+    let anonymous = Mailbox::parse("anonymous@fog.invalid").unwrap();
+    let mut only = policy();
+    only.domains = Domains::Only(vec!["c.example".to_owned()]);
+    let mut world = World::with_a_view();
+    world.node.handle_exit_changed(ExitOffer { policy: only, anonymous }, world.now);
+    world.pass(MINUTE * 6);
+    world.content = mail_for("a@b.example");
+    let (block, opens) = world.reply_block(1);
+    world.reply = Some(block);
+    world.receive(Kind::Deliver, Duration::ZERO, 1);
+    let batch = world.commands();
+    let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
+    world.node.handle_tags_kept(tags.batch, world.now);
+    let (_, packet) = next_send(&mut world);
+    assert_eq!(world.open_answer(packet, opens), [2, 1, 0x83, 1]);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fog_remailer::sim::Simulation;
 use fog_remailer::{Command, Count, Dropped, Judgement, NotTaken, Refused, Remailer, Setup};
 use keys::{Epoch, Identity, NetworkId, Time};
-use mail::{Mailbox, Submission};
+use mail::{DeliveryStatus, Mailbox, Submission};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{Draft, Parameters, Sending, StatementError, testing};
@@ -56,16 +56,25 @@ fn a_mail_crosses_three_to_six_other_nodes() {
         assert_ne!(delivered.exit, 0);
         assert!(delivered.delivery.message.ends_with(b"\r\n\r\nbody\r\n"));
         let links = simulation.sent();
-        assert!((3..=6).contains(&links.len()), "{}", links.len());
         assert!(links.iter().all(|link| link.octets == links[0].octets));
-        // One path, no node twice.
+        // One path to the exit and another back, no node twice on either.
+        let mut ends = vec![0];
         let mut visited = vec![0];
         for link in links {
             assert_eq!(link.from, *visited.last().unwrap());
-            assert!(!visited.contains(&link.to));
+            assert!(!visited.contains(&link.to) || link.to == 0);
             visited.push(link.to);
+            if link.to == delivered.exit || link.to == 0 {
+                assert!((4..=7).contains(&visited.len()), "{visited:?}");
+                visited = vec![link.to];
+                ends.push(link.to);
+            }
         }
-        assert_eq!(*visited.last().unwrap(), delivered.exit);
+        assert_eq!(ends, [0, delivered.exit, 0]);
+        let acknowledged = Count::Acknowledged(DeliveryStatus::Delivered);
+        assert_eq!(simulation.nodes()[0].counts().get(acknowledged), 1);
+        assert_eq!(total(&simulation, acknowledged), 1);
+        assert_eq!(simulation.nodes()[0].held().answers, 0);
     }
 }
 
@@ -101,7 +110,8 @@ fn with_too_few_nodes_nothing_is_taken_and_nothing_leaves() {
     let mut simulation = network(4, &main_network(4), 1);
     simulation.submit(0, &mail("a@b.example", "body")).unwrap();
     simulation.run(MINUTE * 60);
-    assert_eq!((simulation.delivered().len(), simulation.sent().len()), (1, 3));
+    // Three hops there, and three back.
+    assert_eq!((simulation.delivered().len(), simulation.sent().len()), (1, 6));
 }
 
 #[test]
@@ -239,7 +249,8 @@ fn the_first_packet_of_a_mail_leaves_after_a_uniform_hold() {
         let (from, before) = (number % 7, simulation.sent().len());
         let submitted = simulation.now();
         simulation.submit(from, &mail("a@b.example", "body")).unwrap();
-        simulation.run(MINUTE * 30);
+        // Long enough for its answer to be back.
+        simulation.run(MINUTE * 90);
         let first = &simulation.sent()[before];
         assert_eq!(first.from, from);
         held.push(first.at.since(submitted).as_secs_f64() / hold.as_secs_f64());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fog_sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Packet, SizeClass, peel, wrap};
+use fog_sphinx::{Body, EpochKey, EpochKeys, Hop, Packet, SizeClass, peel, wrap};
 use keys::{Epoch, Identity, MixSecret, MixSeed};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -36,7 +36,7 @@ fn packets(criterion: &mut Criterion) {
     for kib in [16, 64, 256] {
         let class = SizeClass::of_packet(kib * 1024).unwrap();
         let content = vec![0; class.capacity()];
-        let body = Body { kind: Kind::Deliver, class, content: &content };
+        let body = Body { class, content: &content, ..Body::default() };
         let octets = wrap(&hops, &body, &mut rng).unwrap().octets().to_vec();
 
         let mut group = criterion.benchmark_group("packet");

@@ -1,6 +1,6 @@
 //! The nine sizes that a packet may have.
 
-use crate::layout::{HEADER_LEN, PAYLOAD_PREFIX_LEN};
+use crate::layout::{HEADER_LEN, PAYLOAD_PREFIX_LEN, REPLY_OVERHEAD};
 
 /// A packet's size class. Its number, 0 to 8, is one octet on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,12 @@ impl SizeClass {
         self.packet_len().saturating_sub(HEADER_LEN)
     }
 
+    /// Octets of content of a reply: 9,178 in the smallest class.
+    #[must_use]
+    pub fn reply_capacity(self) -> usize {
+        self.payload_len().saturating_sub(REPLY_OVERHEAD)
+    }
+
     /// Octets of content beside the room for a reply block: 1,938 in the smallest class.
     #[must_use]
     pub fn capacity(self) -> usize {
@@ -73,6 +79,9 @@ mod tests {
         let capacities: Vec<_> = SizeClass::all().map(SizeClass::capacity).collect();
         let expected = [1938, 10_130, 18_322, 34_706, 51_090, 83_858, 116_626, 182_162, 247_698];
         assert_eq!(capacities, expected);
+        let replies: Vec<_> = SizeClass::all().map(SizeClass::reply_capacity).collect();
+        let expected = [9178, 17_370, 25_562, 41_946, 58_330, 91_098, 123_866, 189_402, 254_938];
+        assert_eq!(replies, expected);
         assert_eq!(SizeClass::holding(1938), Some(SizeClass::SMALLEST));
         assert_eq!(SizeClass::holding(1939), SizeClass::from_number(1));
         assert_eq!(SizeClass::holding(247_698), SizeClass::from_number(8));

@@ -13,6 +13,7 @@ use crate::class::SizeClass;
 use crate::layout::{BLOCK_LEN, CLEAR_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, TAG_LEN};
 
 const CONTEXT: &str = "fog-v1 sphinx suite 1: keys of a hop";
+const REPLY_CONTEXT: &str = "fog-v1 sphinx suite 1: stream of a reply";
 
 /// What marks a packet as seen, 16 octets. It comes from the shared secrets: no octet that somebody
 /// on the way can vary changes it without making the packet unreadable.
@@ -178,20 +179,46 @@ impl HopKeys {
         stream
     }
 
+    /// The key of the stream that this hop adds to a reply.
+    pub(crate) fn reply_stream(&self) -> ReplyStream {
+        ReplyStream(blake3::derive_key(REPLY_CONTEXT, &self.payload))
+    }
+
     /// Encrypts the payload in place; `None` if it is too long for the mode, which no class is.
     pub(crate) fn seal(&self, payload: &mut [u8]) -> Option<[u8; TAG_LEN]> {
-        let tag = Aes256Gcm::new(&self.payload.into())
-            .encrypt_inout_detached(&[0; 12].into(), &[], payload.into())
-            .ok()?;
-        Some(tag.into())
+        seal(&self.payload, payload)
     }
 
     /// Decrypts the payload in place if the tag is right.
     pub(crate) fn unseal(&self, payload: &mut [u8], tag: &[u8; TAG_LEN]) -> Option<()> {
-        Aes256Gcm::new(&self.payload.into())
-            .decrypt_inout_detached(&[0; 12].into(), &[], payload.into(), &(*tag).into())
-            .ok()
+        unseal(&self.payload, payload, tag)
     }
+}
+
+/// The stream that one hop adds to one reply: AES-256-CTR from counter zero. Zeroized on drop.
+#[derive(ZeroizeOnDrop)]
+pub(crate) struct ReplyStream([u8; 32]);
+
+impl ReplyStream {
+    /// Adds it, or takes it away.
+    pub(crate) fn apply(&self, payload: &mut [u8]) {
+        Ctr128BE::<Aes256>::new(&self.0.into(), &[0; 16].into()).apply_keystream(payload);
+    }
+}
+
+/// AES-256-GCM in place with a key that is used once, so that the nonce is zero.
+pub(crate) fn seal(key: &[u8; 32], octets: &mut [u8]) -> Option<[u8; TAG_LEN]> {
+    let tag = Aes256Gcm::new(&(*key).into())
+        .encrypt_inout_detached(&[0; 12].into(), &[], octets.into())
+        .ok()?;
+    Some(tag.into())
+}
+
+/// The inverse of [`seal`], if the tag is right.
+pub(crate) fn unseal(key: &[u8; 32], octets: &mut [u8], tag: &[u8; TAG_LEN]) -> Option<()> {
+    Aes256Gcm::new(&(*key).into())
+        .decrypt_inout_detached(&[0; 12].into(), &[], octets.into(), &(*tag).into())
+        .ok()
 }
 
 pub(crate) fn hash(public: &MixPublic) -> [u8; 32] {

@@ -35,6 +35,10 @@ pub const REPLY_BLOCK_LEN: usize = NodeId::LEN + HEADER_LEN + 32 + 1 + EPOCH_LEN
 
 /// reply flag 1, content length 4, reply block.
 pub(crate) const PAYLOAD_PREFIX_LEN: usize = 1 + 4 + REPLY_BLOCK_LEN;
+/// content length 4 and tag 16: what a reply has beside its content.
+pub(crate) const REPLY_OVERHEAD: usize = 4 + TAG_LEN;
+/// Octets of the name of a reply block, and of the token of a stream.
+pub(crate) const NAME_LEN: usize = 16;
 
 const _: () = assert!(BLOCK_LEN == 1_194 && ROUTING_LEN == 6_044);
 const _: () = assert!(HEADER_LEN == 7_186 && HEADER_LEN <= 7_200);

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::class::SizeClass;
 use crate::layout::{
-    CLEAR_LEN, EPOCH_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, SUITE, TAG_LEN, VERSION,
+    CLEAR_LEN, EPOCH_LEN, HEADER_LEN, MAC_LEN, NAME_LEN, ROUTING_LEN, SUITE, TAG_LEN, VERSION,
 };
 use crate::refusal::Refusal;
 
@@ -140,19 +140,67 @@ pub enum Kind {
     Forward,
     /// 1: the payload is for this exit.
     Deliver,
-    /// 2: along a reply block, to its owner. Reserved.
+    /// 2: along a reply block, to its owner.
     Reply,
     /// 3: a packet that has come back to its sender, which tests whether it would.
     Loop,
     /// 4: cover that ends here.
     Drop,
     /// 5: to the open stream that presented a token; token and name stand in the next node's place.
-    /// Reserved.
     DeliverToStream,
 }
 
+/// The name of a reply block, 16 octets: its owner knows by it which keys open the answer. Random,
+/// and never zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockName([u8; NAME_LEN]);
+
+/// What a peer without an onion service presents on a stream, 16 octets: packets that name it are
+/// handed over there. The peer chooses it at random.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamToken([u8; NAME_LEN]);
+
+impl BlockName {
+    /// The 16 octets.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; NAME_LEN] {
+        &self.0
+    }
+
+    /// Takes 16 octets; `None` for zeros, which stand for no name.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; NAME_LEN]) -> Option<Self> {
+        (bytes != [0; NAME_LEN]).then_some(Self(bytes))
+    }
+}
+
+impl StreamToken {
+    /// The 16 octets.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; NAME_LEN] {
+        &self.0
+    }
+
+    /// Takes 16 octets.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; NAME_LEN]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// Two halves of the octets where the next node stands in other blocks.
+pub(crate) fn halves(first: [u8; NAME_LEN], second: [u8; NAME_LEN]) -> NodeId {
+    let mut octets = [0; NodeId::LEN];
+    let (one, other) = octets.split_at_mut(NAME_LEN);
+    one.copy_from_slice(&first);
+    other.copy_from_slice(&second);
+    NodeId::from_bytes(octets)
+}
+
 impl Kind {
-    pub(crate) const fn number(self) -> u8 {
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
         match self {
             Self::Forward => 0,
             Self::Deliver => 1,
@@ -211,10 +259,15 @@ impl Block {
         Ok((block, rest))
     }
 
-    /// Whether the fields that a last block has no use for are zero.
+    /// Whether the fields that a last block has no use for are zero: all but what stands in the next
+    /// node's place.
     pub(crate) fn ends_here(&self) -> bool {
-        self.next == NodeId::from_bytes([0; 32])
-            && self.next_epoch.number() == 0
-            && self.next_mac == [0; MAC_LEN]
+        self.next_epoch.number() == 0 && self.next_mac == [0; MAC_LEN]
+    }
+
+    /// The two halves of what stands in the next node's place.
+    pub(crate) fn halves(&self) -> ([u8; NAME_LEN], [u8; NAME_LEN]) {
+        let (first, second) = self.next.as_bytes().split_at(NAME_LEN);
+        (first.try_into().unwrap_or_default(), second.try_into().unwrap_or_default())
     }
 }

@@ -6,10 +6,14 @@ use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
 use subtle::ConstantTimeEq as _;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+use crate::class::SizeClass;
 use crate::crypto::{EpochKey, EpochKeys, HopKeys, ReplayTag};
-use crate::layout::{BLOCK_LEN, NEXT_EPOCHS, PAYLOAD_PREFIX_LEN, ROUTING_LEN};
-use crate::packet::{Block, Clear, Kind, Packet, Parts};
+use crate::layout::{
+    BLOCK_LEN, NAME_LEN, NEXT_EPOCHS, PAYLOAD_PREFIX_LEN, REPLY_BLOCK_LEN, ROUTING_LEN, TAG_LEN,
+};
+use crate::packet::{Block, BlockName, Clear, Kind, Packet, Parts, StreamToken};
 use crate::refusal::Refusal;
+use crate::reply::ReplyBlock;
 
 /// A packet whose header MAC was right. Its tag goes to the replay filter before anything else is
 /// looked at, and stays there whatever the outcome.
@@ -24,7 +28,7 @@ pub struct Peeled {
 
 /// What one hop finds.
 pub enum Layer {
-    /// Hold the packet for `delay`, then send it on.
+    /// Hold the packet for `delay`, then send it on. It may be a reply on its way.
     Forward {
         /// The next hop; whether there is such a node is for the directory to say.
         to: NodeId,
@@ -42,6 +46,27 @@ pub enum Layer {
         /// What it carries.
         payload: Payload,
     },
+    /// An answer to a reply block that this node made.
+    Reply {
+        /// The name of the block.
+        name: BlockName,
+        /// How long to hold it.
+        delay: Duration,
+        /// For [`crate::ReplyKeys::open`].
+        payload: Payload,
+    },
+    /// For the open stream that presented a token.
+    Stream {
+        /// The token.
+        token: StreamToken,
+        /// The name of the reply block that it answers, if it is an answer: its payload is for
+        /// [`crate::ReplyKeys::open`].
+        name: Option<BlockName>,
+        /// How long to hold it.
+        delay: Duration,
+        /// What is handed over, whole.
+        payload: Payload,
+    },
 }
 
 /// What a packet carried, opened at its last hop. Zeroized on drop.
@@ -49,6 +74,38 @@ pub enum Layer {
 pub struct Payload(Vec<u8>);
 
 impl Payload {
+    /// Takes a payload that a stream handed over; `None` if no class has its length.
+    #[must_use]
+    pub fn from_octets(octets: Vec<u8>) -> Option<Self> {
+        SizeClass::all().any(|class| class.payload_len() == octets.len()).then_some(Self(octets))
+    }
+
+    /// All of it, as it is handed over to a stream.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn octets_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    /// The reply block that came with it, if there is one.
+    ///
+    /// # Errors
+    /// [`Refusal::Block`] if the flag is neither 0 nor 1, or if what stands there is no reply block.
+    pub fn reply_block(&self) -> Result<Option<ReplyBlock>, Refusal> {
+        match self.0.first() {
+            Some(0) => Ok(None),
+            Some(1) => {
+                let block = self.0.get(PAYLOAD_PREFIX_LEN - REPLY_BLOCK_LEN..PAYLOAD_PREFIX_LEN);
+                let block = block.and_then(|octets| ReplyBlock::from_octets(octets).ok());
+                block.map(Some).ok_or(Refusal::Block)
+            }
+            Some(_) | None => Err(Refusal::Block),
+        }
+    }
+
     /// Octets held, padding included.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -100,31 +157,77 @@ fn open(mut parts: Parts, hop: &HopKeys, key: &EpochKey) -> Result<Layer, Refusa
     }
     let opened = Block::read(region.as_slice());
     let (block, rest) = opened?;
-    hop.unseal(parts.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
+    let place = Place::of(&block);
+    match place {
+        Place::Forward | Place::End | Place::Stream(_, None) => {
+            hop.unseal(parts.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
+        }
+        // Nobody before the owner can tell whether a reply was altered.
+        Place::ReplyOnItsWay | Place::Owner(_) | Place::Stream(_, Some(_)) => {}
+    }
     if block.class != parts.class {
         return Err(Refusal::Class);
     }
-    Ok(match act_on(&block, rest, region.as_slice(), key)? {
-        Next::Forward(clear, routing) => {
-            let packet = parts.into_packet(&clear, &routing);
-            Layer::Forward { to: block.next, delay: block.delay, packet }
+    let next = act_on(&block, place, rest, region.as_slice(), key)?;
+    match place {
+        Place::ReplyOnItsWay | Place::Stream(_, Some(_)) => {
+            hop.reply_stream().apply(parts.payload());
         }
-        Next::End => {
-            let payload = Payload(parts.payload().to_vec());
-            Layer::End { kind: block.kind, delay: block.delay, payload }
-        }
+        Place::Forward | Place::End | Place::Owner(_) | Place::Stream(_, None) => {}
+    }
+    let (kind, delay) = (block.kind, block.delay);
+    if let Some((clear, routing)) = next {
+        let packet = parts.into_packet(&clear, &routing);
+        return Ok(Layer::Forward { to: block.next, delay, packet });
+    }
+    let payload = Payload(parts.payload().to_vec());
+    Ok(match place {
+        Place::Owner(name) => Layer::Reply { name, delay, payload },
+        Place::Stream(token, name) => Layer::Stream { token, name, delay, payload },
+        Place::Forward | Place::ReplyOnItsWay | Place::End => Layer::End { kind, delay, payload },
     })
 }
 
-enum Next {
-    Forward(Box<Clear>, Box<[u8; ROUTING_LEN]>),
+/// Where on which route a hop stands, as its block says.
+#[derive(Clone, Copy)]
+enum Place {
+    Forward,
+    ReplyOnItsWay,
     End,
+    Owner(BlockName),
+    Stream(StreamToken, Option<BlockName>),
 }
 
-/// What a block orders, once the payload is known to be its own.
-fn act_on(block: &Block, rest: &[u8], region: &[u8], key: &EpochKey) -> Result<Next, Refusal> {
-    match block.kind {
-        Kind::Forward => {
+impl Place {
+    fn of(block: &Block) -> Self {
+        let (first, second) = block.halves();
+        match block.kind {
+            Kind::Forward => Self::Forward,
+            Kind::Deliver | Kind::Loop | Kind::Drop => Self::End,
+            Kind::DeliverToStream => {
+                Self::Stream(StreamToken::from_bytes(first), BlockName::from_bytes(second))
+            }
+            Kind::Reply => match BlockName::from_bytes(second) {
+                // No identity begins with 16 zeros.
+                Some(name) if first == [0; NAME_LEN] => Self::Owner(name),
+                Some(_) | None => Self::ReplyOnItsWay,
+            },
+        }
+    }
+}
+
+type NextHeader = (Box<Clear>, Box<[u8; ROUTING_LEN]>);
+
+/// The header of the next hop, or none at the end of the route.
+fn act_on(
+    block: &Block,
+    place: Place,
+    rest: &[u8],
+    region: &[u8],
+    key: &EpochKey,
+) -> Result<Option<NextHeader>, Refusal> {
+    let is_right = match place {
+        Place::Forward | Place::ReplyOnItsWay => {
             let opened = key.epoch();
             let epochs = opened.minus(1)..=opened.plus(NEXT_EPOCHS);
             if block.next == key.node() || !epochs.contains(&block.next_epoch) {
@@ -139,12 +242,13 @@ fn act_on(block: &Block, rest: &[u8], region: &[u8], key: &EpochKey) -> Result<N
             };
             let next: [u8; ROUTING_LEN] =
                 region.get(BLOCK_LEN..).and_then(|r| r.try_into().ok()).ok_or(Refusal::Block)?;
-            Ok(Next::Forward(Box::new(clear), Box::new(next)))
+            return Ok(Some((Box::new(clear), Box::new(next))));
         }
-        Kind::Deliver | Kind::Loop | Kind::Drop if block.ends_here() => Ok(Next::End),
-        Kind::Deliver | Kind::Loop | Kind::Drop => Err(Refusal::Block),
-        Kind::Reply | Kind::DeliverToStream => Err(Refusal::Kind),
-    }
+        Place::End => block.next == NodeId::from_bytes([0; 32]),
+        Place::Owner(_) | Place::Stream(_, Some(_)) => block.payload_tag == [0; TAG_LEN],
+        Place::Stream(_, None) => true,
+    };
+    if is_right && block.ends_here() { Ok(None) } else { Err(Refusal::Block) }
 }
 
 #[cfg(test)]
@@ -156,8 +260,8 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng as _;
 
     use super::*;
-    use crate::class::SizeClass;
     use crate::layout::{LAST_BLOCK_LEN, MAX_HOPS, MIN_HOPS};
+    use crate::packet::halves;
     use crate::wrap::{Body, Hop, wrap};
 
     /// The octets behind its own block, as the last hop decrypts them.
@@ -171,14 +275,16 @@ mod tests {
                 delay: Duration::ZERO,
             })
             .collect();
-        let body = Body { kind: Kind::Deliver, class: SizeClass::SMALLEST, content: b"" };
+        let body = Body { class: SizeClass::SMALLEST, ..Body::default() };
         let mut packet = wrap(&hops, &body, rng).unwrap();
         let (last, before) = route.split_last().unwrap();
         for key in before {
             let keys = EpochKeys::new(vec![Arc::clone(key)]);
             match peel(packet, &keys).unwrap().outcome.unwrap() {
                 Layer::Forward { packet: next, .. } => packet = next,
-                Layer::End { .. } => panic!("ended early"),
+                Layer::End { .. } | Layer::Reply { .. } | Layer::Stream { .. } => {
+                    panic!("ended early")
+                }
             }
         }
         let parts = packet.parts().unwrap();
@@ -239,6 +345,7 @@ mod tests {
         };
         let end = |kind| Block { next: zero, kind, next_epoch: Epoch::new(0), ..forward() };
         let wrong_class = SizeClass::LARGEST;
+        let named = halves([0; 16], [7; 16]);
         for (block, refusal) in [
             (forward(), None),
             (end(Kind::Deliver), None),
@@ -250,8 +357,19 @@ mod tests {
             (Block { next_epoch: Epoch::new(1), ..forward() }, Some(Refusal::Block)),
             (Block { next_epoch: Epoch::new(6), ..forward() }, Some(Refusal::Block)),
             (Block { next_epoch: Epoch::new(u32::MAX), ..forward() }, Some(Refusal::Block)),
-            (Block { kind: Kind::Reply, ..forward() }, Some(Refusal::Kind)),
-            (end(Kind::DeliverToStream), Some(Refusal::Kind)),
+            (Block { kind: Kind::Reply, ..forward() }, None),
+            (Block { kind: Kind::Reply, next: own, ..forward() }, Some(Refusal::Block)),
+            (
+                Block { kind: Kind::Reply, next_epoch: Epoch::new(6), ..forward() },
+                Some(Refusal::Block),
+            ),
+            // With a payload tag it is no end of a reply, and zeros are no name.
+            (Block { next: named, ..end(Kind::Reply) }, Some(Refusal::Block)),
+            (end(Kind::Reply), Some(Refusal::Block)),
+            (end(Kind::DeliverToStream), None),
+            (Block { next: named, ..end(Kind::DeliverToStream) }, Some(Refusal::Block)),
+            (Block { next_mac: [1; 16], ..end(Kind::DeliverToStream) }, Some(Refusal::Block)),
+            (Block { next: other, ..end(Kind::Deliver) }, Some(Refusal::Block)),
             (Block { kind: Kind::Deliver, ..forward() }, Some(Refusal::Block)),
             (Block { next_epoch: Epoch::new(1), ..end(Kind::Drop) }, Some(Refusal::Block)),
             (Block { next_mac: [1; 16], ..end(Kind::Loop) }, Some(Refusal::Block)),

@@ -9,9 +9,11 @@ use zeroize::Zeroizing;
 use crate::class::SizeClass;
 use crate::crypto::{Binding, HopKeys, hash};
 use crate::layout::{
-    BLOCK_LEN, LAST_BLOCK_LEN, MAC_LEN, MAX_HOPS, MIN_HOPS, REPLY_BLOCK_LEN, ROUTING_LEN, TAG_LEN,
+    BLOCK_LEN, LAST_BLOCK_LEN, MAC_LEN, MAX_HOPS, MIN_HOPS, NAME_LEN, REPLY_BLOCK_LEN, ROUTING_LEN,
+    TAG_LEN,
 };
-use crate::packet::{Block, Clear, Kind, Packet};
+use crate::packet::{Block, Clear, Kind, Packet, StreamToken, halves};
+use crate::reply::ReplyBlock;
 
 /// One hop of a route as its sender plans it.
 pub struct Hop<'a> {
@@ -25,14 +27,37 @@ pub struct Hop<'a> {
     pub delay: Duration,
 }
 
+/// What the last hop does with a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It acts on the content.
+    Deliver,
+    /// It is the sender itself, and notes that the packet has come back.
+    Loop,
+    /// Nothing: the packet was cover.
+    Drop,
+    /// It hands the payload to the open stream that presented this token.
+    Stream(StreamToken),
+}
+
 /// What the last hop gets.
+#[derive(Clone, Copy)]
 pub struct Body<'a> {
-    /// [`Kind::Deliver`], [`Kind::Loop`] or [`Kind::Drop`].
-    pub kind: Kind,
+    /// What it does with it.
+    pub end: End,
     /// The size of the packet.
     pub class: SizeClass,
     /// At most [`SizeClass::capacity`] octets.
     pub content: &'a [u8],
+    /// What it can answer with.
+    pub reply: Option<&'a ReplyBlock>,
+}
+
+/// An empty content of the smallest class, to be delivered.
+impl Default for Body<'_> {
+    fn default() -> Self {
+        Self { end: End::Deliver, class: SizeClass::SMALLEST, content: &[], reply: None }
+    }
 }
 
 /// Why nothing was wrapped.
@@ -44,9 +69,6 @@ pub enum WrapError {
     /// More content than the class holds.
     #[error("content larger than its size class holds")]
     Content,
-    /// A kind that does not end a forward route.
-    #[error("not a kind that a packet ends with")]
-    Kind,
     /// A mix key that was not checked.
     #[error("unusable mix key")]
     Key,
@@ -67,9 +89,6 @@ pub fn wrap(
     if !(MIN_HOPS..=MAX_HOPS).contains(&hops.len()) {
         return Err(WrapError::Hops);
     }
-    if !matches!(body.kind, Kind::Deliver | Kind::Loop | Kind::Drop) {
-        return Err(WrapError::Kind);
-    }
     let mut payload = lay_out(body)?;
     let mut layers = Vec::with_capacity(hops.len());
     for hop in hops {
@@ -78,24 +97,41 @@ pub fn wrap(
     for layer in layers.iter_mut().rev() {
         layer.payload_tag = layer.keys.seal(&mut payload).ok_or(WrapError::Content)?;
     }
-    let (clear, routing) = header(&layers, body, rng).ok_or(WrapError::Hops)?;
+    let none = [0; NAME_LEN];
+    let (kind, next) = match body.end {
+        End::Deliver => (Kind::Deliver, halves(none, none)),
+        End::Loop => (Kind::Loop, halves(none, none)),
+        End::Drop => (Kind::Drop, halves(none, none)),
+        End::Stream(token) => (Kind::DeliverToStream, halves(*token.as_bytes(), none)),
+    };
+    let orders = Orders { on_the_way: Kind::Forward, at_the_end: kind, next, class: body.class };
+    let (clear, routing) = header(&layers, &orders, rng).ok_or(WrapError::Hops)?;
     let octets = Packet::assemble(&clear, &routing, &payload);
     Packet::from_octets(octets).map_err(|_| WrapError::Content)
 }
 
+/// What the blocks of a header say beside what is each hop's own.
+pub(crate) struct Orders {
+    pub(crate) on_the_way: Kind,
+    pub(crate) at_the_end: Kind,
+    /// What stands in the last block in the next node's place.
+    pub(crate) next: NodeId,
+    pub(crate) class: SizeClass,
+}
+
 /// One hop with its secrets drawn.
-struct Sealed {
-    node: NodeId,
-    epoch: Epoch,
+pub(crate) struct Sealed {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: Epoch,
     delay: Duration,
     ciphertext: MixCiphertext,
-    keys: HopKeys,
+    pub(crate) keys: HopKeys,
     stream: Zeroizing<[u8; ROUTING_LEN + BLOCK_LEN]>,
-    payload_tag: [u8; TAG_LEN],
+    pub(crate) payload_tag: [u8; TAG_LEN],
 }
 
 impl Sealed {
-    fn to(
+    pub(crate) fn to(
         hop: &Hop<'_>,
         class: SizeClass,
         rng: &mut (impl CryptoRng + ?Sized),
@@ -131,18 +167,21 @@ fn lay_out(body: &Body<'_>) -> Result<Zeroizing<Vec<u8>>, WrapError> {
     }
     let length = u32::try_from(body.content.len()).map_err(|_| WrapError::Content)?;
     let mut payload = Zeroizing::new(Vec::with_capacity(body.class.payload_len()));
-    payload.push(0);
+    payload.push(u8::from(body.reply.is_some()));
     payload.extend_from_slice(&length.to_be_bytes());
-    payload.extend_from_slice(&[0; REPLY_BLOCK_LEN]);
+    match body.reply {
+        Some(block) => block.write(&mut payload),
+        None => payload.extend_from_slice(&[0; REPLY_BLOCK_LEN]),
+    }
     payload.extend_from_slice(body.content);
     payload.resize(body.class.payload_len(), 0);
     Ok(payload)
 }
 
 /// Routing blocks from the last hop to the first. `None` only for a route of no hops.
-fn header(
+pub(crate) fn header(
     layers: &[Sealed],
-    body: &Body<'_>,
+    orders: &Orders,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Option<(Clear, [u8; ROUTING_LEN])> {
     let (last, before) = layers.split_last()?;
@@ -150,10 +189,10 @@ fn header(
 
     let mut region = Vec::with_capacity(ROUTING_LEN);
     Block {
-        next: NodeId::from_bytes([0; 32]),
+        next: orders.next,
         delay: last.delay,
-        kind: body.kind,
-        class: body.class,
+        kind: orders.at_the_end,
+        class: orders.class,
         next_epoch: Epoch::new(0),
         payload_tag: last.payload_tag,
         next_mac: [0; MAC_LEN],
@@ -174,8 +213,8 @@ fn header(
         Block {
             next: next.node,
             delay: layer.delay,
-            kind: Kind::Forward,
-            class: body.class,
+            kind: orders.on_the_way,
+            class: orders.class,
             next_epoch: next.epoch,
             payload_tag: layer.payload_tag,
             next_mac: clear.mac,

@@ -5,8 +5,8 @@ mod common;
 
 use common::Route;
 use fog_sphinx::{
-    Body, HEADER_LEN, Kind, Layer, MAX_HOPS, MIN_HOPS, Packet, Refusal, SizeClass, WrapError, peel,
-    wrap,
+    Body, End, HEADER_LEN, Kind, Layer, MAX_HOPS, MIN_HOPS, Packet, Refusal, ReplyEnd, SizeClass,
+    WrapError, peel, reply_block, wrap,
 };
 use keys::Epoch;
 use proptest::prelude::*;
@@ -32,7 +32,7 @@ proptest! {
         let route = Route::new(hops, seed);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
         let content = vec![0x5a; (class.capacity() as f64 * fill) as usize];
-        let mut packet = route.wrap(Kind::Deliver, class, &content).unwrap();
+        let mut packet = route.wrap(End::Deliver, class, &content).unwrap();
         for hop in 0..hops {
             prop_assert_eq!(packet.octets().len(), class.packet_len());
             prop_assert_eq!(packet.epoch(), route.epoch(hop));
@@ -48,6 +48,11 @@ proptest! {
                     prop_assert_eq!(kind, Kind::Deliver);
                     prop_assert_eq!(delay, route.delay(hop));
                     prop_assert_eq!(payload.content().unwrap(), &content[..]);
+                    prop_assert!(payload.reply_block().unwrap().is_none());
+                    return Ok(());
+                }
+                Layer::Reply { .. } | Layer::Stream { .. } => {
+                    prop_assert!(false, "another end");
                     return Ok(());
                 }
             }
@@ -58,7 +63,7 @@ proptest! {
     #[test]
     fn any_octets_of_a_right_length_are_peeled_without_harm(seed: u64, octets in proptest::collection::vec(any::<u8>(), 1200)) {
         let route = Route::new(3, seed);
-        let mut packet = route.wrap(Kind::Deliver, SizeClass::SMALLEST, b"x").unwrap().octets().to_vec();
+        let mut packet = route.wrap(End::Deliver, SizeClass::SMALLEST, b"x").unwrap().octets().to_vec();
         packet[6..1206].copy_from_slice(&octets);
         prop_assert!(refusal(&route, 0, packet).is_some());
     }
@@ -73,7 +78,7 @@ fn epoch_of(octets: &[u8]) -> Epoch {
 fn a_flip_of_any_octet_is_refused_at_the_next_hop() {
     for hops in [MIN_HOPS, MAX_HOPS] {
         let route = Route::new(hops, 11);
-        let mut packet = route.wrap(Kind::Deliver, SizeClass::SMALLEST, b"mail").unwrap();
+        let mut packet = route.wrap(End::Deliver, SizeClass::SMALLEST, b"mail").unwrap();
         for hop in 0..hops {
             let octets = packet.octets().to_vec();
             // Every octet at the first hop, a sample with other bits at the later ones.
@@ -94,7 +99,7 @@ fn a_flip_of_any_octet_is_refused_at_the_next_hop() {
             let peeled = peel(packet, &route.keys(hop)).unwrap();
             match peeled.outcome.unwrap() {
                 Layer::Forward { packet: next, .. } => packet = next,
-                Layer::End { .. } => break,
+                Layer::End { .. } | Layer::Reply { .. } | Layer::Stream { .. } => break,
             }
         }
     }
@@ -104,7 +109,7 @@ fn a_flip_of_any_octet_is_refused_at_the_next_hop() {
 fn a_resized_packet_is_refused() {
     let route = Route::new(4, 5);
     let class = SizeClass::from_number(1).unwrap();
-    let octets = route.wrap(Kind::Deliver, class, b"mail").unwrap().octets().to_vec();
+    let octets = route.wrap(End::Deliver, class, b"mail").unwrap().octets().to_vec();
     for other in SizeClass::all().filter(|other| *other != class) {
         let mut resized = octets.clone();
         resized.resize(other.packet_len(), 0);
@@ -120,13 +125,13 @@ fn a_resized_packet_is_refused() {
 #[test]
 fn only_the_next_hop_opens_a_packet_and_only_with_the_key_of_its_epoch() {
     let route = Route::new(5, 6);
-    let octets = route.wrap(Kind::Deliver, SizeClass::SMALLEST, b"mail").unwrap().octets().to_vec();
+    let octets = route.wrap(End::Deliver, SizeClass::SMALLEST, b"mail").unwrap().octets().to_vec();
     for hop in 1..5 {
         let reason = refusal(&route, hop, octets.clone()).unwrap();
         assert!(matches!(reason, Refusal::Mac | Refusal::Epoch(_)), "{reason}");
     }
     assert_eq!(refusal(&route, 0, octets), None);
-    let other = Route::new(5, 7).wrap(Kind::Drop, SizeClass::SMALLEST, b"").unwrap();
+    let other = Route::new(5, 7).wrap(End::Drop, SizeClass::SMALLEST, b"").unwrap();
     let reason = refusal(&route, 0, other.octets().to_vec()).unwrap();
     assert!(matches!(reason, Refusal::Mac | Refusal::Epoch(_)), "{reason}");
 }
@@ -137,9 +142,9 @@ fn the_same_packet_has_the_same_replay_tag_and_another_has_another() {
     let tag = |octets: &[u8]| {
         peel(Packet::from_octets(octets.to_vec()).unwrap(), &route.keys(0)).unwrap().tag
     };
-    let first = route.wrap(Kind::Deliver, SizeClass::SMALLEST, b"mail").unwrap();
+    let first = route.wrap(End::Deliver, SizeClass::SMALLEST, b"mail").unwrap();
     let second =
-        Route::new(3, 8).seeded(9).wrap(Kind::Deliver, SizeClass::SMALLEST, b"mail").unwrap();
+        Route::new(3, 8).seeded(9).wrap(End::Deliver, SizeClass::SMALLEST, b"mail").unwrap();
     assert_eq!(tag(first.octets()), tag(first.octets()));
     assert_ne!(tag(first.octets()), tag(second.octets()));
     // An altered payload leaves the header and so the tag as they are: it counts as seen.
@@ -153,15 +158,13 @@ fn what_cannot_be_wrapped_is_refused() {
     let route = Route::new(6, 10);
     let class = SizeClass::SMALLEST;
     let too_much = vec![0; class.capacity() + 1];
-    let error = |route: &Route, kind, content: &[u8]| route.wrap(kind, class, content).err();
-    assert_eq!(error(&route, Kind::Deliver, &too_much), Some(WrapError::Content));
-    for kind in [Kind::Forward, Kind::Reply, Kind::DeliverToStream] {
-        assert_eq!(error(&route, kind, b""), Some(WrapError::Kind));
-    }
+    let error = |route: &Route, content: &[u8]| route.wrap(End::Deliver, class, content).err();
+    assert_eq!(error(&route, &too_much), Some(WrapError::Content));
     for hops in [0, 1, 2, 7] {
-        assert_eq!(error(&Route::new(hops, 1), Kind::Deliver, b""), Some(WrapError::Hops));
+        assert_eq!(error(&Route::new(hops, 1), b""), Some(WrapError::Hops));
+        let route = Route::new(hops, 1);
+        let block = reply_block(&route.hops(), ReplyEnd::Owner, class, &mut common::rng(1));
+        assert_eq!(block.err(), Some(WrapError::Hops));
     }
-    let mut rng = common::rng(1);
-    let body = Body { kind: Kind::Deliver, class, content: b"" };
-    assert!(wrap(&route.hops(), &body, &mut rng).is_ok());
+    assert!(wrap(&route.hops(), &Body::default(), &mut common::rng(1)).is_ok());
 }

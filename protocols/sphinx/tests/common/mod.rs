@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fog_sphinx::{Body, EpochKey, EpochKeys, Hop, Kind, Packet, SizeClass, WrapError, wrap};
+use fog_sphinx::{
+    Body, End, EpochKey, EpochKeys, Hop, Packet, ReplyBlock, ReplyEnd, ReplyKeys, SizeClass,
+    WrapError, reply_block, wrap,
+};
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -57,11 +60,17 @@ impl Route {
 
     pub(crate) fn wrap(
         &self,
-        kind: Kind,
+        end: End,
         class: SizeClass,
         content: &[u8],
     ) -> Result<Packet, WrapError> {
-        wrap(&self.hops(), &Body { kind, class, content }, &mut rng(self.seed ^ 0xf06))
+        let body = Body { end, class, content, reply: None };
+        wrap(&self.hops(), &body, &mut rng(self.seed ^ 0xf06))
+    }
+
+    /// A reply block for this route, which ends at its last node, and what opens the answer.
+    pub(crate) fn reply_block(&self, end: ReplyEnd, class: SizeClass) -> (ReplyBlock, ReplyKeys) {
+        reply_block(&self.hops(), end, class, &mut rng(self.seed ^ 0xb10c)).unwrap()
     }
 
     pub(crate) fn keys(&self, hop: usize) -> EpochKeys {

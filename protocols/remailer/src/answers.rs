@@ -1,0 +1,102 @@
+//! Answering with the reply blocks of others: once with each, and while its keys live.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keys::{Epoch, NodeId, Schedule, Time};
+use mail::Acknowledgement;
+use sphinx::{Packet, ReplyBlock};
+
+use crate::content::ContentType;
+use crate::count::NotAnswered;
+
+/// Reply blocks that are remembered as used, at most, 16 octets each. More answers are not given
+/// before an epoch is over: to answer twice with one block would give both answers away.
+const MAX_USED: usize = 128 * 1024;
+
+/// The reply blocks that were answered with, until they are good no more.
+#[derive(Default)]
+pub(crate) struct Answers {
+    used: BTreeMap<Epoch, BTreeSet<[u8; 16]>>,
+}
+
+impl Answers {
+    /// The packet that answers, and the node that it goes to. `known` says whether a node has a live
+    /// record.
+    pub(crate) fn acknowledge(
+        &mut self,
+        block: ReplyBlock,
+        said: &Acknowledgement,
+        schedule: &Schedule,
+        now: Time,
+        known: impl Fn(&NodeId) -> bool,
+    ) -> Result<(NodeId, Packet), NotAnswered> {
+        let present = schedule.epoch_at(now);
+        self.used.retain(|last, _| *last >= present);
+        let (first, last) = (block.first(), block.last_epoch());
+        if last < present {
+            return Err(NotAnswered::Expired);
+        }
+        if !known(&first) {
+            return Err(NotAnswered::UnknownHop);
+        }
+        if self.used.values().map(BTreeSet::len).sum::<usize>() >= MAX_USED {
+            return Err(NotAnswered::NoRoom);
+        }
+        if !self.used.entry(last).or_default().insert(block.mark()) {
+            return Err(NotAnswered::Used);
+        }
+        let mut content = vec![ContentType::Acknowledgement.number()];
+        content.extend_from_slice(&said.encode());
+        let packet = block.answer(&content).map_err(|_| NotAnswered::Malformed)?;
+        Ok((first, packet))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use keys::{Identity, MixSecret, MixSeed};
+    use mail::DeliveryStatus;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+    use sphinx::{Hop, ReplyEnd, SizeClass, reply_block};
+
+    use super::*;
+
+    #[test]
+    fn a_block_is_answered_with_once_in_its_time_and_towards_a_known_node() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let schedule = record::Parameters::main().schedule();
+        let epoch = Epoch::new(165_000);
+        let now = schedule.start(epoch).plus(Duration::from_secs(60));
+        let hops: Vec<_> = (0..3)
+            .map(|_| {
+                let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+                (Identity::generate(&mut rng).node(), secret)
+            })
+            .collect();
+        let mut block = || {
+            let hop = |(node, secret): &(NodeId, MixSecret)| (*node, secret.public().clone());
+            let hops: Vec<_> = hops.iter().map(hop).collect();
+            let hops: Vec<_> = hops
+                .iter()
+                .map(|(node, key)| Hop { node: *node, epoch, key, delay: Duration::ZERO })
+                .collect();
+            reply_block(&hops, ReplyEnd::Owner, SizeClass::SMALLEST, &mut rng).unwrap().0
+        };
+        let said = Acknowledgement::of([(DeliveryStatus::Delivered, 1)]);
+        let mut answers = Answers::default();
+        let first = block();
+        let again = ReplyBlock::from_octets(&first.to_octets()).unwrap();
+        let mut answer = |block, now, is_known| {
+            answers.acknowledge(block, &said, &schedule, now, |_| is_known).map(|(to, _)| to)
+        };
+        assert_eq!(answer(first, now, true), Ok(hops[0].0));
+        assert_eq!(answer(again, now, true), Err(NotAnswered::Used));
+        assert_eq!(answer(block(), now, false), Err(NotAnswered::UnknownHop));
+        let end = schedule.end(epoch);
+        assert_eq!(answer(block(), end, true), Err(NotAnswered::Expired));
+        assert!(answers.used.is_empty(), "what is good no more need not be remembered");
+    }
+}
