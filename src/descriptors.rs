@@ -12,7 +12,7 @@ const OWN: usize = 128;
 
 /// What a node may need.
 const NEEDED: usize =
-    OWN + ingress::MAX_SESSIONS + MAX_STREAMS + net::MAX_SOCKETS as usize + control::MAX_CALLERS;
+    OWN + ingress::MAX_SESSIONS + MAX_STREAMS + net::MAX_SOCKETS + control::MAX_CALLERS;
 
 /// Raises the limit of open files to the most that this user may have, and returns it.
 pub fn raise() -> u64 {

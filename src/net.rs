@@ -12,6 +12,7 @@ mod gossip;
 mod handle;
 pub(crate) mod incoming;
 mod join;
+mod limits;
 mod links;
 mod meters;
 mod onion;
@@ -19,6 +20,7 @@ mod packets;
 mod reach;
 mod statements;
 mod strangers;
+mod streams;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -29,9 +31,9 @@ mod verify;
 mod waiting;
 mod wanted;
 
-pub(crate) use behaviour::MAX_SOCKETS;
 pub use handle::{Beginning, Entrances, Handle, Judged, NetEvent, Reception, SwarmOrder};
 pub use join::fetch_descriptor;
+pub(crate) use limits::MAX_SOCKETS;
 pub use links::{Links, Scores};
 pub use packets::{Outgoing, PacketQueues, Received, SendFailed};
 pub use reach::{Reach, Unreachable};

@@ -310,7 +310,8 @@ mod tests {
                 }
                 // The disk is looked at every few minutes, which is often beside a life of hours.
                 let next = self.now.plus(MINUTE * 3).min(until);
-                self.now = self.node.poll_timeout().clamp(self.now.plus(MINUTE / 60), next);
+                let soonest = self.now.plus(MINUTE / 60).min(next);
+                self.now = self.node.poll_timeout().clamp(soonest, next);
             }
         }
 

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use directory::{MAX_ANSWER, MAX_REQUEST};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use keys::{NetworkId, OnionAddress};
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::request_response::{self, ProtocolSupport};
@@ -23,7 +22,8 @@ use record::MAX_DESCRIPTOR;
 use remailer::TOKEN_LEN;
 
 use super::gossip::Gossip;
-use super::onion;
+use super::limits::Limits;
+use super::{onion, streams};
 use crate::clock::Clock;
 
 const SYNC: StreamProtocol = StreamProtocol::new("/fog/sync/3");
@@ -32,32 +32,20 @@ const DESCRIPTOR: StreamProtocol = StreamProtocol::new("/fog/network/2");
 /// Takes the token of an invite, and answers [`INVITED`] if the token is good.
 const INVITE: StreamProtocol = StreamProtocol::new("/fog/invite/1");
 
-/// Connections at once: for links to the 64 nodes that every node is linked to, in both
-/// directions, and for nodes that are joining.
-const MAX_CONNECTIONS: u32 = 256;
-/// More than one: two nodes may dial each other at the same time, and a peer whose Tor has died
-/// comes back before its old links are known to be dead.
-const MAX_PER_PEER: u32 = 4;
-const MAX_PENDING: u32 = 64;
-/// More handshakes than silent callers on a few circuits can keep open: the onion service limits
-/// the streams of a circuit.
-const MAX_PENDING_INCOMING: u32 = 512;
-/// Sockets at once: connections, and handshakes in both directions.
-pub(crate) const MAX_SOCKETS: u32 = MAX_CONNECTIONS + MAX_PENDING + MAX_PENDING_INCOMING;
 /// The answer to a good token: this node now vouches for its bearer.
 pub(super) const INVITED: u8 = 1;
 
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // The limits stand first, so that no other behaviour hears of a connection they refuse.
-    limits: connection_limits::Behaviour,
+    limits: Limits,
     pub(crate) addresses: Addresses,
     pub(crate) gossip: Gossip,
     pub(crate) sync: request_response::Behaviour<SyncCodec>,
     pub(crate) descriptor: request_response::Behaviour<DescriptorCodec>,
     pub(crate) invite: request_response::Behaviour<InviteCodec>,
     ping: ping::Behaviour,
-    pub(crate) packets: libp2p_stream::Behaviour,
+    pub(crate) streams: streams::Behaviour,
 }
 
 impl Behaviour {
@@ -66,7 +54,7 @@ impl Behaviour {
             .with_request_timeout(Duration::from_secs(60))
             .with_max_concurrent_streams(4);
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits()),
+            limits: Limits::default(),
             addresses: Addresses::default(),
             gossip: Gossip::new(network, clock)?,
             sync: request_response::Behaviour::with_codec(
@@ -90,7 +78,7 @@ impl Behaviour {
                     .with_interval(Duration::from_secs(15))
                     .with_timeout(Duration::from_secs(30)),
             ),
-            packets: libp2p_stream::Behaviour::new(),
+            streams: streams::Behaviour::new(),
         })
     }
 }
@@ -102,15 +90,6 @@ pub(crate) fn descriptor_exchange() -> request_response::Behaviour<DescriptorCod
         .with_max_concurrent_streams(2);
     let protocol = [(DESCRIPTOR, ProtocolSupport::Full)];
     request_response::Behaviour::with_codec(Framed, protocol, config)
-}
-
-pub(super) fn limits() -> ConnectionLimits {
-    ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
-        .with_max_pending_outgoing(Some(MAX_PENDING))
-        .with_max_established(Some(MAX_CONNECTIONS))
-        .with_max_established_incoming(Some(MAX_CONNECTIONS / 4 * 3))
-        .with_max_established_per_peer(Some(MAX_PER_PEER))
 }
 
 /// Gives every dial the one address that its peer id stands for. Refuses peers without such an
@@ -264,22 +243,6 @@ async fn write_message<T: AsyncWrite + Unpin>(io: &mut T, octets: &[u8]) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn connections_are_limited_in_every_way_there_is() {
-        // The limits have no getters.
-        let built = format!("{:?}", limits());
-        for limit in [
-            "max_pending_incoming: Some(512)",
-            "max_pending_outgoing: Some(64)",
-            "max_established_incoming: Some(192)",
-            "max_established_total: Some(256)",
-            "max_established_per_peer: Some(4)",
-        ] {
-            assert!(built.contains(limit), "{limit}: {built}");
-        }
-        const { assert!(crate::net::transport::MAX_STREAMS <= 32) };
-    }
 
     #[tokio::test]
     async fn a_message_over_its_length_is_not_even_read() {

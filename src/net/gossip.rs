@@ -25,6 +25,9 @@ use crate::clock::Clock;
 pub(super) const OVERHEAD: usize = 512;
 /// Below this score a peer is not listened to, and is hung up on: nine bad statements in a row.
 pub(super) const WORST_SCORE: f64 = -80.0;
+/// How long a peer without a link keeps its score. A peer that is hung up on is refused for longer
+/// than this; a stranger that comes under a new name each time leaves an entry behind it each time.
+const RETAINED: Duration = Duration::from_secs(60);
 
 type Inner = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
@@ -147,6 +150,7 @@ pub(super) fn scores(network: &NetworkId) -> PeerScoreParams {
         behaviour_penalty_threshold: 6.0,
         behaviour_penalty_decay: 0.99,
         decay_interval: Duration::from_secs(10),
+        retain_score: RETAINED,
         ..PeerScoreParams::default()
     }
 }
@@ -272,5 +276,6 @@ mod tests {
         let after = |bad: f64| best + topic.invalid_message_deliveries_weight * bad * bad;
         assert!(after(8.0) > WORST_SCORE && after(10.0) < WORST_SCORE, "{best}");
         assert_eq!(thresholds().graylist_threshold, WORST_SCORE);
+        assert!(scores.retain_score < super::super::meters::BLOCKED_FOR);
     }
 }

@@ -20,7 +20,7 @@ const QUESTIONS: f64 = 512.0;
 /// Questions a second after that: at 128 KiB an answer, a megabyte.
 const QUESTIONS_A_SECOND: f64 = 8.0;
 /// How long a peer that was hung up on is refused.
-const BLOCKED_FOR: Duration = Duration::from_secs(600);
+pub(super) const BLOCKED_FOR: Duration = Duration::from_secs(600);
 /// Identities blocked at once. The block that would end first makes room for a new one.
 const MAX_BLOCKED: usize = 1024;
 

@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use keys::{NodeId, Time};
 use libp2p::swarm::{Stream, StreamProtocol};
-use libp2p_stream::{Control, IncomingStreams};
 use sphinx::{Packet, SizeClass};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::links::Links;
 use super::onion;
+use super::streams::{Opened, Opener};
 use crate::clock::Clock;
 use crate::places::{Places, Rule, Seat};
 
@@ -76,7 +76,7 @@ pub struct Outgoing {
 
 /// The queues to all peers.
 pub struct PacketQueues {
-    control: Control,
+    opener: Opener,
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
     peers: BTreeMap<NodeId, Queue>,
@@ -106,7 +106,7 @@ struct Queue {
 
 impl PacketQueues {
     pub(crate) fn new(
-        control: Control,
+        opener: Opener,
         clock: Clock,
         failures: mpsc::Sender<SendFailed>,
         links: watch::Receiver<Links>,
@@ -114,7 +114,7 @@ impl PacketQueues {
         let room_for_unlinked = Arc::new(Semaphore::new(MAX_UNLINKED_KIB_IN_ALL));
         let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
         Self {
-            control,
+            opener,
             clock,
             failures,
             peers: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl PacketQueues {
             let (packets, queued) = mpsc::channel(MAX_QUEUED);
             let sender = Sender {
                 to,
-                control: self.control.clone(),
+                opener: self.opener.clone(),
                 clock: self.clock,
                 failures: self.failures.clone(),
                 links: self.links.clone(),
@@ -181,7 +181,7 @@ impl PacketQueues {
 /// Hands over the packets for one peer.
 struct Sender {
     to: NodeId,
-    control: Control,
+    opener: Opener,
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
     links: watch::Receiver<Links>,
@@ -238,8 +238,8 @@ impl Sender {
 
     async fn open(&mut self) -> io::Result<Stream> {
         let peer = onion::peer_id(&self.to).ok_or(io::ErrorKind::InvalidInput)?;
-        let opened = timeout(OPEN_TIMEOUT, self.control.open_stream(peer, PACKETS)).await?;
-        opened.map_err(io::Error::other)
+        let opened = timeout(OPEN_TIMEOUT, self.opener.open(peer, PACKETS)).await;
+        opened?
     }
 
     /// Sends until the stream breaks; returns the number of receipts.
@@ -340,14 +340,14 @@ impl StreamPlaces {
 
 /// Takes the streams that peers open, and queues what they send.
 pub(crate) async fn receive(
-    mut incoming: IncomingStreams,
+    mut incoming: Opened,
     packets: mpsc::Sender<Received>,
     takes: watch::Receiver<bool>,
     listed: watch::Receiver<BTreeSet<NodeId>>,
     places: StreamPlaces,
 ) {
     let mut peers: BTreeMap<NodeId, Arc<Semaphore>> = BTreeMap::new();
-    while let Some((peer, stream)) = incoming.next().await {
+    while let Some((peer, stream)) = incoming.recv().await {
         let Some(node) = onion::node_id(&peer) else { continue };
         peers.retain(|_, streams| streams.available_permits() < STREAMS_PER_PEER);
         let own = peers.entry(node).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER)));

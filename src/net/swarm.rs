@@ -66,8 +66,8 @@ pub fn spawn(
     let mut swarm = build(&keypair, carrier, &network, machine.clock)
         .map_err(|error| fail("cannot start the swarm", &error))?;
     swarm.listen_on(onion::multiaddr(&own)).map_err(|error| fail("cannot listen", &error))?;
-    let mut control = swarm.behaviour().packets.new_control();
-    let streams = control.accept(PACKETS).map_err(|error| fail("packets", &error))?;
+    let streams = &mut swarm.behaviour_mut().streams;
+    let (opener, opened) = (streams.opener(), streams.accept(PACKETS));
     let (packets_in, packets) = mpsc::channel(PACKETS_READ);
     let (takes_packets, takes) = watch::channel(true);
     let (listed, is_listed) = watch::channel(BTreeSet::new());
@@ -79,7 +79,7 @@ pub fn spawn(
         Arc::clone(&stream_places.of_listed),
         Arc::clone(&stream_places.of_strangers),
     ];
-    tokio::spawn(packets::receive(streams, packets_in, takes, is_listed, stream_places));
+    tokio::spawn(packets::receive(opened, packets_in, takes, is_listed, stream_places));
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let (orders, orders_out) = mpsc::channel(ORDERS);
@@ -88,7 +88,7 @@ pub fn spawn(
     let (reach, echoes) = Lookout::start(keypair, own, connector.clone(), &machine);
     let dialling = Dialling::new(beginning, own.node(), &connector);
     let chosen = dialling.chosen();
-    let queues = PacketQueues::new(control, machine.clock, failures_in, links.clone());
+    let queues = PacketQueues::new(opener, machine.clock, failures_in, links.clone());
     let statements = Statements::new(&network, events_in.clone());
     let turned = statements.turned.clone();
     let task = SwarmTask {
