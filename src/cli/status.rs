@@ -58,6 +58,11 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         Some(true) => format!("reachable{since}"),
         Some(false) => format!("unreachable{since}"),
     };
+    let classes = &status.classes;
+    let open: Vec<_> = classes.open.iter().map(ToString::to_string).collect();
+    let passed = classes.passed.iter().filter(|(_, count)| **count > 0);
+    let passed: Vec<_> = passed.map(|(kib, count)| format!("{count} of {kib} KiB")).collect();
+    let passed = if passed.is_empty() { "nothing".to_owned() } else { passed.join(", ") };
     let standing = status.standing.as_ref();
     let standing = standing
         .map_or("not in the directory yet".to_owned(), |standing| wording::node_use(standing, now));
@@ -73,6 +78,13 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         format!("standing {}", standing),
         format!("known    {} nodes, {} linked", status.known, status.linked),
         format!("view     {view}"),
+        format!(
+            "classes  {} KiB: stage {}, for {} mails an hour in the whole network",
+            open.join(", "),
+            classes.stage,
+            classes.volume
+        ),
+        format!("passed   {passed} in the last whole hour"),
         format!(
             "held     {} packets in the mix, {} own waiting, {} messages being delivered, {} answers \
              awaited",

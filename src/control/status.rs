@@ -40,6 +40,8 @@ pub struct Status {
     pub linked: usize,
     /// The view that routes come from.
     pub view: Option<ViewStatus>,
+    /// Which size classes are open, and how many packets of each were passed on.
+    pub classes: ClassesStatus,
     /// Packets and messages that the node holds.
     pub held: HeldStatus,
     /// How late things were, at worst, since the start.
@@ -197,6 +199,19 @@ pub struct ViewStatus {
     pub nodes: usize,
     /// When it was taken, Unix milliseconds.
     pub taken_ms: u64,
+}
+
+/// The stage of size classes: the same at every node with the same list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClassesStatus {
+    /// Its number, from 1.
+    pub stage: usize,
+    /// Mails an hour in the whole network, as the exits of the list state.
+    pub volume: u32,
+    /// The classes in which mail leaves, in KiB.
+    pub open: Vec<usize>,
+    /// Packets that this node passed on in the last whole hour, by class in KiB.
+    pub passed: BTreeMap<usize, u32>,
 }
 
 /// What a node holds.

@@ -3,12 +3,13 @@
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
 use record::{Admission, Breach, Record};
-use remailer::{Agreement, Refused};
+use remailer::{Agreement, Classes, Refused};
+use sphinx::SizeClass;
 
 use super::Driver;
 use crate::control::{
-    HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus,
-    Status, ViewStatus, named, of_places, of_turned,
+    ClassesStatus, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,
+    ReachStatus, Status, ViewStatus, named, of_places, of_turned,
 };
 use crate::net::Reach;
 
@@ -38,6 +39,7 @@ impl Driver {
                 .remailer
                 .view()
                 .map(|view| ViewStatus { nodes: view.len(), taken_ms: view.taken().as_millis() }),
+            classes: classes(&self.remailer.classes(now)),
             held: HeldStatus {
                 mixing: held.mixing,
                 waiting: held.waiting,
@@ -139,6 +141,16 @@ impl Driver {
 
 fn millis(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn classes(classes: &Classes) -> ClassesStatus {
+    let kib = |class: SizeClass| class.packet_len() / 1024;
+    ClassesStatus {
+        stage: classes.stage.saturating_add(1),
+        volume: classes.volume,
+        open: classes.open.iter().copied().map(kib).collect(),
+        passed: SizeClass::all().map(kib).zip(classes.packets).collect(),
+    }
 }
 
 fn node_use(standing: Standing) -> NodeUse {

@@ -29,6 +29,8 @@ pub struct PartialView {
 pub struct View {
     taken: Time,
     seats: BTreeMap<NodeId, Seat>,
+    /// Mails an hour in the whole network, as its exits say.
+    volume: u32,
     /// `None` if everybody is linked to everybody.
     graph: Option<Arc<Graph>>,
 }
@@ -139,7 +141,8 @@ impl PartialView {
             return Err(RouteError::TooFewNodes);
         }
         let graph = Graph::of(self.list, self.seats.keys().copied().collect());
-        Ok(View { taken: self.taken, seats: self.seats, graph: graph.map(Arc::new) })
+        let volume = volume(self.seats.values());
+        Ok(View { taken: self.taken, seats: self.seats, volume, graph: graph.map(Arc::new) })
     }
 }
 
@@ -148,6 +151,14 @@ impl View {
     #[must_use]
     pub fn taken(&self) -> Time {
         self.taken
+    }
+
+    /// Mails an hour in the whole network: the median of what the list's exits say that they have
+    /// delivered in a day, times their number. The same for everybody with the same list, whatever its
+    /// operator avoids; less than half of the exits cannot move it beyond what the others say.
+    #[must_use]
+    pub fn volume(&self) -> u32 {
+        self.volume
     }
 
     /// How many nodes are in it.
@@ -173,7 +184,7 @@ impl View {
     pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
         let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
         let seats = seats.map(|(node, seat)| (*node, seat.clone())).collect();
-        Self { taken: self.taken, seats, graph: self.graph.clone() }
+        Self { taken: self.taken, seats, volume: self.volume, graph: self.graph.clone() }
     }
 
     /// Whether everybody is linked to everybody.
@@ -351,6 +362,19 @@ impl View {
         let exits: Vec<_> = exits.map(|seat| &seat.record).filter(|exit| allows(exit)).collect();
         if exits.is_empty() { Err(RouteError::NoExit) } else { Ok((nodes, exits)) }
     }
+}
+
+/// Hours of the day that exits speak of.
+const DAY: u64 = 24;
+
+fn volume<'a>(seats: impl Iterator<Item = &'a Seat>) -> u32 {
+    let exits = seats.filter(|seat| seat.use_as == Use::Exit && seat.record.exit().is_some());
+    let mut said: Vec<_> = exits.map(|seat| seat.record.delivered()).collect();
+    said.sort_unstable();
+    // Of an even number the lower one.
+    let median = said.get(said.len().saturating_sub(1) / 2).copied().unwrap_or_default();
+    let all = u64::from(median).saturating_mul(said.len() as u64);
+    u32::try_from(all / DAY).unwrap_or(u32::MAX)
 }
 
 fn has_keys(record: &Record, epochs: &RangeInclusive<Epoch>) -> bool {

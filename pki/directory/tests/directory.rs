@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::{
-    MINUTE, admit, catch_up, directory, empty, epochs, exit, first_view, identity, read, record,
-    record_naming, schedule, start,
+    MINUTE, NETWORK, admit, catch_up, directory, empty, epochs, exit, first_view, identity, read,
+    record, record_naming, schedule, start,
 };
 use fog_directory::{Admitted, Directory, Route, RouteError, Unwanted, View};
 use keys::{Epoch, NodeId};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Breach, Record};
+use record::{Breach, Draft, Parameters, Record, testing};
 
 fn viewed(mut directory: Directory) -> View {
     first_view(&mut directory).unwrap()
@@ -267,6 +267,60 @@ fn in_a_network_of_more_than_64_routes_are_walks_over_links_to_any_exit() {
     };
     let firsts: BTreeSet<_> = (0..300).map(|_| first(&mut rng)).collect();
     assert!(firsts.len() > 60);
+}
+
+/// A view of a network of 20 nodes, of which the first 12 are exits; what each exit states that it
+/// delivered in a day.
+fn stating(delivered: [u32; 12]) -> View {
+    let mut directory = empty();
+    for number in 1..=20 {
+        let said = delivered.get(usize::from(number) - 1).copied();
+        let draft = Draft {
+            exit: said.map(|_| exit()),
+            // A relay that says it delivers counts nowhere.
+            delivered: said.unwrap_or(1 << 31),
+            ..testing::draft(number.into(), start(), &schedule())
+        };
+        let octets = draft.sign(&identity(number), &NETWORK).unwrap();
+        admit(&mut directory, read(&octets, start())).unwrap();
+    }
+    viewed(directory)
+}
+
+#[test]
+fn a_third_of_the_exits_moves_no_stage_whatever_it_states() {
+    let stages = Parameters::main();
+    let stage = |view: &View| stages.stage_at(view.volume()).0;
+    for (honest, volume, expected) in [(0, 0, 0), (1024, 512, 0), (2048, 1024, 1), (8192, 4096, 2)]
+    {
+        let view = stating([honest; 12]);
+        assert_eq!((view.volume(), stage(&view)), (volume, expected));
+        for lie in [0, 1, 1 << 20, 1 << 31] {
+            for liars in 1..=4 {
+                let mut said = [honest; 12];
+                said[..liars].fill(lie);
+                assert_eq!(stating(said).volume(), volume, "{liars} exits state {lie}");
+            }
+        }
+    }
+    // Half of them do, in the direction that opens no class.
+    let mut said = [8192; 12];
+    said[..6].fill(0);
+    assert_eq!(stage(&stating(said)), 0);
+    let mut said = [0; 12];
+    said[..6].fill(1 << 31);
+    assert_eq!(stage(&stating(said)), 0);
+
+    // Mail that all goes through one exit counts as the mail of one.
+    let mut said = [1024; 12];
+    said[0] = 1 << 31;
+    assert_eq!(stage(&stating(said)), 0);
+    // What an operator bans changes its routes, and not the stage.
+    let view = stating([2048; 12]);
+    let banned = (1..=9).map(|number| identity(number).node()).collect();
+    assert_eq!(view.without(&banned).volume(), view.volume());
+    // The same for a network of relays.
+    assert_eq!(viewed(directory(9, 0)).volume(), 0);
 }
 
 /// 200,000 draws over 12 nodes: lengths and the node at each place are uniform. Chi-square with 11

@@ -159,6 +159,15 @@ pub struct Stage {
 }
 
 impl Parameters {
+    /// The number of the stage that holds at so many mails an hour in the whole network, from 0, and
+    /// the stage.
+    #[must_use]
+    pub fn stage_at(&self, volume: u32) -> (usize, &Stage) {
+        let [first, ..] = &self.stages;
+        let mut latest = self.stages.iter().enumerate().rev();
+        latest.find(|(_, stage)| stage.from <= volume).unwrap_or((0, first))
+    }
+
     /// The parameters of the main network.
     #[must_use]
     pub const fn main() -> Self {
@@ -403,6 +412,12 @@ impl Custody {
 }
 
 impl Stage {
+    /// Whether packets of the class with this number may be sent.
+    #[must_use]
+    pub fn is_open(&self, class: u8) -> bool {
+        self.weights.get(usize::from(class)).is_some_and(|weight| *weight > 0)
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         let sum: u32 = self.weights.iter().map(|weight| u32::from(*weight)).sum();
         require(sum == 100, "weights of classes")?;

@@ -23,8 +23,8 @@ use keys::{
 };
 use rand::{CryptoRng, RngExt as _};
 use record::{
-    Capacity, Draft, Features, ListHash, ListSketch, Signed, StatementHash, TRAFFIC_CLASSES,
-    VoteDraft, VouchDraft, VouchRole, Word,
+    Capacity, Draft, Features, ListHash, ListSketch, Signed, StatementHash, VoteDraft, VouchDraft,
+    VouchRole, Word,
 };
 use sphinx::EpochKey;
 
@@ -33,6 +33,7 @@ use crate::exit::ExitOffer;
 use crate::invite::Invites;
 use crate::keeping::Keeping;
 use crate::setup::InvitesKept;
+use crate::traffic::Carried;
 
 /// How far record numbers jump when a node starts again: all that it published and has forgotten
 /// since, and all that a copy of it published, has lower numbers.
@@ -312,7 +313,7 @@ impl Author {
     pub(crate) fn sign(
         &mut self,
         keys: Vec<(Epoch, MixPublic)>,
-        exit: Option<&ExitOffer>,
+        (exit, carried): (Option<&ExitOffer>, Carried),
         list: (Hour, ListSketch),
         now: Time,
         rng: &mut impl CryptoRng,
@@ -338,8 +339,8 @@ impl Author {
             exit: exit.map(|exit| exit.policy.clone()),
             contact: self.run_by.contact.clone(),
             family: self.run_by.family.clone(),
-            traffic: [0; TRAFFIC_CLASSES],
-            delivered: 0,
+            traffic: carried.packets,
+            delivered: carried.delivered,
             features: FEATURES,
             limits: Capacity::default(),
             list,
@@ -450,7 +451,8 @@ mod tests {
             (epoch, MixSecret::from_seed(&seed).public().clone())
         });
         let keys = keys.collect();
-        let octets = author.sign(keys, None, Default::default(), now, &mut rng).unwrap();
+        let octets =
+            author.sign(keys, Default::default(), Default::default(), now, &mut rng).unwrap();
         match Statement::check(&octets, &NETWORK).unwrap() {
             Statement::Record(signed) => signed,
             Statement::Vouch(_) | Statement::Proof(_) | Statement::Vote(_) => {
@@ -502,7 +504,8 @@ mod tests {
         assert_eq!(sign(&mut author, start.plus(MINUTE * 5)).sequence(), JUMP);
         author.numbers.sequence = u64::MAX - 1;
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let signed = author.sign(Vec::new(), None, Default::default(), start, &mut rng);
+        let signed =
+            author.sign(Vec::new(), Default::default(), Default::default(), start, &mut rng);
         assert_eq!(signed.err(), Some(NotPublished::LastNumber));
     }
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use keys::Time;
+use keys::{Hour, Time};
 use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Fragment, Mailbox, Needs};
 use mix::{NoRoom, Shares};
 use rand::{CryptoRng, RngExt as _};
@@ -16,6 +16,7 @@ use crate::content::ContentType;
 use crate::count::{Count, NotAnswered, NotDelivered};
 use crate::ids::DeliveryId;
 use crate::sender::ask;
+use crate::traffic::DeliveredLately;
 
 /// Octets held for delivery, at most, each message with its recipients and [`OVERHEAD`]. A message
 /// above that is dropped and counted.
@@ -50,11 +51,13 @@ pub(crate) struct Exit {
     offer: ExitOffer,
     is_barred: bool,
     deliveries: Deliveries,
+    lately: DeliveredLately,
 }
 
 impl Exit {
     pub(crate) fn new(offer: ExitOffer) -> Self {
-        Self { offer, is_barred: false, deliveries: Deliveries::new() }
+        let (deliveries, lately) = (Deliveries::new(), DeliveredLately::default());
+        Self { offer, is_barred: false, deliveries, lately }
     }
 
     /// What the node's record says that it delivers.
@@ -140,7 +143,7 @@ impl Exit {
         &mut self,
         id: DeliveryId,
         outcome: DeliveryOutcome,
-        now: Time,
+        (now, hour): (Time, Hour),
         rng: &mut impl CryptoRng,
         out: &mut Out,
     ) {
@@ -149,6 +152,7 @@ impl Exit {
                 self.deliveries.note(id, taken, refused);
                 self.deliveries.done(id);
                 if taken > 0 {
+                    self.lately.note(hour);
                     out.count(Count::MessageDelivered);
                 }
                 if refused > 0 {
@@ -176,6 +180,11 @@ impl Exit {
         while let Some((id, delivery)) = self.deliveries.next_due(now) {
             out.push(Command::Deliver(id, delivery));
         }
+    }
+
+    /// Messages that were delivered in the last day.
+    pub(crate) fn delivered(&mut self, hour: Hour) -> u32 {
+        self.lately.of_a_day(hour)
     }
 
     /// Messages being delivered.

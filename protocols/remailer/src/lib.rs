@@ -24,6 +24,7 @@ mod sender;
 mod setup;
 pub mod sim;
 mod statements;
+mod traffic;
 
 pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
 pub use command::Command;
@@ -35,7 +36,7 @@ pub use exit::ExitOffer;
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
 pub use links::MAX_LINKS;
-pub use node::{Held, Remailer};
+pub use node::{Classes, Held, Remailer};
 pub use operator::OperatorOrder;
 pub use outlook::{Agreement, Alarm, Suspicion};
 pub use seal::{SealError, Sealed, SealedMessage, Sealing, SealingFailed};

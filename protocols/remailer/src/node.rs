@@ -10,7 +10,7 @@ use mail::{Mailbox, Submission};
 use mix::{NoRoom, Times};
 use rand::CryptoRng;
 use record::{Descriptor, Record, Statement, StatementError};
-use sphinx::{Peeled, Refusal};
+use sphinx::{Peeled, Refusal, SizeClass};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::answers::Answers;
@@ -31,6 +31,7 @@ use crate::seal::{SealedMessage, SealingFailed, exponential};
 use crate::sender::Sender;
 use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
+use crate::traffic::{Carried, blurred};
 
 /// Statements refused for their date, and none taken, that make a clock suspect.
 const SUSPICIOUS: usize = 3;
@@ -63,6 +64,19 @@ pub struct Held {
     pub delivering: usize,
     /// Answers that it waits for.
     pub answers: usize,
+}
+
+/// Which size classes are open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    /// The number of the stage, from 0.
+    pub stage: usize,
+    /// Mails an hour in the whole network, as the exits of the list say.
+    pub volume: u32,
+    /// The classes in which mail leaves.
+    pub open: Vec<SizeClass>,
+    /// Packets of each class that this node passed on in the last whole hour.
+    pub packets: [u32; SizeClass::COUNT],
 }
 
 impl Remailer {
@@ -240,6 +254,16 @@ impl Remailer {
         }
     }
 
+    /// Which size classes are open, and what this node has passed on of each.
+    #[must_use]
+    pub fn classes(&self, now: Time) -> Classes {
+        let volume = self.view().map_or(0, |view| view.volume());
+        let (stage, of) = self.descriptor().parameters().stage_at(volume);
+        let packets = self.relay.as_ref().map(|relay| relay.traffic(now)).unwrap_or_default();
+        let open = SizeClass::all().filter(|class| of.is_open(class.number())).collect();
+        Classes { stage, volume, open, packets }
+    }
+
     /// How long after the end of its key the latest packet came, if one ever did.
     #[must_use]
     pub fn latest_packet(&self) -> Option<Duration> {
@@ -414,7 +438,8 @@ impl Remailer {
         rng: &mut impl CryptoRng,
     ) {
         if let Some(exit) = &mut self.exit {
-            exit.handle_delivery(id, outcome, now, rng, &mut self.out);
+            let hour = self.outlook.schedule().hour_at(now);
+            exit.handle_delivery(id, outcome, (now, hour), rng, &mut self.out);
         }
         self.answer(now, rng);
     }
@@ -696,7 +721,19 @@ impl Remailer {
     fn publish_if_due(&mut self, now: Time, rng: &mut impl CryptoRng) {
         if self.publishes_at().is_some_and(|at| at <= now) {
             let offer = self.exit.as_ref().and_then(Exit::published).cloned();
-            self.hearing(now, rng).publish(offer.as_ref());
+            let carried = self.carried(now, rng);
+            self.hearing(now, rng).publish(offer.as_ref(), carried);
+        }
+    }
+
+    /// What the record says of what this node has carried.
+    fn carried(&mut self, now: Time, rng: &mut impl CryptoRng) -> Carried {
+        let packets = self.relay.as_ref().map(|relay| relay.traffic(now)).unwrap_or_default();
+        let hour = self.schedule().hour_at(now);
+        let delivered = self.exit.as_mut().map_or(0, |exit| exit.delivered(hour));
+        Carried {
+            packets: packets.map(|count| blurred(count, rng)),
+            delivered: blurred(delivered, rng),
         }
     }
 

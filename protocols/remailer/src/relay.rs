@@ -13,6 +13,7 @@ use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, Replay
 
 use crate::command::{Command, Out};
 use crate::count::{Count, Dropped};
+use crate::traffic::{ByClass, Traffic};
 
 /// A packet that says to be later than this many hours was not delayed for that time: it is not
 /// measured.
@@ -36,6 +37,7 @@ pub(crate) struct Relay {
     changes_at: Option<Time>,
     /// How long after the end of its key the latest packet came.
     latest: Option<Duration>,
+    traffic: Traffic,
 }
 
 impl Relay {
@@ -46,7 +48,8 @@ impl Relay {
         rng: &mut impl CryptoRng,
     ) -> Self {
         let mix = Mix::new(schedule, times, now, rng);
-        Self { schedule, mix, accepted: Vec::new(), changes_at: None, latest: None }
+        let traffic = Traffic::default();
+        Self { schedule, mix, accepted: Vec::new(), changes_at: None, latest: None, traffic }
     }
 
     // Keys.
@@ -204,6 +207,7 @@ impl Relay {
                 }
                 Release::Forward { to, packet } => {
                     let until = self.schedule.accepted_until(packet.epoch());
+                    self.traffic.note(packet.class(), self.schedule.hour_at(now));
                     out.count(Count::PacketRelayed);
                     out.push(Command::Send { to, packet, until });
                 }
@@ -219,6 +223,11 @@ impl Relay {
             }
         }
         None
+    }
+
+    /// Packets of each class that were passed on in the last whole hour.
+    pub(crate) fn traffic(&self, now: Time) -> ByClass {
+        self.traffic.last(self.schedule.hour_at(now))
     }
 
     /// Packets held.

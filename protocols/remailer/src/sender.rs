@@ -96,7 +96,8 @@ impl Sender {
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
-        let fitted = Fitted::mail(fragment).map_err(|why| NotSent::Seal(why.into()))?;
+        let (_, stage) = self.parameters().stage_at(view.volume());
+        let fitted = Fitted::mail(fragment, stage).map_err(|why| NotSent::Seal(why.into()))?;
         let earliest = now.plus(self.hold(rng));
         let latest = now.plus(self.longest_wait()).max(earliest);
         let tick = self

@@ -18,6 +18,7 @@ use crate::keeping::{Durable, Failed};
 use crate::links;
 use crate::outlook::Outlook;
 use crate::relay::Relay;
+use crate::traffic::Carried;
 
 /// Epochs that are looked at for keys that were stated and lost: two days and a half.
 const LOST_EPOCHS: u32 = 20;
@@ -291,7 +292,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
 
     /// Publishes a record: its keys are kept first, then the record itself, then it is announced.
     /// What has to be kept lets it go on with [`Hearing::handle_kept`].
-    pub(crate) fn publish(&mut self, exit: Option<&ExitOffer>) {
+    pub(crate) fn publish(&mut self, exit: Option<&ExitOffer>, carried: Carried) {
         let mut keys = Vec::new();
         for epoch in self.author.epochs(self.now) {
             match self.key(epoch) {
@@ -304,7 +305,7 @@ impl<R: CryptoRng> Hearing<'_, R> {
             return;
         }
         let list = self.outlook.directory.list_in_use();
-        let signed = self.author.sign(keys, exit, list, self.now, self.rng);
+        let signed = self.author.sign(keys, (exit, carried), list, self.now, self.rng);
         let octets = match signed {
             Ok(octets) => octets,
             Err(why) => return self.out.count(Count::OwnRecordRefused(why)),

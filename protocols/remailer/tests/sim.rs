@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fog_remailer::sim::Simulation;
@@ -76,6 +77,54 @@ fn a_mail_crosses_three_to_six_other_nodes() {
         assert_eq!(total(&simulation, acknowledged), 1);
         assert_eq!(simulation.nodes()[0].held().answers, 0);
     }
+}
+
+/// Lengths of the packets that were sent since there were `before`, in KiB.
+fn kib(simulation: &Simulation<ChaCha20Rng>, before: usize) -> BTreeSet<usize> {
+    simulation.sent()[before..].iter().map(|link| link.octets / 1024).collect()
+}
+
+#[test]
+fn more_classes_open_when_the_exits_have_delivered_enough_and_for_all_at_once() {
+    let mut parameters = main_network(9);
+    for (stage, from) in parameters.stages.iter_mut().zip([0, 1, 10_000]) {
+        stage.from = from;
+    }
+    let mut simulation = network(9, &parameters, 4);
+    let stages = |simulation: &Simulation<ChaCha20Rng>| {
+        let of = |node: &Remailer| {
+            let classes = node.classes(simulation.now());
+            let open: Vec<_> = classes.open.iter().map(|class| class.packet_len() / 1024).collect();
+            (classes.stage, open)
+        };
+        simulation.nodes().iter().map(of).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(stages(&simulation), [(0, vec![24, 64, 256])].into());
+    simulation.submit(0, &mail("a@b.example", "body")).unwrap();
+    simulation.run(MINUTE * 50);
+    assert_eq!(kib(&simulation, 0), [24].into());
+    let before = simulation.sent().len();
+    simulation.submit(0, &mail("a@b.example", &"body\r\n".repeat(4000))).unwrap();
+    simulation.run(MINUTE * 50);
+    // The answer returns in the class of the packet that asked for it.
+    assert_eq!(kib(&simulation, before), [64].into());
+
+    for sender in 0..9 {
+        for _ in 0..8 {
+            simulation.submit(sender, &mail("a@b.example", "body")).unwrap();
+        }
+    }
+    simulation.run(MINUTE * 60 * 8);
+    assert_eq!(simulation.delivered().len(), 74);
+    assert_eq!(stages(&simulation), [(1, vec![16, 24, 48, 96, 256])].into());
+    let before = simulation.sent().len();
+    simulation.submit(0, &mail("a@b.example", "body")).unwrap();
+    simulation.run(MINUTE * 50);
+    assert_eq!(kib(&simulation, before), [16].into());
+    simulation.run(MINUTE * 25);
+    let passed: u32 =
+        simulation.nodes().iter().map(|node| node.classes(simulation.now()).packets[0]).sum();
+    assert!(passed > 0, "packets of 16 KiB in the last whole hour");
 }
 
 #[test]
