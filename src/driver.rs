@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{ClockJump, Dropped, Remailer};
+use remailer::{ClockJump, Dropped, Handed, Remailer, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -65,6 +65,8 @@ struct Net {
     reach: watch::Receiver<Reach>,
     listed: watch::Sender<BTreeSet<NodeId>>,
     turned: net::TurnedAway,
+    /// Where to hand over what is for the open streams of peers without an address.
+    streams: BTreeMap<StreamId, mpsc::Sender<Handed>>,
     /// Whether the operator named a node to join through.
     has_bootstrap: bool,
     tor: Option<watch::Receiver<TorState>>,

@@ -10,6 +10,7 @@ pub mod connect;
 mod dialling;
 mod gossip;
 mod handle;
+mod handover;
 pub(crate) mod incoming;
 mod join;
 mod limits;
@@ -32,6 +33,7 @@ mod waiting;
 mod wanted;
 
 pub use handle::{Beginning, Entrances, Handle, Judged, NetEvent, Reception, SwarmOrder};
+pub use handover::StreamEvent;
 pub use join::fetch_descriptor;
 pub(crate) use limits::MAX_SOCKETS;
 pub use links::{Links, Scores};

@@ -87,8 +87,8 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         format!("passed   {passed} in the last whole hour"),
         format!(
             "held     {} packets in the mix, {} own waiting, {} messages being delivered, {} answers \
-             awaited",
-            held.mixing, held.waiting, held.delivering, held.answers
+             awaited, {} packets for streams",
+            held.mixing, held.waiting, held.delivering, held.answers, held.for_streams
         ),
     ]);
     lines.extend(status.counts.iter().map(|(name, count)| format!("{count:>8} {name}")));

@@ -38,17 +38,20 @@ pub enum PlaceKind {
     PacketStream,
     /// A stream of packets of another.
     StrangersPacketStream,
+    /// A stream to a peer without an address.
+    StreamToPeer,
 }
 
 impl PlaceKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SessionFromHere,
         Self::SessionFromOnion,
         Self::Handshake,
         Self::StrangersLink,
         Self::PacketStream,
         Self::StrangersPacketStream,
+        Self::StreamToPeer,
     ];
 
     fn name(self) -> &'static str {
@@ -59,6 +62,7 @@ impl PlaceKind {
             Self::StrangersLink => "stranger's link",
             Self::PacketStream => "packet stream",
             Self::StrangersPacketStream => "stranger's packet stream",
+            Self::StreamToPeer => "stream to a peer",
         }
     }
 }
@@ -93,6 +97,7 @@ fn name(count: Count) -> String {
         Count::PacketReceived => "packet received".to_owned(),
         Count::PacketRelayed => "packet relayed".to_owned(),
         Count::PacketSent => "packet sent".to_owned(),
+        Count::PacketHandedOver => "packet handed over on a stream".to_owned(),
         Count::CoverEnded => "packet ended: cover".to_owned(),
         Count::PacketDropped(why) => format!("packet dropped: {}", dropped(why)),
         Count::MessageTaken => "message taken".to_owned(),
@@ -149,6 +154,7 @@ fn dropped(why: Dropped) -> &'static str {
         Dropped::SlotFull => "slot full",
         Dropped::UnknownHop => "unknown next hop",
         Dropped::NoStream => "no stream with its token",
+        Dropped::StreamFull => "too much for its stream",
         Dropped::Delay => "delay",
         Dropped::PoolFull => "pool full",
         Dropped::NotKept => "tag not kept",

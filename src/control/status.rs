@@ -225,6 +225,8 @@ pub struct HeldStatus {
     pub delivering: usize,
     /// Answers of exits that are waited for.
     pub answers: usize,
+    /// Packets for peers without an address that wait for their stream.
+    pub for_streams: usize,
 }
 
 /// The longest delays since the start, in milliseconds. A machine that is too busy shows in the

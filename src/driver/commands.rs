@@ -21,6 +21,7 @@ impl Driver {
                         self.send_failed(failure);
                     }
                 }
+                Command::HandOver(id, handed) => self.hand_over(id, handed),
                 Command::Deliver(id, delivery) => {
                     if let Some(exit) = &self.exit {
                         exit.deliver(id, delivery);

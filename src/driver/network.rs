@@ -1,7 +1,10 @@
 //! Events and questions from the network.
 
 use super::Driver;
-use crate::net::{Links, NetEvent, Reach, SwarmOrder};
+use remailer::{Handed, StreamId};
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::net::{Links, NetEvent, Reach, StreamEvent, SwarmOrder};
 
 impl Driver {
     pub(super) async fn net_event(&mut self, event: NetEvent) {
@@ -21,6 +24,7 @@ impl Driver {
                 self.remailer.handle_sync_answer(peer, answer, now, rng);
             }
             NetEvent::SyncFailed(peer) => self.remailer.handle_sync_failed(&peer, now, rng),
+            NetEvent::Stream(id, event) => self.stream_event(StreamId(id), event),
             NetEvent::InviteShown { peer, token, answer } => {
                 let id = self.asked.invite(answer);
                 self.remailer.handle_invite_shown(id, peer, &token, now, rng);
@@ -28,6 +32,34 @@ impl Driver {
             NetEvent::InviteAnswered { peer, answer } => {
                 self.remailer.handle_invite_answered(peer, answer, now, rng);
             }
+        }
+    }
+
+    fn stream_event(&mut self, id: StreamId, event: StreamEvent) {
+        let now = self.now();
+        match event {
+            StreamEvent::Opened { tokens, to } => {
+                self.net.streams.insert(id, to);
+                self.remailer.handle_stream_opened(id, &tokens, now);
+            }
+            StreamEvent::Taken => self.remailer.handle_stream_taken(id),
+            StreamEvent::Ended { left } => {
+                self.net.streams.remove(&id);
+                self.remailer.handle_stream_ended(id, left, now);
+            }
+        }
+    }
+
+    /// Hands something over. On a stream that has ended, and has not said so yet, nothing is handed
+    /// over any more.
+    pub(super) fn hand_over(&mut self, id: StreamId, handed: Handed) {
+        let sent = match self.net.streams.get(&id) {
+            Some(stream) => stream.try_send(handed),
+            None => Err(TrySendError::Closed(handed)),
+        };
+        if let Err(TrySendError::Closed(handed) | TrySendError::Full(handed)) = sent {
+            self.net.streams.remove(&id);
+            self.remailer.handle_stream_ended(id, vec![handed], self.now());
         }
     }
 

@@ -45,6 +45,7 @@ impl Driver {
                 waiting: held.waiting,
                 delivering: held.delivering,
                 answers: held.answers,
+                for_streams: held.for_streams,
             },
             lateness: Lateness {
                 timer_ms: millis(self.troubles.late_timer),

@@ -1,6 +1,6 @@
 //! The settings of a node, its start and its stop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,6 +201,7 @@ impl Started {
                 reach: net.reach,
                 listed: net.reception.listed,
                 turned: net.entrances.turned,
+                streams: BTreeMap::new(),
                 has_bootstrap: self.has_bootstrap,
                 tor: self.tor.as_ref().map(Tor::state),
             },

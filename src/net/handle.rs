@@ -12,6 +12,7 @@ use record::{Statement, StatementError};
 use remailer::{InviteAnswer, Judgement, Token};
 use tokio::sync::{mpsc, watch};
 
+use super::handover::StreamEvent;
 use super::links::{Links, Scores};
 use super::packets::{PacketQueues, Received, SendFailed};
 use super::reach::Reach;
@@ -43,6 +44,9 @@ pub enum NetEvent {
     },
     /// A peer that was asked gives no answer, or no valid one.
     SyncFailed(NodeId),
+    /// What becomes of a stream that a peer without an address opened. Its number is never used
+    /// again.
+    Stream(u64, StreamEvent),
     /// A peer shows the token of an invite.
     InviteShown {
         /// The peer.
@@ -122,8 +126,8 @@ pub struct Handle {
 /// Where callers come in, with what is turned away there.
 pub struct Entrances {
     /// The places of handshakes, of strangers' links, and of packet streams of listed nodes and of
-    /// strangers.
-    pub places: [Arc<Places>; 4],
+    /// strangers, and of streams to peers without an address.
+    pub places: [Arc<Places>; 5],
     /// What was turned away unread.
     pub turned: TurnedAway,
 }

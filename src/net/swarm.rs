@@ -23,6 +23,7 @@ use super::connect::Connector;
 use super::dialling::{DialledBy, Dialling};
 use super::gossip::WORST_SCORE;
 use super::handle::{Beginning, Entrances, Handle, NetEvent, Reception, SwarmOrder};
+use super::handover::{self, HANDOVER};
 use super::incoming::Incoming;
 use super::links::{Links, Scores};
 use super::onion;
@@ -68,6 +69,7 @@ pub fn spawn(
     swarm.listen_on(onion::multiaddr(&own)).map_err(|error| fail("cannot listen", &error))?;
     let streams = &mut swarm.behaviour_mut().streams;
     let (opener, opened) = (streams.opener(), streams.accept(PACKETS));
+    let presented = streams.accept(HANDOVER);
     let (packets_in, packets) = mpsc::channel(PACKETS_READ);
     let (takes_packets, takes) = watch::channel(true);
     let (listed, is_listed) = watch::channel(BTreeSet::new());
@@ -78,10 +80,13 @@ pub fn spawn(
         strangers.places(),
         Arc::clone(&stream_places.of_listed),
         Arc::clone(&stream_places.of_strangers),
+        handover::places(machine.clock),
     ];
     tokio::spawn(packets::receive(opened, packets_in, takes, is_listed, stream_places));
 
     let (events_in, events) = mpsc::channel(EVENTS);
+    let [.., of_addressless] = &places;
+    tokio::spawn(handover::serve(presented, events_in.clone(), Arc::clone(of_addressless)));
     let (orders, orders_out) = mpsc::channel(ORDERS);
     let (failures_in, failures) = mpsc::channel(EVENTS);
     let (links_in, links) = watch::channel(Links::default());

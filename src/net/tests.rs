@@ -3,6 +3,7 @@
 mod crowds;
 mod equivocation;
 mod floods;
+mod handover;
 mod hostile;
 mod lists;
 mod raw;

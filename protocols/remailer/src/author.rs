@@ -41,8 +41,8 @@ const JUMP: u64 = 1 << 20;
 /// For how many epochs this node's word about another holds: 30 days. It is renewed at half of
 /// that.
 const VOUCH_LIFE: u32 = 240;
-/// Forward, deliver, reply, loop and drop; mail fragments and acknowledgements; no stream for clients.
-const FEATURES: Features = Features { kinds: 0b1_1111, streams: 0, contents: 0b110 };
+/// All six kinds; stream 1, for peers without an address; mail fragments and acknowledgements.
+const FEATURES: Features = Features { kinds: 0b11_1111, streams: 0b10, contents: 0b110 };
 /// How often in an hour what could not be kept is tried again.
 const RETRIES: u32 = 60;
 /// How soon a record is renewed after what it says has changed.

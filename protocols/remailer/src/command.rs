@@ -12,9 +12,10 @@ use sphinx::{EpochKeys, Packet};
 
 use crate::answer::{Done, InviteAnswer, NotDone, Refused};
 use crate::count::{Count, Counts};
-use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};
+use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};
 use crate::invite::{OpenInvite, Token};
 use crate::seal::Sealing;
+use crate::streams::Handed;
 
 /// What is to be done. Commands are begun one after the other, and what is to be kept gets to the
 /// disk in that order; nothing waits for it but what its report lets go on.
@@ -32,6 +33,9 @@ pub enum Command {
         /// When the next hop's key is gone.
         until: Time,
     },
+    /// Hand this over on a stream, then report [`crate::Remailer::handle_stream_taken`], or
+    /// [`crate::Remailer::handle_stream_ended`] with it.
+    HandOver(StreamId, Handed),
     /// Open packets with these keys, and with no others, from now on.
     Accept(EpochKeys),
     /// Make these replay tags durable, then report [`crate::Remailer::handle_tags_kept`] or
@@ -129,6 +133,9 @@ impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Send { packet, .. } => write!(f, "Send({} octets)", packet.octets().len()),
+            Self::HandOver(id, handed) => {
+                write!(f, "HandOver({}, {} octets)", id.0, handed.payload.len())
+            }
             Self::Accept(keys) => {
                 f.write_str("Accept")?;
                 f.debug_list().entries(keys.epochs().map(Epoch::number)).finish()

@@ -19,6 +19,8 @@ pub enum Count {
     PacketRelayed,
     /// A packet of this node's own left on its tick.
     PacketSent,
+    /// A peer took a packet on the stream that presented its token.
+    PacketHandedOver,
     /// A packet ended here that carried nothing.
     CoverEnded,
     /// A packet went no further.
@@ -106,8 +108,10 @@ pub enum Dropped {
     SlotFull,
     /// Its next hop has no live record.
     UnknownHop,
-    /// No open stream presented its token.
+    /// No stream presented its token in time.
     NoStream,
+    /// Too much waits for its token, or for all tokens.
+    StreamFull,
     /// Its delay is longer than the network allows.
     Delay,
     /// The pool is full.

@@ -24,6 +24,7 @@ mod sender;
 mod setup;
 pub mod sim;
 mod statements;
+mod streams;
 mod traffic;
 
 pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
@@ -33,7 +34,7 @@ pub use count::{
     Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken,
 };
 pub use exit::ExitOffer;
-pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, SubmissionId};
+pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
 pub use links::MAX_LINKS;
 pub use node::{Classes, Held, Remailer};
@@ -42,3 +43,4 @@ pub use outlook::{Agreement, Alarm, Suspicion};
 pub use seal::{SealError, Sealed, SealedMessage, Sealing, SealingFailed};
 pub use setup::{ClockJump, InvitesKept, Kept, Known, Past, Role, Setup};
 pub use statements::Judgement;
+pub use streams::{Handed, MAX_TOKENS};

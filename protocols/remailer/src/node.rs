@@ -10,7 +10,7 @@ use mail::{Mailbox, Submission};
 use mix::{NoRoom, Times};
 use rand::CryptoRng;
 use record::{Descriptor, Record, Statement, StatementError};
-use sphinx::{Peeled, Refusal, SizeClass};
+use sphinx::{Peeled, Refusal, SizeClass, StreamToken};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::answers::Answers;
@@ -19,7 +19,7 @@ use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
 use crate::exit::{Exit, ExitOffer};
-use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, SubmissionId};
+use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::ingress::{self, Ingress};
 use crate::invite::GivenInvite;
 use crate::links::Links;
@@ -31,6 +31,7 @@ use crate::seal::{SealedMessage, SealingFailed, exponential};
 use crate::sender::Sender;
 use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
+use crate::streams::Handed;
 use crate::traffic::{Carried, blurred};
 
 /// Statements refused for their date, and none taken, that make a clock suspect.
@@ -62,8 +63,10 @@ pub struct Held {
     pub waiting: usize,
     /// Messages being delivered.
     pub delivering: usize,
-    /// Answers that it waits for.
+    /// Answers of exits that are waited for.
     pub answers: usize,
+    /// Packets that wait for a stream with their token.
+    pub for_streams: usize,
 }
 
 /// Which size classes are open.
@@ -251,6 +254,7 @@ impl Remailer {
             waiting: self.sender.held(),
             delivering: self.exit.as_ref().map_or(0, Exit::held),
             answers: self.replies.waiting(),
+            for_streams: self.relay.as_ref().map_or(0, Relay::for_streams),
         }
     }
 
@@ -612,6 +616,30 @@ impl Remailer {
         rng: &mut impl CryptoRng,
     ) {
         operator::handle_invite_answered(peer, answer, &mut self.hearing(now, rng));
+    }
+
+    // Peers without an address.
+
+    /// A peer presents tokens on a stream, [`MAX_TOKENS`](crate::MAX_TOKENS) at most: what comes for
+    /// them is handed over there by [`Command::HandOver`].
+    pub fn handle_stream_opened(&mut self, stream: StreamId, tokens: &[StreamToken], now: Time) {
+        if let Some(relay) = &mut self.relay {
+            relay.handle_stream_opened(stream, tokens, now, &mut self.out);
+        }
+    }
+
+    /// The peer has taken the oldest that its stream was handed.
+    pub fn handle_stream_taken(&mut self, stream: StreamId) {
+        if let Some(relay) = &mut self.relay {
+            relay.handle_stream_taken(stream, &mut self.out);
+        }
+    }
+
+    /// A stream ended, with what its peer has not taken, the oldest first.
+    pub fn handle_stream_ended(&mut self, stream: StreamId, left: Vec<Handed>, now: Time) {
+        if let Some(relay) = &mut self.relay {
+            relay.handle_stream_ended(stream, left, now, &mut self.out);
+        }
     }
 
     // The operator.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use keys::{Epoch, NodeId, Schedule, Time};
 use mix::{Mix, NoRoom, Release, Times};
 use rand::CryptoRng;
-use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag};
+use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag, StreamToken};
 
 use crate::command::{Command, Out};
 use crate::count::{Count, Dropped};
+use crate::ids::StreamId;
+use crate::streams::{Handed, Streams};
 use crate::traffic::{ByClass, Traffic};
 
 /// A packet that says to be later than this many hours was not delayed for that time: it is not
@@ -38,6 +40,7 @@ pub(crate) struct Relay {
     /// How long after the end of its key the latest packet came.
     latest: Option<Duration>,
     traffic: Traffic,
+    streams: Streams,
 }
 
 impl Relay {
@@ -48,8 +51,15 @@ impl Relay {
         rng: &mut impl CryptoRng,
     ) -> Self {
         let mix = Mix::new(schedule, times, now, rng);
-        let traffic = Traffic::default();
-        Self { schedule, mix, accepted: Vec::new(), changes_at: None, latest: None, traffic }
+        Self {
+            schedule,
+            mix,
+            accepted: Vec::new(),
+            changes_at: None,
+            latest: None,
+            traffic: Traffic::default(),
+            streams: Streams::default(),
+        }
     }
 
     // Keys.
@@ -167,11 +177,15 @@ impl Relay {
     /// The clock jumped: see [`Mix::handle_clock_jump`].
     pub(crate) fn handle_clock_jump(&mut self, millis: i64, now: Time, out: &mut Out) {
         self.mix.handle_clock_jump(millis);
+        self.streams.handle_clock_jump(millis);
         self.offer_keys(now, out);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        [self.mix.poll_timeout(), self.changes_at].into_iter().flatten().min()
+        [self.mix.poll_timeout(), self.changes_at, self.streams.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng, out: &mut Out) {
@@ -179,6 +193,7 @@ impl Relay {
             self.offer_keys(now, out);
         }
         self.mix.handle_timeout(now, rng);
+        self.streams.handle_timeout(now, out);
     }
 
     /// Holds an answer that is made here, for a time drawn as senders draw it, like a packet that came
@@ -215,9 +230,8 @@ impl Relay {
                     return Some(Arrival::Mail(payload));
                 }
                 Release::Reply { name, payload } => return Some(Arrival::Reply(name, payload)),
-                // No stream is served: none presented a token.
-                Release::Stream { .. } => {
-                    out.count(Count::PacketDropped(Dropped::NoStream));
+                Release::Stream { token, name, payload } => {
+                    self.streams.handle_packet(Handed { token, name, payload }, now, out);
                 }
                 Release::End { .. } => out.count(Count::CoverEnded),
             }
@@ -228,6 +242,40 @@ impl Relay {
     /// Packets of each class that were passed on in the last whole hour.
     pub(crate) fn traffic(&self, now: Time) -> ByClass {
         self.traffic.last(self.schedule.hour_at(now))
+    }
+
+    // Streams of peers without an address.
+
+    /// A peer presents tokens on a stream.
+    pub(crate) fn handle_stream_opened(
+        &mut self,
+        stream: StreamId,
+        tokens: &[StreamToken],
+        now: Time,
+        out: &mut Out,
+    ) {
+        self.streams.handle_opened(stream, tokens, now, out);
+    }
+
+    /// The peer has taken the oldest that its stream was handed.
+    pub(crate) fn handle_stream_taken(&mut self, stream: StreamId, out: &mut Out) {
+        self.streams.handle_taken(stream, out);
+    }
+
+    /// A stream ended; what its peer has not taken waits for another.
+    pub(crate) fn handle_stream_ended(
+        &mut self,
+        stream: StreamId,
+        left: Vec<Handed>,
+        now: Time,
+        out: &mut Out,
+    ) {
+        self.streams.handle_ended(stream, left, now, out);
+    }
+
+    /// Packets that wait for a stream, or for their receipt on one.
+    pub(crate) fn for_streams(&self) -> usize {
+        self.streams.held()
     }
 
     /// Packets held.

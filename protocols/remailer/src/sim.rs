@@ -19,16 +19,17 @@ use record::{
     Admission, Capabilities, Descriptor, DescriptorError, Domains, ExitPolicy, Parameters,
     Statement,
 };
-use sphinx::{EpochKeys, Packet};
+use sphinx::{EpochKeys, Packet, StreamToken};
 
 use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
 use crate::command::Command;
 use crate::exit::ExitOffer;
-use crate::ids::{OrderId, QuestionId, QueueId, SubmissionId};
+use crate::ids::{OrderId, QuestionId, QueueId, StreamId, SubmissionId};
 use crate::node::Remailer;
 use crate::operator::OperatorOrder;
 use crate::setup::Setup;
 use crate::statements::Judgement;
+use crate::streams::Handed;
 
 /// Voters of a network that [`Simulation::new`] makes.
 const VOTERS: usize = 3;
@@ -63,6 +64,8 @@ struct Surroundings {
     blocked: BTreeMap<usize, Time>,
     /// Statements of its own that no peer was there to hear.
     unheard: VecDeque<Vec<u8>>,
+    /// Streams on which peers presented tokens.
+    streams: Vec<StreamId>,
     is_stopped: bool,
     /// Whether its peers show it no votes and answer none of its questions.
     is_eclipsed: bool,
@@ -76,6 +79,7 @@ struct Seen {
     last: Option<(usize, Vec<u8>)>,
     answers: BTreeMap<SubmissionId, Result<QueueId, Refused>>,
     replies: BTreeMap<OrderId, Result<Done, NotDone>>,
+    handed: Vec<Handed>,
 }
 
 /// A message that reached the next server of an exit.
@@ -220,6 +224,34 @@ impl<R: CryptoRng> Simulation<R> {
         }
         self.carry_out(node);
         self.seen.answers.remove(&id).unwrap_or(Err(Refused::Full))
+    }
+
+    /// A peer without an address presents tokens to a node, and takes at once what it is handed.
+    pub fn present(&mut self, node: usize, tokens: &[StreamToken]) {
+        let id = StreamId(self.number());
+        if let Some(remailer) = self.nodes.get_mut(node) {
+            remailer.handle_stream_opened(id, tokens, self.now);
+        }
+        if let Some(around) = self.around.get_mut(node) {
+            around.streams.push(id);
+        }
+        self.carry_out(node);
+    }
+
+    /// Ends the streams on which peers presented tokens to a node.
+    pub fn drop_streams(&mut self, node: usize) {
+        let open = self.around.get_mut(node).map(|around| core::mem::take(&mut around.streams));
+        for stream in open.unwrap_or_default() {
+            if let Some(remailer) = self.nodes.get_mut(node) {
+                remailer.handle_stream_ended(stream, Vec::new(), self.now);
+            }
+        }
+    }
+
+    /// What peers without an address were handed so far.
+    #[must_use]
+    pub fn handed(&self) -> &[Handed] {
+        &self.seen.handed
     }
 
     /// Has a node's operator order something.
@@ -513,6 +545,12 @@ impl<R: CryptoRng> Simulation<R> {
         let now = self.now;
         match command {
             Command::Send { to, packet, .. } => self.send(index, &to, &packet),
+            Command::HandOver(id, handed) => {
+                self.seen.handed.push(handed);
+                if let Some(node) = self.nodes.get_mut(index) {
+                    node.handle_stream_taken(id);
+                }
+            }
             Command::Announce(octets) => self.announce(index, octets),
             Command::Link(node) => self.want_all(index, &[node]),
             Command::Links(nodes) => self.want_all(index, &nodes),

@@ -12,10 +12,11 @@ use std::time::Duration;
 use fog_remailer::sim::Simulation;
 use fog_remailer::{Command, Count, Dropped, Judgement, NotTaken, Refused, Remailer, Setup};
 use keys::{Epoch, Identity, NetworkId, Time};
-use mail::{DeliveryStatus, Mailbox, Submission};
+use mail::{Acknowledgement, DeliveryStatus, Fragment, Mailbox, Submission, scrub};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{Draft, Parameters, Sending, StatementError, testing};
+use sphinx::{Body, End, Hop, Payload, ReplyEnd, SizeClass, StreamToken, reply_block, wrap};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -125,6 +126,67 @@ fn more_classes_open_when_the_exits_have_delivered_enough_and_for_all_at_once() 
     let passed: u32 =
         simulation.nodes().iter().map(|node| node.classes(simulation.now()).packets[0]).sum();
     assert!(passed > 0, "packets of 16 KiB in the last whole hour");
+}
+
+/// A peer that is no node sends a mail, with a reply block whose way ends on a stream of its own.
+#[test]
+fn a_peer_without_an_address_hears_on_its_stream_what_became_of_its_mail() {
+    let mut simulation = network(9, &main_network(9), 6);
+    let mut rng = ChaCha20Rng::seed_from_u64(60);
+    let now = simulation.now();
+    let epoch = simulation.descriptor().parameters().schedule().epoch_at(now);
+    let records: Vec<_> = simulation
+        .nodes()
+        .iter()
+        .map(|node| simulation.nodes()[0].directory().newest(&node.node()).unwrap().clone())
+        .collect();
+    let way = |of: [usize; 3]| {
+        of.map(|number| {
+            let record = &records[number];
+            Hop { node: record.node(), epoch, key: record.key(epoch).unwrap(), delay: MINUTE }
+        })
+    };
+    let class = SizeClass::all().nth(1).unwrap();
+    let token = StreamToken::from_bytes([3; 16]);
+    let mut send = |simulation: &mut Simulation<ChaCha20Rng>, id: u8| {
+        let end = ReplyEnd::Stream(token);
+        let (block, keys) = reply_block(&way([3, 4, 5]), end, class, &mut rng).unwrap();
+        let scrubbed = scrub(&mail("a@b.example", "body")).unwrap().pop().unwrap();
+        let fragment = Fragment::cut(scrubbed, [id; 16], [id; 16]);
+        let content = [&[1][..], &fragment.encode().unwrap()].concat();
+        let body = Body { end: End::Deliver, class, content: &content, reply: Some(&block) };
+        let packet = wrap(&way([0, 1, 2]), &body, &mut rng).unwrap();
+        simulation.inject(0, packet.octets().to_vec());
+        keys
+    };
+
+    // The stream is there when the answer comes.
+    simulation.present(5, &[StreamToken::from_bytes([9; 16]), token]);
+    let keys = send(&mut simulation, 1);
+    simulation.run(MINUTE * 20);
+    assert_eq!(simulation.delivered().len(), 1);
+    let [handed] = simulation.handed() else { panic!("{}", simulation.handed().len()) };
+    assert!(handed.token == token && handed.name == Some(keys.name()));
+    let payload = Payload::from_octets(handed.payload.octets().to_vec()).unwrap();
+    let content = keys.open(payload).unwrap();
+    assert_eq!(content[0], 2);
+    let said = Acknowledgement::decode(&content[1..]).unwrap();
+    assert_eq!(said.iter().collect::<Vec<_>>(), [(DeliveryStatus::Delivered, 1)]);
+
+    // While the stream is not there the answer is kept, for ten minutes.
+    simulation.drop_streams(5);
+    for (id, back_after, handed) in [(2, MINUTE * 8, 2), (3, MINUTE * 14, 2)] {
+        send(&mut simulation, id);
+        while simulation.nodes()[5].held().for_streams == 0 {
+            simulation.run(MINUTE / 6);
+        }
+        simulation.run(back_after);
+        simulation.present(5, &[token]);
+        assert_eq!(simulation.handed().len(), handed);
+        simulation.drop_streams(5);
+    }
+    let dropped = Count::PacketDropped(Dropped::NoStream);
+    assert_eq!(simulation.nodes()[5].counts().get(dropped), 1);
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub enum Layer {
 }
 
 /// What a packet carried, opened at its last hop. Zeroized on drop.
-#[derive(ZeroizeOnDrop)]
+#[derive(PartialEq, ZeroizeOnDrop)]
 pub struct Payload(Vec<u8>);
 
 impl Payload {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use keys::{Identity, OnionAddress};
+use keys::{Identity, OnionAddress, Schedule};
 use record::{Admission, Descriptor, Domains, Parameters};
 
 use crate::clock::Clock;
@@ -30,6 +30,10 @@ impl World {
     /// A world with this network.
     pub(super) fn of(descriptor: Descriptor, clock: Clock) -> Self {
         Self { folder: tempfile::tempdir().unwrap(), descriptor, clock }
+    }
+
+    pub(super) fn schedule(&self) -> Schedule {
+        self.descriptor.parameters().schedule()
     }
 
     pub(super) fn state(&self) -> PathBuf {
