@@ -82,6 +82,8 @@ struct Driver {
     places: Vec<(PlaceKind, Arc<Places>)>,
     asked: Asked,
     progress: watch::Sender<Progress>,
+    /// Octets of the largest mail that is carried at present.
+    carries: watch::Sender<usize>,
     /// The links that the [`Remailer`] has been told of.
     linked: Links,
     troubles: Troubles,
@@ -139,6 +141,7 @@ impl Driver {
                 _ = looks.tick() => {
                     self.look_at_clock();
                     self.look_at_disk();
+                    self.look_at_sizes();
                     self.look_at_warnings();
                 }
                 Some(delivered) = inputs.exit.outcomes.recv() => self.delivered(delivered),
@@ -180,6 +183,12 @@ impl Driver {
             self.troubles.armed = (now, now);
         }
         self.troubles.jumped = jumped;
+    }
+
+    /// Notes what may be submitted.
+    fn look_at_sizes(&self) {
+        let carries = self.remailer.carries();
+        self.carries.send_if_modified(|known| std::mem::replace(known, carries) != carries);
     }
 
     /// `armed` is when the timer could have been handled first.
@@ -249,9 +258,9 @@ impl Driver {
                 // A client that has disconnected gets no answer.
                 let _ = to.send(answer);
             }
-            Question::Message(submission, to) => {
+            Question::Message(cut, to) => {
                 let id = self.asked.submission(to);
-                self.remailer.handle_submission(id, &submission, now, &mut self.machine.rng);
+                self.remailer.handle_submission(id, cut, now, &mut self.machine.rng);
             }
         }
     }

@@ -3,28 +3,34 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mail::Submission;
+use record::Descriptor;
+use remailer::{Cut, Refused};
 use smtp::{Limits, RecipientAsk, Session, SessionEvent, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
+use crate::machine::Machine;
 use crate::net::incoming::{Arrived, Incoming};
 use crate::places::{Places, Rule, Seat};
+use crate::workers::Lane;
 
-/// Sessions at once, of both kinds. Each holds one message of at most [`MAX_MESSAGE`] octets: 75 MB.
+/// Sessions at once, of both kinds. Each holds one message; all together 64 MiB, and [`SMALL`] octets
+/// each: 140 MB.
 pub(crate) const MAX_SESSIONS: usize = FROM_HERE + FROM_ONION;
 /// Sessions of this machine, which callers of the onion cannot take.
 const FROM_HERE: usize = 100;
 const FROM_ONION: usize = 200;
-/// Octets of a message: what the largest packet carries, less an envelope of some hundred
-/// recipients.
-const MAX_MESSAGE: usize = 240_000;
+/// Octets that all sessions hold of messages that are coming, or wait for their answer. Above that a
+/// message of more than [`SMALL`] octets is not taken any further, and told 452 at its end.
+const MAX_HELD: usize = 64 << 20;
+const SMALL: usize = 240_000;
 /// A client that finds no place waits this long for one, unnoticed, and is told 421 then. Beside
 /// those that have one, so many wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,8 +48,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 pub enum Question {
     /// Is there a way to this recipient?
     Recipient(RecipientAsk, oneshot::Sender<Verdict>),
-    /// Take this message.
-    Message(Submission, oneshot::Sender<Verdict>),
+    /// Take this message, which was cut, or cannot be carried.
+    Message(Result<Cut, Refused>, oneshot::Sender<Verdict>),
 }
 
 /// The channel for questions to the driver.
@@ -77,8 +83,9 @@ pub async fn listen(
     address: SocketAddr,
     from_onion: FromOnion,
     questions: Submissions,
-    clock: Clock,
+    desk: Cutting,
 ) -> Result<Listening, Failure> {
+    let clock = desk.machine.clock;
     let (listener, here) = bind(address).await?;
     let rule = |most| Rule { most, grace: GRACE, pace: PACE };
     let most = if matches!(from_onion, FromOnion::None) { MAX_SESSIONS } else { FROM_HERE };
@@ -88,7 +95,7 @@ pub async fn listen(
         places: Arc::clone(places),
         waiting: Arc::new(Semaphore::new(WAITING)),
         questions: questions.clone(),
-        clock,
+        desk: desk.clone(),
     };
     let (at, incoming) = match from_onion {
         FromOnion::None => (here, None),
@@ -119,7 +126,72 @@ struct Door {
     places: Arc<Places>,
     waiting: Arc<Semaphore>,
     questions: Submissions,
-    clock: Clock,
+    desk: Cutting,
+}
+
+/// What every session needs to have its messages cut.
+#[derive(Clone)]
+pub struct Cutting {
+    machine: Machine,
+    lane: Lane,
+    descriptor: Arc<Descriptor>,
+    /// Octets of the largest mail that is carried at present.
+    carries: watch::Receiver<usize>,
+    /// Octets that all sessions hold.
+    held: Arc<AtomicUsize>,
+}
+
+impl Cutting {
+    /// For the sessions of one node.
+    #[must_use]
+    pub fn new(
+        machine: Machine,
+        descriptor: Arc<Descriptor>,
+        carries: watch::Receiver<usize>,
+    ) -> Self {
+        let lane = machine.workers.lane(MAX_SESSIONS);
+        Self { machine, lane, descriptor, carries, held: Arc::default() }
+    }
+
+    /// Cuts a message on a thread that has time.
+    async fn cut(&self, submission: Submission) -> Result<Cut, Refused> {
+        let (done, cut) = oneshot::channel();
+        let (descriptor, mut rng) = (Arc::clone(&self.descriptor), self.machine.rng);
+        let job = move || {
+            // The session may have gone.
+            let _ = done.send(Cut::of(&submission, descriptor.parameters(), &mut rng));
+        };
+        self.lane.run(job).await;
+        cut.await.unwrap_or(Err(Refused::Full))
+    }
+}
+
+/// What one session holds of all that may be held, until it is dropped.
+struct Share {
+    all: Arc<AtomicUsize>,
+    own: usize,
+}
+
+impl Share {
+    fn set(&mut self, octets: usize) {
+        if octets > self.own {
+            self.all.fetch_add(octets - self.own, Ordering::Relaxed);
+        } else {
+            self.all.fetch_sub(self.own - octets, Ordering::Relaxed);
+        }
+        self.own = octets;
+    }
+
+    /// Whether the session may hold what it holds.
+    fn fits(&self) -> bool {
+        self.own <= SMALL || self.all.load(Ordering::Relaxed) <= MAX_HELD
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 impl Door {
@@ -140,17 +212,18 @@ impl Door {
                 continue;
             };
             let (places, questions) = (Arc::clone(&self.places), self.questions.clone());
-            let clock = self.clock;
+            let desk = self.desk.clone();
             tokio::spawn(async move {
                 let seat = places.take(PATIENCE).await;
                 drop(turn);
-                let limits = Limits::new(MAX_MESSAGE);
+                let limits = Limits::new(*desk.carries.borrow());
                 let session = match seat {
                     Some(_) => Session::new(limits),
                     None => Session::refused(limits),
                 };
-                let start = clock.elapsed();
-                let mut connection = Connection { stream, session, clock, start, seat };
+                let start = desk.machine.clock.elapsed();
+                let share = Share { all: Arc::clone(&desk.held), own: 0 };
+                let mut connection = Connection { stream, session, desk, start, seat, share };
                 // A client that disconnects in the middle leaves nothing behind.
                 let _ = connection.serve(&questions).await;
             });
@@ -161,9 +234,10 @@ impl Door {
 struct Connection {
     stream: Arrived,
     session: Session,
-    clock: Clock,
+    desk: Cutting,
     start: Duration,
     seat: Option<Seat>,
+    share: Share,
 }
 
 impl Connection {
@@ -185,7 +259,9 @@ impl Connection {
                         self.session.handle_answer(answer, self.now());
                     }
                     SessionEvent::Message(submission) => {
-                        let answer = put(questions, |to| Question::Message(submission, to)).await;
+                        let cut = self.desk.cut(submission).await;
+                        let answer = put(questions, |to| Question::Message(cut, to)).await;
+                        self.share.set(0);
                         self.session.handle_answer(answer, self.now());
                     }
                     SessionEvent::Close => return self.stream.shutdown().await,
@@ -198,7 +274,10 @@ impl Connection {
                     Err(_) => self.session.handle_timeout(self.now()),
                     Ok(read) => match octets.get(..read?) {
                         Some([]) | None => return Ok(()),
-                        Some(octets) => self.session.handle_input(octets, self.now()),
+                        Some(octets) => {
+                            self.session.handle_input(octets, self.now());
+                            self.note_held();
+                        }
                     },
                 },
                 () = crowded(self.seat.as_ref()) => {
@@ -211,6 +290,17 @@ impl Connection {
         }
     }
 
+    /// Notes what the session holds. A message that has come whole is held until its answer.
+    fn note_held(&mut self) {
+        if self.session.held() > 0 {
+            self.share.set(self.session.held());
+        }
+        if !self.share.fits() {
+            self.session.handle_no_room();
+            self.share.set(self.session.held());
+        }
+    }
+
     /// Tells what the session has brought, on which its place depends.
     fn note_useful(&self) {
         if let Some(seat) = &self.seat {
@@ -219,7 +309,7 @@ impl Connection {
     }
 
     fn now(&self) -> Duration {
-        self.clock.elapsed().saturating_sub(self.start)
+        self.desk.machine.clock.elapsed().saturating_sub(self.start)
     }
 }
 

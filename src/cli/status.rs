@@ -86,9 +86,14 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         ),
         format!("passed   {passed} in the last whole hour"),
         format!(
-            "held     {} packets in the mix, {} own waiting, {} messages being delivered, {} answers \
-             awaited, {} packets for streams",
-            held.mixing, held.waiting, held.delivering, held.answers, held.for_streams
+            "held     {} packets in the mix, {} own waiting, {} messages being delivered, {} in \
+             pieces, {} answers awaited, {} packets for streams",
+            held.mixing,
+            held.waiting,
+            held.delivering,
+            held.assembling,
+            held.answers,
+            held.for_streams
         ),
     ]);
     lines.extend(status.counts.iter().map(|(name, count)| format!("{count:>8} {name}")));

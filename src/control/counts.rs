@@ -106,6 +106,7 @@ fn name(count: Count) -> String {
         Count::MessageDelivered => "message delivered".to_owned(),
         Count::MessageRefusedByServer => "message refused by the next server".to_owned(),
         Count::DeliveryPostponed => "delivery postponed".to_owned(),
+        Count::PieceTaken => "piece of a message".to_owned(),
         Count::MessageDropped(why) => format!("message dropped: {}", not_delivered(why)),
         Count::Acknowledged(status) => format!("recipient acknowledged: {}", acknowledged(status)),
         Count::AnswerReceived => "answer received".to_owned(),
@@ -201,7 +202,7 @@ fn refused(why: Refused) -> &'static str {
         Refused::ClockApart => "the clock is wrong",
         Refused::NoList => "no list of nodes",
         Refused::TooBig => "too big",
-        Refused::Full => "full",
+        Refused::Full | Refused::FullFor(_) => "full",
         Refused::Unfit(_) => "unfit",
     }
 }
@@ -216,6 +217,9 @@ fn not_delivered(why: NotDelivered) -> &'static str {
         NotDelivered::Fragment(FragmentError::Unknown) => "unknown version",
         NotDelivered::Fragment(FragmentError::Envelope) => "bad envelope",
         NotDelivered::Fragment(FragmentError::News) => "news",
+        NotDelivered::Fragment(FragmentError::Contradiction) => "contradicts another piece",
+        NotDelivered::Fragment(FragmentError::Pieces) => "pieces that give no message",
+        NotDelivered::Incomplete => "too few of its pieces",
         NotDelivered::ContentType => "of another type",
         NotDelivered::Message(why) => message(why),
         NotDelivered::NoRoom => "no room",

@@ -223,6 +223,8 @@ pub struct HeldStatus {
     pub waiting: usize,
     /// Messages being delivered.
     pub delivering: usize,
+    /// Messages of which some pieces are here.
+    pub assembling: usize,
     /// Answers of exits that are waited for.
     pub answers: usize,
     /// Packets for peers without an address that wait for their stream.

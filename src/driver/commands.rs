@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
-use keys::{NodeId, OnionAddress};
-use remailer::{Command, Done, InviteAnswer, NotDone, Refused, Sealing, SubmissionId};
+use keys::{NodeId, OnionAddress, Time};
+use remailer::{Command, Done, InviteAnswer, NotDone, Refused, Sealing, SubmissionId, Taken};
 
 use super::Driver;
 use super::disk::Report;
@@ -29,9 +29,9 @@ impl Driver {
                 }
                 Command::Accept(keys) => self.work.accept(keys),
                 Command::Seal(id, sealing) => self.seal(id, sealing),
-                Command::Answer(id, Ok(name)) => {
-                    let taken = smtp::Verdict::Taken(*name.as_bytes());
-                    self.asked.answer_submission(id, taken);
+                Command::Answer(id, Ok(taken)) => {
+                    let verdict = taken_by(taken, self.now());
+                    self.asked.answer_submission(id, verdict);
                 }
                 Command::Answer(id, Err(why)) => self.asked.answer_submission(id, refusal(why)),
                 Command::Reply(id, reply) => self.asked.answer_order(id, answer(reply)),
@@ -123,6 +123,16 @@ fn log_invite(answer: InviteAnswer) {
     }
 }
 
+/// The reply to a session whose mail is taken.
+fn taken_by(taken: Taken, now: Time) -> smtp::Verdict {
+    const MINUTE: u64 = 60_000;
+    let name = *taken.name.as_bytes();
+    let Some(through) = taken.through else { return smtp::Verdict::Taken(name) };
+    let millis = u64::try_from(through.since(now).as_millis()).unwrap_or(u64::MAX);
+    let minutes = u32::try_from(millis.div_ceil(MINUTE)).unwrap_or(u32::MAX);
+    smtp::Verdict::TakenFor(name, minutes)
+}
+
 /// The reply to a session whose mail is refused.
 pub(super) fn refusal(why: Refused) -> smtp::Verdict {
     match why {
@@ -130,6 +140,7 @@ pub(super) fn refusal(why: Refused) -> smtp::Verdict {
         Refused::NoExit => smtp::Verdict::NoExit,
         Refused::TooBig => smtp::Verdict::TooBig,
         Refused::Full => smtp::Verdict::Full,
+        Refused::FullFor(octets) => smtp::Verdict::FullFor(octets),
         Refused::Unfit(why) => smtp::Verdict::Unfit(why),
     }
 }

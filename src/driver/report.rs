@@ -44,6 +44,7 @@ impl Driver {
                 mixing: held.mixing,
                 waiting: held.waiting,
                 delivering: held.delivering,
+                assembling: held.assembling,
                 answers: held.answers,
                 for_streams: held.for_streams,
             },
@@ -185,6 +186,6 @@ fn no_mail(why: Refused) -> NoMail {
         Refused::NoExit => NoMail::NoExit,
         Refused::ClockApart => NoMail::ClockApart,
         Refused::NoList => NoMail::NoList,
-        Refused::Full | Refused::TooBig | Refused::Unfit(_) => NoMail::Full,
+        Refused::Full | Refused::FullFor(_) | Refused::TooBig | Refused::Unfit(_) => NoMail::Full,
     }
 }

@@ -20,7 +20,7 @@ use crate::control::{Call, Desk, PlaceKind, Socket};
 use crate::entropy::generator;
 use crate::exit::{Exit, ExitInputs, ExitSettings};
 use crate::failure::{Failure, FailureKind};
-use crate::ingress::{self, FromOnion, Listening, Question};
+use crate::ingress::{self, Cutting, FromOnion, Listening, Question};
 use crate::machine::Machine;
 use crate::net::connect::{Connector, DevnetFolder};
 use crate::net::incoming::Incoming;
@@ -106,7 +106,9 @@ impl Node {
         let (exit, exit_inputs) = start_exit(settings.exit, &machine).await;
         let carried = Carried::open(settings.carrier, &onion).await?;
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
-        let smtp = ingress::listen(settings.smtp, carried.smtp, questions_in, clock).await?;
+        let (carries, may_carry) = watch::channel(mail::MAX_MESSAGE);
+        let cutting = Cutting::new(machine.clone(), Arc::new(descriptor.clone()), may_carry);
+        let smtp = ingress::listen(settings.smtp, carried.smtp, questions_in, cutting).await?;
         store.bind(&identity.node())?;
         store.pin_network(&descriptor)?;
         let chosen: Vec<OnionAddress> = store.list(List::Peers)?;
@@ -133,7 +135,8 @@ impl Node {
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = desk.hand_over(calls_in);
         let has_bootstrap = !bootstrap.is_empty();
-        let started = Started { remailer, keeper, machine, net, has_bootstrap, exit, tor, socket };
+        let started =
+            Started { remailer, keeper, machine, net, has_bootstrap, exit, tor, socket, carries };
         Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
     }
 
@@ -163,6 +166,7 @@ struct Started {
     exit: Option<Exit>,
     tor: Option<Tor>,
     socket: Socket,
+    carries: watch::Sender<usize>,
 }
 
 impl Started {
@@ -214,6 +218,7 @@ impl Started {
                 .collect(),
             asked: Asked::default(),
             progress: progress_in,
+            carries: self.carries,
             linked: Links::default(),
             troubles: Troubles::default(),
         };

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::{ServerFault, Target, maildir, smarthost};
 use crate::clock::Clock;
 
-/// Octets that a server is assumed to accept if it announces no SIZE.
-const DEFAULT_MAX_MESSAGE: u32 = 10 << 20;
+/// Octets that a server is assumed to accept if it announces no SIZE: the largest mail that is carried,
+/// and what an exit writes into it.
+const DEFAULT_MAX_MESSAGE: u32 = (10 << 20) + (64 << 10);
 /// How often an exit asks its next server what it takes.
 const PROBE_EVERY: Duration = Duration::from_secs(600);
 /// How often an exit asks a next server that does not answer.

@@ -17,6 +17,7 @@ mod clocks;
 mod commands;
 mod devnet;
 mod disk;
+mod large;
 mod leak;
 mod mail;
 mod next_server;

@@ -25,7 +25,7 @@ pub use acknowledgement::{
     Acknowledgement, AcknowledgementError, DeliveryStatus, MAX_ACKNOWLEDGEMENT,
 };
 pub use address::{AddressError, Domain, Mailbox};
-pub use fragment::{Fragment, FragmentError, MAX_FRAGMENT};
+pub use fragment::{Assembly, Fragment, FragmentError, MAX_FRAGMENT, MAX_MESSAGE, Piece};
 pub use header::MessageError;
 pub use rebuild::{Delivery, rebuild};
 pub use scrub::{Envelope, MAX_RECIPIENTS, Needs, Scrubbed, Submission, scrub};

@@ -1,9 +1,10 @@
 //! What clients, operators and peers are answered, and what became of a delivery.
 
 use directory::{RouteError, Unwanted};
-use keys::NodeId;
+use keys::{NodeId, Time};
 use mail::{Delivery, MessageError};
 
+use crate::ids::QueueId;
 use crate::invite::Invite;
 
 /// Why mail is not taken.
@@ -27,6 +28,9 @@ pub enum Refused {
     /// As much mail waits as is allowed; that will change.
     #[error("full")]
     Full,
+    /// The same for mail of this size; one of so many octets would go.
+    #[error("full for more than {0} octets")]
+    FullFor(u32),
     /// It cannot be carried as it is.
     #[error("{0}")]
     Unfit(MessageError),
@@ -39,6 +43,15 @@ impl From<RouteError> for Refused {
             RouteError::NoExit => Self::NoExit,
         }
     }
+}
+
+/// A submission that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Its name.
+    pub name: QueueId,
+    /// When it will have come through, by plan, if it takes more than one packet for a domain.
+    pub through: Option<Time>,
 }
 
 /// What was done.

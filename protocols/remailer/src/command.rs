@@ -10,9 +10,9 @@ use mail::Delivery;
 use mix::Tags;
 use sphinx::{EpochKeys, Packet};
 
-use crate::answer::{Done, InviteAnswer, NotDone, Refused};
+use crate::answer::{Done, InviteAnswer, NotDone, Refused, Taken};
 use crate::count::{Count, Counts};
-use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};
+use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::invite::{OpenInvite, Token};
 use crate::seal::Sealing;
 use crate::streams::Handed;
@@ -45,7 +45,7 @@ pub enum Command {
     /// [`crate::Remailer::handle_sealed`].
     Seal(SubmissionId, Sealing),
     /// Answer a submission.
-    Answer(SubmissionId, Result<QueueId, Refused>),
+    Answer(SubmissionId, Result<Taken, Refused>),
     /// Hand a message to the next server, then report [`crate::Remailer::handle_delivery`].
     Deliver(DeliveryId, Delivery),
     /// Keep this key's seed, then report [`crate::Remailer::handle_kept`] or

@@ -2,7 +2,6 @@
 //!
 //! The first octet of a content is its type. A node refuses by its number what it does not know.
 
-use mail::Fragment;
 use record::Stage;
 use sphinx::SizeClass;
 use zeroize::Zeroizing;
@@ -80,12 +79,11 @@ pub(crate) struct Fitted {
 }
 
 impl Fitted {
-    /// What mail for an exit travels as: in the smallest of the open classes that holds it.
-    pub(crate) fn mail(fragment: &Fragment, stage: &Stage) -> Result<Self, TooBig> {
-        let fragment = fragment.encode().map_err(|_| TooBig)?;
-        let mut octets = Zeroizing::new(Vec::with_capacity(fragment.len() + 1));
+    /// What a piece of mail for an exit travels as: in the smallest of the open classes that holds it.
+    pub(crate) fn mail(piece: &[u8], stage: &Stage) -> Result<Self, TooBig> {
+        let mut octets = Zeroizing::new(Vec::with_capacity(piece.len() + 1));
         octets.push(ContentType::Fragment.number());
-        octets.extend_from_slice(&fragment);
+        octets.extend_from_slice(piece);
         let is_open = |class: &SizeClass| stage.is_open(class.number());
         let mut open = SizeClass::all().filter(is_open);
         let class = open.find(|class| class.capacity() >= octets.len()).ok_or(TooBig)?;

@@ -29,6 +29,8 @@ pub enum Count {
     MessageTaken,
     /// A submission was not taken.
     MessageRefused(Refused),
+    /// A piece of a message came that takes several packets.
+    PieceTaken,
     /// A message left the network here and is being delivered.
     MessageToDeliver,
     /// The next server took a message for at least one recipient.
@@ -169,6 +171,8 @@ pub enum NotDelivered {
     Message(MessageError),
     /// This exit's policy does not allow it.
     NotInPolicy,
+    /// Too few of its pieces came in time, or while there was room for them.
+    Incomplete,
     /// Too much waits for delivery already.
     NoRoom,
     /// The node was ending while it was delivered.

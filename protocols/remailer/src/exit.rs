@@ -4,13 +4,14 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use keys::{Hour, Time};
-use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Fragment, Mailbox, Needs};
+use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Fragment, Mailbox, Needs, Piece};
 use mix::{NoRoom, Shares};
 use rand::{CryptoRng, RngExt as _};
 use record::ExitPolicy;
 use sphinx::{Payload, REPLY_BLOCK_LEN, ReplyBlock};
 
 use crate::answer::DeliveryOutcome;
+use crate::assembling::{Assembling, Whole};
 use crate::command::{Command, Out};
 use crate::content::ContentType;
 use crate::count::{Count, NotAnswered, NotDelivered};
@@ -20,7 +21,7 @@ use crate::traffic::DeliveredLately;
 
 /// Octets held for delivery, at most, each message with its recipients and [`OVERHEAD`]. A message
 /// above that is dropped and counted.
-const MAX_OCTETS: usize = 64 << 20;
+const MAX_OCTETS: usize = 128 << 20;
 /// Octets held for one domain, at most: one that answers slowly, or never, must not hold up others.
 const MAX_SHARE: usize = MAX_OCTETS / 8;
 /// Octets that a message costs beside its own: its attempt at delivery is a task with buffers, and
@@ -52,12 +53,14 @@ pub(crate) struct Exit {
     is_barred: bool,
     deliveries: Deliveries,
     lately: DeliveredLately,
+    assembling: Assembling,
 }
 
 impl Exit {
     pub(crate) fn new(offer: ExitOffer) -> Self {
         let (deliveries, lately) = (Deliveries::new(), DeliveredLately::default());
-        Self { offer, is_barred: false, deliveries, lately }
+        let assembling = Assembling::default();
+        Self { offer, is_barred: false, deliveries, lately, assembling }
     }
 
     /// What the node's record says that it delivers.
@@ -75,26 +78,58 @@ impl Exit {
         self.is_barred = true;
     }
 
-    /// Delivers what a payload carries.
-    pub(crate) fn handle_payload(&mut self, payload: &Payload, now: Time, out: &mut Out) {
+    /// Delivers what a payload carries, or keeps it until the rest has come.
+    pub(crate) fn handle_payload(&mut self, payload: &Payload, at: (Time, Time), out: &mut Out) {
         // A message whose reply block is none is delivered all the same.
         let block = payload.reply_block().unwrap_or_else(|_| {
             out.count(Count::NotAnswered(NotAnswered::Malformed));
             None
         });
-        match self.begin(payload, now, out) {
-            Ok((id, delivery)) => {
+        let whole = match self.assemble(payload, block, at, out) {
+            Ok(Some(whole)) => Ok(whole),
+            Ok(None) => return,
+            Err(dropped) => Err(dropped),
+        };
+        let begun = whole.and_then(|(fragment, block)| match self.begin(&fragment, at.0, out) {
+            Ok(begun) => Ok((begun, block)),
+            Err(why) => Err((why, block)),
+        });
+        match begun {
+            Ok(((id, delivery), block)) => {
                 self.deliveries.answer_with(id, block);
                 out.push(Command::Deliver(id, delivery));
                 out.count(Count::MessageToDeliver);
             }
-            Err(why) => {
+            Err((why, block)) => {
                 out.count(Count::MessageDropped(why));
                 // How many it was for is not known of what cannot be read.
                 let said = Acknowledgement::of([(DeliveryStatus::RefusedHere, 1)]);
                 self.deliveries.answers.extend(block.map(|block| (block, said)));
             }
         }
+    }
+
+    /// A message that one payload carries, or that is whole with it.
+    fn assemble(
+        &mut self,
+        payload: &Payload,
+        block: Option<ReplyBlock>,
+        at: (Time, Time),
+        out: &mut Out,
+    ) -> Result<Option<Whole>, (NotDelivered, Option<ReplyBlock>)> {
+        let Ok(content) = payload.content() else { return Err((NotDelivered::Payload, block)) };
+        let Some((ContentType::Fragment, content)) = ContentType::split(content) else {
+            return Err((NotDelivered::ContentType, block));
+        };
+        let piece = match Piece::decode(content) {
+            Ok(piece) => piece,
+            Err(why) => return Err((NotDelivered::Fragment(why), block)),
+        };
+        if !piece.is_whole() {
+            out.count(Count::PieceTaken);
+        }
+        let taken = self.assembling.take(piece, block, at, out);
+        taken.map_err(|(why, block)| (NotDelivered::Fragment(why), block))
     }
 
     /// What is to be answered, and with what, each told once.
@@ -104,18 +139,13 @@ impl Exit {
 
     fn begin(
         &mut self,
-        payload: &Payload,
+        fragment: &Fragment,
         now: Time,
         out: &mut Out,
     ) -> Result<(DeliveryId, Delivery), NotDelivered> {
-        let content = payload.content().map_err(|_| NotDelivered::Payload)?;
-        let Some((ContentType::Fragment, content)) = ContentType::split(content) else {
-            return Err(NotDelivered::ContentType);
-        };
-        let fragment = Fragment::decode(content).map_err(NotDelivered::Fragment)?;
         let hour = u32::try_from(now.as_millis() / 3_600_000).unwrap_or(u32::MAX);
         let delivery =
-            mail::rebuild(&fragment, &self.offer.anonymous, hour).map_err(NotDelivered::Message)?;
+            mail::rebuild(fragment, &self.offer.anonymous, hour).map_err(NotDelivered::Message)?;
         // What the ingress says of size and needs is not asked; From is the one wish that is its
         // own.
         let octets = delivery.message.len();
@@ -136,6 +166,7 @@ impl Exit {
     /// The clock jumped: what waits goes on waiting for as long.
     pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
         self.deliveries.shift(millis);
+        self.assembling.shift(millis);
     }
 
     /// Takes what came of an attempt to deliver.
@@ -173,13 +204,19 @@ impl Exit {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.deliveries.poll_timeout()
+        [self.deliveries.poll_timeout(), self.assembling.poll_timeout()].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
         while let Some((id, delivery)) = self.deliveries.next_due(now) {
             out.push(Command::Deliver(id, delivery));
         }
+        self.assembling.handle_timeout(now, out);
+    }
+
+    /// Messages of which some pieces are here.
+    pub(crate) fn assembling(&self) -> usize {
+        self.assembling.len()
     }
 
     /// Messages that were delivered in the last day.

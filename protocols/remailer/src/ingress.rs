@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use directory::View;
 use keys::Time;
-use mail::{Fragment, Mailbox, Submission};
+use mail::Mailbox;
 use rand::CryptoRng;
 use record::{Ask, Capabilities, Record};
 
-use crate::answer::Refused;
+use crate::answer::{Refused, Taken};
 use crate::command::{Command, Out};
 use crate::count::Count;
+use crate::cutting::Cut;
 use crate::ids::{QueueId, SubmissionId};
 use crate::replies::Replies;
 use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
 use crate::sender::{NotSent, Sender, ask};
 
 /// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
-const REBUILT_OCTETS: usize = 1024;
+pub(crate) const REBUILT_OCTETS: usize = 1024;
 /// Submissions sealed at once, at most. Above that the newest is refused for now.
 const MAX_UNDER_WAY: usize = 1024;
 
@@ -64,7 +65,7 @@ impl Ingress {
             return;
         }
         match sealed {
-            Ok(SealedMessage(packets)) => {
+            Ok(SealedMessage { packets, through }) => {
                 for (tick, packet, expected) in packets {
                     if let Some(expected) = expected {
                         replies.expect(expected, out);
@@ -74,7 +75,8 @@ impl Ingress {
                 out.count(Count::MessageTaken);
                 let mut name = [0; 16];
                 rng.fill_bytes(&mut name);
-                out.push(Command::Answer(id, Ok(QueueId(name))));
+                let taken = Taken { name: QueueId(name), through };
+                out.push(Command::Answer(id, Ok(taken)));
             }
             Err(SealingFailed { reserved, why }) => {
                 sender.release(reserved);
@@ -100,44 +102,50 @@ pub(crate) fn check_recipient(
     Ok(sender.reaches(view, now, allows)?)
 }
 
-/// A message scrubbed and cut, with a tick and a route for each packet. On an error nothing is
-/// kept.
+/// A message that was cut, with a tick and a route for each packet. On an error nothing is kept.
 pub(crate) fn plan(
-    submission: &Submission,
+    cut: Result<Cut, Refused>,
     view: Result<&View, Refused>,
     owner: Option<&Arc<Record>>,
     sender: &mut Sender,
     now: Time,
     rng: &mut impl CryptoRng,
 ) -> Result<Sealing, Refused> {
-    let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
-    let view = view?;
-    if !sender.has_share(scrubbed.len()) {
-        return Err(Refused::Full);
+    let (cut, view) = (cut?, view?);
+    let packets = cut.packets();
+    let share = sender.share(packets);
+    if packets > share {
+        return Err(full(&cut, share, sender));
     }
-    let mut message_id = [0; 16];
-    rng.fill_bytes(&mut message_id);
-    let mut packets: Vec<Unsealed> = Vec::new();
-    for scrubbed in scrubbed {
-        let mut delivery = [0; 16];
-        rng.fill_bytes(&mut delivery);
-        let fragment = Fragment::cut(scrubbed, delivery, message_id);
-        let octets = fragment.size() + REBUILT_OCTETS;
-        let ask = ask(fragment.envelope().domain().as_str(), octets, fragment.needs());
+    let mut planned: Vec<Unsealed> = Vec::with_capacity(packets);
+    let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
+    for mail in &cut.mails {
+        let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        match sender.plan(&fragment, (view, owner), now, rng, allows) {
-            Ok(unsealed) => packets.push(unsealed),
+        match sender.plan_all(&mail.pieces, (view, owner), now, rng, allows) {
+            Ok(unsealed) => planned.extend(unsealed),
             Err(why) => {
-                sender.release(packets.iter().map(Unsealed::reserved));
+                sender.release(planned.iter().map(Unsealed::reserved));
                 return Err(why.into());
             }
         }
     }
-    Ok(Sealing { packets, schedule: *sender.schedule() })
+    Ok(Sealing { packets: planned, schedule: *sender.schedule(), is_large })
+}
+
+/// Why a mail has too few ticks, with the size that would go if that is of use.
+fn full(cut: &Cut, share: usize, sender: &Sender) -> Refused {
+    let [mail] = cut.mails.as_slice() else { return Refused::Full };
+    match u32::try_from(sender.octets_of(share)) {
+        Ok(octets @ 1..) if mail.pieces.len() > 1 => Refused::FullFor(octets),
+        Ok(_) | Err(_) => Refused::Full,
+    }
 }
 
 fn refuse(id: SubmissionId, why: Refused, out: &mut Out) {
-    out.count(Count::MessageRefused(why));
+    // A count is one of a fixed set, whatever the size.
+    let counted = if matches!(why, Refused::FullFor(_)) { Refused::Full } else { why };
+    out.count(Count::MessageRefused(counted));
     out.push(Command::Answer(id, Err(why)));
 }
 

@@ -2,11 +2,13 @@
 
 mod answer;
 mod answers;
+mod assembling;
 mod author;
 mod catch_up;
 mod command;
 mod content;
 mod count;
+mod cutting;
 mod exit;
 mod ids;
 mod ingress;
@@ -27,12 +29,13 @@ mod statements;
 mod streams;
 mod traffic;
 
-pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
+pub use answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused, Taken};
 pub use command::Command;
 pub use content::ContentType;
 pub use count::{
     Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken,
 };
+pub use cutting::Cut;
 pub use exit::ExitOffer;
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};

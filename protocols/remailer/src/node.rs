@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
 use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
-use mail::{Mailbox, Submission};
+use mail::{MAX_MESSAGE, Mailbox};
 use mix::{NoRoom, Times};
 use rand::CryptoRng;
 use record::{Descriptor, Record, Statement, StatementError};
@@ -18,6 +18,7 @@ use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
+use crate::cutting::Cut;
 use crate::exit::{Exit, ExitOffer};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::ingress::{self, Ingress};
@@ -34,6 +35,8 @@ use crate::statements::{Hearing, Judgement, Rejected};
 use crate::streams::Handed;
 use crate::traffic::{Carried, blurred};
 
+/// For how many hours an exit waits for the pieces of a message.
+const PIECES_HOURS: u32 = 3;
 /// Statements refused for their date, and none taken, that make a clock suspect.
 const SUSPICIOUS: usize = 3;
 
@@ -63,6 +66,8 @@ pub struct Held {
     pub waiting: usize,
     /// Messages being delivered.
     pub delivering: usize,
+    /// Messages of which an exit has some pieces.
+    pub assembling: usize,
     /// Answers of exits that are waited for.
     pub answers: usize,
     /// Packets that wait for a stream with their token.
@@ -253,6 +258,7 @@ impl Remailer {
             mixing: self.relay.as_ref().map_or(0, Relay::held),
             waiting: self.sender.held(),
             delivering: self.exit.as_ref().map_or(0, Exit::held),
+            assembling: self.exit.as_ref().map_or(0, Exit::assembling),
             answers: self.replies.waiting(),
             for_streams: self.relay.as_ref().map_or(0, Relay::for_streams),
         }
@@ -386,7 +392,7 @@ impl Remailer {
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
         let view = self.outlook.sending_view(now)?;
         self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?;
-        if self.sender.has_share(1) { Ok(()) } else { Err(Refused::Full) }
+        if self.sender.share(1) > 0 { Ok(()) } else { Err(Refused::Full) }
     }
 
     /// Whether mail of this many octets would be taken for this recipient.
@@ -403,11 +409,24 @@ impl Remailer {
         ingress::check_recipient(recipient, size, view, &self.sender, now)
     }
 
-    /// Begins to take a message; it is answered by [`Command::Answer`].
+    /// Octets of the largest mail that some exit of the view takes, and that the clock carries.
+    #[must_use]
+    pub fn carries(&self) -> usize {
+        let exits = self.view().into_iter().flat_map(|view| view.iter());
+        let most = exits.filter_map(|record| record.exit()).map(|policy| policy.max_message).max();
+        // Without a view nothing is taken, whatever its size.
+        let most = most.map_or(MAX_MESSAGE, |most| {
+            usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(ingress::REBUILT_OCTETS)
+        });
+        most.min(MAX_MESSAGE).min(self.sender.carries())
+    }
+
+    /// Begins to take a message, or learns why it cannot be carried; it is answered by
+    /// [`Command::Answer`].
     pub fn handle_submission(
         &mut self,
         id: SubmissionId,
-        submission: &Submission,
+        cut: Result<Cut, Refused>,
         now: Time,
         rng: &mut impl CryptoRng,
     ) {
@@ -418,7 +437,7 @@ impl Remailer {
         let planned = self
             .ingress
             .check_room(id)
-            .and_then(|()| ingress::plan(submission, view, owner, &mut self.sender, now, rng));
+            .and_then(|()| ingress::plan(cut, view, owner, &mut self.sender, now, rng));
         self.ingress.handle_planned(id, planned, &mut self.out);
     }
 
@@ -783,10 +802,12 @@ impl Remailer {
         let Some(relay) = &mut self.relay else { return };
         relay.handle_timeout(now, rng, &mut self.out);
         let known = |node: &NodeId| self.outlook.directory.knows(node);
+        // Its pieces leave within less than an hour, and no packet outlives the epochs of its route.
+        let pieces_until = now.plus(self.outlook.schedule().hour() * PIECES_HOURS);
         while let Some(arrival) = relay.next_arrival(now, known, &mut self.out) {
             match (arrival, &mut self.exit) {
                 (Arrival::Mail(payload), Some(exit)) => {
-                    exit.handle_payload(&payload, now, &mut self.out);
+                    exit.handle_payload(&payload, (now, pieces_until), &mut self.out);
                 }
                 (Arrival::Mail(_), None) => {
                     self.out.count(Count::MessageDropped(NotDelivered::NotAnExit));

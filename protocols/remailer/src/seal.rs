@@ -99,6 +99,12 @@ impl Plan {
         schedule.epoch_at(self.send)..=schedule.epoch_at(last)
     }
 
+    /// When the packet has come through the longest route, by plan.
+    pub(crate) fn through(&self) -> Time {
+        let last = self.arrivals().last().unwrap_or(self.send);
+        last.plus(self.delays.last().copied().unwrap_or_default())
+    }
+
     /// When the packet is planned to reach each hop.
     fn arrivals(&self) -> impl Iterator<Item = Time> + '_ {
         let mut at = self.send;
@@ -126,10 +132,16 @@ pub(crate) struct Unsealed {
 pub struct Sealing {
     pub(crate) packets: Vec<Unsealed>,
     pub(crate) schedule: Schedule,
+    /// Whether a domain takes several packets.
+    pub(crate) is_large: bool,
 }
 
 /// The packets of a message, and what opens their answers.
-pub struct SealedMessage(pub(crate) Vec<(Tick, Sealed, Option<Expected>)>);
+pub struct SealedMessage {
+    pub(crate) packets: Vec<(Tick, Sealed, Option<Expected>)>,
+    /// When all have come through, by plan, if a domain takes several.
+    pub(crate) through: Option<Time>,
+}
 
 /// A message that could not be sealed.
 pub struct SealingFailed {
@@ -167,7 +179,8 @@ impl Sealing {
                 Err(why) => return Err(self.failed(why)),
             }
         }
-        Ok(SealedMessage(sealed))
+        let through = self.packets.iter().map(|packet| packet.plan.through()).max();
+        Ok(SealedMessage { packets: sealed, through: through.filter(|_| self.is_large) })
     }
 }
 

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use directory::{Route, RouteError, View};
 use keys::{Epoch, NodeId, Schedule, Time};
-use mail::{Fragment, Needs};
+use mail::Needs;
 use rand::{CryptoRng, RngExt as _};
 use record::{Ask, Capabilities, Descriptor, Parameters, Record};
 use sphinx::Kind;
+use zeroize::Zeroizing;
 
 use crate::command::{Command, Out};
 use crate::content::Fitted;
 use crate::count::Count;
+use crate::cutting::piece_room;
 use crate::outbox::Outbox;
 use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed};
 
@@ -49,12 +51,12 @@ impl Sender {
         Self { descriptor, schedule, own, outbox }
     }
 
-    /// Whether a mail of this many packets may have ticks beside those that wait. The packets of mail
-    /// to several domains share half of the clock: a few such mails must not take it from everybody
-    /// else for hours.
-    pub(crate) fn has_share(&self, packets: usize) -> bool {
+    /// How many ticks a mail of this many packets may have beside those that wait. Mail of several
+    /// packets shares half of the clock: a few such mails must not take it from everybody else for
+    /// hours.
+    pub(crate) fn share(&self, packets: usize) -> usize {
         let most = if packets > 1 { self.slots() / 2 } else { self.slots() };
-        self.outbox.len().saturating_add(packets) <= most
+        most.saturating_sub(self.outbox.len())
     }
 
     /// The clock jumped: what waits for its tick goes on waiting for as long.
@@ -85,19 +87,49 @@ impl Sender {
         view.reaches(&self.own, &(epoch..=epoch), allows)
     }
 
+    /// Plans the pieces of a mail, each with a tick and a route of its own, to one exit. The first has
+    /// a way back for what is answered of all. On an error nothing is reserved.
+    pub(crate) fn plan_all(
+        &mut self,
+        pieces: &[Zeroizing<Vec<u8>>],
+        (view, owner): (&View, Option<&Arc<Record>>),
+        now: Time,
+        rng: &mut impl CryptoRng,
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Unsealed>, NotSent> {
+        let mut planned: Vec<Unsealed> = Vec::with_capacity(pieces.len());
+        let mut exit: Option<NodeId> = None;
+        for piece in pieces {
+            let takes =
+                |record: &Record| exit.is_none_or(|exit| exit == record.node()) && allows(record);
+            let owner = owner.filter(|_| exit.is_none());
+            match self.plan(piece, (view, owner), now, rng, takes) {
+                Ok(unsealed) => {
+                    exit = unsealed.route.hops().last().map(|record| record.node());
+                    planned.push(unsealed);
+                }
+                Err(why) => {
+                    self.release(planned.iter().map(Unsealed::reserved));
+                    return Err(why);
+                }
+            }
+        }
+        Ok(planned)
+    }
+
     /// Reserves the first free tick after a random hold, and draws a plan and a route for it that
     /// ends at a node that `allows` takes, with a way back to the `owner` of this record, if there is
     /// one. On an error nothing is reserved.
-    pub(crate) fn plan(
+    fn plan(
         &mut self,
-        fragment: &Fragment,
+        piece: &[u8],
         (view, owner): (&View, Option<&Arc<Record>>),
         now: Time,
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
         let (_, stage) = self.parameters().stage_at(view.volume());
-        let fitted = Fitted::mail(fragment, stage).map_err(|why| NotSent::Seal(why.into()))?;
+        let fitted = Fitted::mail(piece, stage).map_err(|why| NotSent::Seal(why.into()))?;
         let earliest = now.plus(self.hold(rng));
         let latest = now.plus(self.longest_wait()).max(earliest);
         let tick = self
@@ -169,6 +201,16 @@ impl Sender {
     /// Packets that wait for their tick.
     pub(crate) fn held(&self) -> usize {
         self.outbox.len()
+    }
+
+    /// Octets that so many packets carry of one mail: of four packets one is spare.
+    pub(crate) fn octets_of(&self, packets: usize) -> usize {
+        (packets.saturating_mul(3) / 4).saturating_mul(piece_room(self.parameters()))
+    }
+
+    /// Octets of the largest mail for which there are ticks while no other mail waits.
+    pub(crate) fn carries(&self) -> usize {
+        self.octets_of(self.slots() / 2)
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {

@@ -21,10 +21,11 @@ use record::{
 };
 use sphinx::{EpochKeys, Packet, StreamToken};
 
-use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused};
+use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused, Taken};
 use crate::command::Command;
+use crate::cutting::Cut;
 use crate::exit::ExitOffer;
-use crate::ids::{OrderId, QuestionId, QueueId, StreamId, SubmissionId};
+use crate::ids::{OrderId, QuestionId, StreamId, SubmissionId};
 use crate::node::Remailer;
 use crate::operator::OperatorOrder;
 use crate::setup::Setup;
@@ -77,9 +78,12 @@ struct Seen {
     delivered: Vec<Delivered>,
     sent: Vec<Sent>,
     last: Option<(usize, Vec<u8>)>,
-    answers: BTreeMap<SubmissionId, Result<QueueId, Refused>>,
+    answers: BTreeMap<SubmissionId, Result<Taken, Refused>>,
     replies: BTreeMap<OrderId, Result<Done, NotDone>>,
     handed: Vec<Handed>,
+    /// Of a thousand packets so many are lost.
+    loses: u32,
+    lost: usize,
 }
 
 /// A message that reached the next server of an exit.
@@ -195,6 +199,12 @@ impl<R: CryptoRng> Simulation<R> {
         self.around.get(node).map(|around| around.linked.clone()).unwrap_or_default()
     }
 
+    /// How many packets links have lost so far.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.seen.lost
+    }
+
     /// What was delivered so far.
     #[must_use]
     pub fn delivered(&self) -> &[Delivered] {
@@ -217,13 +227,19 @@ impl<R: CryptoRng> Simulation<R> {
     ///
     /// # Errors
     /// [`Refused`]; a node that does not exist has no room.
-    pub fn submit(&mut self, node: usize, submission: &Submission) -> Result<QueueId, Refused> {
+    pub fn submit(&mut self, node: usize, submission: &Submission) -> Result<Taken, Refused> {
         let id = SubmissionId(self.number());
         if let Some(remailer) = self.nodes.get_mut(node) {
-            remailer.handle_submission(id, submission, self.now, &mut self.rng);
+            let cut = Cut::of(submission, self.descriptor.parameters(), &mut self.rng);
+            remailer.handle_submission(id, cut, self.now, &mut self.rng);
         }
         self.carry_out(node);
         self.seen.answers.remove(&id).unwrap_or(Err(Refused::Full))
+    }
+
+    /// From now on, links lose this share of the packets, in thousandths.
+    pub fn lose(&mut self, thousandths: u32) {
+        self.seen.loses = thousandths;
     }
 
     /// A peer without an address presents tokens to a node, and takes at once what it is handed.
@@ -644,6 +660,10 @@ impl<R: CryptoRng> Simulation<R> {
         let octets = packet.octets().to_vec();
         self.seen.sent.push(Sent { at: self.now, from, to, octets: octets.len() });
         self.seen.last = Some((to, octets.clone()));
+        if self.seen.loses > 0 && self.rng.random_range(0..1000) < self.seen.loses {
+            self.seen.lost += 1;
+            return;
+        }
         if let Some(from) = self.nodes.get(from).map(Remailer::node) {
             self.later(to, Event::Packet { from, octets });
         }
@@ -685,7 +705,7 @@ fn exit() -> Option<ExitOffer> {
     let anonymous = Mailbox::parse("anonymous@fog.invalid").ok()?;
     let policy = ExitPolicy {
         domains: Domains::Any,
-        max_message: 1 << 20,
+        max_message: 16 << 20,
         offers: Capabilities::EIGHT_BIT | Capabilities::SMTP_UTF8 | Capabilities::KEEP_FROM,
     };
     Some(ExitOffer { policy, anonymous })

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
-    ClockJump, Command, Count, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite,
+    ClockJump, Command, Count, Cut, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite,
     InviteAnswer, InvitesKept, Judgement, KeepId, Kept, NotAnswered, NotDelivered, NotDone,
     NotPublished, OperatorOrder, OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
 };
@@ -181,7 +181,8 @@ impl World {
         let message = format!("From: me@home.example\r\nTo: {to}\r\n\r\nbody\r\n").into_bytes();
         let submission = Submission { recipients: vec![Mailbox::parse(to).unwrap()], message };
         let id = SubmissionId(number);
-        self.node.handle_submission(id, &submission, self.now, &mut self.rng);
+        let cut = Cut::of(&submission, self.descriptor.parameters(), &mut self.rng);
+        self.node.handle_submission(id, cut, self.now, &mut self.rng);
     }
 
     /// Opens packet `number`, of this kind and delay, as the node would: over it to 3 and 4, or
@@ -207,7 +208,12 @@ impl World {
             Kind::Forward | Kind::Deliver | Kind::Reply | Kind::DeliverToStream => End::Deliver,
         };
         let reply = self.reply.take();
-        let body = Body { end, content: &self.content, reply: reply.as_ref(), ..Body::default() };
+        // Each packet brings a delivery of its own, which an exit takes once.
+        let mut content = self.content.clone();
+        if let Some(delivery) = content.get_mut(2..10) {
+            delivery.copy_from_slice(&number.to_be_bytes());
+        }
+        let body = Body { end, content: &content, reply: reply.as_ref(), ..Body::default() };
         let mut packet = sphinx::wrap(&[other(2), other(3), own], &body, &mut rng).unwrap();
         for n in [2, 3] {
             let secret = MixSecret::from_seed(&testing::seed(n.into(), epoch));

@@ -13,6 +13,7 @@ use fog_remailer::sim::Simulation;
 use fog_remailer::{Command, Count, Dropped, Judgement, NotTaken, Refused, Remailer, Setup};
 use keys::{Epoch, Identity, NetworkId, Time};
 use mail::{Acknowledgement, DeliveryStatus, Fragment, Mailbox, Submission, scrub};
+use rand::RngExt as _;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::{Draft, Parameters, Sending, StatementError, testing};
@@ -187,6 +188,62 @@ fn a_peer_without_an_address_hears_on_its_stream_what_became_of_its_mail() {
     }
     let dropped = Count::PacketDropped(Dropped::NoStream);
     assert_eq!(simulation.nodes()[5].counts().get(dropped), 1);
+}
+
+/// Lines that no code makes much shorter.
+fn noise(octets: usize, seed: u64) -> String {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut text = String::with_capacity(octets + 80);
+    while text.len() < octets {
+        let line = [0; 76].map(|_: u8| char::from(rng.random_range(33_u8..127)));
+        text.extend(line);
+        text.push_str("\r\n");
+    }
+    text
+}
+
+#[test]
+fn ten_megabytes_cross_a_network_that_loses_two_of_a_hundred_packets() {
+    let mut simulation = network(9, &main_network(9), 8);
+    simulation.lose(20);
+    let body = noise((10 << 20) - 400, 1);
+    let now = simulation.now();
+    let taken = simulation.submit(0, &mail("a@b.example", &body)).unwrap();
+    let through = taken.through.unwrap();
+    assert!(through > now.plus(MINUTE * 10) && through < now.plus(MINUTE * 150));
+
+    // The clock has too few ticks for a third like it; for a smaller one it has.
+    simulation.submit(0, &mail("e@f.example", &noise((10 << 20) - 400, 4))).unwrap();
+    let full = simulation.submit(0, &mail("a@b.example", &body)).unwrap_err();
+    let Refused::FullFor(octets) = full else { panic!("{full}") };
+    assert!((240_000..4 << 20).contains(&octets), "{octets}");
+    let counts = simulation.nodes()[0].counts();
+    assert_eq!(counts.get(Count::MessageRefused(Refused::Full)), 1);
+    let smaller = noise(usize::try_from(octets).unwrap() - 1000, 2);
+    simulation.submit(0, &mail("c@d.example", &smaller)).unwrap();
+    let over = noise((10 << 20) + 1, 3);
+    assert_eq!(simulation.submit(1, &mail("a@b.example", &over)), Err(Refused::TooBig));
+
+    simulation.run(MINUTE * 200);
+    assert!(simulation.lost() > 5, "{}", simulation.lost());
+    let ends: Vec<_> = simulation.delivered().iter().map(|one| &one.delivery.message).collect();
+    assert_eq!(ends.len(), 3);
+    for body in [&body, &smaller] {
+        let whole = [b"\r\n\r\n", body.as_bytes()].concat();
+        assert!(
+            ends.iter().any(|message| message.strip_suffix(b"\r\n").unwrap().ends_with(&whole))
+        );
+    }
+    // All pieces of a mail went to one exit, and came in the largest class.
+    let pieces = |node: &Remailer| node.counts().get(Count::PieceTaken);
+    let exits = simulation.nodes().iter().filter(|node| pieces(node) > 0);
+    assert!(exits.count() <= 3);
+    assert!(kib(&simulation, 0).contains(&256));
+    // The first piece that came with a reply block brought the answer back, if it was not lost.
+    let delivered = total(&simulation, Count::Acknowledged(DeliveryStatus::Delivered));
+    assert!(delivered + total(&simulation, Count::AnswerMissing) <= 3);
+    let held: Vec<_> = simulation.nodes().iter().map(|node| node.held().assembling).collect();
+    assert_eq!(held, [0; 9]);
 }
 
 #[test]
@@ -424,7 +481,7 @@ fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
 #[test]
 fn mail_that_cannot_be_carried_is_refused_with_its_reason() {
     let mut simulation = network(7, &main_network(7), 6);
-    let big = mail("a@b.example", &"x\r\n".repeat(90_000));
+    let big = mail("a@b.example", &"x\r\n".repeat(4_000_000));
     assert_eq!(simulation.submit(0, &big), Err(Refused::TooBig));
     let mut unfit = mail("a@b.example", "body");
     unfit.message.push(0);

@@ -13,6 +13,8 @@ const MAX_LINE: usize = 998;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     TooBig,
+    /// The server has no room for the rest.
+    NoRoom,
     BareLineEnd,
     Nul,
     LongLine,
@@ -60,6 +62,16 @@ impl Data {
             self.step(octet);
         }
         Progress::More
+    }
+
+    /// Octets kept so far.
+    pub(crate) fn len(&self) -> usize {
+        self.message.len()
+    }
+
+    /// Keeps nothing of the message any more; its end is still waited for.
+    pub(crate) fn give_up(&mut self) {
+        self.spoil(Fault::NoRoom);
     }
 
     /// The message with its dots unstuffed, or what spoiled it.

@@ -74,16 +74,20 @@ pub enum Verdict {
     RecipientTaken,
     /// The message is taken, under this name of 128 random bits.
     Taken([u8; 16]),
+    /// A large message is taken, and will have come through in so many minutes.
+    TakenFor([u8; 16], u32),
     /// There are too few nodes to route through at present.
     TooFewNodes,
     /// No exit delivers such mail to that domain.
     NoExit,
-    /// It does not fit the largest packet.
+    /// It is larger than any mail that is carried.
     TooBig,
     /// It cannot be carried as it is.
     Unfit(MessageError),
     /// No room at present.
     Full,
+    /// No room for so much at present; a message of so many octets would go.
+    FullFor(u32),
 }
 
 /// One conversation.
@@ -185,6 +189,8 @@ impl Session {
                         self.reply("250 2.1.5 ok");
                     }
                     refused @ (Verdict::Taken(_)
+                    | Verdict::TakenFor(..)
+                    | Verdict::FullFor(_)
                     | Verdict::TooFewNodes
                     | Verdict::NoExit
                     | Verdict::TooBig
@@ -194,17 +200,23 @@ impl Session {
                 self.state = State::Mail(transaction);
             }
             State::AskedMessage => match answer {
-                Verdict::Taken(name) => {
+                Verdict::Taken(name) | Verdict::TakenFor(name, _) => {
                     self.useful = self.useful.saturating_add(PER_MESSAGE);
                     let name = u128::from_be_bytes(name);
-                    self.reply(&format!("250 2.0.0 taken as {name:032x}"));
+                    let through = if let Verdict::TakenFor(_, minutes) = answer {
+                        format!("; large, so through in about {minutes} min")
+                    } else {
+                        String::new()
+                    };
+                    self.reply(&format!("250 2.0.0 taken as {name:032x}{through}"));
                 }
                 refused @ (Verdict::RecipientTaken
                 | Verdict::TooFewNodes
                 | Verdict::NoExit
                 | Verdict::TooBig
                 | Verdict::Unfit(_)
-                | Verdict::Full) => self.refuse(refused),
+                | Verdict::Full
+                | Verdict::FullFor(_)) => self.refuse(refused),
             },
             // No answer was asked for: a mistake of the caller, without consequence.
             other @ (State::Greeted
@@ -243,6 +255,28 @@ impl Session {
     #[must_use]
     pub fn useful(&self) -> u64 {
         self.useful
+    }
+
+    /// Octets of a message that the session holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match &self.state {
+            State::Data { data, .. } => data.len(),
+            State::Greeted
+            | State::Ready
+            | State::Mail(_)
+            | State::AskedRecipient(..)
+            | State::AskedMessage
+            | State::Closed => 0,
+        }
+    }
+
+    /// Keeps nothing of the message that is coming, because the server has no room for it: its end
+    /// is answered with 452.
+    pub fn handle_no_room(&mut self) {
+        if let State::Data { data, .. } = &mut self.state {
+            data.give_up();
+        }
     }
 
     /// Ends the session because others wait for its place.
@@ -435,6 +469,7 @@ impl Session {
                 self.events.push_back(SessionEvent::Message(Submission { recipients, message }));
             }
             Err(Fault::TooBig) => self.error("552 5.3.4 too big"),
+            Err(Fault::NoRoom) => self.refuse(Verdict::Full),
             Err(Fault::BareLineEnd) => self.refuse(Verdict::Unfit(MessageError::BareLineEnd)),
             Err(Fault::Nul) => self.refuse(Verdict::Unfit(MessageError::Nul)),
             Err(Fault::LongLine) => self.refuse(Verdict::Unfit(MessageError::LongLine)),
@@ -444,12 +479,18 @@ impl Session {
     fn refuse(&mut self, answer: Verdict) {
         match answer {
             // An answer to another question has no effect.
-            Verdict::RecipientTaken | Verdict::Taken(_) | Verdict::TooFewNodes => {
+            Verdict::RecipientTaken
+            | Verdict::Taken(_)
+            | Verdict::TakenFor(..)
+            | Verdict::TooFewNodes => {
                 self.reply("451 4.4.0 too few nodes to route through; try again later");
             }
             Verdict::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),
-            Verdict::TooBig => self.error("552 5.3.4 too big for one packet"),
+            Verdict::TooBig => self.error("552 5.3.4 too big"),
             Verdict::Full => self.reply("452 4.3.1 no room; try again later"),
+            Verdict::FullFor(octets) => self.reply(&format!(
+                "452 4.3.1 no room for so much now; {octets} octets would go, or try again later"
+            )),
             Verdict::Unfit(why) => self.error(&format!("550 5.6.0 {why}")),
         }
     }

@@ -160,6 +160,7 @@ fn every_answer_has_its_code() {
         (Verdict::NoExit, 550),
         (Verdict::TooBig, 552),
         (Verdict::Full, 452),
+        (Verdict::FullFor(1000), 452),
         (Verdict::Unfit(MessageError::Header), 550),
     ] {
         let mut server = Server::new();
@@ -188,6 +189,29 @@ fn spoilt_and_oversize_data_is_refused_after_its_end() {
         assert_eq!(server.say(format!("{data}NOOP\r\n")), [code, 250]);
         assert!(server.taken.is_empty());
     }
+}
+
+#[test]
+fn a_message_for_which_there_is_no_room_is_told_so_at_its_end() {
+    let mut session = Session::new(Limits::new(100_000));
+    let now = Duration::ZERO;
+    session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", now);
+    session.handle_answer(Verdict::RecipientTaken, now);
+    session.handle_input(b"DATA\r\n", now);
+    session.handle_input(&b"0123456789\r\n".repeat(100), now);
+    assert_eq!(session.held(), 1200);
+    session.handle_no_room();
+    assert_eq!(session.held(), 0);
+    session.handle_input(&b"0123456789\r\n".repeat(100), now);
+    assert_eq!(session.held(), 0);
+    while session.next_event().is_some() {}
+    session.handle_input(b".\r\nNOOP\r\n", now);
+    let mut said = Vec::new();
+    while let Some(SessionEvent::Write(reply)) = session.next_event() {
+        said.extend(reply);
+    }
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.starts_with("452 4.3.1") && said.ends_with("250 2.0.0 ok\r\n"), "{said}");
 }
 
 #[test]

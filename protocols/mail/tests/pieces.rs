@@ -1,0 +1,184 @@
+//! Messages that take several packets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests, which write vectors when they are told to"
+)]
+
+use fog_mail::{
+    Assembly, Fragment, FragmentError, MAX_MESSAGE, Mailbox, Piece, Submission, rebuild, scrub,
+};
+use proptest::prelude::*;
+
+const ROOM: usize = 8192;
+
+fn fragment(body: &[u8]) -> Fragment {
+    let message = [b"To: a@b.example\r\n\r\n", body].concat();
+    let recipients = vec![Mailbox::parse("a@b.example").unwrap()];
+    let scrubbed = scrub(&Submission { recipients, message }).unwrap().pop().unwrap();
+    Fragment::cut(scrubbed, [7; 16], [8; 16])
+}
+
+/// Lines that do not get shorter.
+fn noise(octets: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut body = Vec::with_capacity(octets + 80);
+    while body.len() < octets {
+        for _ in 0..76 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            // Of 128 values those that a mail may have.
+            let octet = u8::try_from(state >> 57).unwrap();
+            body.push(if octet < 32 { octet + 64 } else { octet });
+        }
+        body.extend_from_slice(b"\r\n");
+    }
+    body
+}
+
+fn pieces(fragment: &Fragment, room: usize) -> Vec<Piece> {
+    let octets = fragment.pieces(room).unwrap();
+    assert!(octets.iter().all(|piece| piece.len() <= room));
+    octets.iter().map(|piece| Piece::decode(piece).unwrap()).collect()
+}
+
+fn assemble(pieces: impl IntoIterator<Item = Piece>) -> Result<Fragment, FragmentError> {
+    let mut pieces = pieces.into_iter();
+    let mut assembly = Assembly::begin(pieces.next().ok_or(FragmentError::Pieces)?);
+    for piece in pieces {
+        assembly.add(piece)?;
+    }
+    assembly.finish()
+}
+
+fn text(fragment: &Fragment) -> Vec<u8> {
+    let anonymous = Mailbox::parse("anonymous@exit.example").unwrap();
+    rebuild(fragment, &anonymous, 495_000).unwrap().message.clone()
+}
+
+#[test]
+fn pieces_are_laid_out_as_the_vector() {
+    let octets = fragment(&noise(900, 4)).pieces(512).unwrap();
+    let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    let lines: String = octets.iter().map(|piece| hex(piece) + "\n").collect();
+    if std::env::var_os("FOG_WRITE_VECTORS").is_some() {
+        std::fs::write("tests/vectors/pieces-2.hex", &lines).unwrap();
+    }
+    assert_eq!(lines, include_str!("vectors/pieces-2.hex"));
+}
+
+#[test]
+fn what_does_not_fit_is_compressed_and_then_cut() {
+    let count = |body: &[u8]| fragment(body).pieces(ROOM).unwrap().len();
+    assert_eq!(count(b"short\r\n"), 1);
+    assert_eq!(count(&b"the same again\r\n".repeat(10_000)), 1, "150 KB in one piece");
+    // Four pieces of five are needed, and three of the four pieces that are needed have a fourth.
+    let body = noise(30_000, 3);
+    assert_eq!(count(&body), 4 + 2);
+    let one = fragment(&b"the same again\r\n".repeat(10_000));
+    let packed = one.pieces(ROOM).unwrap().pop().unwrap();
+    let same = Fragment::decode(&packed).unwrap();
+    assert!(text(&same) == text(&one) && packed.len() < 2000);
+}
+
+#[test]
+fn ten_megabytes_come_back_octet_for_octet_without_a_quarter_of_their_pieces() {
+    let body = noise(MAX_MESSAGE - 200, 5);
+    let whole = fragment(&body);
+    let mut all = pieces(&whole, 240_000);
+    assert!((40..=64).contains(&all.len()), "{}", all.len());
+    let lost = all.len() / 4;
+    // The first quarter, all of which would have been plain.
+    all.drain(..lost);
+    assert!(text(&assemble(all).unwrap()) == text(&whole));
+    let over = fragment(&noise(MAX_MESSAGE + 1, 5));
+    assert_eq!(over.pieces(240_000).err(), Some(FragmentError::TooLong));
+    assert_eq!(whole.pieces(2000).err(), Some(FragmentError::TooLong), "too many pieces");
+    assert_eq!(whole.pieces(0).err(), Some(FragmentError::TooLong));
+}
+
+#[test]
+fn pieces_that_contradict_each_other_are_dropped_and_copies_change_nothing() {
+    let (one, other) = (fragment(&noise(30_000, 1)), fragment(&noise(40_000, 2)));
+    let mut mine = pieces(&one, ROOM);
+    let mut assembly = Assembly::begin(mine.remove(0));
+    let before = assembly.octets();
+    let contradiction = Err(FragmentError::Contradiction);
+    assert_eq!(assembly.add(pieces(&other, ROOM).remove(1)), contradiction, "other counts");
+    let alike = fragment(&noise(30_000, 9));
+    assert_eq!(assembly.add(pieces(&alike, ROOM).remove(0)), contradiction, "other octets");
+    assert_eq!(assembly.add(pieces(&one, ROOM).remove(0)), Ok(()), "a copy");
+    assert_eq!(assembly.octets(), before);
+    assert!(!assembly.is_complete());
+    assert_eq!(assembly.finish().err(), Some(FragmentError::Pieces));
+    // A piece that was altered spoils its own message, and does no other harm.
+    let mut octets = one.pieces(ROOM).unwrap();
+    *octets[2].last_mut().unwrap() ^= 1;
+    let spoiled = assemble(octets.iter().map(|piece| Piece::decode(piece).unwrap()));
+    assert!(!spoiled.is_ok_and(|fragment| text(&fragment) == text(&one)));
+}
+
+/// 64 MiB of zeros in 65 KB.
+#[test]
+fn a_bomb_stops_at_the_limit() {
+    let mut bomb = fragment(b"x\r\n").pieces(ROOM).unwrap().pop().unwrap().to_vec();
+    let zeros = vec![0; 64 << 20];
+    let packed = miniz_oxide::deflate::compress_to_vec(&zeros, 6);
+    assert!(packed.len() < 70_000);
+    // The whole is the piece; its message is its last field, after its length.
+    let message = b"To: a@b.example\r\n\r\nx\r\n";
+    let at = bomb.windows(message.len()).position(|part| part == message).unwrap();
+    bomb.truncate(at - 8);
+    bomb.extend_from_slice(&(packed.len() as u64).to_be_bytes());
+    bomb.extend_from_slice(&packed);
+    let head = 1 + 16 + 6;
+    let whole = bomb.len() - head - 4 - 8;
+    bomb[head..head + 4].copy_from_slice(&u32::try_from(whole).unwrap().to_be_bytes());
+    bomb[head + 4..head + 12].copy_from_slice(&(whole as u64).to_be_bytes());
+    bomb[head + 12 + 1] = 1;
+    assert_eq!(Fragment::decode(&bomb).err(), Some(FragmentError::Malformed));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any `needed` of the pieces, in any order, give the message again; one less gives none.
+    #[test]
+    fn any_pieces_that_are_enough_give_the_message(
+        octets in 11_000_usize..120_000,
+        seed: u64,
+        order in Just(()).prop_perturb(|(), mut rng| rng.next_u64()),
+    ) {
+        let whole = fragment(&noise(octets, seed));
+        let mut all = pieces(&whole, ROOM);
+        let total = all.len();
+        // As many were made as are needed, and a third more.
+        let needed = (1..total).find(|needed| needed + needed.div_ceil(3) == total).unwrap();
+        let mut state = order | 1;
+        for at in (1..total).rev() {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            all.swap(at, (state % (at as u64 + 1)) as usize);
+        }
+        all.truncate(needed);
+        let few: Vec<_> = pieces(&whole, ROOM).into_iter().take(needed - 1).collect();
+        prop_assert!(text(&assemble(all).unwrap()) == text(&whole));
+        prop_assert!(assemble(few).is_err());
+    }
+
+    #[test]
+    fn any_octets_are_no_piece_or_one_piece(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut piece = fragment(b"x\r\n").encode().unwrap().to_vec();
+        for (to, from) in piece.iter_mut().skip(1).zip(&octets) {
+            *to = *from;
+        }
+        for octets in [octets, piece] {
+            if let Ok(piece) = Piece::decode(&octets) {
+                let _ = Assembly::begin(piece).finish();
+            }
+        }
+    }
+}

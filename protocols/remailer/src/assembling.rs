@@ -1,0 +1,279 @@
+//! Pieces of messages at an exit, until there are enough of each.
+//!
+//! Whoever sends a piece is unknown, and may send the rest or not. So what waits is bounded in
+//! octets, and the message whose latest piece came longest ago goes first: one that is under way gets
+//! its next piece soon.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keys::Time;
+use mail::{Assembly, Fragment, FragmentError, Piece};
+use sphinx::ReplyBlock;
+
+use crate::command::Out;
+use crate::count::{Count, NotDelivered};
+
+/// Octets of pieces that wait for others, at most: six of the largest messages.
+const MAX_OCTETS: usize = 64 << 20;
+/// Messages of which some pieces are here, at most.
+const MAX_MESSAGES: usize = 1024;
+/// Messages that came whole, whose further pieces and copies are known by their names.
+const MAX_DONE: usize = 16 * 1024;
+/// Octets that a message costs beside its pieces: its reply block, and places in maps.
+const OVERHEAD: usize = 8 * 1024;
+
+type Name = [u8; 16];
+
+/// What an exit has of messages that took several packets.
+#[derive(Default)]
+pub(crate) struct Assembling {
+    under_way: BTreeMap<Name, UnderWay>,
+    octets: usize,
+    done: BTreeSet<Name>,
+    /// Until when each is remembered.
+    done_until: BTreeSet<(Time, Name)>,
+}
+
+struct UnderWay {
+    assembly: Assembly,
+    block: Option<ReplyBlock>,
+    /// When its latest piece came, and when it is given up.
+    latest: Time,
+    until: Time,
+}
+
+impl UnderWay {
+    fn octets(&self) -> usize {
+        self.assembly.octets().saturating_add(OVERHEAD)
+    }
+}
+
+/// A message that is whole, and what it is answered with.
+pub(crate) type Whole = (Fragment, Option<ReplyBlock>);
+
+impl Assembling {
+    /// Takes a piece; the message, if it is whole now. What has waited by `until` is given up.
+    ///
+    /// # Errors
+    /// Why the piece, or the whole message, is dropped; with what the message is answered with.
+    pub(crate) fn take(
+        &mut self,
+        piece: Piece,
+        block: Option<ReplyBlock>,
+        (now, until): (Time, Time),
+        out: &mut Out,
+    ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
+        let name = piece.delivery();
+        if self.done.contains(&name) {
+            return Ok(None);
+        }
+        let Some(known) = self.under_way.get_mut(&name) else {
+            let assembly = Assembly::begin(piece);
+            return self.insert(name, UnderWay { assembly, block, latest: now, until }, out);
+        };
+        let before = known.octets();
+        known.assembly.add(piece).map_err(|why| (why, None))?;
+        known.latest = now;
+        known.block = known.block.take().or(block);
+        self.octets = self.octets.saturating_add(known.octets().saturating_sub(before));
+        self.finish_or_wait(name, out)
+    }
+
+    fn insert(
+        &mut self,
+        name: Name,
+        begun: UnderWay,
+        out: &mut Out,
+    ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
+        self.octets = self.octets.saturating_add(begun.octets());
+        self.under_way.insert(name, begun);
+        self.finish_or_wait(name, out)
+    }
+
+    fn finish_or_wait(
+        &mut self,
+        name: Name,
+        out: &mut Out,
+    ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
+        if self.under_way.get(&name).is_some_and(|known| known.assembly.is_complete()) {
+            let Some(whole) = self.remove(&name) else { return Ok(None) };
+            self.remember(name, whole.until);
+            let block = whole.block;
+            return match whole.assembly.finish() {
+                Ok(fragment) => Ok(Some((fragment, block))),
+                Err(why) => Err((why, block)),
+            };
+        }
+        while self.octets > MAX_OCTETS || self.under_way.len() > MAX_MESSAGES {
+            let stalest = self.under_way.iter().min_by_key(|(_, known)| known.latest);
+            let Some(stalest) = stalest.map(|(name, _)| *name) else { break };
+            self.remove(&stalest);
+            out.count(Count::MessageDropped(NotDelivered::Incomplete));
+        }
+        Ok(None)
+    }
+
+    fn remove(&mut self, name: &Name) -> Option<UnderWay> {
+        let removed = self.under_way.remove(name)?;
+        self.octets = self.octets.saturating_sub(removed.octets());
+        Some(removed)
+    }
+
+    fn remember(&mut self, name: Name, until: Time) {
+        if self.done.len() >= MAX_DONE
+            && let Some((_, first)) = self.done_until.pop_first()
+        {
+            self.done.remove(&first);
+        }
+        self.done.insert(name);
+        self.done_until.insert((until, name));
+    }
+
+    /// When the next one is given up.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.under_way.values().map(|known| known.until).min()
+    }
+
+    /// Gives up messages whose pieces cannot come any more.
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
+        while let Some((until, name)) = self.done_until.first().copied()
+            && until <= now
+        {
+            self.done_until.remove(&(until, name));
+            self.done.remove(&name);
+        }
+        let over: Vec<Name> = self
+            .under_way
+            .iter()
+            .filter(|(_, known)| known.until <= now)
+            .map(|(name, _)| *name)
+            .collect();
+        for name in over {
+            self.remove(&name);
+            out.count(Count::MessageDropped(NotDelivered::Incomplete));
+        }
+    }
+
+    /// The clock jumped: what waits goes on waiting for as long as it had to.
+    pub(crate) fn shift(&mut self, millis: i64) {
+        for known in self.under_way.values_mut() {
+            known.latest = known.latest.shifted(millis);
+            known.until = known.until.shifted(millis);
+        }
+        let done = core::mem::take(&mut self.done_until).into_iter();
+        self.done_until = done.map(|(until, name)| (until.shifted(millis), name)).collect();
+    }
+
+    /// Messages of which some pieces are here.
+    pub(crate) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        self.octets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use mail::{Mailbox, Submission};
+
+    use super::*;
+
+    const ROOM: usize = 240_000;
+    const START: Time = Time::from_millis(1_000_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A message of some pieces, of octets that no code makes shorter.
+    fn pieces(number: u32, octets: usize) -> Vec<Piece> {
+        let mut message = b"To: a@b.example\r\n\r\n".to_vec();
+        let mut xof = blake3_lines(number, octets);
+        message.append(&mut xof);
+        let recipients = vec![Mailbox::parse("a@b.example").unwrap()];
+        let scrubbed = mail::scrub(&Submission { recipients, message }).unwrap().pop().unwrap();
+        let mut name = [0; 16];
+        name[..4].copy_from_slice(&number.to_be_bytes());
+        let fragment = Fragment::cut(scrubbed, name, name);
+        let pieces = fragment.pieces(ROOM).unwrap();
+        pieces.iter().map(|octets| Piece::decode(octets).unwrap()).collect()
+    }
+
+    fn blake3_lines(number: u32, octets: usize) -> Vec<u8> {
+        use rand::{Rng as _, SeedableRng as _};
+        let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(number.into());
+        let mut line = [0; 76];
+        let mut lines = Vec::with_capacity(octets + 80);
+        while lines.len() < octets {
+            rng.fill_bytes(&mut line);
+            lines.extend(line.iter().map(|octet| (octet & 0x7f).max(32)));
+            lines.extend_from_slice(b"\r\n");
+        }
+        lines
+    }
+
+    fn take(assembling: &mut Assembling, piece: Piece, now: Time, out: &mut Out) -> Option<usize> {
+        let taken = assembling.take(piece, None, (now, now.plus(HOUR)), out);
+        taken.ok().unwrap().map(|(fragment, _)| fragment.size())
+    }
+
+    #[test]
+    fn pieces_make_a_message_once_and_their_copies_none() {
+        let (mut assembling, mut out) = (Assembling::default(), Out::default());
+        let mut whole = Vec::new();
+        for piece in pieces(1, 1_000_000).into_iter().chain(pieces(1, 1_000_000)) {
+            whole.extend(take(&mut assembling, piece, START, &mut out));
+        }
+        assert_eq!(whole.len(), 1);
+        assert!(whole[0] > 1_000_000);
+        assert_eq!((assembling.len(), assembling.octets()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_whose_pieces_do_not_come_is_given_up() {
+        let (mut assembling, mut out) = (Assembling::default(), Out::default());
+        take(&mut assembling, pieces(1, 1_000_000).remove(0), START, &mut out);
+        let over = assembling.poll_timeout().unwrap();
+        assembling.handle_timeout(over, &mut out);
+        assert_eq!((assembling.len(), assembling.octets()), (0, 0));
+        let incomplete = Count::MessageDropped(NotDelivered::Incomplete);
+        assert_eq!(out.counts.get(incomplete), 1);
+    }
+
+    #[test]
+    fn a_thousand_halves_take_their_room_and_honest_mail_comes_through() {
+        let (mut assembling, mut out) = (Assembling::default(), Out::default());
+        let halves = pieces(7, 3_000_000);
+        let honest = pieces(1, 5_000_000);
+        let gap = 1000_usize.div_ceil(honest.len());
+        let mut honest = honest.into_iter();
+        let (mut now, mut whole) = (START, 0);
+        for number in 0..1000_u32 {
+            now = now.plus(Duration::from_secs(1));
+            for piece in pieces_of(&halves[..2], number) {
+                take(&mut assembling, piece, now, &mut out);
+            }
+            if usize::try_from(number).unwrap().is_multiple_of(gap)
+                && let Some(piece) = honest.next()
+                && take(&mut assembling, piece, now, &mut out).is_some()
+            {
+                whole += 1;
+            }
+            assert!(assembling.octets() <= MAX_OCTETS);
+        }
+        assert_eq!(whole, 1);
+        assert!(out.counts.get(Count::MessageDropped(NotDelivered::Incomplete)) > 800);
+    }
+
+    /// The same pieces under the name of another delivery.
+    fn pieces_of(pieces: &[Piece], number: u32) -> Vec<Piece> {
+        let renamed = pieces.iter().map(|piece| {
+            let mut octets = piece.to_octets().unwrap().to_vec();
+            octets[1..5].copy_from_slice(&(number + 1000).to_be_bytes());
+            Piece::decode(&octets).unwrap()
+        });
+        renamed.collect()
+    }
+}

@@ -1,0 +1,77 @@
+//! From a submission to pieces, each of which fits a packet: scrubbed, compressed, cut. Slow for
+//! large mail, and a pure function, for whatever thread has time.
+
+use core::fmt;
+
+use mail::{Fragment, FragmentError, Needs, Submission};
+use rand::CryptoRng;
+use record::Parameters;
+use sphinx::SizeClass;
+use zeroize::Zeroizing;
+
+use crate::answer::Refused;
+
+/// A submission as it may be carried, for [`crate::Remailer::handle_submission`].
+pub struct Cut {
+    pub(crate) mails: Vec<CutMail>,
+}
+
+/// The pieces of a message for one domain.
+pub(crate) struct CutMail {
+    pub(crate) domain: String,
+    pub(crate) needs: Needs,
+    /// Octets of header and body.
+    pub(crate) octets: usize,
+    pub(crate) pieces: Vec<Zeroizing<Vec<u8>>>,
+}
+
+impl Cut {
+    /// Scrubs a submission, and cuts it so that each piece fits the largest class that is open at
+    /// every stage.
+    ///
+    /// # Errors
+    /// [`Refused::Unfit`], [`Refused::TooBig`].
+    pub fn of(
+        submission: &Submission,
+        parameters: &Parameters,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, Refused> {
+        let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
+        let room = piece_room(parameters);
+        let mut message_id = [0; 16];
+        rng.fill_bytes(&mut message_id);
+        let cut = scrubbed.into_iter().map(|scrubbed| {
+            let mut delivery = [0; 16];
+            rng.fill_bytes(&mut delivery);
+            let fragment = Fragment::cut(scrubbed, delivery, message_id);
+            Ok(CutMail {
+                domain: fragment.envelope().domain().as_str().to_owned(),
+                needs: fragment.needs(),
+                octets: fragment.size(),
+                pieces: fragment.pieces(room).map_err(|_: FragmentError| Refused::TooBig)?,
+            })
+        });
+        let mails = cut.collect::<Result<_, Refused>>()?;
+        Ok(Self { mails })
+    }
+
+    /// How many packets it takes.
+    pub(crate) fn packets(&self) -> usize {
+        self.mails.iter().map(|mail| mail.pieces.len()).sum()
+    }
+}
+
+/// Its size alone.
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cut({} packets)", self.packets())
+    }
+}
+
+/// Octets that a piece may have beside the type of its content.
+pub(crate) fn piece_room(parameters: &Parameters) -> usize {
+    let is_open =
+        |class: &SizeClass| parameters.stages.iter().all(|stage| stage.is_open(class.number()));
+    let largest = SizeClass::all().filter(is_open).map(SizeClass::capacity).max();
+    largest.unwrap_or_default().saturating_sub(1)
+}

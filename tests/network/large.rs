@@ -1,0 +1,136 @@
+//! Mail that takes several packets, through real listeners.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::devnet::{Devnet, wait_for};
+
+struct Session(BufReader<TcpStream>);
+
+impl Session {
+    fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut session = Self(BufReader::new(stream));
+        assert!(session.replies().starts_with("220"));
+        session
+    }
+
+    fn say(&mut self, octets: &[u8]) -> String {
+        self.0.get_mut().write_all(octets).unwrap();
+        self.replies()
+    }
+
+    /// All lines of one reply.
+    fn replies(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            let start = text.len();
+            assert!(self.0.read_line(&mut text).unwrap() > 3, "{text}");
+            if text.as_bytes()[start + 3] == b' ' {
+                return text;
+            }
+        }
+    }
+
+    fn data(&mut self) {
+        for line in ["MAIL FROM:<a@b.example> SIZE=10400000", "RCPT TO:<c@d.example>"] {
+            let reply = self.say(format!("{line}\r\n").as_bytes());
+            assert!(reply.starts_with("250"), "{reply}");
+        }
+        assert!(self.say(b"DATA\r\n").starts_with("354"));
+    }
+}
+
+#[test]
+fn ten_megabytes_arrive_octet_for_octet() {
+    let devnet = Devnet::start(200, None);
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut body = Vec::new();
+    while body.len() < 10_400_000 {
+        body.extend((0..76).map(|_| rng.random_range(33_u8..127)));
+        body.extend_from_slice(b"\r\n");
+    }
+    let mut session = Session::open(devnet.port);
+    let hello = session.say(b"EHLO x\r\n");
+    let announced = hello.lines().find_map(|line| line.strip_prefix("250-SIZE "));
+    assert_eq!(announced, Some("10485760"));
+    assert!(session.say(b"MAIL FROM:<> SIZE=10485761\r\n").starts_with("552"));
+    session.data();
+    // Dots at the beginnings of lines are doubled, as a client does.
+    let mut sent = b"To: c@d.example\r\nSubject: large\r\n\r\n".to_vec();
+    for line in body.split_inclusive(|octet| *octet == b'\n') {
+        if line.starts_with(b".") {
+            sent.push(b'.');
+        }
+        sent.extend_from_slice(line);
+    }
+    sent.extend_from_slice(b".\r\n");
+    let taken = session.say(&sent);
+    assert!(
+        taken.starts_with("250 2.0.0 taken as ") && taken.contains("; large, so through in about "),
+        "{taken}"
+    );
+
+    // The clock has room for one or two more at once.
+    let mut accepted = 1;
+    let full = loop {
+        session.data();
+        let reply = session.say(&sent);
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        accepted += 1;
+        assert!(accepted < 20, "the clock carries anything");
+    };
+    assert!(full.starts_with("452 4.3.1") && full.contains("octets would go"), "{full}");
+
+    let mails = wait_for("all mails", Duration::from_secs(120), || {
+        Some(devnet.mails()).filter(|mails| mails.len() == accepted)
+    });
+    // A file of a Maildir has the line ends of the system.
+    let body: Vec<u8> = body.into_iter().filter(|octet| *octet != b'\r').collect();
+    for mail in mails {
+        let plain: Vec<u8> = mail.into_iter().filter(|octet| *octet != b'\r').collect();
+        let whole = [b"\n\n".as_slice(), &body].concat();
+        assert!(plain.ends_with(&whole), "{} octets", plain.len());
+    }
+    assert!(devnet.count("piece of a message") >= 2 * 32);
+    assert_eq!(devnet.count("message refused: full"), 1);
+    // Some pieces are spare, and the last ones are still under way.
+    assert!(devnet.memory_kib() < 700 * 1024, "{} KiB", devnet.memory_kib());
+}
+
+#[test]
+fn large_messages_that_do_not_end_leave_room_for_small_ones() {
+    let devnet = Devnet::start(100, None);
+    let before = devnet.memory_kib();
+    let chunk = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef01234567890\r\n";
+    let nine =
+        [b"To: c@d.example\r\n\r\n".as_slice(), &chunk.repeat(9_000_000 / chunk.len())].concat();
+    let mut held: Vec<_> = (0..14)
+        .map(|_| {
+            let mut session = Session::open(devnet.port);
+            assert!(session.say(b"EHLO x\r\n").starts_with("250"));
+            session.data();
+            session.0.get_mut().write_all(&nine).unwrap();
+            session
+        })
+        .collect();
+    let mut small = Session::open(devnet.port);
+    assert!(small.say(b"EHLO x\r\n").starts_with("250"));
+    small.data();
+    let taken = small.say(b"To: c@d.example\r\n\r\nsmall\r\n.\r\n");
+    assert!(taken.starts_with("250"), "{taken}");
+    // A buffer that grows has at most twice the room that it needs.
+    let grown = devnet.memory_kib().saturating_sub(before);
+    assert!(grown < 200 * 1024, "{grown} KiB");
+    let ends: Vec<_> = held.iter_mut().map(|session| session.say(b".\r\n")).collect();
+    let refused = ends.iter().filter(|end| end.starts_with("452 4.3.1")).count();
+    assert!(refused >= 14 - 7, "{ends:?}");
+    assert!(ends.iter().all(|end| end.starts_with("452") || end.starts_with("250")), "{ends:?}");
+}
