@@ -405,7 +405,41 @@ mod tests {
         assert_eq!(sent.mlkem(), opened.mlkem());
     }
 
+    /// The vectors of RFC 7748, 6.1, and the first of 5.2.
+    #[test]
+    fn the_edwards_form_agrees_with_the_rfc() {
+        let unhex = |text: &str| -> [u8; 32] {
+            core::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+        };
+        let own = |scalar: &str, u: &str| x25519_shared(&unhex(scalar), &unhex(u));
+        let shared = unhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        for [scalar, u] in [
+            [
+                "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
+                "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
+            ],
+            [
+                "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+                "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a",
+            ],
+        ] {
+            assert_eq!(own(scalar, u).unwrap().as_slice(), shared);
+        }
+        // The points of 5.2 may be on the twist, where a mix key takes none.
+        let first = own(
+            "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+            "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+        );
+        let shared = unhex("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552");
+        assert!(first.map_or_else(|why| why == KemError::Twist, |own| *own == shared));
+    }
+
     proptest! {
+        // A million in the long run: half of all u are on the twist.
+        #![proptest_config(ProptestConfig::with_cases(
+            if std::env::var_os("FOG_LONG").is_some() { 1_000_000 } else { 256 }
+        ))]
+
         #[test]
         fn the_edwards_form_agrees_with_the_ladder(scalar: [u8; 32], u: [u8; 32]) {
             let ladder = StaticSecret::from(scalar).diffie_hellman(&PublicKey::from(u)).to_bytes();

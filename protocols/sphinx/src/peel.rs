@@ -260,7 +260,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng as _;
 
     use super::*;
-    use crate::layout::{LAST_BLOCK_LEN, MAX_HOPS, MIN_HOPS};
+    use crate::layout::{HEADER_LEN, LAST_BLOCK_LEN, MAX_HOPS, MIN_HOPS};
     use crate::packet::halves;
     use crate::wrap::{Body, Hop, wrap};
 
@@ -392,19 +392,77 @@ mod tests {
                 Arc::new(EpochKey::new(node, epoch, secret))
             })
             .collect();
+        let headers = if std::env::var_os("FOG_LONG").is_some() { 10_000 } else { 200 };
         for hops in MIN_HOPS..=MAX_HOPS {
-            for segment in 0..5 {
-                let mut counts = [0u32; 256];
-                for _ in 0..40 {
-                    let octets = behind_the_last_block(&route[..hops], &mut rng);
-                    for octet in &octets[segment * 1190..(segment + 1) * 1190] {
+            let mut parts = vec![[0_u32; 256]; 5];
+            let mut pairs = vec![0_u32; 1 << 16];
+            for _ in 0..headers {
+                let octets = behind_the_last_block(&route[..hops], &mut rng);
+                for (counts, part) in parts.iter_mut().zip(octets.chunks_exact(1190)) {
+                    for octet in part {
                         counts[usize::from(*octet)] += 1;
                     }
                 }
-                let expected = f64::from(counts.iter().sum::<u32>()) / 256.0;
-                let chi_square: f64 =
-                    counts.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
-                assert!(chi_square < 346.0, "{hops} hops, part {segment}: {chi_square}");
+                for pair in octets.chunks_exact(2) {
+                    pairs[usize::from(u16::from_be_bytes([pair[0], pair[1]]))] += 1;
+                }
+            }
+            for (part, counts) in parts.iter().enumerate() {
+                let chi_square = chi_square(counts);
+                assert!(chi_square < 346.0, "{hops} hops, part {part}: {chi_square}");
+            }
+            // With 65,535 degrees of freedom: the mean and four and a half deviations.
+            let chi_square = chi_square(&pairs);
+            assert!(chi_square < 65_535.0 + 4.5 * 362.0, "{hops} hops, pairs: {chi_square}");
+        }
+    }
+
+    fn chi_square(counts: &[u32]) -> f64 {
+        let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
+        counts.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum()
+    }
+
+    /// Before the exit opens it, nobody sees whether a packet brings a reply block.
+    #[test]
+    fn the_room_of_a_reply_block_is_noise_whether_one_is_there_or_not() {
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let epoch = Epoch::new(9);
+        let route: Vec<_> = (0..3)
+            .map(|_| {
+                let node = Identity::generate(&mut rng).node();
+                let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+                Arc::new(EpochKey::new(node, epoch, secret))
+            })
+            .collect();
+        let delay = Duration::ZERO;
+        let hops: Vec<_> = route
+            .iter()
+            .map(|key| Hop { node: key.node(), epoch, key: key.public(), delay })
+            .collect();
+        let end = crate::ReplyEnd::Owner;
+        let (block, _) = crate::reply_block(&hops, end, SizeClass::SMALLEST, &mut rng).unwrap();
+        for reply in [None, Some(&block)] {
+            let mut links = vec![[0_u32; 256]; 2];
+            for _ in 0..100 {
+                let body = Body { reply, content: b"content", ..Body::default() };
+                let mut packet = wrap(&hops, &body, &mut rng).unwrap();
+                for (counts, key) in links.iter_mut().zip(&route) {
+                    for octet in &packet.octets()[HEADER_LEN..HEADER_LEN + PAYLOAD_PREFIX_LEN] {
+                        counts[usize::from(*octet)] += 1;
+                    }
+                    let keys = EpochKeys::new(vec![Arc::clone(key)]);
+                    match peel(packet, &keys).unwrap().outcome.unwrap() {
+                        Layer::Forward { packet: next, .. } => packet = next,
+                        Layer::End { .. } | Layer::Reply { .. } | Layer::Stream { .. } => {
+                            panic!("three hops")
+                        }
+                    }
+                }
+            }
+            for (link, counts) in links.iter().enumerate() {
+                let chi_square = chi_square(counts);
+                let is_there = reply.is_some();
+                assert!(chi_square < 346.0, "{is_there}, link {link}: {chi_square}");
             }
         }
     }
