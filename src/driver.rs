@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{ClockJump, Dropped, Handed, Remailer, StreamId};
+use remailer::{ClockJump, Dropped, Handed, Held, Remailer, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -66,10 +66,17 @@ struct Net {
     listed: watch::Sender<BTreeSet<NodeId>>,
     turned: net::TurnedAway,
     /// Where to hand over what is for the open streams of peers without an address.
-    streams: BTreeMap<StreamId, mpsc::Sender<Handed>>,
+    streams: BTreeMap<StreamId, HandedOver>,
     /// Whether the operator named a node to join through.
     has_bootstrap: bool,
     tor: Option<watch::Receiver<TorState>>,
+}
+
+/// A stream of a peer without an address.
+struct HandedOver {
+    to: mpsc::Sender<Handed>,
+    /// What came back since it ended, until it says so.
+    back: Vec<Handed>,
 }
 
 struct Driver {
@@ -118,9 +125,16 @@ impl Driver {
         tracing::info!("node started");
         self.turn(inputs).await;
         let held = self.remailer.held();
-        if held.mixing + held.waiting + held.delivering > 0 {
-            let (mixing, waiting, delivering) = (held.mixing, held.waiting, held.delivering);
-            tracing::warn!(mixing, waiting, delivering, "stopped; what was held is lost");
+        let Held { mixing, waiting, delivering, assembling, for_streams, .. } = held;
+        if mixing + waiting + delivering + assembling + for_streams > 0 {
+            tracing::warn!(
+                mixing,
+                waiting,
+                delivering,
+                assembling,
+                for_streams,
+                "stopped; what was held is lost"
+            );
         }
         tracing::info!("node stopped");
     }

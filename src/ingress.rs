@@ -21,14 +21,15 @@ use crate::net::incoming::{Arrived, Incoming};
 use crate::places::{Places, Rule, Seat};
 use crate::workers::Lane;
 
-/// Sessions at once, of both kinds. Each holds one message; all together 64 MiB, and [`SMALL`] octets
-/// each: 140 MB.
+/// Sessions at once, of both kinds. Each holds one message: all together 64 MiB, and [`SMALL`] octets
+/// each.
 pub(crate) const MAX_SESSIONS: usize = FROM_HERE + FROM_ONION;
 /// Sessions of this machine, which callers of the onion cannot take.
 const FROM_HERE: usize = 100;
 const FROM_ONION: usize = 200;
-/// Octets that all sessions hold of messages that are coming, or wait for their answer. Above that a
-/// message of more than [`SMALL`] octets is not taken any further, and told 452 at its end.
+/// Octets of messages that are coming to all sessions, or wait for their answer. Above that a message
+/// of more than [`SMALL`] octets is not taken any further, and told 452 at its end. A buffer that grows
+/// has at most twice the room, and each thread that cuts some six times its message.
 const MAX_HELD: usize = 64 << 20;
 const SMALL: usize = 240_000;
 /// A client that finds no place waits this long for one, unnoticed, and is told 421 then. Beside
@@ -259,6 +260,7 @@ impl Connection {
                         self.session.handle_answer(answer, self.now());
                     }
                     SessionEvent::Message(submission) => {
+                        self.share.set(submission.message.len());
                         let cut = self.desk.cut(submission).await;
                         let answer = put(questions, |to| Question::Message(cut, to)).await;
                         self.share.set(0);
@@ -290,11 +292,9 @@ impl Connection {
         }
     }
 
-    /// Notes what the session holds. A message that has come whole is held until its answer.
+    /// Notes what the session holds of a message that is coming.
     fn note_held(&mut self) {
-        if self.session.held() > 0 {
-            self.share.set(self.session.held());
-        }
+        self.share.set(self.session.held());
         if !self.share.fits() {
             self.session.handle_no_room();
             self.share.set(self.session.held());

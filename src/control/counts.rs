@@ -106,6 +106,7 @@ fn name(count: Count) -> String {
         Count::MessageDelivered => "message delivered".to_owned(),
         Count::MessageRefusedByServer => "message refused by the next server".to_owned(),
         Count::DeliveryPostponed => "delivery postponed".to_owned(),
+        Count::PieceSpare => "piece of a message: spare".to_owned(),
         Count::PieceTaken => "piece of a message".to_owned(),
         Count::MessageDropped(why) => format!("message dropped: {}", not_delivered(why)),
         Count::Acknowledged(status) => format!("recipient acknowledged: {}", acknowledged(status)),

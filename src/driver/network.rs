@@ -1,6 +1,6 @@
 //! Events and questions from the network.
 
-use super::Driver;
+use super::{Driver, HandedOver};
 use remailer::{Handed, StreamId};
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -39,27 +39,26 @@ impl Driver {
         let now = self.now();
         match event {
             StreamEvent::Opened { tokens, to } => {
-                self.net.streams.insert(id, to);
+                self.net.streams.insert(id, HandedOver { to, back: Vec::new() });
                 self.remailer.handle_stream_opened(id, &tokens, now);
             }
             StreamEvent::Taken => self.remailer.handle_stream_taken(id),
-            StreamEvent::Ended { left } => {
-                self.net.streams.remove(&id);
+            StreamEvent::Ended { mut left } => {
+                left.extend(self.net.streams.remove(&id).into_iter().flat_map(|of| of.back));
                 self.remailer.handle_stream_ended(id, left, now);
             }
         }
     }
 
-    /// Hands something over. On a stream that has ended, and has not said so yet, nothing is handed
-    /// over any more.
+    /// Hands something over. What a stream does not take that has ended goes back when it says so.
     pub(super) fn hand_over(&mut self, id: StreamId, handed: Handed) {
-        let sent = match self.net.streams.get(&id) {
-            Some(stream) => stream.try_send(handed),
-            None => Err(TrySendError::Closed(handed)),
+        let Some(stream) = self.net.streams.get_mut(&id) else {
+            return self.remailer.handle_stream_ended(id, vec![handed], self.now());
         };
-        if let Err(TrySendError::Closed(handed) | TrySendError::Full(handed)) = sent {
-            self.net.streams.remove(&id);
-            self.remailer.handle_stream_ended(id, vec![handed], self.now());
+        if let Err(TrySendError::Closed(handed) | TrySendError::Full(handed)) =
+            stream.to.try_send(handed)
+        {
+            stream.back.push(handed);
         }
     }
 

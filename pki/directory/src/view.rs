@@ -211,6 +211,11 @@ impl View {
         self.seats.values().map(|seat| &seat.record)
     }
 
+    /// The records of those at which routes may end.
+    pub fn exits(&self) -> impl Iterator<Item = &Arc<Record>> {
+        exits(self.seats.values()).map(|seat| &seat.record)
+    }
+
     /// Whether [`View::route`] would find a route.
     ///
     /// # Errors
@@ -367,9 +372,12 @@ impl View {
 /// Hours of the day that exits speak of.
 const DAY: u64 = 24;
 
+fn exits<'a>(seats: impl Iterator<Item = &'a Seat>) -> impl Iterator<Item = &'a Seat> {
+    seats.filter(|seat| seat.use_as == Use::Exit && seat.record.exit().is_some())
+}
+
 fn volume<'a>(seats: impl Iterator<Item = &'a Seat>) -> u32 {
-    let exits = seats.filter(|seat| seat.use_as == Use::Exit && seat.record.exit().is_some());
-    let mut said: Vec<_> = exits.map(|seat| seat.record.delivered()).collect();
+    let mut said: Vec<_> = exits(seats).map(|seat| seat.record.delivered()).collect();
     said.sort_unstable();
     // Of an even number the lower one.
     let median = said.get(said.len().saturating_sub(1) / 2).copied().unwrap_or_default();

@@ -25,6 +25,9 @@ const MAX_NEEDED: usize = 256;
 const AROUND_PIECE: usize = 1 + 16 + 3 * 2 + 4 + 8;
 /// Of three pieces that are needed one more is made.
 const REDUNDANCY: usize = 3;
+/// A message is at most so many times as long as what it was deflated to: an exit inflates it while
+/// others wait, and whoever sends much of nothing pays for its packets.
+const MAX_RATIO: usize = 8;
 /// How hard to try: more gains little for mail, and takes long for ten megabytes.
 const COMPRESSION: u8 = 4;
 
@@ -126,7 +129,8 @@ impl Fragment {
         if whole.len() > room {
             let deflated = miniz_oxide::deflate::compress_to_vec(&self.message, COMPRESSION);
             let deflated = Zeroizing::new(deflated);
-            if deflated.len() < self.message.len() {
+            let is_allowed = deflated.len().saturating_mul(MAX_RATIO) >= self.message.len();
+            if deflated.len() < self.message.len() && is_allowed {
                 whole = self.whole(DEFLATED, &deflated)?;
             }
         }
@@ -450,8 +454,8 @@ impl Whole {
             return Err(FragmentError::Unknown);
         }
         if self.encoding == DEFLATED {
-            let plain =
-                miniz_oxide::inflate::decompress_to_vec_with_limit(&self.message, MAX_MESSAGE);
+            let limit = self.message.len().saturating_mul(MAX_RATIO).min(MAX_MESSAGE);
+            let plain = miniz_oxide::inflate::decompress_to_vec_with_limit(&self.message, limit);
             // What was opened of a bomb before the limit is in the error, and wiped there.
             self.message.zeroize();
             self.message = plain.map_err(|mut error| {

@@ -72,7 +72,7 @@ fn write_the_corpora() {
         fs::write(corpus(name).join(format!("{file}-cut")), &octets[..cut]).unwrap();
     };
     write("pieces", "plain", &joined("body\r\n", 4096, 0));
-    write("pieces", "deflated", &joined(&"the same again\r\n".repeat(500), 512, 0));
+    write("pieces", "deflated", &joined(&body(40).repeat(2), 512, 0));
     write("pieces", "all", &joined(&body(200), 512, 0));
     write("pieces", "coded", &joined(&body(200), 512, 1));
     let said =

@@ -22,7 +22,7 @@ pub enum Refused {
     /// There is no list of nodes that is new enough; that may change.
     #[error("no list of nodes")]
     NoList,
-    /// More than the largest packet holds.
+    /// Larger than any mail that is carried, or too large for so many domains.
     #[error("too big")]
     TooBig,
     /// As much mail waits as is allowed; that will change.

@@ -22,16 +22,19 @@ const MAX_DONE: usize = 16 * 1024;
 /// Octets that a message costs beside its pieces: its reply block, and places in maps.
 const OVERHEAD: usize = 8 * 1024;
 
-type Name = [u8; 16];
+pub(crate) type Name = [u8; 16];
 
 /// What an exit has of messages that took several packets.
-#[derive(Default)]
 pub(crate) struct Assembling {
+    /// Octets of a piece, at least.
+    least: usize,
     under_way: BTreeMap<Name, UnderWay>,
     octets: usize,
     done: BTreeSet<Name>,
     /// Until when each is remembered.
     done_until: BTreeSet<(Time, Name)>,
+    /// What is answered for messages that are given up, until [`Assembling::take_given_up`].
+    given_up: Vec<ReplyBlock>,
 }
 
 struct UnderWay {
@@ -48,10 +51,28 @@ impl UnderWay {
     }
 }
 
-/// A message that is whole, and what it is answered with.
-pub(crate) type Whole = (Fragment, Option<ReplyBlock>);
+/// A message that is whole, what it is answered with, and until when its name is to be remembered.
+pub(crate) struct Whole {
+    pub(crate) fragment: Fragment,
+    pub(crate) block: Option<ReplyBlock>,
+    pub(crate) name: Name,
+    pub(crate) until: Time,
+}
 
 impl Assembling {
+    /// For pieces of at least so many octets: an honest sender cuts a message into as few as there can
+    /// be, and small ones would push out large ones for nothing.
+    pub(crate) fn new(least: usize) -> Self {
+        Self {
+            least,
+            under_way: BTreeMap::new(),
+            octets: 0,
+            done: BTreeSet::new(),
+            done_until: BTreeSet::new(),
+            given_up: Vec::new(),
+        }
+    }
+
     /// Takes a piece; the message, if it is whole now. What has waited by `until` is given up.
     ///
     /// # Errors
@@ -65,7 +86,11 @@ impl Assembling {
     ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
         let name = piece.delivery();
         if self.done.contains(&name) {
+            out.count(Count::PieceSpare);
             return Ok(None);
+        }
+        if !piece.is_whole() && piece.len() < self.least {
+            return Err((FragmentError::Malformed, block));
         }
         let Some(known) = self.under_way.get_mut(&name) else {
             let assembly = Assembly::begin(piece);
@@ -96,19 +121,18 @@ impl Assembling {
         out: &mut Out,
     ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
         if self.under_way.get(&name).is_some_and(|known| known.assembly.is_complete()) {
-            let Some(whole) = self.remove(&name) else { return Ok(None) };
-            self.remember(name, whole.until);
-            let block = whole.block;
-            return match whole.assembly.finish() {
-                Ok(fragment) => Ok(Some((fragment, block))),
+            let Some(UnderWay { assembly, block, until, .. }) = self.remove(&name) else {
+                return Ok(None);
+            };
+            return match assembly.finish() {
+                Ok(fragment) => Ok(Some(Whole { fragment, block, name, until })),
                 Err(why) => Err((why, block)),
             };
         }
         while self.octets > MAX_OCTETS || self.under_way.len() > MAX_MESSAGES {
             let stalest = self.under_way.iter().min_by_key(|(_, known)| known.latest);
             let Some(stalest) = stalest.map(|(name, _)| *name) else { break };
-            self.remove(&stalest);
-            out.count(Count::MessageDropped(NotDelivered::Incomplete));
+            self.give_up(&stalest, out);
         }
         Ok(None)
     }
@@ -119,7 +143,8 @@ impl Assembling {
         Some(removed)
     }
 
-    fn remember(&mut self, name: Name, until: Time) {
+    /// From now on further pieces of a message, and copies of it, are spare.
+    pub(crate) fn remember(&mut self, name: Name, until: Time) {
         if self.done.len() >= MAX_DONE
             && let Some((_, first)) = self.done_until.pop_first()
         {
@@ -149,9 +174,19 @@ impl Assembling {
             .map(|(name, _)| *name)
             .collect();
         for name in over {
-            self.remove(&name);
-            out.count(Count::MessageDropped(NotDelivered::Incomplete));
+            self.give_up(&name, out);
         }
+    }
+
+    fn give_up(&mut self, name: &Name, out: &mut Out) {
+        let removed = self.remove(name);
+        self.given_up.extend(removed.and_then(|removed| removed.block));
+        out.count(Count::MessageDropped(NotDelivered::Incomplete));
+    }
+
+    /// What is answered for messages that were given up, each told once.
+    pub(crate) fn take_given_up(&mut self) -> Vec<ReplyBlock> {
+        core::mem::take(&mut self.given_up)
     }
 
     /// The clock jumped: what waits goes on waiting for as long as it had to.
@@ -184,6 +219,7 @@ mod tests {
     use super::*;
 
     const ROOM: usize = 240_000;
+    const LEAST: usize = ROOM / 2;
     const START: Time = Time::from_millis(1_000_000_000);
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -216,12 +252,14 @@ mod tests {
 
     fn take(assembling: &mut Assembling, piece: Piece, now: Time, out: &mut Out) -> Option<usize> {
         let taken = assembling.take(piece, None, (now, now.plus(HOUR)), out);
-        taken.ok().unwrap().map(|(fragment, _)| fragment.size())
+        let whole = taken.ok().unwrap()?;
+        assembling.remember(whole.name, whole.until);
+        Some(whole.fragment.size())
     }
 
     #[test]
     fn pieces_make_a_message_once_and_their_copies_none() {
-        let (mut assembling, mut out) = (Assembling::default(), Out::default());
+        let (mut assembling, mut out) = (Assembling::new(LEAST), Out::default());
         let mut whole = Vec::new();
         for piece in pieces(1, 1_000_000).into_iter().chain(pieces(1, 1_000_000)) {
             whole.extend(take(&mut assembling, piece, START, &mut out));
@@ -229,11 +267,26 @@ mod tests {
         assert_eq!(whole.len(), 1);
         assert!(whole[0] > 1_000_000);
         assert_eq!((assembling.len(), assembling.octets()), (0, 0));
+        assert!(out.counts.get(Count::PieceSpare) > 3);
+    }
+
+    /// Two octets that say to be one of 256 pieces cost a small packet.
+    #[test]
+    fn a_piece_that_is_smaller_than_it_must_be_is_none() {
+        let (mut assembling, mut out) = (Assembling::new(LEAST), Out::default());
+        let mut message = b"To: a@b.example\r\n\r\n".to_vec();
+        message.append(&mut blake3_lines(3, 9000));
+        let recipients = vec![Mailbox::parse("a@b.example").unwrap()];
+        let scrubbed = mail::scrub(&Submission { recipients, message }).unwrap().pop().unwrap();
+        let pieces = Fragment::cut(scrubbed, [1; 16], [1; 16]).pieces(4096).unwrap();
+        let piece = Piece::decode(&pieces[0]).unwrap();
+        let taken = assembling.take(piece, None, (START, START.plus(HOUR)), &mut out);
+        assert!(taken.is_err() && assembling.len() == 0);
     }
 
     #[test]
     fn a_message_whose_pieces_do_not_come_is_given_up() {
-        let (mut assembling, mut out) = (Assembling::default(), Out::default());
+        let (mut assembling, mut out) = (Assembling::new(LEAST), Out::default());
         take(&mut assembling, pieces(1, 1_000_000).remove(0), START, &mut out);
         let over = assembling.poll_timeout().unwrap();
         assembling.handle_timeout(over, &mut out);
@@ -244,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_thousand_halves_take_their_room_and_honest_mail_comes_through() {
-        let (mut assembling, mut out) = (Assembling::default(), Out::default());
+        let (mut assembling, mut out) = (Assembling::new(LEAST), Out::default());
         let halves = pieces(7, 3_000_000);
         let honest = pieces(1, 5_000_000);
         let gap = 1000_usize.div_ceil(honest.len());

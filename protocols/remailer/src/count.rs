@@ -31,6 +31,8 @@ pub enum Count {
     MessageRefused(Refused),
     /// A piece of a message came that takes several packets.
     PieceTaken,
+    /// A piece came of a message that is whole already, or a copy of one.
+    PieceSpare,
     /// A message left the network here and is being delivered.
     MessageToDeliver,
     /// The next server took a message for at least one recipient.

@@ -2,8 +2,9 @@
 //! large mail, and a pure function, for whatever thread has time.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
-use mail::{Fragment, FragmentError, Needs, Submission};
+use mail::{Fragment, FragmentError, MAX_MESSAGE, Mailbox, Needs, Submission};
 use rand::CryptoRng;
 use record::Parameters;
 use sphinx::SizeClass;
@@ -36,8 +37,16 @@ impl Cut {
         parameters: &Parameters,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, Refused> {
-        let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
         let room = piece_room(parameters);
+        // What takes several packets for each of many domains is as large as all of them together.
+        let domains: BTreeSet<_> = submission.recipients.iter().map(Mailbox::domain).collect();
+        let octets = submission.message.len();
+        if octets > room && domains.len() > 1 && octets.saturating_mul(domains.len()) > MAX_MESSAGE
+        {
+            return Err(Refused::TooBig);
+        }
+        drop(domains);
+        let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
         let mut message_id = [0; 16];
         rng.fill_bytes(&mut message_id);
         let cut = scrubbed.into_iter().map(|scrubbed| {

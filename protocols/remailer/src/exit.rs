@@ -21,8 +21,9 @@ use crate::traffic::DeliveredLately;
 
 /// Octets held for delivery, at most, each message with its recipients and [`OVERHEAD`]. A message
 /// above that is dropped and counted.
-const MAX_OCTETS: usize = 128 << 20;
-/// Octets held for one domain, at most: one that answers slowly, or never, must not hold up others.
+const MAX_OCTETS: usize = 192 << 20;
+/// Octets held for one domain, at most, two of the largest messages and some: one that answers slowly,
+/// or never, must not hold up others.
 const MAX_SHARE: usize = MAX_OCTETS / 8;
 /// Octets that a message costs beside its own: its attempt at delivery is a task with buffers, and
 /// what it is answered with is held beside it.
@@ -57,9 +58,11 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    pub(crate) fn new(offer: ExitOffer) -> Self {
+    /// An exit of a network in which a packet carries so many octets of a mail that takes several.
+    pub(crate) fn new(offer: ExitOffer, room: usize) -> Self {
         let (deliveries, lately) = (Deliveries::new(), DeliveredLately::default());
-        let assembling = Assembling::default();
+        // The fewest pieces of equal length are more than half full.
+        let assembling = Assembling::new(room / 2 - room / 16);
         Self { offer, is_barred: false, deliveries, lately, assembling }
     }
 
@@ -90,9 +93,12 @@ impl Exit {
             Ok(None) => return,
             Err(dropped) => Err(dropped),
         };
-        let begun = whole.and_then(|(fragment, block)| match self.begin(&fragment, at.0, out) {
-            Ok(begun) => Ok((begun, block)),
-            Err(why) => Err((why, block)),
+        let begun = whole.and_then(|whole| match self.begin(&whole.fragment, at.0, out) {
+            Ok(begun) => {
+                self.assembling.remember(whole.name, whole.until);
+                Ok((begun, whole.block))
+            }
+            Err(why) => Err((why, whole.block)),
         });
         match begun {
             Ok(((id, delivery), block)) => {
@@ -134,6 +140,10 @@ impl Exit {
 
     /// What is to be answered, and with what, each told once.
     pub(crate) fn take_answers(&mut self) -> Vec<(ReplyBlock, Acknowledgement)> {
+        // How many a message was for of which pieces are missing is not known.
+        let said = Acknowledgement::of([(DeliveryStatus::GaveUp, 1)]);
+        let given_up = self.assembling.take_given_up().into_iter();
+        self.deliveries.answers.extend(given_up.map(|block| (block, said.clone())));
         core::mem::take(&mut self.deliveries.answers)
     }
 

@@ -96,7 +96,8 @@ pub(crate) fn check_recipient(
 ) -> Result<(), Refused> {
     let needs =
         if recipient.is_international() { Capabilities::SMTP_UTF8 } else { Capabilities::NONE };
-    let size = size.map_or(0, |size| u32::try_from(size).unwrap_or(u32::MAX));
+    let octets = size.map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
+    let size = u32::try_from(octets.saturating_add(REBUILT_OCTETS)).unwrap_or(u32::MAX);
     let ask = Ask { domain: recipient.domain().as_str(), size, needs };
     let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
     Ok(sender.reaches(view, now, allows)?)

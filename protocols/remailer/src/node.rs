@@ -18,7 +18,7 @@ use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
-use crate::cutting::Cut;
+use crate::cutting::{Cut, piece_room};
 use crate::exit::{Exit, ExitOffer};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::ingress::{self, Ingress};
@@ -98,6 +98,7 @@ impl Remailer {
         let (node, network) = (identity.node(), descriptor.id());
         let own = [node].into_iter().chain(family.iter().copied()).collect();
         let first_record_at = now.plus(setup.first_record_after);
+        let room = piece_room(parameters);
         let spacing = parameters.bounds.spacing;
         let mut author =
             Author::new(identity, network, schedule, spacing, setup.invites, first_record_at);
@@ -115,7 +116,7 @@ impl Remailer {
             ingress: Ingress::default(),
             replies: Replies::default(),
             answers: Answers::default(),
-            exit: exit.map(Exit::new),
+            exit: exit.map(|offer| Exit::new(offer, room)),
             operator: Operator::default(),
             out: Out::default(),
         };
@@ -412,13 +413,15 @@ impl Remailer {
     /// Octets of the largest mail that some exit of the view takes, and that the clock carries.
     #[must_use]
     pub fn carries(&self) -> usize {
-        let exits = self.view().into_iter().flat_map(|view| view.iter());
+        let others = |record: &&Arc<Record>| !self.sender.is_own(&record.node());
+        let exits = self.view().into_iter().flat_map(|view| view.exits()).filter(others);
         let most = exits.filter_map(|record| record.exit()).map(|policy| policy.max_message).max();
         // Without a view nothing is taken, whatever its size.
         let most = most.map_or(MAX_MESSAGE, |most| {
             usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(ingress::REBUILT_OCTETS)
         });
-        most.min(MAX_MESSAGE).min(self.sender.carries())
+        // SIZE 0 would say that there is no limit (RFC 1870, 4).
+        most.min(MAX_MESSAGE).min(self.sender.carries()).max(1)
     }
 
     /// Begins to take a message, or learns why it cannot be carried; it is answered by
@@ -480,7 +483,10 @@ impl Remailer {
     pub fn handle_exit_changed(&mut self, offer: ExitOffer, now: Time) {
         match &mut self.exit {
             Some(exit) => exit.change(offer),
-            None => self.exit = Some(Exit::new(offer)),
+            None => {
+                let room = piece_room(self.outlook.descriptor().parameters());
+                self.exit = Some(Exit::new(offer, room));
+            }
         }
         self.author.hasten(now);
     }

@@ -19,6 +19,8 @@ const MAX_WAITING: usize = 16 * 1024;
 pub(crate) struct Expected {
     pub(crate) keys: ReplyKeys,
     pub(crate) until: Time,
+    /// What it answers for: of several blocks that are given away for one message one is answered.
+    pub(crate) of: u64,
 }
 
 /// The answers that are waited for.
@@ -26,6 +28,8 @@ pub(crate) struct Expected {
 pub(crate) struct Replies {
     waiting: BTreeMap<BlockName, Expected>,
     ends: BTreeSet<(Time, BlockName)>,
+    /// The blocks that wait for each message.
+    of: BTreeMap<u64, Vec<BlockName>>,
 }
 
 impl Replies {
@@ -36,24 +40,45 @@ impl Replies {
         }
         let name = expected.keys.name();
         self.ends.insert((expected.until, name));
+        self.of.entry(expected.of).or_default().push(name);
         self.waiting.insert(name, expected);
     }
 
     /// Takes an answer that came to its owner. Its keys are gone then, whatever came of it.
     pub(crate) fn handle_reply(&mut self, name: BlockName, payload: Payload, out: &mut Out) {
         out.count(Count::AnswerReceived);
-        let Some(Expected { keys, until }) = self.waiting.remove(&name) else {
+        let Some(Expected { keys, until, of }) = self.waiting.remove(&name) else {
             return out.count(Count::AnswerRefused(NoAnswer::Unexpected));
         };
         self.ends.remove(&(until, name));
         match read(keys, payload) {
             Ok(said) => {
+                // The others of its message are not answered.
+                for other in self.of.remove(&of).unwrap_or_default() {
+                    if let Some(Expected { until, .. }) = self.waiting.remove(&other) {
+                        self.ends.remove(&(until, other));
+                    }
+                }
                 for (status, recipients) in said.iter() {
                     out.count_many(Count::Acknowledged(status), recipients.into());
                 }
             }
-            Err(why) => out.count(Count::AnswerRefused(why)),
+            Err(why) => {
+                out.count(Count::AnswerRefused(why));
+                self.forget(of, &name);
+            }
         }
+    }
+
+    /// One block of a message is gone; whether it was the last.
+    fn forget(&mut self, of: u64, name: &BlockName) -> bool {
+        let Some(others) = self.of.get_mut(&of) else { return true };
+        others.retain(|other| other != name);
+        let was_last = others.is_empty();
+        if was_last {
+            self.of.remove(&of);
+        }
+        was_last
     }
 
     /// When the next one is given up.
@@ -74,8 +99,10 @@ impl Replies {
     }
 
     fn give_up_first(&mut self, out: &mut Out) {
-        if let Some((_, name)) = self.ends.pop_first() {
-            self.waiting.remove(&name);
+        if let Some((_, name)) = self.ends.pop_first()
+            && let Some(Expected { of, .. }) = self.waiting.remove(&name)
+            && self.forget(of, &name)
+        {
             out.count(Count::AnswerMissing);
         }
     }
@@ -116,6 +143,7 @@ mod tests {
     struct World {
         route: Vec<Arc<EpochKey>>,
         rng: ChaCha20Rng,
+        blocks: u64,
         replies: Replies,
         out: Out,
     }
@@ -131,7 +159,7 @@ mod tests {
                 Arc::new(EpochKey::new(node, Epoch::new(7), secret))
             };
             let route = (0..3).map(key).collect();
-            Self { route, rng, replies: Replies::default(), out: Out::default() }
+            Self { route, rng, blocks: 0, replies: Replies::default(), out: Out::default() }
         }
 
         /// A block whose answer is waited for.
@@ -143,9 +171,11 @@ mod tests {
                 .into_iter()
                 .map(|((node, epoch), key)| Hop { node, epoch, key, delay })
                 .collect();
+            self.blocks += 1;
             let made =
                 reply_block(&hops, ReplyEnd::Owner, SizeClass::SMALLEST, &mut self.rng).unwrap();
-            self.replies.expect(Expected { keys: made.1, until: UNTIL }, &mut self.out);
+            self.replies
+                .expect(Expected { keys: made.1, until: UNTIL, of: self.blocks }, &mut self.out);
             made.0
         }
 

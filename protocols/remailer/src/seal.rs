@@ -125,6 +125,8 @@ pub(crate) struct Unsealed {
     pub(crate) fitted: Fitted,
     /// The way back of its answer, if there is one.
     pub(crate) back: Option<(Route, Plan)>,
+    /// The message that is answered for.
+    pub(crate) of: u64,
 }
 
 /// A message whose packets have their ticks and routes, and are not sealed yet.
@@ -150,7 +152,7 @@ pub struct SealingFailed {
 }
 
 impl Sealing {
-    /// Packets to seal: one for each recipient domain.
+    /// Packets to seal.
     pub(crate) fn len(&self) -> usize {
         self.packets.len()
     }
@@ -201,7 +203,7 @@ impl Unsealed {
                 let until = until.ok_or(SealError::NoKey)?;
                 let class = self.fitted.class;
                 let (block, keys) = sphinx::reply_block(&hops, ReplyEnd::Owner, class, rng)?;
-                (Some(block), Some(Expected { keys, until }))
+                (Some(block), Some(Expected { keys, until, of: self.of }))
             }
             None => (None, None),
         };

@@ -23,6 +23,11 @@ use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed};
 /// How long after the longest hold mail may wait for its tick, as a part of an hour: 30 minutes.
 const PATIENCE: u32 = 2;
 
+/// Octets of a packet of a mail that are not of its message, at most: the fields around a piece.
+const AROUND_PIECE: usize = 64;
+/// Octets that the envelope of a mail to a hundred recipients may have.
+const ENVELOPE: usize = 8 * 1024;
+
 /// The sender of a node's own packets.
 pub(crate) struct Sender {
     descriptor: Arc<Descriptor>,
@@ -87,8 +92,9 @@ impl Sender {
         view.reaches(&self.own, &(epoch..=epoch), allows)
     }
 
-    /// Plans the pieces of a mail, each with a tick and a route of its own, to one exit. The first has
-    /// a way back for what is answered of all. On an error nothing is reserved.
+    /// Plans the pieces of a mail, each with a tick and a route of its own, to one exit. So many have a
+    /// way back for what is answered of all that one of them is among any that are enough. On an error
+    /// nothing is reserved.
     pub(crate) fn plan_all(
         &mut self,
         pieces: &[Zeroizing<Vec<u8>>],
@@ -99,12 +105,17 @@ impl Sender {
     ) -> Result<Vec<Unsealed>, NotSent> {
         let mut planned: Vec<Unsealed> = Vec::with_capacity(pieces.len());
         let mut exit: Option<NodeId> = None;
-        for piece in pieces {
+        // Of four pieces one is spare; with a block in one more than all that may be missing.
+        let answering = pieces.len().div_ceil(4).saturating_add(1);
+        for (number, piece) in pieces.iter().enumerate() {
             let takes =
                 |record: &Record| exit.is_none_or(|exit| exit == record.node()) && allows(record);
-            let owner = owner.filter(|_| exit.is_none());
+            let owner = owner.filter(|_| number < answering);
             match self.plan(piece, (view, owner), now, rng, takes) {
-                Ok(unsealed) => {
+                Ok(mut unsealed) => {
+                    if let Some(first) = planned.first() {
+                        unsealed.of = first.of;
+                    }
                     exit = unsealed.route.hops().last().map(|record| record.node());
                     planned.push(unsealed);
                 }
@@ -141,7 +152,7 @@ impl Sender {
         match view.route(&self.own, &epochs, rng, allows) {
             Ok(route) => {
                 let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
-                Ok(Unsealed { tick, route, plan, fitted, back })
+                Ok(Unsealed { tick, route, plan, fitted, back, of: tick.serial })
             }
             Err(why) => {
                 self.outbox.release(tick, fitted.packet_len());
@@ -203,9 +214,15 @@ impl Sender {
         self.outbox.len()
     }
 
-    /// Octets that so many packets carry of one mail: of four packets one is spare.
+    /// Octets of a mail that so many packets carry: of four packets one is spare.
     pub(crate) fn octets_of(&self, packets: usize) -> usize {
-        (packets.saturating_mul(3) / 4).saturating_mul(piece_room(self.parameters()))
+        let room = piece_room(self.parameters()).saturating_sub(AROUND_PIECE);
+        (packets.saturating_mul(3) / 4).saturating_mul(room).saturating_sub(ENVELOPE)
+    }
+
+    /// Whether no route of this node ends there.
+    pub(crate) fn is_own(&self, node: &NodeId) -> bool {
+        self.own.contains(node)
     }
 
     /// Octets of the largest mail for which there are ticks while no other mail waits.

@@ -28,7 +28,8 @@ const MAX_OCTETS: usize = 2 << 20;
 /// Octets kept for all tokens. Above that the oldest packet of one line goes: of a line that no stream
 /// ever presented before any other, and of these of the one that keeps most.
 const MAX_OCTETS_IN_ALL: usize = 64 << 20;
-/// Tokens known at once. The one that was never presented, or whose stream ended first, makes room.
+/// Tokens known at once. One for which nothing waits makes room first, then one that was never
+/// presented, then the one whose stream ended first.
 const MAX_LINES: usize = 4096;
 
 /// What is handed over to a stream.
@@ -214,19 +215,24 @@ impl Streams {
             out.count(Count::PacketDropped(Dropped::StreamFull));
         }
         while self.lines.len() > MAX_LINES {
-            let idle = self.lines.iter().filter(|(_, line)| line.stream.is_none());
-            let worst = idle.min_by_key(|(_, line)| (line.was_presented, line.since));
+            let idle = self.lines.iter().filter(|(_, line)| line.is_idle());
+            let worst = idle
+                .min_by_key(|(_, line)| (!line.kept.is_empty(), line.was_presented, line.since));
             let Some(token) = worst.map(|(token, _)| *token) else { break };
             let Some(line) = self.lines.remove(&token) else { break };
-            // What a stream was handed before it lost the token is freed when its peer has taken it.
-            let kept: usize = line.kept.iter().map(|(_, handed)| handed.payload.len()).sum();
-            self.octets = self.octets.saturating_sub(kept);
+            self.octets = self.octets.saturating_sub(line.octets);
             out.count_many(Count::PacketDropped(Dropped::StreamFull), line.kept.len() as u64);
         }
     }
 }
 
 impl Line {
+    /// No stream has its token, and none was handed anything that it has not taken.
+    fn is_idle(&self) -> bool {
+        let kept: usize = self.kept.iter().map(|(_, handed)| handed.payload.len()).sum();
+        self.stream.is_none() && self.octets == kept
+    }
+
     /// Returns the octets that this frees.
     fn drop_oldest(&mut self) -> usize {
         let octets = self.kept.pop_front().map_or(0, |(_, handed)| handed.payload.len());
