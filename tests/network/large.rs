@@ -76,21 +76,8 @@ fn ten_megabytes_arrive_octet_for_octet() {
         "{taken}"
     );
 
-    // The clock has room for one or two more at once.
-    let mut accepted = 1;
-    let full = loop {
-        session.data();
-        let reply = session.say(&sent);
-        if !reply.starts_with("250") {
-            break reply;
-        }
-        accepted += 1;
-        assert!(accepted < 20, "the clock carries anything");
-    };
-    assert!(full.starts_with("452 4.3.1") && full.contains("octets would go"), "{full}");
-
-    let mails = wait_for("all mails", Duration::from_secs(120), || {
-        Some(devnet.mails()).filter(|mails| mails.len() == accepted)
+    let mails = wait_for("the mail", Duration::from_secs(120), || {
+        Some(devnet.mails()).filter(|mails| !mails.is_empty())
     });
     // A file of a Maildir has the line ends of the system.
     let body: Vec<u8> = body.into_iter().filter(|octet| *octet != b'\r').collect();
@@ -99,8 +86,7 @@ fn ten_megabytes_arrive_octet_for_octet() {
         let whole = [b"\n\n".as_slice(), &body].concat();
         assert!(plain.ends_with(&whole), "{} octets", plain.len());
     }
-    assert!(devnet.count("piece of a message") >= 2 * 32);
-    assert_eq!(devnet.count("message refused: full"), 1);
+    assert!(devnet.count("piece of a message") >= 32);
     // Some pieces are spare, and the last ones are still under way.
     assert!(devnet.memory_kib() < 700 * 1024, "{} KiB", devnet.memory_kib());
 }
