@@ -65,6 +65,8 @@ struct Net {
     reach: watch::Receiver<Reach>,
     listed: watch::Sender<BTreeSet<NodeId>>,
     turned: net::TurnedAway,
+    /// The links that the [`Remailer`] has been told of.
+    linked: Links,
     /// Where to hand over what is for the open streams of peers without an address.
     streams: BTreeMap<StreamId, HandedOver>,
     /// Whether the operator named a node to join through.
@@ -91,8 +93,6 @@ struct Driver {
     progress: watch::Sender<Progress>,
     /// Octets of the largest mail that is carried at present.
     carries: watch::Sender<usize>,
-    /// The links that the [`Remailer`] has been told of.
-    linked: Links,
     troubles: Troubles,
 }
 

@@ -64,7 +64,8 @@ impl Driver {
 
     /// Tells the node which links are new, and which are gone.
     pub(super) fn links_changed(&mut self, links: Links) {
-        let (now, before) = (self.now(), std::mem::replace(&mut self.linked, Links::clone(&links)));
+        let (now, before) =
+            (self.now(), std::mem::replace(&mut self.net.linked, Links::clone(&links)));
         for gone in before.difference(&links) {
             self.remailer.handle_peer_down(gone);
         }

@@ -34,7 +34,7 @@ impl Driver {
             tor_failure: tor.as_ref().and_then(|tor| tor.trouble.clone()),
             standing: self.standing(now),
             known: self.remailer.directory().len(),
-            linked: self.linked.len(),
+            linked: self.net.linked.len(),
             view: self
                 .remailer
                 .view()
@@ -104,7 +104,7 @@ impl Driver {
             roles: [PeerRole::Relay].into_iter().chain(exit).collect(),
             epochs: record.epochs().map(Epoch::number).collect(),
             record_age_ms: millis(now.since(record.published_at())),
-            linked: self.linked.contains(&node),
+            linked: self.net.linked.contains(&node),
             score: self.net.scores.borrow().get(&node).copied(),
             list: match self.remailer.agreement(&node) {
                 Agreement::Same => PeerList::Same,

@@ -205,6 +205,7 @@ impl Started {
                 reach: net.reach,
                 listed: net.reception.listed,
                 turned: net.entrances.turned,
+                linked: Links::default(),
                 streams: BTreeMap::new(),
                 has_bootstrap: self.has_bootstrap,
                 tor: self.tor.as_ref().map(Tor::state),
@@ -219,7 +220,6 @@ impl Started {
             asked: Asked::default(),
             progress: progress_in,
             carries: self.carries,
-            linked: Links::default(),
             troubles: Troubles::default(),
         };
         let ending = Ending { keeping, swarm: net.task, tor: self.tor, socket: self.socket };

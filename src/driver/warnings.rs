@@ -43,7 +43,7 @@ impl Driver {
         let reach = self.reach();
         // The first node of a network has nobody to be linked to.
         let expects_links = self.net.has_bootstrap || self.remailer.directory().len() > 1;
-        let is_cut_off = self.linked.is_empty() && expects_links;
+        let is_cut_off = self.net.linked.is_empty() && expects_links;
         let fault = self.exit.as_ref().and_then(crate::exit::Exit::fault);
         let is_alone = matches!(self.standing(now), Some(NodeUse::NotVouched));
         let has_record = self.remailer.directory().newest(&self.remailer.node()).is_some();
