@@ -15,7 +15,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::swarm::{Stream, StreamProtocol};
 use remailer::{Handed, MAX_TOKENS};
 use sphinx::{SizeClass, StreamToken};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::handle::NetEvent;
@@ -76,8 +76,7 @@ pub(crate) async fn serve(mut opened: Opened, events: mpsc::Sender<NetEvent>, pl
         serial += 1;
         let desk = Desk { id: serial, events: events.clone() };
         tokio::spawn(async move {
-            desk.serve(stream, &seat).await;
-            drop(own);
+            desk.serve(stream, own, &seat).await;
         });
     }
 }
@@ -90,7 +89,9 @@ struct Desk {
 
 impl Desk {
     /// However it ends, the peer sees a closed stream and nothing else.
-    async fn serve(self, mut stream: Stream, seat: &Seat) {
+    // Its place among its peer's streams is free before the peer sees the stream closed: parameters are
+    // dropped from the last to the first.
+    async fn serve(self, mut stream: Stream, _own: OwnedSemaphorePermit, seat: &Seat) {
         let presented = tokio::select! {
             presented = timeout(PRESENTING, read_tokens(&mut stream)) => presented,
             () = seat.ended() => return,
@@ -102,7 +103,7 @@ impl Desk {
         }
         let mut untaken = VecDeque::new();
         tokio::select! {
-            _ = self.hand_over(stream, &mut queued, &mut untaken, seat) => {}
+            _ = self.hand_over(&mut stream, &mut queued, &mut untaken, seat) => {}
             () = seat.ended() => {}
         }
         queued.close();
@@ -115,7 +116,7 @@ impl Desk {
     /// Hands over until the stream breaks. What has no receipt is in `untaken`.
     async fn hand_over(
         &self,
-        stream: Stream,
+        stream: &mut Stream,
         queued: &mut mpsc::Receiver<Handed>,
         untaken: &mut VecDeque<Handed>,
         seat: &Seat,

@@ -808,7 +808,7 @@ impl Remailer {
         let Some(relay) = &mut self.relay else { return };
         relay.handle_timeout(now, rng, &mut self.out);
         let known = |node: &NodeId| self.outlook.directory.knows(node);
-        // Its pieces leave within less than an hour, and no packet outlives the epochs of its route.
+        // An honest sender has sent all pieces within an hour, and a route is planned for less than two.
         let pieces_until = now.plus(self.outlook.schedule().hour() * PIECES_HOURS);
         while let Some(arrival) = relay.next_arrival(now, known, &mut self.out) {
             match (arrival, &mut self.exit) {
