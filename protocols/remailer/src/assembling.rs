@@ -29,6 +29,8 @@ pub(crate) struct Assembling {
     /// Octets of a piece, at least.
     least: usize,
     under_way: BTreeMap<Name, UnderWay>,
+    /// When each is given up.
+    ends: BTreeSet<(Time, Name)>,
     octets: usize,
     done: BTreeSet<Name>,
     /// Until when each is remembered.
@@ -66,6 +68,7 @@ impl Assembling {
         Self {
             least,
             under_way: BTreeMap::new(),
+            ends: BTreeSet::new(),
             octets: 0,
             done: BTreeSet::new(),
             done_until: BTreeSet::new(),
@@ -111,6 +114,7 @@ impl Assembling {
         out: &mut Out,
     ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
         self.octets = self.octets.saturating_add(begun.octets());
+        self.ends.insert((begun.until, name));
         self.under_way.insert(name, begun);
         self.finish_or_wait(name, out)
     }
@@ -139,6 +143,7 @@ impl Assembling {
 
     fn remove(&mut self, name: &Name) -> Option<UnderWay> {
         let removed = self.under_way.remove(name)?;
+        self.ends.remove(&(removed.until, *name));
         self.octets = self.octets.saturating_sub(removed.octets());
         Some(removed)
     }
@@ -156,7 +161,7 @@ impl Assembling {
 
     /// When the next one is given up.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.under_way.values().map(|known| known.until).min()
+        self.ends.first().map(|(until, _)| *until)
     }
 
     /// Gives up messages whose pieces cannot come any more.
@@ -167,13 +172,9 @@ impl Assembling {
             self.done_until.remove(&(until, name));
             self.done.remove(&name);
         }
-        let over: Vec<Name> = self
-            .under_way
-            .iter()
-            .filter(|(_, known)| known.until <= now)
-            .map(|(name, _)| *name)
-            .collect();
-        for name in over {
+        while let Some((until, name)) = self.ends.first().copied()
+            && until <= now
+        {
             self.give_up(&name, out);
         }
     }
@@ -195,8 +196,10 @@ impl Assembling {
             known.latest = known.latest.shifted(millis);
             known.until = known.until.shifted(millis);
         }
-        let done = core::mem::take(&mut self.done_until).into_iter();
-        self.done_until = done.map(|(until, name)| (until.shifted(millis), name)).collect();
+        for times in [&mut self.ends, &mut self.done_until] {
+            let before = core::mem::take(times).into_iter();
+            *times = before.map(|(until, name)| (until.shifted(millis), name)).collect();
+        }
     }
 
     /// Messages of which some pieces are here.
