@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "curve25519-dalek",
     "data-encoding",
     "ed25519-dalek",
+    "graviola",
     "idna",
     "libcrux-ml-kem",
     "miniz_oxide",

@@ -5,6 +5,7 @@ mod epoch;
 mod identity;
 mod mixkey;
 mod onion;
+mod x25519;
 
 pub use checked::Checked;
 pub use epoch::{Epoch, Hour, Schedule, Time};

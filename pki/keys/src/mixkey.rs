@@ -7,15 +7,14 @@ use core::fmt;
 use core::hint::black_box;
 use std::sync::{Arc, OnceLock};
 
-use curve25519_dalek::edwards::EdwardsPoint;
-use curve25519_dalek::montgomery::MontgomeryPoint;
 use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768PublicKey};
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq as _;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize as _, Zeroizing};
 
-const X25519_LEN: usize = 32;
+use crate::x25519::{self, X25519_LEN};
+
 const MLKEM_PUBLIC_LEN: usize = 1184;
 const MLKEM_CIPHERTEXT_LEN: usize = 1088;
 const MLKEM_SEED_LEN: usize = 64;
@@ -98,7 +97,7 @@ impl MixSecret {
     /// [`KemError`] if the X25519 half is not canonical, on the twist, or of low order.
     pub fn decapsulate(&self, ciphertext: &MixCiphertext) -> Result<MixShared, KemError> {
         let (x25519, mlkem) = ciphertext.parts();
-        let x25519 = x25519_shared(self.x25519.as_bytes(), x25519)?;
+        let x25519 = x25519::shared(self.x25519.as_bytes(), x25519)?;
         Ok(MixShared { x25519, mlkem: self.mlkem.decapsulate(mlkem) })
     }
 }
@@ -136,10 +135,7 @@ impl MixPublic {
     pub fn from_bytes(bytes: &[u8; MIX_PUBLIC_LEN]) -> Result<Self, KemError> {
         let (x25519, mlkem) = bytes.split_first_chunk().ok_or(KemError::Length)?;
         let mlkem: &[u8; MLKEM_PUBLIC_LEN] = mlkem.try_into().map_err(|_| KemError::Length)?;
-        let point = edwards(x25519)?;
-        if point.is_small_order() {
-            return Err(KemError::LowOrder);
-        }
+        x25519::check(x25519)?;
         if !mlkem768::validate_public_key(&MlKem768PublicKey::from(*mlkem)) {
             return Err(KemError::Modulus);
         }
@@ -173,8 +169,8 @@ impl MixPublic {
         rng.fill_bytes(scalar.as_mut_slice());
         rng.fill_bytes(m.as_mut_slice());
 
-        let ephemeral = MontgomeryPoint::mul_base_clamped(*scalar).to_bytes();
-        let x25519 = x25519_shared(&scalar, &self.x25519)?;
+        let ephemeral = x25519::public(&scalar);
+        let x25519 = x25519::shared_with_checked(&scalar, &self.x25519)?;
         let unpacked = self.unpacked.get_or_init(|| Arc::new(UnpackedPublic::of(&self.mlkem)));
         let (ciphertext, mut shared) = unpacked.encapsulate(&m);
         let mlkem = Zeroizing::new(shared);
@@ -346,35 +342,6 @@ impl Drop for Unpacked {
     }
 }
 
-/// X25519 through the Edwards form, which is faster than the ladder and gives the same octets for
-/// every point it takes. A torsion part of the peer's point dies under the clamped scalar.
-fn x25519_shared(
-    scalar: &[u8; X25519_LEN],
-    u: &[u8; X25519_LEN],
-) -> Result<Zeroizing<[u8; 32]>, KemError> {
-    let product = edwards(u)?.mul_clamped(*scalar).to_montgomery();
-    let shared = Zeroizing::new(product.to_bytes());
-    // The neutral element maps to u = 0 (RFC 7748, 6.1).
-    if shared.as_slice().ct_eq(&[0; 32]).into() {
-        return Err(KemError::LowOrder);
-    }
-    Ok(shared)
-}
-
-fn edwards(u: &[u8; X25519_LEN]) -> Result<EdwardsPoint, KemError> {
-    if !canonical(u) {
-        return Err(KemError::NotCanonical);
-    }
-    MontgomeryPoint(*u).to_edwards(0).ok_or(KemError::Twist)
-}
-
-/// Below 2^255 - 19, little-endian.
-fn canonical(u: &[u8; X25519_LEN]) -> bool {
-    let [low, middle @ .., high] = u;
-    let at_least_p = *high == 0x7f && *low >= 0xed && middle.iter().all(|octet| *octet == 0xff);
-    high >> 7 == 0 && !at_least_p
-}
-
 fn join<const N: usize>(first: &[u8], second: &[u8]) -> [u8; N] {
     let mut joined = [0; N];
     for (to, from) in joined.iter_mut().zip(first.iter().chain(second)) {
@@ -385,7 +352,6 @@ fn join<const N: usize>(first: &[u8], second: &[u8]) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng as _;
 
@@ -403,53 +369,6 @@ mod tests {
         let opened = secret.decapsulate(&ciphertext).unwrap();
         assert_eq!(sent.x25519(), opened.x25519());
         assert_eq!(sent.mlkem(), opened.mlkem());
-    }
-
-    /// The vectors of RFC 7748, 6.1, and the first of 5.2.
-    #[test]
-    fn the_edwards_form_agrees_with_the_rfc() {
-        let unhex = |text: &str| -> [u8; 32] {
-            core::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
-        };
-        let own = |scalar: &str, u: &str| x25519_shared(&unhex(scalar), &unhex(u));
-        let shared = unhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
-        for [scalar, u] in [
-            [
-                "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
-                "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
-            ],
-            [
-                "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
-                "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a",
-            ],
-        ] {
-            assert_eq!(own(scalar, u).unwrap().as_slice(), shared);
-        }
-        // The points of 5.2 may be on the twist, where a mix key takes none.
-        let first = own(
-            "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
-            "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
-        );
-        let shared = unhex("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552");
-        assert!(first.map_or_else(|why| why == KemError::Twist, |own| *own == shared));
-    }
-
-    proptest! {
-        // A million in the long run: half of all u are on the twist.
-        #![proptest_config(ProptestConfig::with_cases(
-            if std::env::var_os("FOG_LONG").is_some() { 1_000_000 } else { 256 }
-        ))]
-
-        #[test]
-        fn the_edwards_form_agrees_with_the_ladder(scalar: [u8; 32], u: [u8; 32]) {
-            let ladder = StaticSecret::from(scalar).diffie_hellman(&PublicKey::from(u)).to_bytes();
-            match x25519_shared(&scalar, &u) {
-                Ok(shared) => prop_assert_eq!(*shared, ladder),
-                Err(KemError::Twist) => prop_assert!(MontgomeryPoint(u).to_edwards(0).is_none()),
-                Err(KemError::NotCanonical) => prop_assert!(u[31] & 0x80 != 0 || u[31] == 0x7f),
-                Err(other) => prop_assert_eq!(other, KemError::LowOrder),
-            }
-        }
     }
 
     #[test]

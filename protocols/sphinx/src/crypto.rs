@@ -7,7 +7,7 @@ use aes_gcm::{Aes256Gcm, KeyInit as _};
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit as _, StreamCipher as _};
 use keys::{Epoch, MixCiphertext, MixPublic, MixSecret, MixShared, NodeId};
-use zeroize::{Zeroize as _, ZeroizeOnDrop};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::class::SizeClass;
 use crate::layout::{BLOCK_LEN, CLEAR_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, TAG_LEN};
@@ -138,13 +138,15 @@ impl HopKeys {
         hasher.update(&[hop.class.number()]);
         let mut output = hasher.finalize_xof();
         hasher.zeroize();
+        let mut octets = Zeroizing::new([0; 3 * 32 + ReplayTag::LEN]);
+        output.fill(octets.as_mut_slice());
+        output.zeroize();
         let mut keys =
             Self { mac: [0; 32], stream: [0; 32], payload: [0; 32], tag: [0; ReplayTag::LEN] };
-        output.fill(&mut keys.mac);
-        output.fill(&mut keys.stream);
-        output.fill(&mut keys.payload);
-        output.fill(&mut keys.tag);
-        output.zeroize();
+        let fields = keys.mac.iter_mut().chain(&mut keys.stream).chain(&mut keys.payload);
+        for (to, from) in fields.chain(&mut keys.tag).zip(octets.iter()) {
+            *to = *from;
+        }
         keys
     }
 
@@ -169,6 +171,19 @@ impl HopKeys {
             *to = *from;
         }
         mac
+    }
+
+    /// The routing blocks decrypted, with the block behind them that the next hop gets as its last.
+    pub(crate) fn decrypt(
+        &self,
+        routing: &[u8; ROUTING_LEN],
+    ) -> Zeroizing<[u8; ROUTING_LEN + BLOCK_LEN]> {
+        let mut region = Zeroizing::new([0; ROUTING_LEN + BLOCK_LEN]);
+        let (received, _) = region.split_at_mut(ROUTING_LEN);
+        received.copy_from_slice(routing);
+        Ctr128BE::<Aes256>::new(&self.stream.into(), &[0; 16].into())
+            .apply_keystream(region.as_mut_slice());
+        region
     }
 
     /// The header stream, long enough for the routing blocks and one more: AES-256-CTR from counter

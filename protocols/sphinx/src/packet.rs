@@ -55,39 +55,49 @@ impl Packet {
         octets
     }
 
-    pub(crate) fn parts(self) -> Result<Parts, Refusal> {
-        let (header, _) = self.octets.split_first_chunk::<HEADER_LEN>().ok_or(Refusal::Length)?;
-        let (clear, routing) = header.split_first_chunk::<CLEAR_LEN>().ok_or(Refusal::Length)?;
-        let clear = Clear::read(clear)?;
-        let routing = routing.try_into().map_err(|_| Refusal::Length)?;
-        Ok(Parts { class: self.class, clear, routing, octets: Zeroizing::new(self.octets) })
+    /// Taken apart for one hop.
+    pub(crate) fn open(self) -> Opening {
+        Opening { class: self.class, octets: Zeroizing::new(self.octets) }
     }
 }
 
-/// A packet taken apart for one hop; `octets` is still the whole packet. Its payload is decrypted in
-/// place, and zeroized unless it goes on.
-pub(crate) struct Parts {
+/// A packet at one hop, which decrypts it where it lies. Zeroized unless it goes on or ends here.
+pub(crate) struct Opening {
     pub(crate) class: SizeClass,
-    pub(crate) clear: Clear,
-    pub(crate) routing: [u8; ROUTING_LEN],
     octets: Zeroizing<Vec<u8>>,
 }
 
-impl Parts {
+impl Opening {
+    pub(crate) fn header(&self) -> Result<(Clear, &[u8; ROUTING_LEN]), Refusal> {
+        let (header, _) = self.octets.split_first_chunk::<HEADER_LEN>().ok_or(Refusal::Length)?;
+        let (clear, routing) = header.split_first_chunk::<CLEAR_LEN>().ok_or(Refusal::Length)?;
+        Ok((Clear::read(clear)?, routing.try_into().map_err(|_| Refusal::Length)?))
+    }
+
     pub(crate) fn payload(&mut self) -> &mut [u8] {
         self.octets.get_mut(HEADER_LEN..).unwrap_or_default()
     }
 
-    /// The packet for the next hop, in the same octets.
-    pub(crate) fn into_packet(mut self, clear: &Clear, routing: &[u8; ROUTING_LEN]) -> Packet {
+    /// The packet for the next hop, in the same octets. `routing` is cut to the length it has in a
+    /// packet.
+    pub(crate) fn into_packet(mut self, clear: &Clear, routing: &[u8]) -> Packet {
         if let Some((head, _)) = self.octets.split_first_chunk_mut::<HEADER_LEN>() {
             let (before, rest) = head.split_at_mut(CLEAR_LEN - MAC_LEN);
             before.copy_from_slice(&clear.authenticated());
             let (mac, blocks) = rest.split_at_mut(MAC_LEN);
             mac.copy_from_slice(&clear.mac);
-            blocks.copy_from_slice(routing);
+            for (to, from) in blocks.iter_mut().zip(routing) {
+                *to = *from;
+            }
         }
         Packet { class: self.class, octets: core::mem::take(&mut self.octets) }
+    }
+
+    /// The payload, in the same octets.
+    pub(crate) fn into_payload(mut self) -> Vec<u8> {
+        let header = HEADER_LEN.min(self.octets.len());
+        self.octets.drain(..header);
+        core::mem::take(&mut self.octets)
     }
 }
 

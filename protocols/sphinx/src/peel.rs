@@ -4,14 +4,12 @@ use core::time::Duration;
 
 use keys::{Epoch, MIX_CIPHERTEXT_LEN, MixCiphertext, NodeId};
 use subtle::ConstantTimeEq as _;
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+use zeroize::ZeroizeOnDrop;
 
 use crate::class::SizeClass;
 use crate::crypto::{EpochKey, EpochKeys, HopKeys, ReplayTag};
-use crate::layout::{
-    BLOCK_LEN, NAME_LEN, NEXT_EPOCHS, PAYLOAD_PREFIX_LEN, REPLY_BLOCK_LEN, ROUTING_LEN, TAG_LEN,
-};
-use crate::packet::{Block, BlockName, Clear, Kind, Packet, Parts, StreamToken};
+use crate::layout::{NAME_LEN, NEXT_EPOCHS, PAYLOAD_PREFIX_LEN, REPLY_BLOCK_LEN, TAG_LEN};
+use crate::packet::{Block, BlockName, Clear, Kind, Opening, Packet, StreamToken};
 use crate::refusal::Refusal;
 use crate::reply::ReplyBlock;
 
@@ -139,48 +137,52 @@ impl Payload {
 /// # Errors
 /// A [`Refusal`] before or at the header MAC: such a packet leaves no trace in the replay filter.
 pub fn peel(packet: Packet, keys: &EpochKeys) -> Result<Peeled, Refusal> {
-    let parts = packet.parts()?;
-    let epoch = parts.clear.epoch;
-    let key = keys.get(epoch).ok_or(Refusal::Epoch(epoch))?;
-    let hop = key.open(&parts.clear.ciphertext, parts.class).ok_or(Refusal::Ciphertext)?;
-    let mac = hop.mac(&parts.clear.authenticated(), &parts.routing);
-    if !bool::from(mac.ct_eq(&parts.clear.mac)) {
+    let packet = packet.open();
+    let (clear, routing) = packet.header()?;
+    let key = keys.get(clear.epoch).ok_or(Refusal::Epoch(clear.epoch))?;
+    let hop = key.open(&clear.ciphertext, packet.class).ok_or(Refusal::Ciphertext)?;
+    if !bool::from(hop.mac(&clear.authenticated(), routing).ct_eq(&clear.mac)) {
         return Err(Refusal::Mac);
     }
-    Ok(Peeled { tag: hop.replay_tag(), epoch: key.epoch(), outcome: open(parts, &hop, key) })
+    let region = hop.decrypt(routing);
+    Ok(Peeled {
+        tag: hop.replay_tag(),
+        epoch: key.epoch(),
+        outcome: open(packet, region.as_slice(), &hop, key),
+    })
 }
 
-fn open(mut parts: Parts, hop: &HopKeys, key: &EpochKey) -> Result<Layer, Refusal> {
-    let mut region = Zeroizing::new(hop.stream());
-    for (octet, received) in region.iter_mut().zip(&parts.routing) {
-        *octet ^= received;
-    }
-    let opened = Block::read(region.as_slice());
-    let (block, rest) = opened?;
+fn open(
+    mut packet: Opening,
+    region: &[u8],
+    hop: &HopKeys,
+    key: &EpochKey,
+) -> Result<Layer, Refusal> {
+    let (block, rest) = Block::read(region)?;
     let place = Place::of(&block);
     match place {
         Place::Forward | Place::End | Place::Stream(_, None) => {
-            hop.unseal(parts.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
+            hop.unseal(packet.payload(), &block.payload_tag).ok_or(Refusal::Payload)?;
         }
         // Nobody before the owner can tell whether a reply was altered.
         Place::ReplyOnItsWay | Place::Owner(_) | Place::Stream(_, Some(_)) => {}
     }
-    if block.class != parts.class {
+    if block.class != packet.class {
         return Err(Refusal::Class);
     }
-    let next = act_on(&block, place, rest, region.as_slice(), key)?;
+    let next = act_on(&block, place, rest, key)?;
     match place {
         Place::ReplyOnItsWay | Place::Stream(_, Some(_)) => {
-            hop.reply_stream().apply(parts.payload());
+            hop.reply_stream().apply(packet.payload());
         }
         Place::Forward | Place::End | Place::Owner(_) | Place::Stream(_, None) => {}
     }
     let (kind, delay) = (block.kind, block.delay);
     if let Some((clear, routing)) = next {
-        let packet = parts.into_packet(&clear, &routing);
+        let packet = packet.into_packet(&clear, routing);
         return Ok(Layer::Forward { to: block.next, delay, packet });
     }
-    let payload = Payload(parts.payload().to_vec());
+    let payload = Payload(packet.into_payload());
     Ok(match place {
         Place::Owner(name) => Layer::Reply { name, delay, payload },
         Place::Stream(token, name) => Layer::Stream { token, name, delay, payload },
@@ -216,16 +218,14 @@ impl Place {
     }
 }
 
-type NextHeader = (Box<Clear>, Box<[u8; ROUTING_LEN]>);
-
-/// The header of the next hop, or none at the end of the route.
-fn act_on(
+/// The header of the next hop, or none at the end of the route. `rest` is what stands behind the block:
+/// the next ciphertext and the next routing blocks.
+fn act_on<'a>(
     block: &Block,
     place: Place,
-    rest: &[u8],
-    region: &[u8],
+    rest: &'a [u8],
     key: &EpochKey,
-) -> Result<Option<NextHeader>, Refusal> {
+) -> Result<Option<(Clear, &'a [u8])>, Refusal> {
     let is_right = match place {
         Place::Forward | Place::ReplyOnItsWay => {
             let opened = key.epoch();
@@ -233,16 +233,14 @@ fn act_on(
             if block.next == key.node() || !epochs.contains(&block.next_epoch) {
                 return Err(Refusal::Block);
             }
-            let (ciphertext, _) =
+            let (ciphertext, routing) =
                 rest.split_first_chunk::<MIX_CIPHERTEXT_LEN>().ok_or(Refusal::Block)?;
             let clear = Clear {
                 epoch: block.next_epoch,
                 ciphertext: MixCiphertext::from_bytes(*ciphertext),
                 mac: block.next_mac,
             };
-            let next: [u8; ROUTING_LEN] =
-                region.get(BLOCK_LEN..).and_then(|r| r.try_into().ok()).ok_or(Refusal::Block)?;
-            return Ok(Some((Box::new(clear), Box::new(next))));
+            return Ok(Some((clear, routing)));
         }
         Place::End => block.next == NodeId::from_bytes([0; 32]),
         Place::Owner(_) | Place::Stream(_, Some(_)) => block.payload_tag == [0; TAG_LEN],
@@ -260,7 +258,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng as _;
 
     use super::*;
-    use crate::layout::{HEADER_LEN, LAST_BLOCK_LEN, MAX_HOPS, MIN_HOPS};
+    use crate::layout::{HEADER_LEN, LAST_BLOCK_LEN, MAX_HOPS, MIN_HOPS, ROUTING_LEN};
     use crate::packet::halves;
     use crate::wrap::{Body, Hop, wrap};
 
@@ -287,13 +285,10 @@ mod tests {
                 }
             }
         }
-        let parts = packet.parts().unwrap();
-        let hop = last.open(&parts.clear.ciphertext, parts.class).unwrap();
-        let mut region = hop.stream().to_vec();
-        for (octet, received) in region.iter_mut().zip(&parts.routing) {
-            *octet ^= received;
-        }
-        region[LAST_BLOCK_LEN..ROUTING_LEN].to_vec()
+        let packet = packet.open();
+        let (clear, routing) = packet.header().unwrap();
+        let hop = last.open(&clear.ciphertext, packet.class).unwrap();
+        hop.decrypt(routing)[LAST_BLOCK_LEN..ROUTING_LEN].to_vec()
     }
 
     /// A packet for one hop with any block in it: what a sender that breaks the rules can make.

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aes::Aes256;
@@ -304,11 +305,12 @@ fn parts() {
     let (ciphertext, _) = secret.public().encapsulate(&mut rng).unwrap();
     let scalar = StaticSecret::from([7; 32]);
     let point = PublicKey::from(&StaticSecret::from([9; 32]));
-    // The same by the Edwards form, as a mix key does it.
-    let edwards = || {
-        let point = MontgomeryPoint(*point.as_bytes()).to_edwards(0).unwrap();
-        point.mul_clamped([7; 32]).to_montgomery()
-    };
+    // The same by the Edwards form, and by graviola's assembler behind the check that the point is one
+    // of the curve, as a mix key does it.
+    let on_curve = || MontgomeryPoint(*black_box(&point).as_bytes()).to_edwards(0).unwrap();
+    let edwards = || on_curve().mul_clamped([7; 32]).to_montgomery();
+    let by_assembler = graviola::key_agreement::x25519::StaticPrivateKey::from_array(&[7; 32]);
+    let peer = graviola::key_agreement::x25519::PublicKey::from_array(point.as_bytes());
     let header = [3; HEADER_LEN];
     let stream = |octets: &mut [u8]| {
         Ctr128BE::<Aes256>::new(&[5; 32].into(), &[0; 16].into()).apply_keystream(octets);
@@ -316,6 +318,8 @@ fn parts() {
     let names = [
         "X25519, ladder",
         "X25519, Edwards form",
+        "X25519, assembler",
+        "check that the point is on the curve",
         "decapsulation, both halves",
         "header MAC",
         "header stream",
@@ -326,6 +330,10 @@ fn parts() {
             timed(times, || drop(black_box(scalar.diffie_hellman(black_box(&point)))))
         }),
         Box::new(|times| timed(times, || _ = black_box(edwards()))),
+        Box::new(|times| {
+            timed(times, || drop(black_box(by_assembler.diffie_hellman(black_box(&peer)))))
+        }),
+        Box::new(|times| timed(times, || _ = black_box(on_curve()))),
         Box::new(|times| {
             timed(times, || drop(black_box(secret.decapsulate(&ciphertext).unwrap())))
         }),
@@ -359,6 +367,36 @@ fn parts() {
         println!("| payload of {kib} KiB | {} |", micros(time[0]));
     }
     println!();
+}
+
+/// Packets that this many threads open in a while, each with packets of its own.
+fn opened_by(threads: usize, fog: &Fog, octets: &[u8]) -> f64 {
+    const WHILE: Duration = Duration::from_millis(250);
+    let opening = || {
+        let (start, mut opened) = (Instant::now(), 0);
+        while start.elapsed() < WHILE {
+            for _ in 0..16 {
+                let packet = Packet::from_octets(octets.to_vec()).unwrap();
+                black_box(peel(packet, &fog.first).unwrap().tag);
+                opened += 1;
+            }
+        }
+        f64::from(opened) / start.elapsed().as_secs_f64()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(opening)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+/// How much more all processors open than one does.
+fn processors(fog: &mut Fog) {
+    let all = thread::available_parallelism().map_or(1, usize::from);
+    let octets = fog.wrap(SizeClass::of_packet(16 * 1024).unwrap(), &[]).octets().to_vec();
+    let mut ratios: Vec<_> =
+        (0..20).map(|_| opened_by(all, fog, &octets) / opened_by(1, fog, &octets)).collect();
+    ratios.sort_by(f64::total_cmp);
+    println!("\n{all} processors peel {:.2} times what one does.", ratios[ratios.len() / 2]);
 }
 
 fn main() {
@@ -420,4 +458,5 @@ fn main() {
             wraps[2] / wraps[0],
         );
     }
+    processors(&mut fog);
 }
