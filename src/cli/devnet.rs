@@ -20,6 +20,7 @@ use crate::net::connect::DevnetFolder;
 use crate::net::tor::control::ControlAddress;
 use crate::net::tor::private::{PrivateClient, PrivateTor};
 use crate::net::tor::{Mode, SMTP_PORT, Tor, TorSettings};
+use crate::net::{LinkLog, Loss, Trial};
 use crate::startup::Startup;
 use crate::store::Store;
 
@@ -53,6 +54,36 @@ pub(super) struct Arguments {
     /// Keep the state of the nodes here, in n1, n2, ... [default: a new temporary folder].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Let every node lose this share of the packets that it takes, such as 0.02.
+    #[arg(long, value_name = "SHARE", conflicts_with = "tor", value_parser = share)]
+    lose: Option<f64>,
+    /// Let the packets that are lost follow from this number.
+    #[arg(long, requires = "lose", default_value_t = 0)]
+    seed: u64,
+    /// Write down what each link carries, a line for each packet and receipt: milliseconds, from, to,
+    /// octets.
+    #[arg(long, value_name = "FILE", conflicts_with = "tor")]
+    link_log: Option<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share lies between 0 and 1".to_owned())
+}
+
+impl Arguments {
+    /// What the links are put to.
+    fn trial(&self) -> Result<Trial, Failure> {
+        let create = |path: &PathBuf| {
+            LinkLog::create(path).map_err(|error| {
+                Failure::new(FailureKind::Usage, format!("--link-log: {}: {error}", path.display()))
+            })
+        };
+        Ok(Trial {
+            loss: self.lose.map(|share| Loss { share, seed: self.seed }),
+            link_log: self.link_log.as_ref().map(create).transpose()?,
+        })
+    }
 }
 
 pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
@@ -121,6 +152,7 @@ async fn start(
     let folder = DevnetFolder::open(&path).map_err(|error| {
         Failure::new(FailureKind::State, format!("{}: {error}", path.display()))
     })?;
+    let folder = folder.on_trial(arguments.trial()?);
     let stores: Result<Vec<_>, _> =
         (1..=arguments.nodes).map(|number| open_store(&state.join(format!("n{number}")))).collect();
     let stores = stores?;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::incoming::Incoming;
 use super::tor::socks::DialPurpose;
 use super::tor::{TorConnector, TorState};
+use super::trial::Trial;
 use crate::files::write_whole;
 
 /// Dials onion addresses.
@@ -50,6 +51,15 @@ impl Connector {
         }
     }
 
+    /// What the links are put to.
+    #[must_use]
+    pub fn trial(&self) -> Trial {
+        match self {
+            Self::Tor(_) => Trial::default(),
+            Self::Devnet(folder) => folder.trial.clone(),
+        }
+    }
+
     /// Withdraws a node's address, so that it can no longer be dialled.
     pub fn retire(&self, onion: &OnionAddress) {
         match self {
@@ -62,9 +72,12 @@ impl Connector {
 
 const DESCRIPTOR: &str = "network";
 
-/// The folder of a devnet: its descriptor, and a file for each node.
+/// The folder of a devnet: its descriptor, and a file for each node; and what its links are put to.
 #[derive(Clone, Debug)]
-pub struct DevnetFolder(PathBuf);
+pub struct DevnetFolder {
+    path: PathBuf,
+    trial: Trial,
+}
 
 impl DevnetFolder {
     /// Makes the folder if it is not there.
@@ -73,7 +86,13 @@ impl DevnetFolder {
     /// If it cannot be made.
     pub fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        Ok(Self(folder.to_owned()))
+        Ok(Self { path: folder.to_owned(), trial: Trial::default() })
+    }
+
+    /// The same folder, for nodes whose links are put to a trial.
+    #[must_use]
+    pub fn on_trial(self, trial: Trial) -> Self {
+        Self { trial, ..self }
     }
 
     /// The devnet's descriptor, if somebody has made it.
@@ -81,7 +100,7 @@ impl DevnetFolder {
     /// # Errors
     /// If there is one that cannot be read.
     pub fn descriptor(&self) -> io::Result<Option<Descriptor>> {
-        match std::fs::read(self.0.join(DESCRIPTOR)) {
+        match std::fs::read(self.path.join(DESCRIPTOR)) {
             Ok(octets) => Descriptor::parse(&octets).map(Some).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -93,7 +112,7 @@ impl DevnetFolder {
     /// # Errors
     /// If it cannot be written.
     pub fn found(&self, descriptor: &Descriptor) -> io::Result<()> {
-        write_whole(&self.0.join(DESCRIPTOR), descriptor.octets())
+        write_whole(&self.path.join(DESCRIPTOR), descriptor.octets())
     }
 
     /// Listens on loopback, and publishes the port in the folder under this address.
@@ -122,6 +141,6 @@ impl DevnetFolder {
     }
 
     fn file(&self, onion: &OnionAddress) -> PathBuf {
-        self.0.join(onion.to_string())
+        self.path.join(onion.to_string())
     }
 }

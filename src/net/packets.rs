@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::links::Links;
 use super::onion;
 use super::streams::{Opened, Opener};
+use super::trial::{Losing, Tapped, Taps};
 use crate::clock::Clock;
 use crate::places::{Places, Rule, Seat};
 
@@ -77,6 +78,7 @@ pub struct Outgoing {
 /// The queues to all peers.
 pub struct PacketQueues {
     opener: Opener,
+    taps: Taps,
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
     peers: BTreeMap<NodeId, Queue>,
@@ -105,8 +107,9 @@ struct Queue {
 }
 
 impl PacketQueues {
-    pub(crate) fn new(
+    pub(super) fn new(
         opener: Opener,
+        taps: Taps,
         clock: Clock,
         failures: mpsc::Sender<SendFailed>,
         links: watch::Receiver<Links>,
@@ -115,6 +118,7 @@ impl PacketQueues {
         let room = Arc::new(Semaphore::new(MAX_QUEUED_KIB_IN_ALL));
         Self {
             opener,
+            taps,
             clock,
             failures,
             peers: BTreeMap::new(),
@@ -136,6 +140,7 @@ impl PacketQueues {
             let sender = Sender {
                 to,
                 opener: self.opener.clone(),
+                taps: self.taps.clone(),
                 clock: self.clock,
                 failures: self.failures.clone(),
                 links: self.links.clone(),
@@ -182,6 +187,7 @@ impl PacketQueues {
 struct Sender {
     to: NodeId,
     opener: Opener,
+    taps: Taps,
     clock: Clock,
     failures: mpsc::Sender<SendFailed>,
     links: watch::Receiver<Links>,
@@ -236,14 +242,14 @@ impl Sender {
         }
     }
 
-    async fn open(&mut self) -> io::Result<Stream> {
+    async fn open(&mut self) -> io::Result<Tapped<Stream>> {
         let peer = onion::peer_id(&self.to).ok_or(io::ErrorKind::InvalidInput)?;
         let opened = timeout(OPEN_TIMEOUT, self.opener.open(peer, PACKETS)).await;
-        opened?
+        Ok(self.taps.on(opened??, &self.to))
     }
 
     /// Sends until the stream breaks; returns the number of receipts.
-    async fn serve(&mut self, stream: Stream) -> io::Result<usize> {
+    async fn serve(&mut self, stream: Tapped<Stream>) -> io::Result<usize> {
         let (mut reader, mut writer) = stream.split();
         let mut sent = 0;
         let mut answered = 0;
@@ -338,11 +344,20 @@ impl StreamPlaces {
     }
 }
 
+/// Where what peers send is taken.
+#[derive(Clone)]
+pub(super) struct Intake {
+    pub(super) packets: mpsc::Sender<Received>,
+    /// Whether packets are taken at present.
+    pub(super) takes: watch::Receiver<bool>,
+    pub(super) taps: Taps,
+    pub(super) losing: Losing,
+}
+
 /// Takes the streams that peers open, and queues what they send.
-pub(crate) async fn receive(
+pub(super) async fn receive(
     mut incoming: Opened,
-    packets: mpsc::Sender<Received>,
-    takes: watch::Receiver<bool>,
+    intake: Intake,
     listed: watch::Receiver<BTreeSet<NodeId>>,
     places: StreamPlaces,
 ) {
@@ -357,11 +372,11 @@ pub(crate) async fn receive(
             false => &places.of_strangers,
         };
         let Some(seat) = kind.try_take() else { continue };
-        let (packets, takes) = (packets.clone(), takes.clone());
+        let intake = intake.clone();
         tokio::spawn(async move {
             // However it ends, the peer sees a closed stream and nothing else.
             tokio::select! {
-                _ = receive_frames(node, stream, &packets, takes, &seat) => {}
+                _ = intake.receive_frames(node, stream, &seat) => {}
                 () = seat.ended() => {}
             }
             drop(own);
@@ -369,27 +384,27 @@ pub(crate) async fn receive(
     }
 }
 
-async fn receive_frames(
-    from: NodeId,
-    mut stream: Stream,
-    packets: &mpsc::Sender<Received>,
-    mut takes: watch::Receiver<bool>,
-    seat: &Seat,
-) -> io::Result<()> {
-    loop {
-        takes.wait_for(|takes| *takes).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-        let mut class = [0];
-        if stream.read(&mut class).await? == 0 {
-            return Ok(());
+impl Intake {
+    async fn receive_frames(mut self, from: NodeId, stream: Stream, seat: &Seat) -> io::Result<()> {
+        let mut stream = self.taps.on(stream, &from);
+        loop {
+            self.takes.wait_for(|takes| *takes).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            let mut class = [0];
+            if stream.read(&mut class).await? == 0 {
+                return Ok(());
+            }
+            let [class] = class;
+            let class = SizeClass::from_number(class).ok_or(io::ErrorKind::InvalidData)?;
+            let mut octets = vec![0; class.packet_len()];
+            timeout(FRAME_TIMEOUT, stream.read_exact(&mut octets)).await??;
+            let packet = Packet::from_octets(octets).map_err(|_| io::ErrorKind::InvalidData)?;
+            seat.add(u64::try_from(packet.octets().len()).unwrap_or(u64::MAX));
+            if !self.losing.takes_next() {
+                let received = Received { from, packet };
+                self.packets.send(received).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            }
+            stream.write_all(&[TAKEN]).await?;
+            stream.flush().await?;
         }
-        let [class] = class;
-        let class = SizeClass::from_number(class).ok_or(io::ErrorKind::InvalidData)?;
-        let mut octets = vec![0; class.packet_len()];
-        timeout(FRAME_TIMEOUT, stream.read_exact(&mut octets)).await??;
-        let packet = Packet::from_octets(octets).map_err(|_| io::ErrorKind::InvalidData)?;
-        seat.add(u64::try_from(packet.octets().len()).unwrap_or(u64::MAX));
-        packets.send(Received { from, packet }).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-        stream.write_all(&[TAKEN]).await?;
-        stream.flush().await?;
     }
 }

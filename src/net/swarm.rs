@@ -32,6 +32,7 @@ use super::reach::{Lookout, changed};
 use super::statements::{Broken, Statements, score};
 use super::strangers::Strangers;
 use super::transport::{self, MAX_STREAMS, OnionTransport, transport};
+use super::trial::{Losing, Taps};
 use super::turned::Turned;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
@@ -82,7 +83,11 @@ pub fn spawn(
         Arc::clone(&stream_places.of_strangers),
         handover::places(machine.clock),
     ];
-    tokio::spawn(packets::receive(opened, packets_in, takes, is_listed, stream_places));
+    let trial = connector.trial();
+    let taps = Taps::new(own.node(), machine.clock, trial.link_log);
+    let losing = Losing::new(trial.loss, &own.node());
+    let intake = packets::Intake { packets: packets_in, takes, taps: taps.clone(), losing };
+    tokio::spawn(packets::receive(opened, intake, is_listed, stream_places));
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let [.., of_addressless] = &places;
@@ -93,7 +98,7 @@ pub fn spawn(
     let (reach, echoes) = Lookout::start(keypair, own, connector.clone(), &machine);
     let dialling = Dialling::new(beginning, own.node(), &connector);
     let chosen = dialling.chosen();
-    let queues = PacketQueues::new(opener, machine.clock, failures_in, links.clone());
+    let queues = PacketQueues::new(opener, taps, machine.clock, failures_in, links.clone());
     let statements = Statements::new(&network, events_in.clone());
     let turned = statements.turned.clone();
     let task = SwarmTask {

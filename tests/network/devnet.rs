@@ -54,6 +54,11 @@ pub(crate) struct Devnet {
 impl Devnet {
     /// Starts seven nodes and waits until they know each other.
     pub(crate) fn start(speed: u32, deliver: Option<&str>) -> Self {
+        Self::start_with(speed, deliver, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn start_with(speed: u32, deliver: Option<&str>, arguments: &[&str]) -> Self {
         let nodes = 7;
         let port = free_ports(nodes);
         let folder = tempfile::tempdir().unwrap();
@@ -62,6 +67,7 @@ impl Devnet {
             .args(["devnet", "--speed", &speed.to_string(), "--smtp-port", &port.to_string()])
             .arg("--state-dir")
             .arg(folder.path().join("state"))
+            .args(arguments)
             .env("RUST_LOG", "trace")
             .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.path().join("log")).unwrap());

@@ -1,7 +1,10 @@
 //! Mail that takes several packets, through real listeners.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -46,9 +49,36 @@ impl Session {
     }
 }
 
+/// The nine sizes of packets.
+const KIB: [usize; 9] = [16, 24, 32, 48, 64, 96, 128, 192, 256];
+
+/// What was sent on the streams between nodes is packets of the nine sizes, each behind one octet, and
+/// receipts of one octet. Returns the sizes that occurred, and between how many pairs of nodes.
+fn lengths_on(link_log: &Path) -> (BTreeSet<usize>, usize) {
+    let (mut sizes, mut pairs) = (BTreeSet::new(), BTreeSet::new());
+    for line in fs::read_to_string(link_log).unwrap().lines().skip(1) {
+        let fields: Vec<_> = line.split(',').collect();
+        let [_, from, to, octets] = fields[..] else { panic!("{line}") };
+        pairs.insert([from.to_owned(), to.to_owned()]);
+        match octets.parse::<usize>().unwrap() {
+            1 => {}
+            frame => {
+                let size = (frame - 1) / 1024;
+                assert!(frame % 1024 == 1 && KIB.contains(&size), "{octets} octets on a stream");
+                sizes.insert(size);
+            }
+        }
+    }
+    (sizes, pairs.len())
+}
+
+/// Every node loses a packet in fifty, and nobody who watches a link sees how large a mail is.
 #[test]
-fn ten_megabytes_arrive_octet_for_octet() {
-    let devnet = Devnet::start(200, None);
+fn ten_megabytes_arrive_octet_for_octet_while_packets_are_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let link_log = folder.path().join("links");
+    let trial = ["--lose", "0.02", "--seed", "1", "--link-log", link_log.to_str().unwrap()];
+    let devnet = Devnet::start_with(200, None, &trial);
     let mut rng = StdRng::seed_from_u64(1);
     let mut body = Vec::new();
     while body.len() < 10_400_000 {
@@ -76,8 +106,20 @@ fn ten_megabytes_arrive_octet_for_octet() {
         "{taken}"
     );
 
+    // Smaller ones of all sizes beside it. Each is one packet, and may be lost.
+    for (number, size) in [1_000, 6_000, 20_000, 50_000, 90_000, 200_000].into_iter().enumerate() {
+        let mut session = Session::open(devnet.port + u16::try_from(number).unwrap());
+        assert!(session.say(b"EHLO x\r\n").starts_with("250"));
+        session.data();
+        let line = [b'x'; 70];
+        let small = [&line[..], b"\r\n"].concat().repeat(size / 72);
+        let small = [b"To: c@d.example\r\n\r\n".as_slice(), &small, b".\r\n"].concat();
+        assert!(session.say(&small).starts_with("250"));
+    }
+
     let mails = wait_for("the mail", Duration::from_secs(120), || {
-        Some(devnet.mails()).filter(|mails| !mails.is_empty())
+        let large = devnet.mails().into_iter().filter(|mail| mail.len() > 10_000_000);
+        Some(large.collect::<Vec<_>>()).filter(|mails| !mails.is_empty())
     });
     // A file of a Maildir has the line ends of the system.
     let body: Vec<u8> = body.into_iter().filter(|octet| *octet != b'\r').collect();
@@ -87,6 +129,10 @@ fn ten_megabytes_arrive_octet_for_octet() {
         assert!(plain.ends_with(&whole), "{} octets", plain.len());
     }
     assert!(devnet.count("piece of a message") >= 32);
+    let relayed = devnet.count("packet relayed");
+    let (sizes, pairs) = lengths_on(&link_log);
+    println!("{relayed} packets of {sizes:?} KiB between {pairs} pairs of seven nodes");
+    assert!(sizes.len() >= 3 && pairs == 7 * 6, "{sizes:?} KiB between {pairs} pairs");
     // Some pieces are spare, and the last ones are still under way.
     assert!(devnet.memory_kib() < 700 * 1024, "{} KiB", devnet.memory_kib());
 }
