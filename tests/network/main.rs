@@ -28,6 +28,7 @@ mod rotation;
 mod smtp_input;
 mod soak;
 mod stranger;
+mod throughput;
 mod tor;
 mod tor_mistakes;
 mod tor_network;

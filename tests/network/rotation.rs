@@ -164,12 +164,12 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
 }
 
 /// The mix key of a node for an epoch, as its own folder has it.
-fn seed(node: &Node, epoch: u32) -> Option<MixSeed> {
+pub(crate) fn seed(node: &Node, epoch: u32) -> Option<MixSeed> {
     let octets = fs::read(node.folder.join(format!("epochs/{epoch}"))).ok()?;
     Some(MixSeed::from_bytes(&<[u8; MIX_SEED_LEN]>::try_from(octets).unwrap()))
 }
 
-fn id(node: &Node) -> NodeId {
+pub(crate) fn id(node: &Node) -> NodeId {
     node.onion.parse::<OnionAddress>().unwrap().node()
 }
 
@@ -191,10 +191,10 @@ fn packet(nodes: [&Node; 3], epoch: u32) -> Packet {
 }
 
 /// A peer of the node that no node knows.
-async fn stranger(devnet: &Path, to: &Node) -> Handle {
+pub(crate) async fn stranger(devnet: &Path, to: &Node, number: u8) -> Handle {
     let folder = DevnetFolder::open(devnet).unwrap();
     let descriptor = folder.descriptor().unwrap().unwrap();
-    let identity = Identity::from_seed(&[200; 32]);
+    let identity = Identity::from_seed(&[number; 32]);
     let incoming = folder.listen(&OnionAddress::of(identity.node()).unwrap()).await.unwrap();
     let bootstrap = vec![to.onion.parse().unwrap()];
     let beginning = Beginning { bootstrap, chosen: Vec::new() };
@@ -219,7 +219,7 @@ fn who_was_killed_remembers_what_it_has_opened() {
     let epoch = u32::try_from(epoch).unwrap() + u32::from(left.unwrap() < 1800);
     let until = Clock::start().now().plus(Duration::from_secs(600));
     let _inside = runtime.enter();
-    let mut handle = runtime.block_on(stranger(&devnet, &nodes[0]));
+    let mut handle = runtime.block_on(stranger(&devnet, &nodes[0], 200));
     for (times, signal) in [(0, "-KILL"), (1, "-TERM"), (2, "-KILL")] {
         let sealed = packet([&nodes[0], &nodes[1], &nodes[2]], epoch);
         handle.queues.send(id(&nodes[0]), sealed, until).unwrap();
@@ -231,9 +231,62 @@ fn who_was_killed_remembers_what_it_has_opened() {
         nodes[0].signal(signal);
         nodes[0].start();
         drop(handle);
-        handle = runtime.block_on(stranger(&devnet, &nodes[0]));
+        handle = runtime.block_on(stranger(&devnet, &nodes[0], 200));
     }
     assert_eq!(nodes[1].count("packet received"), 1, "one of three got through");
+}
+
+/// Twice in one run, by two connections at once, in the grace after its epoch, and after that.
+#[test]
+fn a_packet_is_opened_once_however_often_and_by_whomever_it_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = network(&folder, 4, "540");
+    for node in &mut nodes {
+        node.start();
+    }
+    all_usable(&nodes);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let devnet = folder.path().join("devnet");
+    let _inside = runtime.enter();
+    let mut peers = [200, 201].map(|number| runtime.block_on(stranger(&devnet, &nodes[0], number)));
+    let limit = Duration::from_secs(30);
+    let of_now = || u32::try_from(nodes[0].ask("status")["epoch"].as_u64().unwrap()).unwrap();
+    let epoch = wait_for("a young epoch", limit, || {
+        let left = nodes[0].ask("status")["epoch_ends_in_ms"].as_u64().unwrap();
+        (left > 10_000).then(of_now)
+    });
+    let sealed = packet([&nodes[0], &nodes[1], &nodes[2]], epoch);
+    let until = Clock::start().now().plus(Duration::from_secs(600));
+    let mut send = |peer: usize| {
+        let again = Packet::from_octets(sealed.octets().to_vec()).unwrap();
+        peers[peer].queues.send(id(&nodes[0]), again, until).unwrap();
+    };
+    let comes_to = |dropped: u64| {
+        wait_for("what became of it", limit, || {
+            (nodes[0].count("packet dropped") == dropped).then_some(())
+        });
+    };
+    // By two connections at once, both of which are there already.
+    send(0);
+    send(1);
+    comes_to(1);
+    // Twice by the same.
+    send(0);
+    comes_to(2);
+    assert_eq!(nodes[0].count("packet dropped: replay"), 2);
+    // In the grace of its key, unless this machine is too slow to tell.
+    wait_for("the end of the epoch", limit, || (of_now() > epoch).then_some(()));
+    send(0);
+    comes_to(3);
+    // After it. The grace is 5 s, and a key is destroyed when it is over.
+    wait_for("the end of the key", limit, || seed(&nodes[0], epoch).is_none().then_some(()));
+    send(1);
+    comes_to(4);
+    let late = nodes[0].count("packet dropped: late");
+    assert!((1..=2).contains(&late), "{late}");
+    wait_for("its end", limit, || (nodes[2].count("packet ended: cover") == 1).then_some(()));
+    assert_eq!(nodes[0].count("packet relayed"), 1);
+    assert_eq!(nodes[1].count("packet received"), 1);
 }
 
 /// The octets of a secret key as it lies in memory, unpacked: what stands before its implicit
