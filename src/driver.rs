@@ -220,6 +220,7 @@ impl Driver {
             Done::Sealed(id, sealed) => {
                 self.remailer.handle_sealed(id, sealed, &mut self.machine.rng);
             }
+            Done::CoverSealed(sealed) => self.remailer.handle_cover_sealed(sealed),
             Done::Disk(report, result) => self.disk_done(report, result),
         }
     }

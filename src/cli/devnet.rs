@@ -54,6 +54,9 @@ pub(super) struct Arguments {
     /// Keep the state of the nodes here, in n1, n2, ... [default: a new temporary folder].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Send no cover: nodes are idle while nobody mails.
+    #[arg(long)]
+    no_cover: bool,
     /// Let every node lose this share of the packets that it takes, such as 0.02.
     #[arg(long, value_name = "SHARE", conflicts_with = "tor", value_parser = share)]
     lose: Option<f64>,
@@ -160,7 +163,12 @@ async fn start(
     for store in stores.iter().take(VOTERS) {
         voters.push(store.identity(&mut generator()?)?.node());
     }
-    let descriptor = descriptor(&folder, &path, Some(arguments.speed), arguments.nodes, &voters)?;
+    let wanted = Wanted {
+        speed: Some(arguments.speed),
+        nodes: arguments.nodes,
+        is_quiet: arguments.no_cover,
+    };
+    let descriptor = descriptor(&folder, &path, &wanted, &voters)?;
     if descriptor.parameters().lists.first != arguments.nodes {
         return Err(Failure::new(
             FailureKind::State,
@@ -329,8 +337,24 @@ fn state_folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
 /// Whether a network was made with this speed.
 pub(super) fn made_for(network: &Descriptor, speed: u32) -> bool {
     let lists = &network.parameters().lists;
-    let parameters = Parameters::scaled(speed, lists.first);
+    let parameters = test_parameters(speed, lists.first, network.parameters().sending.cover == 0);
     *network.parameters() == parameters.with_probation(lists.relay_probation, lists.exit_probation)
+}
+
+/// What a devnet is to be like.
+pub(super) struct Wanted {
+    /// What its times are divided by; without it, any devnet that is there will do.
+    pub(super) speed: Option<u32>,
+    /// With how many nodes the first list is voted.
+    pub(super) nodes: u16,
+    /// Whether there is no cover in it.
+    pub(super) is_quiet: bool,
+}
+
+/// The parameters of a test network.
+pub(super) fn test_parameters(speed: u32, nodes: u16, is_quiet: bool) -> Parameters {
+    let parameters = Parameters::scaled(speed, nodes);
+    if is_quiet { parameters.quiet() } else { parameters }
 }
 
 /// The descriptor of a devnet: the one that was made for this folder before, or a new one with
@@ -338,8 +362,7 @@ pub(super) fn made_for(network: &Descriptor, speed: u32) -> bool {
 pub(super) fn descriptor(
     folder: &DevnetFolder,
     path: &Path,
-    speed: Option<u32>,
-    nodes: u16,
+    wanted: &Wanted,
     voters: &[NodeId],
 ) -> Result<Descriptor, Failure> {
     let fail = |error: &dyn std::fmt::Display| {
@@ -348,7 +371,7 @@ pub(super) fn descriptor(
     match folder.descriptor().map_err(|error| fail(&error))? {
         Some(known) => {
             let other = |speed| !made_for(&known, speed);
-            if speed.is_some_and(other) {
+            if wanted.speed.is_some_and(other) {
                 return Err(fail(&"the devnet was made for another speed")
                     .remedy("repeat the options it was made with, or use another folder"));
             }
@@ -356,7 +379,8 @@ pub(super) fn descriptor(
         }
         None => {
             let maker = Identity::generate(&mut generator()?);
-            let parameters = Parameters::scaled(speed.unwrap_or(DEFAULT_SPEED), nodes);
+            let speed = wanted.speed.unwrap_or(DEFAULT_SPEED);
+            let parameters = test_parameters(speed, wanted.nodes, wanted.is_quiet);
             let now = Clock::start().now();
             let rule = Admission::Open;
             let made = Descriptor::create(&maker, "devnet", now, &parameters, voters, &rule)

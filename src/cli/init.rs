@@ -46,6 +46,9 @@ pub(super) struct Arguments {
     /// Vote the first list as soon as this many nodes are known, not for the next hour.
     #[arg(long, requires = "devnet", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     nodes: u16,
+    /// Send no cover in the test network, if it is made now: its nodes are idle while nobody mails.
+    #[arg(long, requires = "devnet")]
+    no_cover: bool,
     /// Accept mail at this loopback address.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:2525")]
     smtp: SocketAddr,
@@ -127,8 +130,9 @@ pub(super) fn run(state: &State, arguments: Arguments, json: bool) -> Result<(),
             }
             // The first node of a test network is its voter.
             let voter = [identity.node()];
-            let (speed, nodes) = (arguments.speed, arguments.nodes);
-            Some(devnet::descriptor(&folder, path, speed, nodes, &voter)?)
+            let Arguments { speed, nodes, no_cover, .. } = arguments;
+            let wanted = devnet::Wanted { speed, nodes, is_quiet: no_cover };
+            Some(devnet::descriptor(&folder, path, &wanted, &voter)?)
         }
     };
     if let Some(descriptor) = descriptor {

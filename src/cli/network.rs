@@ -1,13 +1,16 @@
 //! `fog network new`: the descriptor of a network to be started.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use directory::Route;
 use keys::{Identity, NodeId, OnionAddress};
-use record::{Admission, Descriptor, DescriptorError, MAX_DESCRIPTOR, Parameters};
+use record::{Admission, Descriptor, DescriptorError, MAX_DESCRIPTOR, PACES, Parameters};
 use serde::Serialize;
+use sphinx::SizeClass;
 
-use super::{generator, open_store, say, say_json};
+use super::{devnet, generator, open_store, say, say_json};
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureKind};
 use crate::files::write_whole;
@@ -33,6 +36,9 @@ enum Order {
         /// Vote the first list as soon as this many nodes are known, not for the next hour (tests).
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
         nodes: u16,
+        /// Send no cover: a packet means mail then, and the network hides little.
+        #[arg(long)]
+        no_cover: bool,
         /// Begin chains of vouches with this node; may be given several times. Without any root,
         /// routes go through every node, whoever runs it.
         #[arg(long, value_name = "ONION")]
@@ -59,6 +65,20 @@ enum Order {
 /// With fewer voters than this a warning is printed.
 const FEW_VOTERS: usize = 3;
 
+/// What a node sends in a day, and receives: its own packets and those that it passes on, which are as
+/// many as others pass on for it. A packet takes as many links as its route has hops, and one that
+/// returns as many again.
+fn octets_a_day(parameters: &Parameters, pace: usize) -> u64 {
+    let day = Duration::from_secs(24 * 3600);
+    let gap = parameters.sending.gaps.get(pace).copied().unwrap_or(day);
+    let (_, stage) = parameters.stage_at(if pace == 0 { 0 } else { u32::MAX });
+    let sizes = SizeClass::all().map(|class| class.packet_len() as f64);
+    let sizes = sizes.zip(stage.weights).map(|(octets, weight)| octets * f64::from(weight) / 100.0);
+    let links = (Route::MIN + Route::MAX) as f64 / 2.0 * (1.0 + f64::from(stage.returning) / 100.0);
+    let covered = f64::from(parameters.sending.cover) / 100.0;
+    (day.as_secs_f64() / gap.as_secs_f64() * sizes.sum::<f64>() * links * covered) as u64
+}
+
 /// These nodes and those of these state folders, each once.
 fn identities(onions: &[OnionAddress], folders: &[PathBuf]) -> Result<Vec<NodeId>, Failure> {
     let mut nodes: Vec<_> = onions.iter().map(OnionAddress::node).collect();
@@ -80,7 +100,7 @@ struct Made {
 }
 
 pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
-    let Order::New { file, name, speed, nodes, depth, fan_out, .. } = &arguments.order;
+    let Order::New { file, name, speed, nodes, no_cover, depth, fan_out, .. } = &arguments.order;
     let Order::New { root, root_of, voter, voter_of, .. } = &arguments.order;
     if file.exists() {
         return Err(Failure::new(
@@ -99,7 +119,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
             .remedy("name some with --voter or --voter-of"));
     }
     let main = Parameters::main().lists;
-    let parameters = Parameters::scaled(*speed, *nodes);
+    let parameters = devnet::test_parameters(*speed, *nodes, *no_cover);
     let (parameters, admission) = match is_open {
         // No probation: whoever waits for its end is let in all the same.
         true => (parameters, Admission::Open),
@@ -119,6 +139,13 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
         return say_json(&Made { network, file: file.clone() });
     }
     say(&format!("network {network}"))?;
+    let cost = |pace| octets_a_day(&parameters, pace) as f64 / 1e9;
+    say(&format!(
+        "a node sends and receives some {:.1} GB a day each, in a network with little mail; {:.1} GB \
+         in one with much",
+        cost(0),
+        cost(PACES - 1)
+    ))?;
     if is_open {
         say(
             "it hides nobody: everybody is routed through in it, and one adversary can run most of \
@@ -187,7 +214,7 @@ mod tests {
         let maker = Identity::from_seed(&[1; 32]);
         let critical = record::testing::descriptor(&maker, &Parameters::main(), Some(77));
         let mut endless = Parameters::main();
-        endless.mixing.max_delay = std::time::Duration::from_secs(24 * 3600);
+        endless.mixing.max_delay = Duration::from_secs(24 * 3600);
         let endless = record::testing::descriptor(&maker, &endless, None);
         for (octets, named) in [(critical, "the extension 77"), (endless, "its longest delay")] {
             std::fs::write(&file, octets).unwrap();

@@ -29,6 +29,11 @@ impl Driver {
                 }
                 Command::Accept(keys) => self.work.accept(keys),
                 Command::Seal(id, sealing) => self.seal(id, sealing),
+                Command::SealCover(sealing) => {
+                    if let Err(sealing) = self.work.seal_cover(sealing) {
+                        self.remailer.handle_cover_sealed(Err(sealing.give_up()));
+                    }
+                }
                 Command::Answer(id, Ok(taken)) => {
                     let verdict = taken_by(taken, self.now());
                     self.asked.answer_submission(id, verdict);

@@ -11,7 +11,7 @@ use super::disk::Report;
 use crate::machine::Machine;
 use crate::net::Received;
 use crate::store::{self, DiskKeeper, Job};
-use crate::workers::{InOrder, Lane, OrderedJobs, in_order};
+use crate::workers::{InOrder, Lane, OrderedJobs, Room, in_order};
 
 /// Results that wait for the loop.
 const RESULTS: usize = 64;
@@ -21,6 +21,8 @@ const OPENED_TOGETHER: usize = 8;
 /// Messages that wait to be sealed: more than there are SMTP sessions, each of which has one under
 /// way.
 const SEALING: usize = 512;
+/// Cover that waits to be sealed. It is made two seconds ahead.
+const COVERING: usize = 128;
 /// What waits to be kept: a joiner's statements, in the main.
 const KEEPING: usize = 16_384;
 
@@ -30,6 +32,8 @@ pub(super) enum Done {
     Opened(NodeId, Result<Peeled, Refusal>),
     /// A message was sealed.
     Sealed(SubmissionId, Result<SealedMessage, SealingFailed>),
+    /// Cover was sealed.
+    CoverSealed(Result<SealedMessage, SealingFailed>),
     /// Something was kept, or was not.
     Disk(Report, Result<(), store::Error>),
 }
@@ -38,6 +42,7 @@ pub(super) enum Done {
 pub(super) struct Work {
     keys: watch::Sender<EpochKeys>,
     sealing: Lane,
+    covering: Lane,
     disk: OrderedJobs<DiskKeeper>,
     done: mpsc::Sender<Done>,
     machine: Machine,
@@ -56,8 +61,9 @@ impl Work {
         let opening = machine.workers.lane(1);
         tokio::spawn(open_packets(packets, accepted, opening, done.clone()));
         let sealing = machine.workers.lane(SEALING);
+        let covering = machine.workers.lane(COVERING);
         let InOrder { jobs: disk, ended } = in_order(keeper, KEEPING);
-        (Self { keys, sealing, disk, done, machine }, results, ended)
+        (Self { keys, sealing, covering, disk, done, machine }, results, ended)
     }
 
     /// Packets are opened with these keys from now on.
@@ -71,16 +77,35 @@ impl Work {
     /// The message, if too many wait already.
     pub(super) fn seal(&self, id: SubmissionId, sealing: Sealing) -> Result<(), Sealing> {
         let Some(room) = self.sealing.try_room() else { return Err(sealing) };
+        self.seal_in(room, sealing, move |sealed| Done::Sealed(id, sealed));
+        Ok(())
+    }
+
+    /// Seals cover, which has a queue of its own: mail does not keep it waiting.
+    ///
+    /// # Errors
+    /// The cover, if too much waits already.
+    pub(super) fn seal_cover(&self, sealing: Sealing) -> Result<(), Sealing> {
+        let Some(room) = self.covering.try_room() else { return Err(sealing) };
+        self.seal_in(room, sealing, Done::CoverSealed);
+        Ok(())
+    }
+
+    fn seal_in(
+        &self,
+        room: Room<'_>,
+        sealing: Sealing,
+        report: impl FnOnce(Result<SealedMessage, SealingFailed>) -> Done + Send + 'static,
+    ) {
         let (done, mut rng) = (self.done.clone(), self.machine.rng);
         room.run(move || {
-            // A client that waits is answered whatever happens here.
+            // Whoever waits is answered whatever happens here.
             let lost = sealing.give_up();
             let seal = AssertUnwindSafe(move || sealing.run(&mut rng));
             let sealed = catch_unwind(seal).unwrap_or(Err(lost));
             // The loop is gone only when the node is.
-            let _ = done.blocking_send(Done::Sealed(id, sealed));
+            let _ = done.blocking_send(report(sealed));
         });
-        Ok(())
     }
 
     /// Gives a job to the thread that owns the disk; a job about which nothing is to be reported is

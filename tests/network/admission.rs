@@ -13,6 +13,7 @@ fn network(folder: &TempDir) -> Vec<Node> {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let mut make = fog();
     make.args(["network", "new", &path("net"), "--name", "vouched", "--speed", "540"]);
+    make.arg("--no-cover");
     make.args(["--nodes", "4", "--depth", "2", "--fan-out", "2"]);
     for root in 0..4 {
         make.args(["--root-of", &path(&format!("n{root}"))]);

@@ -15,6 +15,7 @@
 mod admission;
 mod clocks;
 mod commands;
+mod cover;
 mod devnet;
 mod disk;
 mod large;

@@ -24,6 +24,8 @@ pub(crate) fn network(folder: &TempDir, count: u16, speed: &str) -> Vec<Node> {
     for at in 0..count {
         let mut options = vec!["--devnet", devnet.to_str().unwrap(), "--deliver", &deliver];
         options.extend(["--speed", speed, "--nodes", &number, "--contact", "ops@fog.invalid"]);
+        // These tests count packets.
+        options.push("--no-cover");
         let bootstrap = nodes.first().map(|first| first.onion.clone());
         if let Some(bootstrap) = &bootstrap {
             options.extend(["--bootstrap", bootstrap]);

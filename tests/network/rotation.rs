@@ -51,7 +51,7 @@ impl Counts {
         let after = self.get("packet dropped: expired") + self.get("packet dropped: queue full");
         let ended = self.get("message to deliver") + self.like("message dropped: not");
         let out = self.get("packet relayed") + ended + self.get("packet ended: cover");
-        let out = out + self.get("answer received");
+        let out = out + self.get("answer received") + self.get("loop turned");
         let dropped = self.like("packet dropped") - after;
         let held = self.0["held"]["mixing"].as_u64().unwrap();
         // An answer is made here, and relayed like what came.

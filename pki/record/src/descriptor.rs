@@ -19,7 +19,7 @@ pub const MAX_DESCRIPTOR: usize = 4096;
 /// Voters of a network, and roots, at most.
 pub const MAX_VOTERS: usize = 32;
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const MAX_NAME: usize = 64;
 const MAX_BODY: usize = MAX_DESCRIPTOR - Signature::LEN;
 
@@ -241,6 +241,7 @@ struct ParametersBody {
     health_loops: u8,
     health_loss: u8,
     health_share: u8,
+    cover: u8,
     attempts: u8,
     fragment_attempts: u8,
     stages: [StageBody; STAGES],
@@ -274,6 +275,7 @@ impl ParametersBody {
             health_loops: sending.health_loops,
             health_loss: sending.health_loss,
             health_share: sending.health_share,
+            cover: sending.cover,
             attempts: custody.attempts,
             fragment_attempts: custody.fragment_attempts,
             stages: stages.clone().map(|Stage { from, weights, returning }| StageBody {
@@ -324,6 +326,7 @@ impl ParametersBody {
                 health_loops: self.health_loops,
                 health_loss: self.health_loss,
                 health_share: self.health_share,
+                cover: self.cover,
             },
             custody: Custody {
                 horizon: zero,

@@ -13,6 +13,7 @@ const MIN_EPOCH: Duration = Duration::from_secs(20);
 const MIN_GRACE: Duration = Duration::from_secs(5);
 const MIN_EARLY: Duration = Duration::from_secs(2);
 const MIN_SETTLE: Duration = Duration::from_secs(3);
+const MIN_GAP: Duration = Duration::from_millis(50);
 const MIN_LEAD: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -132,6 +133,8 @@ pub struct Sending {
     pub health_loss: u8,
     /// Percent of a list that may be excluded at most.
     pub health_share: u8,
+    /// Percent of the ticks without mail on which cover leaves.
+    pub cover: u8,
 }
 
 /// How often a message is tried.
@@ -217,6 +220,7 @@ impl Parameters {
                 health_loops: 20,
                 health_loss: 50,
                 health_share: 25,
+                cover: 100,
             },
             custody: Custody {
                 horizon: minutes(360),
@@ -243,7 +247,8 @@ impl Parameters {
         for span in scaled.spans() {
             *span = Duration::from_millis(whole_millis(*span) / u64::from(speed)).max(TICK);
         }
-        let Self { timing, lists, bounds, .. } = &mut scaled;
+        let Self { timing, lists, bounds, sending, .. } = &mut scaled;
+        sending.gaps = sending.gaps.map(|gap| gap.max(MIN_GAP));
         // Three hours make an epoch, in whole milliseconds.
         let hour = whole_millis(timing.epoch.max(MIN_EPOCH)).div_ceil(3);
         timing.epoch = Duration::from_millis(hour * 3);
@@ -270,6 +275,13 @@ impl Parameters {
     #[must_use]
     pub fn with_probation(mut self, relay: u16, exit: u16) -> Self {
         (self.lists.relay_probation, self.lists.exit_probation) = (relay, exit);
+        self
+    }
+
+    /// The same without cover: nothing leaves on a tick without mail, and a packet may leave alone.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        (self.sending.cover, self.mixing.floor) = (0, 1);
         self
     }
 
@@ -398,7 +410,8 @@ impl Sending {
         require(within(self.decoy_gap, TICK), "decoys")?;
         require(self.first_hop >= TICK && self.first_hop <= YEAR, "first hop")?;
         require(self.health_loops > 0 && self.health_loss <= 100, "health")?;
-        require(self.health_share <= 50, "share of excluded nodes")
+        require(self.health_share <= 50, "share of excluded nodes")?;
+        require(self.cover <= 100, "cover")
     }
 }
 

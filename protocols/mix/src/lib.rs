@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod gather;
 mod pool;
 mod shares;
 mod slot;
@@ -12,7 +13,7 @@ use keys::{Epoch, NodeId, Schedule, Time};
 use rand::CryptoRng;
 use sphinx::{
     BlockName, EpochKey, EpochKeys, Kind, Layer, Packet, Payload, Peeled, Refusal, ReplayTag,
-    StreamToken,
+    SizeClass, StreamToken,
 };
 
 use pool::{Held, Pool};
@@ -27,6 +28,30 @@ pub struct Times {
     pub window: Duration,
     /// Longest delay that a sender may ask for.
     pub max_delay: Duration,
+    /// How few packets leave a window together.
+    pub floor: Floor,
+}
+
+/// How few packets leave a window together.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    /// Packets of one size class that leave a window together, at least: only what looks alike hides
+    /// what it looks like.
+    pub packets: u8,
+    /// Windows for which fewer wait for more.
+    pub windows: u8,
+    /// Packets received for each loop with which a batch may be filled up after that. A loop is some
+    /// nine packets for the nodes on its way: with one for each ten it does not feed on itself.
+    pub budget: u8,
+}
+
+/// A loop of this node's own that is to leave among too few packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopUp {
+    /// Its size class.
+    pub class: SizeClass,
+    /// When it leaves.
+    pub at: Time,
 }
 
 /// What leaves the mix.
@@ -131,7 +156,7 @@ struct Batch {
 impl Mix {
     /// A mix whose windows have a phase of their own, drawn at random here.
     pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
-        let pool = Pool::new(times.window, now, rng);
+        let pool = Pool::new(times.window, times.floor, now, rng);
         let (slots, fresh) = (Slots::default(), Batch::default());
         Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool }
     }
@@ -204,8 +229,19 @@ impl Mix {
             return Err(MixRefusal::Delay);
         }
         self.pool.reserve(from, release.octets()).map_err(|NoRoom| MixRefusal::PoolFull)?;
+        self.pool.gathering().note_received();
         self.fresh.packets.push((Held { release, from }, now.plus(delay)));
         Ok(())
+    }
+
+    /// The next loop with which a batch is to be filled up.
+    pub fn next_top_up(&mut self) -> Option<TopUp> {
+        self.pool.gathering().next_top_up()
+    }
+
+    /// How many packets leave in a batch with too few, each told once.
+    pub fn take_lonely(&mut self) -> usize {
+        self.pool.gathering().take_lonely()
     }
 
     /// Holds a packet that is made here for somebody else, such as an answer, like one that came to be
@@ -301,12 +337,10 @@ impl Mix {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use keys::{Identity, MixSecret, MixSeed};
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
-    use sphinx::SizeClass;
-
-    use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const EPOCH: Epoch = Epoch::new(165_000);
@@ -316,7 +350,8 @@ mod tests {
         let schedule = Schedule::new(SECOND * 10_800, SECOND * 1800, SECOND * 600);
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let now = schedule.start(EPOCH).plus(SECOND);
-        let times = Times { window: SECOND * 30, max_delay: SECOND * 600 };
+        let floor = Floor { packets: 1, windows: 2, budget: 10 };
+        let times = Times { window: SECOND * 30, max_delay: SECOND * 600, floor };
         let mut mix = Mix::new(schedule, times, now, &mut rng);
         for ahead in 0..2 {
             let node = Identity::from_seed(&[1; 32]).node();

@@ -7,8 +7,9 @@ use keys::{NodeId, Time};
 use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 
-use crate::Release;
+use crate::gather::Gathering;
 use crate::shares::{NoRoom, Shares};
+use crate::{Floor, Release};
 
 /// Octets held, at most, from all previous hops and from one. Who fills the pool first must not
 /// decide who is dropped: above the first bound the newest packet goes of the previous hop that has
@@ -18,6 +19,8 @@ pub(crate) const MAX_SHARE: usize = MAX_OCTETS / 8;
 
 pub(crate) struct Pool {
     window: Duration,
+    /// What is due, and waits for company.
+    gathering: Gathering,
     /// The end of any one window; the others are counted from it.
     phase: Time,
     /// Octets from each previous hop; what waits for its tag counts.
@@ -38,12 +41,26 @@ pub(crate) struct Held {
 }
 
 impl Pool {
-    pub(crate) fn new(window: Duration, now: Time, rng: &mut impl CryptoRng) -> Self {
+    pub(crate) fn new(window: Duration, floor: Floor, now: Time, rng: &mut impl CryptoRng) -> Self {
         let window = window.max(Duration::from_millis(1));
         let phase = now.plus(window.mul_f64(rng.random::<f64>()));
         let (waiting, leaving) = (BTreeMap::new(), BTreeMap::new());
         let shares = Shares::new(MAX_OCTETS, MAX_SHARE);
-        Self { window, phase, shares, displaced: 0, serial: 0, waiting, leaving }
+        Self {
+            window,
+            gathering: Gathering::new(window, floor),
+            phase,
+            shares,
+            displaced: 0,
+            serial: 0,
+            waiting,
+            leaving,
+        }
+    }
+
+    /// The packets that wait for company.
+    pub(crate) fn gathering(&mut self) -> &mut Gathering {
+        &mut self.gathering
     }
 
     /// Reserves room for a packet of this many octets from a previous hop, for which the newest
@@ -77,6 +94,7 @@ impl Pool {
     /// Moves all times, the phase included.
     pub(crate) fn shift(&mut self, millis: i64) {
         self.phase = self.phase.shifted(millis);
+        self.gathering.shift(millis);
         for held in [&mut self.waiting, &mut self.leaving] {
             let before = core::mem::take(held).into_iter();
             *held =
@@ -87,20 +105,21 @@ impl Pool {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let collected = self.waiting.keys().next().map(|(due, _)| self.end_of_window(*due));
         let leaves = self.leaving.keys().next().map(|(at, _)| *at);
-        [collected, leaves].into_iter().flatten().min()
+        [collected, self.gathering.until(), leaves].into_iter().flatten().min()
     }
 
     /// Handles windows one after the other, so that what fell due in different ones is never
     /// shuffled together, however late this is called.
     pub(crate) fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        while let Some((due, _)) = self.waiting.keys().next() {
-            let end = self.end_of_window(*due);
-            if end > now {
-                break;
-            }
+        loop {
+            let collected = self.waiting.keys().next().map(|(due, _)| self.end_of_window(*due));
+            let end = [collected, self.gathering.until()].into_iter().flatten().min();
+            let Some(end) = end.filter(|end| *end <= now) else { return };
             let after = self.waiting.split_off(&(end.plus(Duration::from_millis(1)), 0));
-            let batch = core::mem::replace(&mut self.waiting, after);
-            self.release(batch.into_values().collect(), end.max(now), rng);
+            let due = core::mem::replace(&mut self.waiting, after);
+            let from = end.max(now);
+            let batch = self.gathering.gather(due.into_values().collect(), (end, from), rng);
+            self.release(batch, from, rng);
         }
     }
 
@@ -127,7 +146,7 @@ impl Pool {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + self.leaving.len()
+        self.waiting.len() + self.gathering.len() + self.leaving.len()
     }
 
     /// Gives each packet a uniform time in the window: as a Poisson process has them once the count
@@ -159,8 +178,11 @@ mod tests {
     use sphinx::{Packet, SizeClass};
 
     use super::*;
+    use crate::TopUp;
 
     const WINDOW: Duration = Duration::from_secs(30);
+    /// A packet may leave alone.
+    const ALONE: Floor = Floor { packets: 1, windows: 2, budget: 10 };
 
     fn numbered(number: u16) -> Release {
         let [high, low] = number.to_be_bytes();
@@ -208,7 +230,7 @@ mod tests {
     fn a_packet_leaves_in_the_window_after_the_one_it_falls_due_in() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let start = Time::from_millis(1_000_000);
-        let mut pool = Pool::new(WINDOW, start, &mut rng);
+        let mut pool = Pool::new(WINDOW, ALONE, start, &mut rng);
         for number in 0..500 {
             let due = start.plus(Duration::from_millis(u64::from(number) * 731));
             hold(&mut pool, numbered(number), due);
@@ -232,7 +254,7 @@ mod tests {
         let mut counts = BTreeMap::new();
         for _ in 0..2400 {
             let now = Time::from_millis(5_000_000);
-            let mut pool = Pool::new(WINDOW, now, &mut rng);
+            let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
             for number in 0..4 {
                 hold(&mut pool, numbered(number), now);
             }
@@ -251,7 +273,7 @@ mod tests {
             let mut into = Vec::new();
             while into.len() < 4000 {
                 let now = Time::from_millis(5_000_000);
-                let mut pool = Pool::new(WINDOW, now, &mut rng);
+                let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
                 for number in 0..size {
                     hold(&mut pool, numbered(number), now);
                 }
@@ -277,7 +299,7 @@ mod tests {
     fn nothing_leaves_before_its_time_and_windows_end_at_the_phase() {
         let mut rng = ChaCha20Rng::seed_from_u64(9);
         let start = Time::from_millis(3_000_000);
-        let mut pool = Pool::new(WINDOW, start, &mut rng);
+        let mut pool = Pool::new(WINDOW, ALONE, start, &mut rng);
         assert_eq!(pool.end_of_window(pool.phase), pool.phase);
         assert_eq!(pool.end_of_window(pool.phase.plus(WINDOW * 7)), pool.phase.plus(WINDOW * 7));
         hold(&mut pool, numbered(1), start);
@@ -291,7 +313,7 @@ mod tests {
     fn the_window_does_not_follow_arrivals() {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         let start = Time::from_millis(9_000_000);
-        let pool = Pool::new(WINDOW, start, &mut rng);
+        let pool = Pool::new(WINDOW, ALONE, start, &mut rng);
         let ends: std::collections::BTreeSet<_> = (0..1000)
             .map(|step| pool.end_of_window(start.plus(Duration::from_millis(step * 137))))
             .collect();
@@ -305,7 +327,7 @@ mod tests {
     fn nothing_is_collected_before_its_window_ends_and_all_of_it_when_that_is_noticed_late() {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let start = Time::from_millis(7_000_000);
-        let mut pool = Pool::new(WINDOW, start, &mut rng);
+        let mut pool = Pool::new(WINDOW, ALONE, start, &mut rng);
         let len = SizeClass::SMALLEST.packet_len();
         for number in 0..3 {
             hold(&mut pool, numbered(number), start);
@@ -326,7 +348,7 @@ mod tests {
     fn whoever_fills_the_pool_first_does_not_decide_who_is_dropped() {
         let mut rng = ChaCha20Rng::seed_from_u64(4);
         let now = Time::from_millis(0);
-        let mut pool = Pool::new(WINDOW, now, &mut rng);
+        let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
         let octets = SizeClass::LARGEST.packet_len();
         let packet = |number| {
             let packet = Packet::from_octets(vec![0; octets]).unwrap();
@@ -363,5 +385,76 @@ mod tests {
             let stays = u8::try_from(numbers.len()).unwrap();
             assert_eq!(numbers, (0..stays).collect::<Vec<_>>(), "the newest went");
         }
+    }
+
+    /// A packet of a class that goes to a node of this number.
+    fn of_class(class: u8, number: u8) -> Release {
+        let class = SizeClass::from_number(class).unwrap();
+        let packet = Packet::from_octets(vec![0; class.packet_len()]).unwrap();
+        Release::Forward { to: hop(number), packet }
+    }
+
+    /// When each packet that is held leaves, and how many loops were ordered for it.
+    fn leave(pool: &mut Pool, rng: &mut ChaCha20Rng) -> (Vec<(Time, u8)>, Vec<TopUp>) {
+        let left = run(pool, rng).into_iter().map(|(at, to)| (at, to.to_be_bytes()[0])).collect();
+        (left, core::iter::from_fn(|| pool.gathering.next_top_up()).collect())
+    }
+
+    #[test]
+    fn too_few_of_a_class_wait_for_two_windows_and_then_leave_among_loops_or_counted() {
+        const FLOOR: Floor = Floor { packets: 3, windows: 2, budget: 10 };
+        let start = Time::from_millis(1_000_000);
+        for (received, loops, lonely) in [(0, 0, 1), (9, 0, 1), (19, 1, 1), (20, 2, 0), (999, 2, 0)]
+        {
+            let mut rng = ChaCha20Rng::seed_from_u64(received);
+            let mut pool = Pool::new(WINDOW, FLOOR, start, &mut rng);
+            for _ in 0..received {
+                pool.gathering.note_received();
+            }
+            hold(&mut pool, of_class(0, 1), start);
+            // Another class does not help.
+            for number in 2..5 {
+                hold(&mut pool, of_class(4, number), start);
+            }
+            let end = pool.end_of_window(start);
+            let (left, ordered) = leave(&mut pool, &mut rng);
+            let at = |to: u8| left.iter().find(|(_, number)| *number == to).unwrap().0;
+            for number in 2..5 {
+                assert!(at(number) >= end && at(number) <= end.plus(WINDOW));
+            }
+            let last = end.plus(WINDOW * 2);
+            assert!(at(1) >= last && at(1) <= last.plus(WINDOW), "{:?}", at(1).since(end));
+            assert_eq!(
+                (ordered.len(), pool.gathering.take_lonely()),
+                (loops, lonely),
+                "{received}"
+            );
+            let smallest = SizeClass::SMALLEST;
+            let in_time = |at: Time| at >= last && at <= last.plus(WINDOW);
+            assert!(ordered.iter().all(|one| one.class == smallest && in_time(one.at)));
+            assert_eq!((pool.len(), pool.shares.taken()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_waits_leaves_as_soon_as_there_are_enough_and_not_later() {
+        const FLOOR: Floor = Floor { packets: 2, windows: 2, budget: 10 };
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let start = Time::from_millis(1_000_000);
+        let mut pool = Pool::new(WINDOW, FLOOR, start, &mut rng);
+        let end = pool.end_of_window(start);
+        hold(&mut pool, of_class(0, 1), start);
+        hold(&mut pool, of_class(0, 2), end.plus(WINDOW));
+        // The end of a route is no packet on a link.
+        let payload = || sphinx::Payload::from_octets(vec![0; SizeClass::SMALLEST.payload_len()]);
+        let release = Release::End { kind: sphinx::Kind::Deliver, payload: payload().unwrap() };
+        hold(&mut pool, release, start);
+        pool.handle_timeout(end, &mut rng);
+        assert_eq!((pool.gathering.len(), pool.leaving()), (1, 1));
+        assert!(matches!(pool.next_release(end.plus(WINDOW)), Some(Release::End { .. })));
+        let (left, ordered) = leave(&mut pool, &mut rng);
+        assert_eq!((left.len(), ordered.len(), pool.gathering.take_lonely()), (2, 0, 0));
+        let together = end.plus(WINDOW);
+        assert!(left.iter().all(|(at, _)| *at >= together && *at <= together.plus(WINDOW)));
     }
 }

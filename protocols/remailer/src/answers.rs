@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use mail::Acknowledgement;
 use sphinx::{Packet, ReplyBlock};
 
-use crate::content::ContentType;
 use crate::count::NotAnswered;
 
 /// Reply blocks that are remembered as used, at most, 16 octets each. More answers are not given
@@ -17,15 +15,27 @@ const MAX_USED: usize = 128 * 1024;
 #[derive(Default)]
 pub(crate) struct Answers {
     used: BTreeMap<Epoch, BTreeSet<[u8; 16]>>,
+    /// The blocks of loops that are to be turned.
+    turned: Vec<ReplyBlock>,
 }
 
 impl Answers {
+    /// Turns a loop, with the answers that are given next.
+    pub(crate) fn turn(&mut self, block: ReplyBlock) {
+        self.turned.push(block);
+    }
+
+    /// The blocks of loops that are to be turned, each told once.
+    pub(crate) fn take_turned(&mut self) -> Vec<ReplyBlock> {
+        core::mem::take(&mut self.turned)
+    }
+
     /// The packet that answers, and the node that it goes to. `known` says whether a node has a live
     /// record.
-    pub(crate) fn acknowledge(
+    pub(crate) fn answer(
         &mut self,
         block: ReplyBlock,
-        said: &Acknowledgement,
+        content: &[u8],
         schedule: &Schedule,
         now: Time,
         known: impl Fn(&NodeId) -> bool,
@@ -45,9 +55,7 @@ impl Answers {
         if !self.used.entry(last).or_default().insert(block.mark()) {
             return Err(NotAnswered::Used);
         }
-        let mut content = vec![ContentType::Acknowledgement.number()];
-        content.extend_from_slice(&said.encode());
-        let packet = block.answer(&content).map_err(|_| NotAnswered::Malformed)?;
+        let packet = block.answer(content).map_err(|_| NotAnswered::Malformed)?;
         Ok((first, packet))
     }
 }
@@ -57,7 +65,6 @@ mod tests {
     use core::time::Duration;
 
     use keys::{Identity, MixSecret, MixSeed};
-    use mail::DeliveryStatus;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
     use sphinx::{Hop, ReplyEnd, SizeClass, reply_block};
@@ -85,12 +92,11 @@ mod tests {
                 .collect();
             reply_block(&hops, ReplyEnd::Owner, SizeClass::SMALLEST, &mut rng).unwrap().0
         };
-        let said = Acknowledgement::of([(DeliveryStatus::Delivered, 1)]);
         let mut answers = Answers::default();
         let first = block();
         let again = ReplyBlock::from_octets(&first.to_octets()).unwrap();
         let mut answer = |block, now, is_known| {
-            answers.acknowledge(block, &said, &schedule, now, |_| is_known).map(|(to, _)| to)
+            answers.answer(block, &[3], &schedule, now, |_| is_known).map(|(to, _)| to)
         };
         assert_eq!(answer(first, now, true), Ok(hops[0].0));
         assert_eq!(answer(again, now, true), Err(NotAnswered::Used));

@@ -42,7 +42,7 @@ const JUMP: u64 = 1 << 20;
 /// that.
 const VOUCH_LIFE: u32 = 240;
 /// All six kinds; stream 1, for peers without an address; mail fragments and acknowledgements.
-const FEATURES: Features = Features { kinds: 0b11_1111, streams: 0b10, contents: 0b110 };
+const FEATURES: Features = Features { kinds: 0b11_1111, streams: 0b10, contents: 0b1110 };
 /// How often in an hour what could not be kept is tried again.
 const RETRIES: u32 = 60;
 /// How soon a record is renewed after what it says has changed.

@@ -44,6 +44,8 @@ pub enum Command {
     /// Seal a message on whatever thread has time, then report
     /// [`crate::Remailer::handle_sealed`].
     Seal(SubmissionId, Sealing),
+    /// Seal cover in the same way, then report [`crate::Remailer::handle_cover_sealed`].
+    SealCover(Sealing),
     /// Answer a submission.
     Answer(SubmissionId, Result<Taken, Refused>),
     /// Hand a message to the next server, then report [`crate::Remailer::handle_delivery`].
@@ -142,6 +144,7 @@ impl fmt::Debug for Command {
             }
             Self::KeepTags(tags) => write!(f, "KeepTags({}, {})", tags.batch, tags.tags.len()),
             Self::Seal(id, sealing) => write!(f, "Seal({}, {} packets)", id.0, sealing.len()),
+            Self::SealCover(sealing) => write!(f, "SealCover({} packets)", sealing.len()),
             Self::Answer(id, Ok(_)) => write!(f, "Answer({}, taken)", id.0),
             Self::Answer(id, Err(why)) => write!(f, "Answer({}, {why:?})", id.0),
             Self::Deliver(_, delivery) => {

@@ -3,7 +3,7 @@
 //! The first octet of a content is its type. A node refuses by its number what it does not know.
 
 use record::Stage;
-use sphinx::SizeClass;
+use sphinx::{Payload, SizeClass};
 use zeroize::Zeroizing;
 
 /// The first octet of a content. 240 to 255 are for tests; the rest is unassigned.
@@ -13,7 +13,7 @@ pub enum ContentType {
     Fragment,
     /// 2: what became of a message at its exit.
     Acknowledgement,
-    /// 3: where a loop turns back. Reserved.
+    /// 3: where a loop turns back. What turns it answers with the same octet.
     TurningPoint,
     /// 4: what a node says of the list that it uses. Reserved.
     Digest,
@@ -58,6 +58,12 @@ impl ContentType {
         }
     }
 
+    /// Whether a payload is a loop's, to be turned.
+    pub(crate) fn is_turning_point(payload: &Payload) -> bool {
+        let content = payload.content().ok().and_then(Self::split);
+        matches!(content, Some((Self::TurningPoint, [])))
+    }
+
     /// The type and the rest of a content; `None` if its type is not assigned.
     #[must_use]
     pub fn split(content: &[u8]) -> Option<(Self, &[u8])> {
@@ -88,6 +94,16 @@ impl Fitted {
         let mut open = SizeClass::all().filter(is_open);
         let class = open.find(|class| class.capacity() >= octets.len()).ok_or(TooBig)?;
         Ok(Self { octets, class })
+    }
+
+    /// What a packet travels as that ends without a word.
+    pub(crate) fn nothing(class: SizeClass) -> Self {
+        Self { octets: Zeroizing::new(Vec::new()), class }
+    }
+
+    /// What a loop travels as.
+    pub(crate) fn turning_point(class: SizeClass) -> Self {
+        Self { octets: Zeroizing::new(vec![ContentType::TurningPoint.number()]), class }
     }
 
     pub(crate) fn packet_len(&self) -> usize {

@@ -17,8 +17,22 @@ pub enum Count {
     PacketReceived,
     /// A packet of another node was passed on.
     PacketRelayed,
+    /// A packet of another node was passed on among fewer of its class than should leave together.
+    PacketLonely,
     /// A packet of this node's own left on its tick.
     PacketSent,
+    /// A loop left on a tick that no mail had taken.
+    LoopSent,
+    /// A packet left that only ends somewhere, on a tick that no mail had taken.
+    DropSent,
+    /// Nothing left on a tick.
+    TickEmpty,
+    /// A loop came back.
+    LoopReturned,
+    /// A loop did not come back in time.
+    LoopMissing,
+    /// A loop of another node turned here.
+    LoopTurned,
     /// A peer took a packet on the stream that presented its token.
     PacketHandedOver,
     /// A packet ended here that carried nothing.
@@ -51,9 +65,9 @@ pub enum Count {
     AnswerMissing,
     /// An answer to a reply block was not what it should be.
     AnswerRefused(NoAnswer),
-    /// What became of a message was answered for.
+    /// What became of a message was answered for, or a loop was turned.
     AnswerSent,
-    /// What became of a message could not be answered for.
+    /// What became of a message could not be answered for, or a loop not be turned.
     NotAnswered(NotAnswered),
     /// Another node's record was taken in.
     RecordTaken,

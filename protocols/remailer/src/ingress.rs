@@ -8,15 +8,17 @@ use keys::Time;
 use mail::Mailbox;
 use rand::CryptoRng;
 use record::{Ask, Capabilities, Record};
+use sphinx::SizeClass;
 
 use crate::answer::{Refused, Taken};
 use crate::command::{Command, Out};
 use crate::count::Count;
 use crate::cutting::Cut;
 use crate::ids::{QueueId, SubmissionId};
+use crate::outbox::Way;
 use crate::replies::Replies;
 use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
-use crate::sender::{NotSent, Sender, ask};
+use crate::sender::{EITHER, NotSent, Part, Sender, ask};
 
 /// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
 pub(crate) const REBUILT_OCTETS: usize = 1024;
@@ -114,16 +116,21 @@ pub(crate) fn plan(
 ) -> Result<Sealing, Refused> {
     let (cut, view) = (cut?, view?);
     let packets = cut.packets();
-    let share = sender.share(packets);
-    if packets > share {
+    let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
+    let (class, ways): (_, &[Way]) = match is_large {
+        true => (SizeClass::LARGEST, EITHER),
+        false => (sender.smallest_open(view), &[Way::Returning]),
+    };
+    let share = sender.share(class, ways);
+    if packets > 1 && packets > share {
         return Err(full(&cut, share, sender));
     }
     let mut planned: Vec<Unsealed> = Vec::with_capacity(packets);
-    let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
-    for mail in &cut.mails {
+    for (number, mail) in cut.mails.iter().enumerate() {
+        let part = Part { of: packets, is_first: number == 0 };
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
-        match sender.plan_all(&mail.pieces, (view, owner), now, rng, allows) {
+        match sender.plan_all(&mail.pieces, part, (view, owner), now, rng, allows) {
             Ok(unsealed) => planned.extend(unsealed),
             Err(why) => {
                 sender.release(planned.iter().map(Unsealed::reserved));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
 use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
 use mail::{MAX_MESSAGE, Mailbox};
-use mix::{NoRoom, Times};
+use mix::{Floor, NoRoom, Times};
 use rand::CryptoRng;
-use record::{Descriptor, Record, Statement, StatementError};
+use record::{Descriptor, Mixing, Record, Statement, StatementError};
 use sphinx::{Peeled, Refusal, SizeClass, StreamToken};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
@@ -17,6 +17,7 @@ use crate::answers::Answers;
 use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
+use crate::content::ContentType;
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
 use crate::cutting::{Cut, piece_room};
 use crate::exit::{Exit, ExitOffer};
@@ -36,7 +37,7 @@ use crate::streams::Handed;
 use crate::traffic::{Carried, blurred};
 
 /// For how many hours an exit waits for the pieces of a message.
-const PIECES_HOURS: u32 = 3;
+const PIECES_HOURS: u32 = 8;
 /// Statements refused for their date, and none taken, that make a clock suspect.
 const SUSPICIOUS: usize = 3;
 
@@ -93,8 +94,7 @@ impl Remailer {
         let Setup { identity, descriptor, role, exit, contact, family, .. } = setup;
         let parameters = descriptor.parameters();
         let schedule = parameters.schedule();
-        let times =
-            Times { window: parameters.mixing.window, max_delay: parameters.mixing.max_delay };
+        let times = times(&parameters.mixing);
         let (node, network) = (identity.node(), descriptor.id());
         let own = [node].into_iter().chain(family.iter().copied()).collect();
         let first_record_at = now.plus(setup.first_record_after);
@@ -393,7 +393,7 @@ impl Remailer {
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
         let view = self.outlook.sending_view(now)?;
         self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?;
-        if self.sender.share(1) > 0 { Ok(()) } else { Err(Refused::Full) }
+        if self.sender.has_room() { Ok(()) } else { Err(Refused::Full) }
     }
 
     /// Whether mail of this many octets would be taken for this recipient.
@@ -434,9 +434,7 @@ impl Remailer {
         rng: &mut impl CryptoRng,
     ) {
         let view = self.outlook.sending_view(now).map(AsRef::as_ref);
-        // A client has no key that an answer could be sealed for.
-        let own = self.relay.as_ref().and(self.outlook.directory.newest(&self.outlook.node()));
-        let owner = own.filter(|_| self.outlook.shares_the_clock());
+        let owner = owner(self.relay.as_ref(), &self.outlook);
         let planned = self
             .ingress
             .check_room(id)
@@ -453,6 +451,11 @@ impl Remailer {
     ) {
         let parts = (&mut self.sender, &mut self.replies);
         self.ingress.handle_sealed(id, sealed, parts, rng, &mut self.out);
+    }
+
+    /// Takes what came of [`Command::SealCover`].
+    pub fn handle_cover_sealed(&mut self, sealed: Result<SealedMessage, SealingFailed>) {
+        self.sender.handle_cover_sealed(sealed);
     }
 
     /// Takes what came of an attempt to deliver.
@@ -744,7 +747,7 @@ impl Remailer {
     /// 3. an hour begins: its list is put together, and votes that are due are signed
     /// 4. peers are asked for what they have
     /// 5. packets leave the mix, and messages that ended here begin to be delivered
-    /// 6. the node's own packets leave
+    /// 6. the node's own packets leave, and cover is made for its next ticks
     /// 7. deliveries are tried again
     /// 8. answers that cannot come any more are given up
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
@@ -759,7 +762,8 @@ impl Remailer {
         let schedule = *self.schedule();
         self.catch_up.handle_timeout(&self.links, &schedule, now, rng, &mut self.out);
         self.relay_packets(now, rng);
-        self.sender.handle_timeout(now, &mut self.out);
+        self.cover(now, rng);
+        self.sender.handle_timeout(now, &mut self.replies, &mut self.out);
         if let Some(exit) = &mut self.exit {
             exit.handle_timeout(now, &mut self.out);
         }
@@ -804,14 +808,37 @@ impl Remailer {
         directory.is_voter(&self.node()).then(|| directory.votes_at(next.max(coming)))
     }
 
+    /// Has cover made for the ticks that come soon and for batches that are too small, if there are
+    /// routes.
+    fn cover(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        for top_up in self.relay.iter_mut().flat_map(|relay| relay.take_top_ups(&mut self.out)) {
+            self.sender.top_up(top_up);
+        }
+        let view = self.outlook.sending_view(now).ok().map(AsRef::as_ref);
+        if let Some(view) = view {
+            self.sender.keep_pace(view);
+        }
+        let from = view.map(|view| (view, owner(self.relay.as_ref(), &self.outlook)));
+        self.sender.cover(from, now, rng, &mut self.out);
+    }
+
     fn relay_packets(&mut self, now: Time, rng: &mut impl CryptoRng) {
         let Some(relay) = &mut self.relay else { return };
         relay.handle_timeout(now, rng, &mut self.out);
         let known = |node: &NodeId| self.outlook.directory.knows(node);
-        // An honest sender has sent all pieces within an hour, and a route is planned for less than two.
+        // An honest sender has sent all pieces within six hours, and a route is planned for less than two.
         let pieces_until = now.plus(self.outlook.schedule().hour() * PIECES_HOURS);
         while let Some(arrival) = relay.next_arrival(now, known, &mut self.out) {
             match (arrival, &mut self.exit) {
+                (Arrival::Mail(payload), _) if ContentType::is_turning_point(&payload) => {
+                    self.out.count(Count::LoopTurned);
+                    match payload.reply_block() {
+                        Ok(Some(block)) => self.answers.turn(block),
+                        Ok(None) | Err(_) => {
+                            self.out.count(Count::NotAnswered(NotAnswered::Malformed));
+                        }
+                    }
+                }
                 (Arrival::Mail(payload), Some(exit)) => {
                     exit.handle_payload(&payload, (now, pieces_until), &mut self.out);
                 }
@@ -826,16 +853,24 @@ impl Remailer {
         self.answer(now, rng);
     }
 
-    /// Answers for what the exit knows the end of.
+    /// Answers for what the exit knows the end of, and turns loops.
     fn answer(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        let answers = self.exit.as_mut().map(Exit::take_answers).unwrap_or_default();
+        let acknowledged = self.exit.as_mut().map(Exit::take_answers).unwrap_or_default();
+        let acknowledged = acknowledged.into_iter().map(|(block, said)| {
+            let mut content = vec![ContentType::Acknowledgement.number()];
+            content.extend_from_slice(&said.encode());
+            (block, content)
+        });
+        let turned = self.answers.take_turned().into_iter();
+        let turned = turned.map(|block| (block, vec![ContentType::TurningPoint.number()]));
+        let answers: Vec<_> = acknowledged.chain(turned).collect();
         let (schedule, own) = (*self.schedule(), self.node());
         let mean = self.descriptor().parameters().mixing.mean_delay;
         let most = self.descriptor().parameters().mixing.max_delay;
-        for (block, said) in answers {
+        for (block, content) in answers {
             let Some(relay) = &mut self.relay else { return };
             let known = |node: &NodeId| *node != own && self.outlook.directory.knows(node);
-            let made = self.answers.acknowledge(block, &said, &schedule, now, known);
+            let made = self.answers.answer(block, &content, &schedule, now, known);
             let held = made.and_then(|answer| {
                 let due = now.plus(exponential(mean, rng).min(most));
                 relay.hold_answer(answer, own, due).map_err(|NoRoom| NotAnswered::NoRoom)
@@ -886,4 +921,17 @@ impl Remailer {
         };
         (&mut self.operator, hearing)
     }
+}
+
+/// The record that the answers to this node's own packets are sealed for. A client has no key for them.
+fn owner<'a>(relay: Option<&Relay>, outlook: &'a Outlook) -> Option<&'a Arc<Record>> {
+    let own = relay.and(outlook.directory.newest(&outlook.node()));
+    own.filter(|_| outlook.shares_the_clock())
+}
+
+/// What a mix has to know of the network.
+pub(crate) fn times(mixing: &Mixing) -> Times {
+    let Mixing { window, max_delay, floor, floor_windows, loop_budget, .. } = *mixing;
+    let floor = Floor { packets: floor, windows: floor_windows, budget: loop_budget };
+    Times { window, max_delay, floor }
 }

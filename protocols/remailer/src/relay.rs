@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use mix::{Mix, NoRoom, Release, Times};
+use mix::{Mix, NoRoom, Release, Times, TopUp};
 use rand::CryptoRng;
 use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag, StreamToken};
 
@@ -239,6 +239,15 @@ impl Relay {
         None
     }
 
+    /// The loops with which batches are to be filled up.
+    pub(crate) fn take_top_ups(&mut self, out: &mut Out) -> Vec<TopUp> {
+        let lonely = self.mix.take_lonely();
+        if lonely > 0 {
+            out.count_many(Count::PacketLonely, u64::try_from(lonely).unwrap_or(u64::MAX));
+        }
+        core::iter::from_fn(|| self.mix.next_top_up()).collect()
+    }
+
     /// Packets of each class that were passed on in the last whole hour.
     pub(crate) fn traffic(&self, now: Time) -> ByClass {
         self.traffic.last(self.schedule.hour_at(now))
@@ -298,10 +307,10 @@ mod tests {
     const FROM: NodeId = NodeId::from_bytes([7; 32]);
 
     fn relay() -> (Relay, Schedule, Time) {
-        let parameters = Parameters::main();
+        let parameters = Parameters::main().quiet();
         let (schedule, mixing) = (parameters.schedule(), parameters.mixing);
         let now = schedule.start(Epoch::new(1000)).plus(SECOND * 3600);
-        let times = Times { window: mixing.window, max_delay: mixing.max_delay };
+        let times = crate::node::times(&mixing);
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
         (Relay::new(schedule, times, now, rng), schedule, now)
     }

@@ -19,8 +19,17 @@ const MAX_WAITING: usize = 16 * 1024;
 pub(crate) struct Expected {
     pub(crate) keys: ReplyKeys,
     pub(crate) until: Time,
-    /// What it answers for: of several blocks that are given away for one message one is answered.
-    pub(crate) of: u64,
+    /// What it is an answer to.
+    pub(crate) of: Purpose,
+}
+
+/// What a reply block was given away for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For word of a message. Of several blocks that are given away for one message one is answered.
+    Message(u64),
+    /// For a loop, which turns at another node.
+    Loop,
 }
 
 /// The answers that are waited for.
@@ -40,7 +49,9 @@ impl Replies {
         }
         let name = expected.keys.name();
         self.ends.insert((expected.until, name));
-        self.of.entry(expected.of).or_default().push(name);
+        if let Purpose::Message(message) = expected.of {
+            self.of.entry(message).or_default().push(name);
+        }
         self.waiting.insert(name, expected);
     }
 
@@ -51,10 +62,11 @@ impl Replies {
             return out.count(Count::AnswerRefused(NoAnswer::Unexpected));
         };
         self.ends.remove(&(until, name));
-        match read(keys, payload) {
-            Ok(said) => {
+        match (of, read(keys, payload)) {
+            (Purpose::Loop, Ok(Said::Turned)) => out.count(Count::LoopReturned),
+            (Purpose::Message(message), Ok(Said::Became(said))) => {
                 // The others of its message are not answered.
-                for other in self.of.remove(&of).unwrap_or_default() {
+                for other in self.of.remove(&message).unwrap_or_default() {
                     if let Some(Expected { until, .. }) = self.waiting.remove(&other) {
                         self.ends.remove(&(until, other));
                     }
@@ -63,20 +75,21 @@ impl Replies {
                     out.count_many(Count::Acknowledged(status), recipients.into());
                 }
             }
-            Err(why) => {
-                out.count(Count::AnswerRefused(why));
+            (of, said) => {
+                out.count(Count::AnswerRefused(said.err().unwrap_or(NoAnswer::ContentType)));
                 self.forget(of, &name);
             }
         }
     }
 
-    /// One block of a message is gone; whether it was the last.
-    fn forget(&mut self, of: u64, name: &BlockName) -> bool {
-        let Some(others) = self.of.get_mut(&of) else { return true };
+    /// One block is gone; whether it was the last for its purpose.
+    fn forget(&mut self, of: Purpose, name: &BlockName) -> bool {
+        let Purpose::Message(message) = of else { return true };
+        let Some(others) = self.of.get_mut(&message) else { return true };
         others.retain(|other| other != name);
         let was_last = others.is_empty();
         if was_last {
-            self.of.remove(&of);
+            self.of.remove(&message);
         }
         was_last
     }
@@ -103,23 +116,35 @@ impl Replies {
             && let Some(Expected { of, .. }) = self.waiting.remove(&name)
             && self.forget(of, &name)
         {
-            out.count(Count::AnswerMissing);
+            out.count(match of {
+                Purpose::Message(_) => Count::AnswerMissing,
+                Purpose::Loop => Count::LoopMissing,
+            });
         }
     }
 }
 
-fn read(keys: ReplyKeys, payload: Payload) -> Result<Acknowledgement, NoAnswer> {
+/// What an answer says.
+enum Said {
+    /// What became of a message.
+    Became(Acknowledgement),
+    /// That a loop was turned.
+    Turned,
+}
+
+fn read(keys: ReplyKeys, payload: Payload) -> Result<Said, NoAnswer> {
     let content = keys.open(payload).map_err(|why| match why {
         ReplyError::Class | ReplyError::Tag => NoAnswer::Altered,
         ReplyError::Malformed | ReplyError::Content => NoAnswer::Malformed,
     })?;
     match ContentType::split(&content) {
         Some((ContentType::Acknowledgement, said)) => {
-            Acknowledgement::decode(said).map_err(|why| match why {
+            Acknowledgement::decode(said).map(Said::Became).map_err(|why| match why {
                 AcknowledgementError::Unknown => NoAnswer::ContentType,
                 AcknowledgementError::Malformed => NoAnswer::Malformed,
             })
         }
+        Some((ContentType::TurningPoint, [])) => Ok(Said::Turned),
         Some(_) | None => Err(NoAnswer::ContentType),
     }
 }
@@ -174,8 +199,10 @@ mod tests {
             self.blocks += 1;
             let made =
                 reply_block(&hops, ReplyEnd::Owner, SizeClass::SMALLEST, &mut self.rng).unwrap();
-            self.replies
-                .expect(Expected { keys: made.1, until: UNTIL, of: self.blocks }, &mut self.out);
+            self.replies.expect(
+                Expected { keys: made.1, until: UNTIL, of: Purpose::Message(self.blocks) },
+                &mut self.out,
+            );
             made.0
         }
 

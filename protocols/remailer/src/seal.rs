@@ -11,9 +11,12 @@ use record::Mixing;
 use sphinx::{Body, End, Hop, Packet, ReplyBlock, ReplyEnd, WrapError};
 
 use crate::content::{Fitted, TooBig};
-use crate::replies::Expected;
+use crate::replies::{Expected, Purpose};
 
 const _: () = assert!(Route::MIN == sphinx::MIN_HOPS && Route::MAX == sphinx::MAX_HOPS);
+
+/// Transits of a hop for which a loop is waited beyond its planned return.
+const LOOP_PATIENCE: u32 = 10;
 
 /// A tick of the clock on which a node's own packets leave. Two ticks may fall on one millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,10 +126,12 @@ pub(crate) struct Unsealed {
     pub(crate) route: Route,
     pub(crate) plan: Plan,
     pub(crate) fitted: Fitted,
+    /// What its last hop does with it.
+    pub(crate) end: End,
     /// The way back of its answer, if there is one.
     pub(crate) back: Option<(Route, Plan)>,
-    /// The message that is answered for.
-    pub(crate) of: u64,
+    /// What is answered for.
+    pub(crate) of: Purpose,
 }
 
 /// A message whose packets have their ticks and routes, and are not sealed yet.
@@ -200,14 +205,18 @@ impl Unsealed {
             Some((route, plan)) => {
                 let hops = hops(route, plan, schedule)?;
                 let until = hops.last().map(|hop| schedule.accepted_until(hop.epoch));
-                let until = until.ok_or(SealError::NoKey)?;
+                let mut until = until.ok_or(SealError::NoKey)?;
+                if self.of == Purpose::Loop {
+                    until = until.min(plan.through().plus(plan.transit * LOOP_PATIENCE));
+                }
                 let class = self.fitted.class;
                 let (block, keys) = sphinx::reply_block(&hops, ReplyEnd::Owner, class, rng)?;
                 (Some(block), Some(Expected { keys, until, of: self.of }))
             }
             None => (None, None),
         };
-        let sealed = seal(&self.route, &self.plan, &self.fitted, block.as_ref(), schedule, rng)?;
+        let carried = (&self.fitted, self.end, block.as_ref());
+        let sealed = seal(&self.route, &self.plan, carried, schedule, rng)?;
         Ok((self.tick, sealed, expected))
     }
 }
@@ -226,13 +235,12 @@ fn hops<'a>(route: &'a Route, plan: &Plan, schedule: &Schedule) -> Result<Vec<Ho
 pub(crate) fn seal(
     route: &Route,
     plan: &Plan,
-    content: &Fitted,
-    reply: Option<&ReplyBlock>,
+    (content, end, reply): (&Fitted, End, Option<&ReplyBlock>),
     schedule: &Schedule,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Sealed, SealError> {
     let hops = hops(route, plan, schedule)?;
-    let body = Body { end: End::Deliver, class: content.class, content: &content.octets, reply };
+    let body = Body { end, class: content.class, content: &content.octets, reply };
     let packet = sphinx::wrap(&hops, &body, rng)?;
     let first = hops.first().map(|hop| (hop.node, hop.epoch)).ok_or(SealError::NoKey)?;
     Ok(Sealed { first: first.0, packet, until: schedule.accepted_until(first.1) })
@@ -305,7 +313,9 @@ mod tests {
             let epochs = plan.epochs(&schedule);
             let route = view.route(&[], &epochs, &mut rng, |_| true).unwrap();
             let mut packet =
-                seal(&route, &plan, &content, None, &schedule, &mut rng).unwrap().packet;
+                seal(&route, &plan, (&content, End::Deliver, None), &schedule, &mut rng)
+                    .unwrap()
+                    .packet;
             for record in route.hops() {
                 let number = (1..=8).find(|n| identity(*n).node() == record.node()).unwrap();
                 let epoch = packet.epoch();

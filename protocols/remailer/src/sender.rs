@@ -8,17 +8,21 @@ use std::sync::Arc;
 use directory::{Route, RouteError, View};
 use keys::{Epoch, NodeId, Schedule, Time};
 use mail::Needs;
+use mix::TopUp;
 use rand::{CryptoRng, RngExt as _};
 use record::{Ask, Capabilities, Descriptor, Parameters, Record};
-use sphinx::Kind;
+use sphinx::{End, Kind, SizeClass};
 use zeroize::Zeroizing;
 
 use crate::command::{Command, Out};
-use crate::content::Fitted;
+use crate::content::{ContentType, Fitted};
 use crate::count::Count;
 use crate::cutting::piece_room;
-use crate::outbox::Outbox;
-use crate::seal::{Plan, Reserved, SealError, Sealed, Tick, Unsealed};
+use crate::outbox::{Law, Leaving, Lot, Outbox, Way};
+use crate::replies::{Purpose, Replies};
+use crate::seal::{
+    Plan, Reserved, SealError, Sealed, SealedMessage, Sealing, SealingFailed, Tick, Unsealed,
+};
 
 /// How long after the longest hold mail may wait for its tick, as a part of an hour: 30 minutes.
 const PATIENCE: u32 = 2;
@@ -37,6 +41,27 @@ pub(crate) struct Sender {
     outbox: Outbox,
 }
 
+/// Both ways.
+pub(crate) const EITHER: &[Way] = &[Way::Returning, Way::OneWay];
+
+/// The part of a submission that goes to one exit.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// Packets of the whole submission.
+    pub(crate) of: usize,
+    /// Whether it is the first part.
+    pub(crate) is_first: bool,
+}
+
+/// How long a packet may wait for its tick, and for which.
+struct Wait<'a> {
+    ways: &'a [Way],
+    /// So many packets leave every other tick for these ways to others.
+    spread: (usize, &'a [Way]),
+    /// How long it may wait beyond its hold.
+    patience: Duration,
+}
+
 /// Why a packet cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotSent {
@@ -51,17 +76,26 @@ pub(crate) enum NotSent {
 impl Sender {
     pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
         let schedule = descriptor.parameters().schedule();
-        let gap = descriptor.parameters().sending.gaps[0];
-        let outbox = Outbox::new(gap, now);
+        let outbox = Outbox::new(law(descriptor.parameters(), None), now);
         Self { descriptor, schedule, own, outbox }
     }
 
-    /// How many ticks a mail of this many packets may have beside those that wait. Mail of several
-    /// packets shares half of the clock: a few such mails must not take it from everybody else for
-    /// hours.
-    pub(crate) fn share(&self, packets: usize) -> usize {
-        let most = if packets > 1 { self.slots() / 2 } else { self.slots() };
-        most.saturating_sub(self.outbox.len())
+    /// The smallest class that is open.
+    pub(crate) fn smallest_open(&self, view: &View) -> SizeClass {
+        let (_, stage) = self.parameters().stage_at(view.volume());
+        let mut classes = SizeClass::all();
+        classes.find(|class| stage.is_open(class.number())).unwrap_or(SizeClass::LARGEST)
+    }
+
+    /// Whether mail may wait for a tick at all.
+    pub(crate) fn has_room(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    /// How many packets of a class a mail may take that takes several, beside those that wait. Such
+    /// mail shares half of the clock: a few mails must not take it from everybody else for hours.
+    pub(crate) fn share(&self, class: SizeClass, ways: &[Way]) -> usize {
+        (self.slots(class, ways) / 2).saturating_sub(self.outbox.len())
     }
 
     /// The clock jumped: what waits for its tick goes on waiting for as long.
@@ -69,16 +103,19 @@ impl Sender {
         self.outbox.shift(millis);
     }
 
-    /// How long mail may wait to leave, its hold included.
-    fn longest_wait(&self) -> Duration {
-        self.parameters().sending.max_hold + self.schedule.hour() / PATIENCE
+    /// Ticks of a class for these ways within the time for which a mail is tried, on average.
+    fn slots(&self, class: SizeClass, ways: &[Way]) -> usize {
+        let horizon = self.parameters().custody.horizon.as_millis();
+        let slots = horizon / self.outbox.law().interval(class, ways).as_millis().max(1);
+        usize::try_from(slots).unwrap_or(usize::MAX)
     }
 
-    /// Ticks within which mail leaves that is taken now, on average.
-    fn slots(&self) -> usize {
-        let gap = self.parameters().sending.gaps[0].as_millis().max(1);
-        let slots = self.longest_wait().as_millis() / gap;
-        usize::try_from(slots).unwrap_or(usize::MAX)
+    /// The clock goes as the hour's list says.
+    pub(crate) fn keep_pace(&mut self, view: &View) {
+        let law = law(self.descriptor.parameters(), Some(view));
+        if law != *self.outbox.law() {
+            self.outbox.change(law);
+        }
     }
 
     /// Whether there is a route at `now` that ends at a node that `allows` takes.
@@ -98,11 +135,13 @@ impl Sender {
     pub(crate) fn plan_all(
         &mut self,
         pieces: &[Zeroizing<Vec<u8>>],
+        part: Part,
         (view, owner): (&View, Option<&Arc<Record>>),
         now: Time,
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Vec<Unsealed>, NotSent> {
+        self.outbox.draw_ahead(now, rng);
         let mut planned: Vec<Unsealed> = Vec::with_capacity(pieces.len());
         let mut exit: Option<NodeId> = None;
         // Of four pieces one is spare; with a block in one more than all that may be missing.
@@ -110,8 +149,22 @@ impl Sender {
         for (number, piece) in pieces.iter().enumerate() {
             let takes =
                 |record: &Record| exit.is_none_or(|exit| exit == record.node()) && allows(record);
-            let owner = owner.filter(|_| number < answering);
-            match self.plan(piece, (view, owner), now, rng, takes) {
+            let ways: &[Way] = match owner {
+                None => &[Way::OneWay],
+                Some(_) if number < answering => &[Way::Returning],
+                Some(_) => EITHER,
+            };
+            // The first is under way as soon as any mail; the others leave every other tick to others,
+            // and have as long as a mail is tried.
+            let of_all = if pieces.len() > 1 { EITHER } else { ways };
+            let wait = match number {
+                0 if part.is_first => Wait { ways, spread: (0, ways), patience: self.patience() },
+                _ => {
+                    let patience = self.parameters().custody.horizon;
+                    Wait { ways, spread: (part.of, of_all), patience }
+                }
+            };
+            match self.plan(piece, (view, owner), (now, wait), rng, takes) {
                 Ok(mut unsealed) => {
                     if let Some(first) = planned.first() {
                         unsealed.of = first.of;
@@ -128,31 +181,50 @@ impl Sender {
         Ok(planned)
     }
 
-    /// Reserves the first free tick after a random hold, and draws a plan and a route for it that
-    /// ends at a node that `allows` takes, with a way back to the `owner` of this record, if there is
-    /// one. On an error nothing is reserved.
+    /// How long mail may wait for its first tick after its hold.
+    fn patience(&self) -> Duration {
+        self.schedule.hour() / PATIENCE
+    }
+
+    /// Reserves the first tick for it after a uniform hold (the best guess of who watches submissions is
+    /// then one in all that came within the longest hold), and draws a plan and a route that ends at a
+    /// node that `allows` takes, with a way back to the `owner` of this record if the tick is one for
+    /// what returns. On an error nothing is reserved.
     fn plan(
         &mut self,
         piece: &[u8],
         (view, owner): (&View, Option<&Arc<Record>>),
-        now: Time,
+        (now, wait): (Time, Wait<'_>),
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
-        let (_, stage) = self.parameters().stage_at(view.volume());
-        let fitted = Fitted::mail(piece, stage).map_err(|why| NotSent::Seal(why.into()))?;
-        let earliest = now.plus(self.hold(rng));
-        let latest = now.plus(self.longest_wait()).max(earliest);
-        let tick = self
-            .outbox
-            .reserve(earliest..=latest, fitted.packet_len(), rng)
-            .ok_or(NotSent::Full)?;
+        let descriptor = Arc::clone(&self.descriptor);
+        let (_, stage) = descriptor.parameters().stage_at(view.volume());
+        let mut fitted = Fitted::mail(piece, stage).map_err(|why| NotSent::Seal(why.into()))?;
+        let (packets, ways) = wait.spread;
+        let every_other = self.outbox.law().interval(fitted.class, ways) * 2;
+        let spread = every_other.saturating_mul(u32::try_from(packets).unwrap_or(u32::MAX));
+        let longest = self.parameters().sending.max_hold.max(spread);
+        let earliest = now.plus(longest.mul_f64(rng.random::<f64>()));
+        let latest = earliest.plus(wait.patience);
+        // A class that has opened just now may have no ticks yet; then the next larger one does.
+        let classes = SizeClass::all().filter(|class| *class >= fitted.class);
+        let open = classes.filter(|class| stage.is_open(class.number()));
+        let mut ticks = open.filter_map(|class| {
+            let found = self.outbox.reserve(earliest..=latest, class, wait.ways, rng);
+            found.map(|(tick, way)| (tick, way, class))
+        });
+        let (tick, way, class) = ticks.next().ok_or(NotSent::Full)?;
+        drop(ticks);
+        fitted.class = class;
+        let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
         match view.route(&self.own, &epochs, rng, allows) {
             Ok(route) => {
                 let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
-                Ok(Unsealed { tick, route, plan, fitted, back, of: tick.serial })
+                let (end, of) = (End::Deliver, Purpose::Message(tick.serial));
+                Ok(Unsealed { tick, route, plan, fitted, end, back, of })
             }
             Err(why) => {
                 self.outbox.release(tick, fitted.packet_len());
@@ -179,10 +251,71 @@ impl Sender {
         Some((route, back))
     }
 
-    /// Uniform: the best guess of who watches submissions is then one in all that came within the
-    /// longest hold.
-    fn hold(&self, rng: &mut impl CryptoRng) -> Duration {
-        self.parameters().sending.max_hold.mul_f64(rng.random::<f64>())
+    /// Decides on cover for the ticks that come soon and that no mail has taken: a loop that turns at a
+    /// random node on a tick for what returns, and a packet that ends at a random node on another.
+    pub(crate) fn cover(
+        &mut self,
+        from: Option<(&View, Option<&Arc<Record>>)>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        self.outbox.draw_ahead(now, rng);
+        while let Some((tick, lot)) = self.outbox.next_undecided(now) {
+            let planned = from.and_then(|from| self.plan_cover(tick, lot, from, now, rng));
+            self.outbox.decide(tick, planned.is_some());
+            if let Some(unsealed) = planned {
+                let packets = vec![unsealed];
+                let schedule = self.schedule;
+                out.push(Command::SealCover(Sealing { packets, schedule, is_large: false }));
+            }
+        }
+    }
+
+    fn plan_cover(
+        &self,
+        tick: Tick,
+        lot: Lot,
+        (view, owner): (&View, Option<&Arc<Record>>),
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Option<Unsealed> {
+        let plan = Plan::draw(tick.at.max(now), &self.parameters().mixing, rng);
+        let epochs = plan.epochs(&self.schedule);
+        let turns = |record: &Record| {
+            let number = ContentType::TurningPoint.number();
+            lot.way == Way::OneWay || record.features().has_content(number)
+        };
+        let route = view.route(&self.own, &epochs, rng, turns).ok()?;
+        let (fitted, end, back) = match lot.way {
+            Way::OneWay => (Fitted::nothing(lot.class), End::Drop, None),
+            Way::Returning => {
+                let back = self.back(&plan, &route, (view, owner?), rng)?;
+                (Fitted::turning_point(lot.class), End::Deliver, Some(back))
+            }
+        };
+        Some(Unsealed { tick, route, plan, fitted, end, back, of: Purpose::Loop })
+    }
+
+    /// One more loop leaves, among too few packets of others.
+    pub(crate) fn top_up(&mut self, TopUp { class, at }: TopUp) {
+        self.outbox.add(at, Lot { class, way: Way::Returning });
+    }
+
+    /// Takes what came of [`Command::SealCover`].
+    pub(crate) fn handle_cover_sealed(&mut self, sealed: Result<SealedMessage, SealingFailed>) {
+        match sealed {
+            Ok(SealedMessage { packets, .. }) => {
+                for (tick, packet, expected) in packets {
+                    self.outbox.cover(tick, packet, expected);
+                }
+            }
+            Err(SealingFailed { reserved, .. }) => {
+                for Reserved { tick, .. } in reserved {
+                    self.outbox.leave_empty(tick);
+                }
+            }
+        }
     }
 
     /// Puts a sealed packet on its tick.
@@ -202,9 +335,23 @@ impl Sender {
     }
 
     /// Sends what has come to its tick.
-    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
-        while let Some(Sealed { first, packet, until }) = self.outbox.next_due(now) {
-            out.count(Count::PacketSent);
+    pub(crate) fn handle_timeout(&mut self, now: Time, replies: &mut Replies, out: &mut Out) {
+        loop {
+            let (empty, leaving) = self.outbox.next_due(now);
+            if empty > 0 {
+                out.count_many(Count::TickEmpty, u64::try_from(empty).unwrap_or(u64::MAX));
+            }
+            let Some(Leaving { sealed: Sealed { first, packet, until }, cover }) = leaving else {
+                return;
+            };
+            out.count(match &cover {
+                None => Count::PacketSent,
+                Some((Lot { way: Way::Returning, .. }, _)) => Count::LoopSent,
+                Some((Lot { way: Way::OneWay, .. }, _)) => Count::DropSent,
+            });
+            if let Some((_, Some(expected))) = cover {
+                replies.expect(expected, out);
+            }
             out.push(Command::Send { to: first, packet, until });
         }
     }
@@ -227,7 +374,7 @@ impl Sender {
 
     /// Octets of the largest mail for which there are ticks while no other mail waits.
     pub(crate) fn carries(&self) -> usize {
-        self.octets_of(self.slots() / 2)
+        self.octets_of(self.slots(SizeClass::LARGEST, EITHER) / 2)
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {
@@ -237,6 +384,19 @@ impl Sender {
     fn parameters(&self) -> &Parameters {
         self.descriptor.parameters()
     }
+}
+
+/// How the clock goes in an hour with this list: as fast as the mails of an hour and node ask for.
+fn law(parameters: &Parameters, view: Option<&View>) -> Law {
+    let sending = &parameters.sending;
+    let volume = view.map_or(0, View::volume);
+    let nodes = view.map_or(1, |view| u32::try_from(view.len()).unwrap_or(u32::MAX)).max(1);
+    let passed = sending.pace_from.iter().filter(|from| volume / nodes >= u32::from(**from));
+    let [slowest, ..] = sending.gaps;
+    let gap = sending.gaps.get(passed.count()).copied().unwrap_or(slowest);
+    let (_, stage) = parameters.stage_at(volume);
+    let ahead = sending.max_hold + parameters.schedule().hour() / PATIENCE;
+    Law { gap, stage: stage.clone(), ahead, cover: sending.cover }
 }
 
 /// What an exit's policy is asked about mail for a domain.

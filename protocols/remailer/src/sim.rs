@@ -600,6 +600,7 @@ impl<R: CryptoRng> Simulation<R> {
             }
             Command::Deliver(..)
             | Command::Seal(..)
+            | Command::SealCover(_)
             | Command::Accept(_)
             | Command::KeepTags(_)
             | Command::KeepSeed(..)
@@ -637,6 +638,10 @@ impl<R: CryptoRng> Simulation<R> {
             Command::Seal(id, sealing) => {
                 let sealed = sealing.run(&mut self.rng);
                 node.handle_sealed(id, sealed, &mut self.rng);
+            }
+            Command::SealCover(sealing) => {
+                let sealed = sealing.run(&mut self.rng);
+                node.handle_cover_sealed(sealed);
             }
             Command::Deliver(id, delivery) => {
                 let taken = delivery.recipients.len();

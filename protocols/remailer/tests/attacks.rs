@@ -49,7 +49,7 @@ struct Network {
 
 /// A vouched network that has used lists for two hours, five minutes into an hour.
 fn network(seed: u64) -> Network {
-    let parameters = Parameters::main();
+    let parameters = Parameters::main().quiet();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 2);
     let mut roots: Vec<_> = (0..VOTERS).map(|number| identity(number).node()).collect();
     roots.sort_unstable();

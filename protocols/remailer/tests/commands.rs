@@ -56,7 +56,7 @@ fn id(number: u8) -> NodeId {
 }
 
 fn descriptor(admission: &Admission) -> Arc<Descriptor> {
-    let parameters = Parameters::main().with_first_list(5);
+    let parameters = Parameters::main().with_first_list(5).quiet();
     let start = parameters.schedule().start(Epoch::new(FIRST));
     let maker = identity(77);
     let voters = match admission {

@@ -48,7 +48,7 @@ struct World {
 }
 
 fn world(admission: &Admission) -> World {
-    let parameters = Parameters::main().with_first_list(4);
+    let parameters = Parameters::main().with_first_list(4).quiet();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 40);
     let maker = Identity::from_seed(&[77; 32]);
     let voters: Vec<_> = match admission {

@@ -31,7 +31,7 @@ fn network(nodes: u16, parameters: &Parameters, seed: u64) -> Simulation<ChaCha2
 }
 
 fn main_network(nodes: u16) -> Parameters {
-    Parameters::main().with_first_list(nodes)
+    Parameters::main().with_first_list(nodes).quiet()
 }
 
 fn mail(to: &str, body: &str) -> Submission {
@@ -123,10 +123,15 @@ fn more_classes_open_when_the_exits_have_delivered_enough_and_for_all_at_once() 
     simulation.submit(0, &mail("a@b.example", "body")).unwrap();
     simulation.run(MINUTE * 50);
     assert_eq!(kib(&simulation, before), [16].into());
-    simulation.run(MINUTE * 25);
-    let passed: u32 =
-        simulation.nodes().iter().map(|node| node.classes(simulation.now()).packets[0]).sum();
-    assert!(passed > 0, "packets of 16 KiB in the last whole hour");
+    let passed = |simulation: &Simulation<ChaCha20Rng>| -> u32 {
+        simulation.nodes().iter().map(|node| node.classes(simulation.now()).packets[0]).sum()
+    };
+    let mut minutes = 0;
+    while passed(&simulation) == 0 {
+        minutes += 5;
+        assert!(minutes < 60, "packets of 16 KiB in the last whole hour");
+        simulation.run(MINUTE * 5);
+    }
 }
 
 /// A peer that is no node sends a mail, with a reply block whose way ends on a stream of its own.
@@ -190,6 +195,35 @@ fn a_peer_without_an_address_hears_on_its_stream_what_became_of_its_mail() {
     assert_eq!(simulation.nodes()[5].counts().get(dropped), 1);
 }
 
+/// Nobody mails anything, and packets of all open classes are on all links: loops that come back, and
+/// packets that end somewhere.
+#[test]
+fn a_network_without_mail_carries_loops_that_come_back_and_cover_that_ends() {
+    let parameters = Parameters::main().with_first_list(9);
+    let mut simulation = network(9, &parameters, 21);
+    simulation.run(MINUTE * 90);
+    let sent = [Count::LoopSent, Count::DropSent].map(|count| total(&simulation, count));
+    let [loops, drops] = sent;
+    // 240 ticks an hour and node, half of them of each kind; loops fill up batches beside.
+    assert!((1400..2400).contains(&loops), "{loops}");
+    assert!((1400..1850).contains(&drops), "{drops}");
+    assert_eq!(total(&simulation, Count::PacketSent), 0);
+    let returned = total(&simulation, Count::LoopReturned);
+    let held = simulation.nodes().iter().map(|node| node.held().answers as u64).sum::<u64>();
+    assert_eq!(total(&simulation, Count::LoopMissing), 0);
+    assert_eq!(returned + held, loops, "{returned} returned, {held} on their way");
+    assert!(returned * 10 > loops * 8, "{returned} of {loops}");
+    assert_eq!(total(&simulation, Count::LoopTurned), total(&simulation, Count::AnswerSent));
+    assert_eq!(kib(&simulation, 0), [24, 64, 256].into());
+    let lonely = total(&simulation, Count::PacketLonely);
+    let relayed = total(&simulation, Count::PacketRelayed);
+    assert!(lonely * 20 < relayed, "{lonely} of {relayed} without company");
+    // What each node sends in an hour.
+    let octets: usize = simulation.sent().iter().map(|link| link.octets).sum();
+    let each = octets / 9 * 60 / 90;
+    assert!((95_000_000..105_000_000).contains(&each), "{each} octets");
+}
+
 /// Lines that no code makes much shorter.
 fn noise(octets: usize, seed: u64) -> String {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
@@ -210,13 +244,12 @@ fn ten_megabytes_cross_a_network_that_loses_two_of_a_hundred_packets() {
     let now = simulation.now();
     let taken = simulation.submit(0, &mail("a@b.example", &body)).unwrap();
     let through = taken.through.unwrap();
-    assert!(through > now.plus(MINUTE * 10) && through < now.plus(MINUTE * 150));
+    assert!(through > now.plus(MINUTE * 120) && through < now.plus(MINUTE * 400));
 
-    // The clock has too few ticks for a third like it; for a smaller one it has.
-    simulation.submit(0, &mail("e@f.example", &noise((10 << 20) - 400, 4))).unwrap();
+    // The clock has too few ticks for another like it; for a smaller one it has.
     let full = simulation.submit(0, &mail("a@b.example", &body)).unwrap_err();
     let Refused::FullFor(octets) = full else { panic!("{full}") };
-    assert!((240_000..4 << 20).contains(&octets), "{octets}");
+    assert!((240_000..6 << 20).contains(&octets), "{octets}");
     let counts = simulation.nodes()[0].counts();
     assert_eq!(counts.get(Count::MessageRefused(Refused::Full)), 1);
     let smaller = noise(usize::try_from(octets).unwrap() - 1000, 2);
@@ -224,10 +257,10 @@ fn ten_megabytes_cross_a_network_that_loses_two_of_a_hundred_packets() {
     let over = noise((10 << 20) + 1, 3);
     assert_eq!(simulation.submit(1, &mail("a@b.example", &over)), Err(Refused::TooBig));
 
-    simulation.run(MINUTE * 200);
-    assert!(simulation.lost() > 5, "{}", simulation.lost());
+    simulation.run(MINUTE * 450);
+    assert!(simulation.lost() >= 3, "{}", simulation.lost());
     let ends: Vec<_> = simulation.delivered().iter().map(|one| &one.delivery.message).collect();
-    assert_eq!(ends.len(), 3);
+    assert_eq!(ends.len(), 2);
     for body in [&body, &smaller] {
         let whole = [b"\r\n\r\n", body.as_bytes()].concat();
         assert!(
@@ -244,8 +277,8 @@ fn ten_megabytes_cross_a_network_that_loses_two_of_a_hundred_packets() {
     // Of each mail one answer came back, unless that was lost.
     simulation.run(MINUTE * 400);
     let delivered = total(&simulation, Count::Acknowledged(DeliveryStatus::Delivered));
-    assert_eq!(delivered + total(&simulation, Count::AnswerMissing), 3);
-    assert!(delivered >= 2, "{delivered}");
+    assert_eq!(delivered + total(&simulation, Count::AnswerMissing), 2);
+    assert!(delivered >= 1, "{delivered}");
     assert_eq!(simulation.nodes()[0].held().answers, 0);
     let held: Vec<_> = simulation.nodes().iter().map(|node| node.held().assembling).collect();
     assert_eq!(held, [0; 9]);
@@ -296,33 +329,37 @@ fn mail_to_many_domains_takes_half_of_the_clock_and_no_more() {
         Submission { recipients: (0..count).map(recipient).collect(), message }
     };
     let flood: Vec<_> = (0..20).map(|number| simulation.submit(0, &to(number, 100))).collect();
-    assert_eq!(flood.iter().filter(|taken| taken.is_ok()).count(), 1);
-    assert!(flood[1..].iter().all(|refused| *refused == Err(Refused::Full)), "452");
+    assert_eq!(flood.iter().filter(|taken| taken.is_ok()).count(), 2);
+    assert!(flood[2..].iter().all(|refused| *refused == Err(Refused::Full)), "452");
     // Anybody else's mail is taken, and leaves within its hold and half an hour.
-    for number in 20..60 {
+    for number in 20..40 {
         simulation.submit(0, &to(number, 1)).unwrap();
     }
-    let start = simulation.now();
-    simulation.run(MINUTE * 50);
-    let sent = simulation.sent().iter().filter(|link| link.from == 0);
-    let last = sent.map(|link| link.at).max().unwrap();
-    assert!(last.since(start) < MINUTE * 50);
-    simulation.run(MINUTE * 60);
-    assert_eq!(simulation.delivered().len(), 140);
+    simulation.run(MINUTE * 75);
+    let of_flood = |message: &&fog_remailer::sim::Delivered| {
+        let domain = message.delivery.recipients[0].domain().as_str();
+        domain.contains(".m0.") || domain.contains(".m1.")
+    };
+    let flood = simulation.delivered().iter().filter(of_flood).count();
+    let alone = simulation.delivered().len() - flood;
+    assert!(flood < 100 && alone == 20, "{flood} of the flood, {alone} others");
+    simulation.run(MINUTE * 400);
+    assert_eq!(simulation.delivered().len(), 220);
     // More than leaves in that time is refused, and said.
     let mut taken = 0;
     while simulation.submit(0, &to(60 + taken, 1)).is_ok() {
         taken += 1;
         assert!(taken < 300);
     }
-    assert!(taken > 100, "{taken}");
+    assert!((30..100).contains(&taken), "{taken}");
 }
 
 #[test]
 fn rotation_loses_nothing_over_many_epochs() {
-    for (parameters, gap) in
-        [(main_network(8), MINUTE * 7), (Parameters::scaled(540, 8), Duration::from_millis(900))]
-    {
+    for (parameters, gap) in [
+        (main_network(8), MINUTE * 7),
+        (Parameters::scaled(540, 8).quiet(), Duration::from_millis(900)),
+    ] {
         let mut simulation = network(8, &parameters, 3);
         let schedule = parameters.schedule();
         let first = schedule.epoch_at(simulation.now());
@@ -460,7 +497,7 @@ fn lone(identity: Identity, parameters: &Parameters, start: Time) -> Setup {
 #[test]
 fn a_past_key_is_destroyed_when_its_grace_ends_though_nothing_happens() {
     let mut rng = ChaCha20Rng::seed_from_u64(10);
-    let parameters = Parameters::main();
+    let parameters = Parameters::main().quiet();
     let schedule = parameters.schedule();
     let start = schedule.start(Epoch::new(165_000)).plus(MINUTE * 20);
     let setup = lone(Identity::generate(&mut rng), &parameters, start);
@@ -600,7 +637,7 @@ fn bad_records_are_refused_not_forwarded_and_counted_by_reason() {
 #[test]
 fn nobody_is_told_of_a_node_that_cannot_be_reached() {
     let mut rng = ChaCha20Rng::seed_from_u64(12);
-    let parameters = Parameters::main();
+    let parameters = Parameters::main().quiet();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
     let mut setup = lone(Identity::generate(&mut rng), &parameters, start);
     setup.first_record_after = Duration::ZERO;
@@ -632,7 +669,7 @@ fn nobody_is_told_of_a_node_that_cannot_be_reached() {
 
 #[test]
 fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
-    let parameters = Parameters::main().with_first_list(4);
+    let parameters = Parameters::main().with_first_list(4).quiet();
     let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
     let others = [20, 21, 22].map(|seed| Identity::from_seed(&[seed; 32]));
     for (family, why) in [(0, Refused::NoExit), (1, Refused::TooFewNodes)] {

@@ -1,0 +1,121 @@
+//! What a watcher of all links sees of a devnet: the same, whether anybody mails or not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::devnet::{Devnet, wait_for};
+
+/// A packet on a link: when it was sent, by whom, and how large.
+struct Seen {
+    millis: u64,
+    from: String,
+    octets: u64,
+}
+
+fn seen(link_log: &Path) -> Vec<Seen> {
+    let log = fs::read_to_string(link_log).unwrap();
+    let packets = log.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split(',').collect();
+        let [millis, from, _, octets] = fields[..] else { panic!("{line}") };
+        let octets = octets.parse().unwrap();
+        // The others are receipts.
+        (octets > 1).then(|| Seen {
+            millis: millis.parse().unwrap(),
+            from: from.to_owned(),
+            octets,
+        })
+    });
+    let mut packets: Vec<_> = packets.collect();
+    packets.sort_by_key(|packet| packet.millis);
+    packets
+}
+
+/// The distance of Kolmogorov and Smirnov between two samples, as a part of the distance below which
+/// 99.9 % of pairs of samples of one distribution lie.
+fn distance(mut first: Vec<u64>, mut second: Vec<u64>) -> f64 {
+    first.sort_unstable();
+    second.sort_unstable();
+    let share = |sample: &[u64], value| {
+        sample.partition_point(|other| *other <= value) as f64 / sample.len() as f64
+    };
+    let apart = |value: &u64| (share(&first, *value) - share(&second, *value)).abs();
+    let most = first.iter().chain(&second).map(apart).fold(0.0, f64::max);
+    let (n, m) = (first.len() as f64, second.len() as f64);
+    most / (1.95 * ((n + m) / (n * m)).sqrt())
+}
+
+fn gaps(packets: &[&Seen]) -> Vec<u64> {
+    packets.windows(2).map(|pair| pair[1].millis - pair[0].millis).collect()
+}
+
+fn submit(port: u16) {
+    let mut command = Command::new("swaks");
+    command.args(["--server", &format!("127.0.0.1:{port}"), "--to", "user@b.example"]);
+    assert!(command.output().unwrap().status.success());
+}
+
+#[test]
+fn links_carry_the_same_with_and_without_mail() {
+    const PHASE: Duration = Duration::from_secs(30);
+    let folder = tempfile::tempdir().unwrap();
+    let link_log = folder.path().join("links");
+    let devnet = Devnet::start_with(100, None, &["--link-log", link_log.to_str().unwrap()]);
+    // Loops come back from the first minutes on.
+    wait_for("a loop", Duration::from_secs(60), || {
+        (devnet.count("loop returned") > 20).then_some(())
+    });
+    let begin = |log: &Path| seen(log).last().map_or(0, |packet| packet.millis);
+    let quiet_from = begin(&link_log);
+    sleep(PHASE);
+    let busy_from = begin(&link_log);
+    assert_eq!(devnet.count("packet sent"), 0);
+    let start = Instant::now();
+    let mut mails = 0;
+    while start.elapsed() < PHASE {
+        submit(devnet.port + mails % 2);
+        mails += 1;
+        sleep(Duration::from_millis(1500));
+    }
+    wait_for("a mail", Duration::from_secs(60), || (!devnet.mails().is_empty()).then_some(()));
+    let all = seen(&link_log);
+    let phase = |from: u64| -> Vec<&Seen> {
+        let within = from..from + u64::try_from(PHASE.as_millis()).unwrap();
+        all.iter().filter(|packet| within.contains(&packet.millis)).collect()
+    };
+    let (quiet, busy) = (phase(quiet_from), phase(busy_from));
+    let octets = |packets: &[&Seen]| packets.iter().map(|packet| packet.octets).sum::<u64>();
+    println!(
+        "{} packets of {} KiB without mail, {} of {} KiB with {mails} mails",
+        quiet.len(),
+        octets(&quiet) / 1024,
+        busy.len(),
+        octets(&busy) / 1024
+    );
+    let sizes = |packets: &[&Seen]| packets.iter().map(|packet| packet.octets).collect();
+    let mut distances = BTreeMap::new();
+    // A packet is on some seven links, and has one size: so many fewer are independent.
+    let of_sizes = distance(sizes(&quiet), sizes(&busy)) / 7_f64.sqrt();
+    distances.insert("sizes".to_owned(), of_sizes);
+    distances.insert("gaps".to_owned(), distance(gaps(&quiet), gaps(&busy)));
+    let mut nodes: Vec<_> = all.iter().map(|packet| &packet.from).collect();
+    nodes.sort();
+    nodes.dedup();
+    for (number, node) in nodes.into_iter().enumerate() {
+        let of = |packets: &[&Seen]| -> Vec<u64> {
+            let own: Vec<_> = packets.iter().filter(|packet| packet.from == *node).collect();
+            own.windows(2).map(|pair| pair[1].millis - pair[0].millis).collect()
+        };
+        distances.insert(format!("gaps of node {number}"), distance(of(&quiet), of(&busy)));
+    }
+    println!("{distances:.2?}");
+    assert!(distances.values().all(|distance| *distance < 1.0), "{distances:.2?}");
+    let missing = devnet.count("loop missing");
+    let returned = devnet.count("loop returned");
+    assert!(missing * 20 < returned, "{missing} missing, {returned} returned");
+    // Each word of a delivery came on a tick that would have brought a loop back.
+    assert!(devnet.count("recipient acknowledged") > 0 || devnet.count("answer sent") > 0);
+}
