@@ -247,6 +247,8 @@ fn message(why: MessageError) -> &'static str {
         MessageError::NotUtf8 => "header is not UTF-8",
         MessageError::NoFrom => "X-Fog-From: keep needs exactly one From field",
         MessageError::FogFrom => "X-Fog-From takes the value keep only",
+        MessageError::FogHold => "X-Fog-Hold takes whole minutes, 0 to 1440",
+        MessageError::HoldTooLong => "X-Fog-Hold: longer than any node can hold mail",
         MessageError::Recipients => "no recipient, or too many",
     }
 }

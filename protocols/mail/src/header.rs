@@ -43,6 +43,12 @@ pub enum MessageError {
     /// An `X-Fog-From` that is not `keep`.
     #[error("X-Fog-From takes the value keep only")]
     FogFrom,
+    /// An `X-Fog-Hold` that is not a number of minutes of one day.
+    #[error("X-Fog-Hold takes whole minutes, 0 to 1440")]
+    FogHold,
+    /// An `X-Fog-Hold` of more than the keys of nodes reach ahead.
+    #[error("X-Fog-Hold: no node can hold mail for more than six hours")]
+    HoldTooLong,
     /// No recipient, or more than fit.
     #[error("no recipient, or too many")]
     Recipients,

@@ -131,10 +131,18 @@ pub struct Scrubbed {
     pub(crate) envelope: Envelope,
     #[zeroize(skip)]
     pub(crate) needs: Needs,
+    #[zeroize(skip)]
+    pub(crate) hold: Option<u16>,
     pub(crate) message: Vec<u8>,
 }
 
 impl Scrubbed {
+    /// For how many minutes at most its sender wants it to be held, if it has said so.
+    #[must_use]
+    pub fn hold(&self) -> Option<u16> {
+        self.hold
+    }
+
     /// The recipients that it is for.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
@@ -177,6 +185,7 @@ pub fn scrub(submission: &Submission) -> Result<Vec<Scrubbed>, MessageError> {
         Scrubbed {
             envelope: Envelope { domain: domain.clone(), locals },
             needs: stripped.needs | utf8,
+            hold: stripped.hold,
             message: stripped.message.clone(),
         }
     });
@@ -188,6 +197,8 @@ pub fn scrub(submission: &Submission) -> Result<Vec<Scrubbed>, MessageError> {
 pub(crate) struct Stripped {
     #[zeroize(skip)]
     pub(crate) needs: Needs,
+    #[zeroize(skip)]
+    hold: Option<u16>,
     pub(crate) message: Vec<u8>,
 }
 
@@ -199,7 +210,8 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
         needs = needs | Needs::EIGHT_BIT;
     }
 
-    let mut stripped = Stripped { needs, message: Vec::with_capacity(message.len()) };
+    let hold = hold(&fields)?;
+    let mut stripped = Stripped { needs, hold, message: Vec::with_capacity(message.len()) };
     let with_from = if keeps_from { CARRIED_WITH_FROM } else { &[] };
     for name in with_from.iter().chain(CARRIED) {
         if let Some(field) = single(&fields, name)? {
@@ -268,6 +280,16 @@ fn keeps_from(fields: &[Field<'_>]) -> Result<bool, MessageError> {
             _ => Err(MessageError::NoFrom),
         },
     }
+}
+
+/// The longest hold that a sender may ask for: a day.
+const MOST_MINUTES: u16 = 24 * 60;
+
+fn hold(fields: &[Field<'_>]) -> Result<Option<u16>, MessageError> {
+    let Some(wish) = single(fields, "X-Fog-Hold")? else { return Ok(None) };
+    let is_number = wish.value.bytes().all(|octet| octet.is_ascii_digit());
+    let minutes = wish.value.parse().ok().filter(|minutes| is_number && *minutes <= MOST_MINUTES);
+    minutes.map(Some).ok_or(MessageError::FogHold)
 }
 
 /// The one field of this name, if there is one. Every carried field may stand once (RFC 5322, 3.6).

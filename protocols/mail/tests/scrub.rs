@@ -100,6 +100,26 @@ fn a_sender_may_keep_the_own_from_and_is_vouched_for_by_nobody() {
 }
 
 #[test]
+fn a_sender_may_ask_for_a_hold_of_up_to_a_day_and_nobody_else_learns_of_it() {
+    let asked = |value: &str| {
+        let message = format!("X-Fog-Hold: {value}\r\nTo: a@b\r\n\r\nx\r\n");
+        let scrubbed = scrub(&submission(&["a@b", "c@d"], message.as_bytes()))?;
+        Ok(scrubbed.iter().map(fog_mail::Scrubbed::hold).collect::<Vec<_>>())
+    };
+    for (value, hold) in [("0", 0), ("7", 7), (" 0020 ", 20), ("1440", 1440)] {
+        assert_eq!(asked(value), Ok(vec![Some(hold); 2]), "{value}");
+    }
+    for bad in ["", "-1", "+5", "1441", "5m", "1.5", "99999999999999999999", "5\r\nX-Fog-Hold: 5"] {
+        let why = if bad.contains('X') { MessageError::Repeated } else { MessageError::FogHold };
+        assert_eq!(asked(bad), Err(why), "{bad}");
+    }
+    let without = scrub(&submission(&["a@b"], b"To: a@b\r\n\r\nx\r\n")).unwrap();
+    assert_eq!(without[0].hold(), None);
+    let arrived = arrives(b"X-Fog-Hold: 0\r\nTo: a@b\r\n\r\n");
+    assert!(!arrived.contains("Hold"), "{arrived}");
+}
+
+#[test]
 fn each_domain_gets_its_own_recipients_only() {
     let message = b"To: everybody\r\n\r\nx\r\n";
     let deliveries =

@@ -2,9 +2,12 @@
 //! large mail, and a pure function, for whatever thread has time.
 
 use core::fmt;
+use core::time::Duration;
 use std::collections::BTreeSet;
 
-use mail::{Fragment, FragmentError, MAX_MESSAGE, Mailbox, Needs, Submission};
+use mail::{
+    Fragment, FragmentError, MAX_MESSAGE, Mailbox, MessageError, Needs, Scrubbed, Submission,
+};
 use rand::CryptoRng;
 use record::Parameters;
 use sphinx::SizeClass;
@@ -12,9 +15,14 @@ use zeroize::Zeroizing;
 
 use crate::answer::Refused;
 
+/// What the longest hold that may be asked for is counted in.
+const MINUTES_OF_A_DAY: u32 = 24 * 60;
+
 /// A submission as it may be carried, for [`crate::Remailer::handle_submission`].
 pub struct Cut {
     pub(crate) mails: Vec<CutMail>,
+    /// How long it may be held, at most.
+    pub(crate) hold: Duration,
 }
 
 /// The pieces of a message for one domain.
@@ -47,6 +55,7 @@ impl Cut {
         }
         drop(domains);
         let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
+        let hold = hold(scrubbed.first().and_then(Scrubbed::hold), parameters)?;
         let mut message_id = [0; 16];
         rng.fill_bytes(&mut message_id);
         let cut = scrubbed.into_iter().map(|scrubbed| {
@@ -61,13 +70,23 @@ impl Cut {
             })
         });
         let mails = cut.collect::<Result<_, Refused>>()?;
-        Ok(Self { mails })
+        Ok(Self { mails, hold })
     }
 
     /// How many packets it takes.
     pub(crate) fn packets(&self) -> usize {
         self.mails.iter().map(|mail| mail.pieces.len()).sum()
     }
+}
+
+/// How long mail may be held whose sender has asked for so many minutes, or for none.
+fn hold(minutes: Option<u16>, parameters: &Parameters) -> Result<Duration, Refused> {
+    let Some(minutes) = minutes else { return Ok(parameters.sending.max_hold) };
+    // Minutes of the network, which a test network has faster ones of.
+    let hold = parameters.sending.longest_hold / MINUTES_OF_A_DAY * u32::from(minutes);
+    // A packet is sealed when it is taken, for keys that are known then.
+    let reach = parameters.custody.horizon;
+    if hold > reach { Err(Refused::Unfit(MessageError::HoldTooLong)) } else { Ok(hold) }
 }
 
 /// Its size alone.

@@ -127,7 +127,7 @@ pub(crate) fn plan(
     }
     let mut planned: Vec<Unsealed> = Vec::with_capacity(packets);
     for (number, mail) in cut.mails.iter().enumerate() {
-        let part = Part { of: packets, is_first: number == 0 };
+        let part = Part { of: packets, is_first: number == 0, hold: cut.hold };
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
         match sender.plan_all(&mail.pieces, part, (view, owner), now, rng, allows) {

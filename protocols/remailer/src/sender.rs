@@ -51,11 +51,14 @@ pub(crate) struct Part {
     pub(crate) of: usize,
     /// Whether it is the first part.
     pub(crate) is_first: bool,
+    /// How long each packet may be held.
+    pub(crate) hold: Duration,
 }
 
 /// How long a packet may wait for its tick, and for which.
 struct Wait<'a> {
     ways: &'a [Way],
+    hold: Duration,
     /// So many packets leave every other tick for these ways to others.
     spread: (usize, &'a [Way]),
     /// How long it may wait beyond its hold.
@@ -157,13 +160,11 @@ impl Sender {
             // The first is under way as soon as any mail; the others leave every other tick to others,
             // and have as long as a mail is tried.
             let of_all = if pieces.len() > 1 { EITHER } else { ways };
-            let wait = match number {
-                0 if part.is_first => Wait { ways, spread: (0, ways), patience: self.patience() },
-                _ => {
-                    let patience = self.parameters().custody.horizon;
-                    Wait { ways, spread: (part.of, of_all), patience }
-                }
+            let (spread, patience) = match number {
+                0 if part.is_first => ((0, ways), self.patience()),
+                _ => ((part.of, of_all), self.parameters().custody.horizon),
             };
+            let wait = Wait { ways, hold: part.hold, spread, patience };
             match self.plan(piece, (view, owner), (now, wait), rng, takes) {
                 Ok(mut unsealed) => {
                     if let Some(first) = planned.first() {
@@ -204,8 +205,7 @@ impl Sender {
         let (packets, ways) = wait.spread;
         let every_other = self.outbox.law().interval(fitted.class, ways) * 2;
         let spread = every_other.saturating_mul(u32::try_from(packets).unwrap_or(u32::MAX));
-        let longest = self.parameters().sending.max_hold.max(spread);
-        let earliest = now.plus(longest.mul_f64(rng.random::<f64>()));
+        let earliest = now.plus(wait.hold.max(spread).mul_f64(rng.random::<f64>()));
         let latest = earliest.plus(wait.patience);
         // A class that has opened just now may have no ticks yet; then the next larger one does.
         let classes = SizeClass::all().filter(|class| *class >= fitted.class);

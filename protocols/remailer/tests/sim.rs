@@ -12,7 +12,7 @@ use std::time::Duration;
 use fog_remailer::sim::Simulation;
 use fog_remailer::{Command, Count, Dropped, Judgement, NotTaken, Refused, Remailer, Setup};
 use keys::{Epoch, Identity, NetworkId, Time};
-use mail::{Acknowledgement, DeliveryStatus, Fragment, Mailbox, Submission, scrub};
+use mail::{Acknowledgement, DeliveryStatus, Fragment, Mailbox, MessageError, Submission, scrub};
 use rand::RngExt as _;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -470,8 +470,36 @@ fn the_first_packet_of_a_mail_leaves_after_a_uniform_hold() {
     let distance = held.iter().enumerate().map(|(rank, at)| (at - rank as f64 / count).abs());
     let distance = distance.fold(0.0, f64::max);
     // Kolmogorov-Smirnov: 99.9 % of uniform samples lie below 1.95 / sqrt(n). The wait for a tick
-    // is a few seconds of the twenty minutes.
+    // is less than a minute of the twenty.
     assert!(distance < 1.95 / count.sqrt() + 0.02, "{distance}");
+}
+
+/// A sender decides how long its mail is held at most, as long as keys reach.
+#[test]
+fn a_hold_that_is_asked_for_is_kept_to() {
+    let mut simulation = network(7, &main_network(7), 41);
+    let asking = |minutes: u64| {
+        let mut mail = mail("a@b.example", "body");
+        mail.message.splice(0..0, format!("X-Fog-Hold: {minutes}\r\n").into_bytes());
+        mail
+    };
+    for (minutes, of) in [(0, 6), (300, 20)] {
+        let submitted = simulation.now();
+        let before = simulation.sent().len();
+        for _ in 0..of {
+            simulation.submit(0, &asking(minutes)).unwrap();
+        }
+        simulation.run(MINUTE * 400);
+        let own = simulation.sent()[before..].iter().filter(|link| link.from == 0);
+        let mut held: Vec<_> = own.map(|link| link.at.since(submitted)).collect();
+        held.sort_unstable();
+        let (first, last) = (held[0], held[usize::try_from(of).unwrap() - 1]);
+        // A tick of its own kind comes every 50 s, and mail is patient for half an hour.
+        assert!(last <= MINUTE * u32::try_from(minutes + 30).unwrap(), "{last:?}");
+        assert!(minutes == 0 || last - first > MINUTE * 60, "{first:?} to {last:?}");
+    }
+    let too_long = Err(Refused::Unfit(MessageError::HoldTooLong));
+    assert_eq!(simulation.submit(0, &asking(361)), too_long);
 }
 
 /// The next thing to be done, where the disk keeps everything at once.
