@@ -86,6 +86,12 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         ),
         format!("passed   {passed} in the last whole hour"),
         format!(
+            "clock    {} of mail and {} of cover in that hour; {:.1} MB sent in all",
+            classes.mail,
+            classes.cover,
+            classes.octets as f64 / 1e6
+        ),
+        format!(
             "held     {} packets in the mix, {} own waiting, {} messages being delivered, {} in \
              pieces, {} answers awaited, {} packets for streams",
             held.mixing,

@@ -212,6 +212,12 @@ pub struct ClassesStatus {
     pub open: Vec<usize>,
     /// Packets that this node passed on in the last whole hour, by class in KiB.
     pub passed: BTreeMap<usize, u32>,
+    /// Ticks of its clock in that hour that mail took.
+    pub mail: u32,
+    /// Ticks that cover took.
+    pub cover: u32,
+    /// Octets of all these packets. As many are received.
+    pub octets: u64,
 }
 
 /// What a node holds.

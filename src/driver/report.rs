@@ -147,7 +147,11 @@ fn millis(span: std::time::Duration) -> u64 {
 
 fn classes(classes: &Classes) -> ClassesStatus {
     let kib = |class: SizeClass| class.packet_len() / 1024;
+    let sum = |packets: &[u32]| packets.iter().fold(0, |sum: u32, of| sum.saturating_add(*of));
     ClassesStatus {
+        mail: sum(&classes.mail),
+        cover: sum(&classes.cover),
+        octets: classes.octets(),
         stage: classes.stage.saturating_add(1),
         volume: classes.volume,
         open: classes.open.iter().copied().map(kib).collect(),

@@ -266,6 +266,32 @@ mod tests {
         assert!(chi_square < 49.7, "{chi_square}");
     }
 
+    /// Three packets of one previous hop and three of another, which came one after the other or in turn:
+    /// each of the 20 patterns in which they can leave is as frequent.
+    #[test]
+    fn how_packets_came_together_does_not_show_in_how_they_leave() {
+        for (seed, came) in [(11, [1, 1, 1, 2, 2, 2]), (12, [1, 2, 1, 2, 1, 2])] {
+            let mut rng = ChaCha20Rng::seed_from_u64(seed);
+            let mut counts = BTreeMap::new();
+            for _ in 0..2000 {
+                let now = Time::from_millis(5_000_000);
+                let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
+                for (at, from) in came.into_iter().enumerate() {
+                    let due = now.plus(Duration::from_millis(u64::try_from(at).unwrap()));
+                    let release = numbered(from);
+                    assert_eq!(pool.reserve(hop(u8::try_from(from).unwrap()), 16_384), Ok(()));
+                    pool.hold(Held { release, from: hop(u8::try_from(from).unwrap()) }, due);
+                }
+                let left: Vec<_> = run(&mut pool, &mut rng).into_iter().map(|(_, n)| n).collect();
+                *counts.entry(left).or_insert(0.0_f64) += 1.0;
+            }
+            assert_eq!(counts.len(), 20);
+            // 19 degrees of freedom: 99.9 % of uniform samples lie below 43.8.
+            let chi_square: f64 = counts.values().map(|n| (n - 100.0).powi(2) / 100.0).sum();
+            assert!(chi_square < 43.8, "{chi_square}");
+        }
+    }
+
     #[test]
     fn the_times_in_a_window_are_uniform_whatever_the_size_of_the_batch() {
         for (seed, size) in [(6, 1_u16), (7, 4), (8, 100)] {

@@ -86,6 +86,24 @@ pub struct Classes {
     pub open: Vec<SizeClass>,
     /// Packets of each class that this node passed on in the last whole hour.
     pub packets: [u32; SizeClass::COUNT],
+    /// The same of this node's own mail.
+    pub mail: [u32; SizeClass::COUNT],
+    /// The same of its cover.
+    pub cover: [u32; SizeClass::COUNT],
+}
+
+impl Classes {
+    /// Octets of packets that this node sent in the last whole hour, whoever made them.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        let sent = self.packets.iter().zip(self.mail).zip(self.cover);
+        let sent = sent
+            .map(|((passed, mail), cover)| u64::from(*passed) + u64::from(mail) + u64::from(cover));
+        SizeClass::all().zip(sent).fold(0, |octets, (class, sent)| {
+            let each = u64::try_from(class.packet_len()).unwrap_or(u64::MAX);
+            each.saturating_mul(sent).saturating_add(octets)
+        })
+    }
 }
 
 impl Remailer {
@@ -272,7 +290,8 @@ impl Remailer {
         let (stage, of) = self.descriptor().parameters().stage_at(volume);
         let packets = self.relay.as_ref().map(|relay| relay.traffic(now)).unwrap_or_default();
         let open = SizeClass::all().filter(|class| of.is_open(class.number())).collect();
-        Classes { stage, volume, open, packets }
+        let [mail, cover] = self.sender.traffic(now);
+        Classes { stage, volume, open, packets, mail, cover }
     }
 
     /// How long after the end of its key the latest packet came, if one ever did.

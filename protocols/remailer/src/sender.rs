@@ -23,6 +23,7 @@ use crate::replies::{Purpose, Replies};
 use crate::seal::{
     Plan, Reserved, SealError, Sealed, SealedMessage, Sealing, SealingFailed, Tick, Unsealed,
 };
+use crate::traffic::{ByClass, Traffic};
 
 /// How long after the longest hold mail may wait for its tick, as a part of an hour: 30 minutes.
 const PATIENCE: u32 = 2;
@@ -39,6 +40,8 @@ pub(crate) struct Sender {
     /// This node and the others that its operator runs: no route of its own goes through them.
     own: Vec<NodeId>,
     outbox: Outbox,
+    mail: Traffic,
+    cover: Traffic,
 }
 
 /// Both ways.
@@ -79,8 +82,9 @@ pub(crate) enum NotSent {
 impl Sender {
     pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
         let schedule = descriptor.parameters().schedule();
-        let outbox = Outbox::new(law(descriptor.parameters(), None), now);
-        Self { descriptor, schedule, own, outbox }
+        let outbox = Outbox::new(law(descriptor.parameters(), 0, 1), now);
+        let (mail, cover) = (Traffic::default(), Traffic::default());
+        Self { descriptor, schedule, own, outbox, mail, cover }
     }
 
     /// The smallest class that is open.
@@ -115,7 +119,7 @@ impl Sender {
 
     /// The clock goes as the hour's list says.
     pub(crate) fn keep_pace(&mut self, view: &View) {
-        let law = law(self.descriptor.parameters(), Some(view));
+        let law = law(self.descriptor.parameters(), view.volume(), view.len());
         if law != *self.outbox.law() {
             self.outbox.change(law);
         }
@@ -344,6 +348,8 @@ impl Sender {
             let Some(Leaving { sealed: Sealed { first, packet, until }, cover }) = leaving else {
                 return;
             };
+            let of_kind = if cover.is_none() { &mut self.mail } else { &mut self.cover };
+            of_kind.note(packet.class(), self.schedule.hour_at(now));
             out.count(match &cover {
                 None => Count::PacketSent,
                 Some((Lot { way: Way::Returning, .. }, _)) => Count::LoopSent,
@@ -354,6 +360,11 @@ impl Sender {
             }
             out.push(Command::Send { to: first, packet, until });
         }
+    }
+
+    /// Packets of mail, and of cover, of each class that left in the last whole hour.
+    pub(crate) fn traffic(&self, now: Time) -> [ByClass; 2] {
+        [&self.mail, &self.cover].map(|traffic| traffic.last(self.schedule.hour_at(now)))
     }
 
     /// Packets that wait for their tick.
@@ -386,12 +397,11 @@ impl Sender {
     }
 }
 
-/// How the clock goes in an hour with this list: as fast as the mails of an hour and node ask for.
-fn law(parameters: &Parameters, view: Option<&View>) -> Law {
+/// How the clock goes while so many mails an hour are delivered in a network of so many nodes.
+fn law(parameters: &Parameters, volume: u32, nodes: usize) -> Law {
     let sending = &parameters.sending;
-    let volume = view.map_or(0, View::volume);
-    let nodes = view.map_or(1, |view| u32::try_from(view.len()).unwrap_or(u32::MAX)).max(1);
-    let passed = sending.pace_from.iter().filter(|from| volume / nodes >= u32::from(**from));
+    let each = volume / u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
+    let passed = sending.pace_from.iter().filter(|from| each >= u32::from(**from));
     let [slowest, ..] = sending.gaps;
     let gap = sending.gaps.get(passed.count()).copied().unwrap_or(slowest);
     let (_, stage) = parameters.stage_at(volume);
@@ -411,4 +421,39 @@ pub(crate) fn ask(domain: &str, octets: usize, needed: Needs) -> Ask<'_> {
         .filter(|(need, _)| needed.contains(*need))
         .fold(Capabilities::NONE, |needs, (_, capability)| needs | capability);
     Ask { domain, size: u32::try_from(octets).unwrap_or(u32::MAX), needs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_goes_as_fast_as_the_mails_of_an_hour_and_node_ask_for() {
+        let parameters = Parameters::main();
+        let goes = |volume, nodes| {
+            let law = law(&parameters, volume, nodes);
+            let open = SizeClass::all().filter(|class| law.stage.is_open(class.number()));
+            (law.gap.as_millis(), open.count())
+        };
+        for (volume, nodes, gap, open) in [
+            (0, 0, 15_000, 3),
+            (0, 20, 15_000, 3),
+            (599, 20, 15_000, 3),
+            (600, 20, 10_000, 5),
+            (900, 20, 5_000, 5),
+            (1799, 20, 5_000, 5),
+            (1800, 20, 2_500, 5),
+            (3000, 20, 2_500, 9),
+            (3000, 1000, 15_000, 9),
+            (u32::MAX, 1, 2_500, 9),
+        ] {
+            assert_eq!(goes(volume, nodes), (gap, open), "{volume} mails, {nodes} nodes");
+        }
+        // An hour's ticks of the smallest class that return, in a network that has little mail.
+        let smallest = SizeClass::from_number(1).unwrap();
+        let law = law(&parameters, 0, 20);
+        assert_eq!(law.interval(smallest, &[Way::Returning]), Duration::from_secs(50));
+        assert_eq!(law.interval(smallest, EITHER), Duration::from_secs(25));
+        assert_eq!(law.interval(SizeClass::LARGEST, EITHER), Duration::from_secs(150));
+    }
 }
