@@ -146,6 +146,9 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
         cost(0),
         cost(PACES - 1)
     ))?;
+    if *no_cover {
+        say("it hides nobody: without cover a packet means mail")?;
+    }
     if is_open {
         say(
             "it hides nobody: everybody is routed through in it, and one adversary can run most of \

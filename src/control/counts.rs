@@ -99,6 +99,7 @@ fn name(count: Count) -> String {
         Count::PacketLonely => "packet without company".to_owned(),
         Count::PacketSent => "packet sent".to_owned(),
         Count::LoopSent => "loop sent".to_owned(),
+        Count::TopUpSent => "loop sent for company".to_owned(),
         Count::LoopReturned => "loop returned".to_owned(),
         Count::LoopMissing => "loop missing".to_owned(),
         Count::LoopTurned => "loop turned".to_owned(),

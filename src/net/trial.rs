@@ -33,7 +33,7 @@ pub struct Loss {
     pub seed: u64,
 }
 
-/// The choice of one node.
+/// The choice of one node. It hides nothing and protects nothing: that it can be repeated is its use.
 #[derive(Clone)]
 pub(super) struct Losing(Option<(f64, Arc<Mutex<StdRng>>)>);
 

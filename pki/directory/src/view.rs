@@ -31,6 +31,8 @@ pub struct View {
     seats: BTreeMap<NodeId, Seat>,
     /// Mails an hour in the whole network, as its exits say.
     volume: u32,
+    /// Nodes in it, those included that the operator avoids.
+    listed: usize,
     /// `None` if everybody is linked to everybody.
     graph: Option<Arc<Graph>>,
 }
@@ -142,7 +144,14 @@ impl PartialView {
         }
         let graph = Graph::of(self.list, self.seats.keys().copied().collect());
         let volume = volume(self.seats.values());
-        Ok(View { taken: self.taken, seats: self.seats, volume, graph: graph.map(Arc::new) })
+        let listed = self.seats.len();
+        Ok(View {
+            taken: self.taken,
+            seats: self.seats,
+            volume,
+            listed,
+            graph: graph.map(Arc::new),
+        })
     }
 }
 
@@ -159,6 +168,12 @@ impl View {
     #[must_use]
     pub fn volume(&self) -> u32 {
         self.volume
+    }
+
+    /// How many nodes the list has for it, whatever this node's operator avoids.
+    #[must_use]
+    pub fn listed(&self) -> usize {
+        self.listed
     }
 
     /// How many nodes are in it.
@@ -184,7 +199,7 @@ impl View {
     pub fn without(&self, gone: &BTreeSet<NodeId>) -> Self {
         let seats = self.seats.iter().filter(|(node, _)| !gone.contains(node));
         let seats = seats.map(|(node, seat)| (*node, seat.clone())).collect();
-        Self { taken: self.taken, seats, volume: self.volume, graph: self.graph.clone() }
+        Self { seats, graph: self.graph.clone(), ..*self }
     }
 
     /// Whether everybody is linked to everybody.

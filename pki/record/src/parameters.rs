@@ -121,7 +121,7 @@ pub struct Sending {
     pub longest_hold: Duration,
     /// Mean gaps of the Poisson clock on which a node's own packets leave, the slowest first.
     pub gaps: [Duration; PACES],
-    /// Mails an hour and node above which the clock goes faster; ascending.
+    /// Mails an hour and node from which the clock goes faster; ascending.
     pub pace_from: [u16; PACES - 1],
     /// Mean gap between the decoys that a node submits.
     pub decoy_gap: Duration,
@@ -395,8 +395,8 @@ impl Mixing {
         require(self.strategy == 0, "strategy")?;
         require((1..=64).contains(&self.floor), "batch floor")?;
         require(self.floor_windows <= 16, "windows of the floor")?;
-        // One loop for each packet would feed on itself for ever.
-        require(self.loop_budget >= 7, "loop budget")
+        // A loop is nine packets on average for the nodes on its way: for fewer it would feed on itself.
+        require(self.loop_budget >= 10, "loop budget")
     }
 }
 
@@ -404,7 +404,7 @@ impl Sending {
     fn check(&self) -> Result<(), &'static str> {
         require(within(self.max_hold, TICK), "hold")?;
         require(within(self.longest_hold, self.max_hold), "longest hold")?;
-        require(self.gaps.iter().all(|gap| within(*gap, TICK)), "gaps")?;
+        require(self.gaps.iter().all(|gap| within(*gap, MIN_GAP)), "gaps")?;
         require(self.gaps.is_sorted_by(|slow, fast| slow >= fast), "gaps")?;
         require(self.pace_from.is_sorted_by(|few, many| few < many), "paces")?;
         require(within(self.decoy_gap, TICK), "decoys")?;

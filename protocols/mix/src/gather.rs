@@ -11,16 +11,16 @@ use sphinx::SizeClass;
 use crate::pool::Held;
 use crate::{Floor, Release, TopUp};
 
-/// Loops for which packets were received and that were not needed, at most: what a flood pays for is
-/// not spent for ever.
-const MAX_SAVED: u32 = 64;
+/// Loops of the largest class for which packets were received and that were not needed, at most: what a
+/// flood pays for is not spent for ever.
+const MAX_SAVED: u64 = 64;
 
 /// The packets that are due and wait for company.
 pub(crate) struct Gathering {
     window: Duration,
     floor: Floor,
-    /// Packets received that no loop was spent for.
-    received: u32,
+    /// Octets received that no loop was spent for: small packets must not pay for large ones.
+    received: u64,
     below: BTreeMap<SizeClass, Below>,
     /// The end of the window after which those below the floor are looked at again.
     until: Option<Time>,
@@ -49,9 +49,16 @@ impl Gathering {
     }
 
     /// A packet came from another node: it pays for a part of a loop.
-    pub(crate) fn note_received(&mut self) {
-        let most = u32::from(self.floor.budget).saturating_mul(MAX_SAVED);
-        self.received = self.received.saturating_add(1).min(most);
+    pub(crate) fn note_received(&mut self, octets: usize) {
+        let most = self.price(SizeClass::LARGEST).saturating_mul(MAX_SAVED);
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+        self.received = self.received.saturating_add(octets).min(most);
+    }
+
+    /// Octets that have to be received for a loop of a class.
+    fn price(&self, class: SizeClass) -> u64 {
+        let octets = u64::try_from(class.packet_len()).unwrap_or(u64::MAX);
+        u64::from(self.floor.budget).max(1).saturating_mul(octets)
     }
 
     /// The next loop that is to leave among too few packets.
@@ -127,7 +134,7 @@ impl Gathering {
         from: Time,
         rng: &mut impl CryptoRng,
     ) -> usize {
-        let price = u32::from(self.floor.budget).max(1);
+        let price = self.price(class);
         let mut ordered = 0;
         while ordered < missing && self.received >= price {
             self.received -= price;
@@ -151,9 +158,16 @@ mod tests {
         let floor = Floor { packets: 9, windows: 0, budget: 10 };
         let mut gathering = Gathering::new(Duration::from_secs(30), floor);
         for _ in 0..100_000 {
-            gathering.note_received();
+            gathering.note_received(SizeClass::LARGEST.packet_len());
         }
         let (mut rng, now) = (ChaCha20Rng::seed_from_u64(1), Time::from_millis(0));
-        assert_eq!(gathering.fill_up(SizeClass::SMALLEST, 1000, now, &mut rng), 64);
+        assert_eq!(gathering.fill_up(SizeClass::LARGEST, 1000, now, &mut rng), 64);
+        // A packet of 16 KiB pays for a sixteenth of what one of 256 KiB does.
+        for _ in 0..10 * 16 - 1 {
+            gathering.note_received(SizeClass::SMALLEST.packet_len());
+        }
+        assert_eq!(gathering.fill_up(SizeClass::LARGEST, 1000, now, &mut rng), 0);
+        gathering.note_received(SizeClass::SMALLEST.packet_len());
+        assert_eq!(gathering.fill_up(SizeClass::LARGEST, 1000, now, &mut rng), 1);
     }
 }

@@ -40,8 +40,9 @@ pub struct Floor {
     pub packets: u8,
     /// Windows for which fewer wait for more.
     pub windows: u8,
-    /// Packets received for each loop with which a batch may be filled up after that. A loop is some
-    /// nine packets for the nodes on its way: with one for each ten it does not feed on itself.
+    /// Packets of as many octets received for each loop with which a batch may be filled up after that.
+    /// A loop is nine packets on average for the nodes on its way: with one for each ten it does not
+    /// feed on itself.
     pub budget: u8,
 }
 
@@ -228,8 +229,9 @@ impl Mix {
         if delay > self.times.max_delay {
             return Err(MixRefusal::Delay);
         }
-        self.pool.reserve(from, release.octets()).map_err(|NoRoom| MixRefusal::PoolFull)?;
-        self.pool.gathering().note_received();
+        let octets = release.octets();
+        self.pool.reserve(from, octets).map_err(|NoRoom| MixRefusal::PoolFull)?;
+        self.pool.gathering().note_received(octets);
         self.fresh.packets.push((Held { release, from }, now.plus(delay)));
         Ok(())
     }

@@ -435,7 +435,7 @@ mod tests {
             let mut rng = ChaCha20Rng::seed_from_u64(received);
             let mut pool = Pool::new(WINDOW, FLOOR, start, &mut rng);
             for _ in 0..received {
-                pool.gathering.note_received();
+                pool.gathering.note_received(SizeClass::SMALLEST.packet_len());
             }
             hold(&mut pool, of_class(0, 1), start);
             // Another class does not help.

@@ -7,6 +7,10 @@ use sphinx::{Packet, ReplyBlock};
 
 use crate::count::NotAnswered;
 
+/// How many epochs ahead the last epoch of a reply block may lie: keys are stated no further.
+const AHEAD: u32 = 3;
+/// Loops that are turned at once, at most: answers of exits have room beside them.
+const MAX_TURNED: usize = 1024;
 /// Reply blocks that are remembered as used, at most, 16 octets each. More answers are not given
 /// before an epoch is over: to answer twice with one block would give both answers away.
 const MAX_USED: usize = 128 * 1024;
@@ -21,8 +25,15 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// Turns a loop, with the answers that are given next.
-    pub(crate) fn turn(&mut self, block: ReplyBlock) {
+    ///
+    /// # Errors
+    /// [`NotAnswered::NoRoom`].
+    pub(crate) fn turn(&mut self, block: ReplyBlock) -> Result<(), NotAnswered> {
+        if self.turned.len() >= MAX_TURNED {
+            return Err(NotAnswered::NoRoom);
+        }
         self.turned.push(block);
+        Ok(())
     }
 
     /// The blocks of loops that are to be turned, each told once.
@@ -45,6 +56,10 @@ impl Answers {
         let (first, last) = (block.first(), block.last_epoch());
         if last < present {
             return Err(NotAnswered::Expired);
+        }
+        // Who writes it decides for how long it is remembered.
+        if last > present.plus(AHEAD) {
+            return Err(NotAnswered::Malformed);
         }
         if !known(&first) {
             return Err(NotAnswered::UnknownHop);
@@ -101,6 +116,8 @@ mod tests {
         assert_eq!(answer(first, now, true), Ok(hops[0].0));
         assert_eq!(answer(again, now, true), Err(NotAnswered::Used));
         assert_eq!(answer(block(), now, false), Err(NotAnswered::UnknownHop));
+        let long_before = schedule.start(Epoch::new(165_000 - AHEAD - 1));
+        assert_eq!(answer(block(), long_before, true), Err(NotAnswered::Malformed));
         let end = schedule.end(epoch);
         assert_eq!(answer(block(), end, true), Err(NotAnswered::Expired));
         assert!(answers.used.is_empty(), "what is good no more need not be remembered");

@@ -37,6 +37,8 @@ pub(crate) struct Assembling {
     done_until: BTreeSet<(Time, Name)>,
     /// What is answered for messages that are given up, until [`Assembling::take_given_up`].
     given_up: Vec<ReplyBlock>,
+    /// Blocks of messages that are answered for by another.
+    spare: Vec<ReplyBlock>,
 }
 
 struct UnderWay {
@@ -73,6 +75,7 @@ impl Assembling {
             done: BTreeSet::new(),
             done_until: BTreeSet::new(),
             given_up: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Assembling {
         let name = piece.delivery();
         if self.done.contains(&name) {
             out.count(Count::PieceSpare);
+            self.spare.extend(block);
             return Ok(None);
         }
         if !piece.is_whole() && piece.len() < self.least {
@@ -102,7 +106,10 @@ impl Assembling {
         let before = known.octets();
         known.assembly.add(piece).map_err(|why| (why, None))?;
         known.latest = now;
-        known.block = known.block.take().or(block);
+        match &known.block {
+            Some(_) => self.spare.extend(block),
+            None => known.block = block,
+        }
         self.octets = self.octets.saturating_add(known.octets().saturating_sub(before));
         self.finish_or_wait(name, out)
     }
@@ -183,6 +190,11 @@ impl Assembling {
         let removed = self.remove(name);
         self.given_up.extend(removed.and_then(|removed| removed.block));
         out.count(Count::MessageDropped(NotDelivered::Incomplete));
+    }
+
+    /// Blocks of messages that are answered for by another, each told once.
+    pub(crate) fn take_spare(&mut self) -> Vec<ReplyBlock> {
+        core::mem::take(&mut self.spare)
     }
 
     /// What is answered for messages that were given up, each told once.

@@ -41,7 +41,7 @@ const JUMP: u64 = 1 << 20;
 /// For how many epochs this node's word about another holds: 30 days. It is renewed at half of
 /// that.
 const VOUCH_LIFE: u32 = 240;
-/// All six kinds; stream 1, for peers without an address; mail fragments and acknowledgements.
+/// All six kinds; stream 1, for peers without an address; mail fragments, acknowledgements and turning points.
 const FEATURES: Features = Features { kinds: 0b11_1111, streams: 0b10, contents: 0b1110 };
 /// How often in an hour what could not be kept is tried again.
 const RETRIES: u32 = 60;

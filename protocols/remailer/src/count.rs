@@ -23,6 +23,8 @@ pub enum Count {
     PacketSent,
     /// A loop left on a tick that no mail had taken.
     LoopSent,
+    /// A loop left among too few packets of others.
+    TopUpSent,
     /// A packet left that only ends somewhere, on a tick that no mail had taken.
     DropSent,
     /// Nothing left on a tick.

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::answer::Refused;
 
-/// What the longest hold that may be asked for is counted in.
-const MINUTES_OF_A_DAY: u32 = 24 * 60;
+/// Minutes of an hour.
+const MINUTES: u32 = 60;
 
 /// A submission as it may be carried, for [`crate::Remailer::handle_submission`].
 pub struct Cut {
@@ -82,10 +82,10 @@ impl Cut {
 /// How long mail may be held whose sender has asked for so many minutes, or for none.
 fn hold(minutes: Option<u16>, parameters: &Parameters) -> Result<Duration, Refused> {
     let Some(minutes) = minutes else { return Ok(parameters.sending.max_hold) };
-    // Minutes of the network, which a test network has faster ones of.
-    let hold = parameters.sending.longest_hold / MINUTES_OF_A_DAY * u32::from(minutes);
+    // Minutes of the network: a test network has faster ones.
+    let hold = parameters.schedule().hour() / MINUTES * u32::from(minutes);
     // A packet is sealed when it is taken, for keys that are known then.
-    let reach = parameters.custody.horizon;
+    let reach = parameters.custody.horizon.min(parameters.sending.longest_hold);
     if hold > reach { Err(Refused::Unfit(MessageError::HoldTooLong)) } else { Ok(hold) }
 }
 

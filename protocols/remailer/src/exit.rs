@@ -88,6 +88,15 @@ impl Exit {
             out.count(Count::NotAnswered(NotAnswered::Malformed));
             None
         });
+        // An answer has the size of what asked for it.
+        let is_of_class = |block: &ReplyBlock| block.class().payload_len() == payload.len();
+        let block = block.filter(|block| {
+            let is_of_class = is_of_class(block);
+            if !is_of_class {
+                out.count(Count::NotAnswered(NotAnswered::Malformed));
+            }
+            is_of_class
+        });
         let whole = match self.assemble(payload, block, at, out) {
             Ok(Some(whole)) => Ok(whole),
             Ok(None) => return,
@@ -136,6 +145,11 @@ impl Exit {
         }
         let taken = self.assembling.take(piece, block, at, out);
         taken.map_err(|(why, block)| (NotDelivered::Fragment(why), block))
+    }
+
+    /// Blocks of messages that are answered for by another, each told once.
+    pub(crate) fn take_spare(&mut self) -> Vec<ReplyBlock> {
+        self.assembling.take_spare()
     }
 
     /// What is to be answered, and with what, each told once.

@@ -10,7 +10,7 @@ use mail::{MAX_MESSAGE, Mailbox};
 use mix::{Floor, NoRoom, Times};
 use rand::CryptoRng;
 use record::{Descriptor, Mixing, Record, Statement, StatementError};
-use sphinx::{Peeled, Refusal, SizeClass, StreamToken};
+use sphinx::{Payload, Peeled, Refusal, ReplyBlock, SizeClass, StreamToken};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
 use crate::answers::Answers;
@@ -749,6 +749,7 @@ impl Remailer {
             relay.handle_clock_jump(jump.millis, now, &mut self.out);
         }
         self.sender.handle_clock_jump(jump.millis);
+        self.replies.handle_clock_jump(jump.millis);
         if let Some(exit) = &mut self.exit {
             exit.handle_clock_jump(jump.millis);
         }
@@ -781,8 +782,8 @@ impl Remailer {
         let schedule = *self.schedule();
         self.catch_up.handle_timeout(&self.links, &schedule, now, rng, &mut self.out);
         self.relay_packets(now, rng);
-        self.cover(now, rng);
-        self.sender.handle_timeout(now, &mut self.replies, &mut self.out);
+        let is_covered = self.cover(now, rng);
+        self.sender.handle_timeout(is_covered, now, &mut self.replies, rng, &mut self.out);
         if let Some(exit) = &mut self.exit {
             exit.handle_timeout(now, &mut self.out);
         }
@@ -827,18 +828,19 @@ impl Remailer {
         directory.is_voter(&self.node()).then(|| directory.votes_at(next.max(coming)))
     }
 
-    /// Has cover made for the ticks that come soon and for batches that are too small, if there are
-    /// routes.
-    fn cover(&mut self, now: Time, rng: &mut impl CryptoRng) {
+    /// Has cover made for the ticks that come soon and for batches that are too small; whether there are
+    /// routes for it.
+    fn cover(&mut self, now: Time, rng: &mut impl CryptoRng) -> bool {
         for top_up in self.relay.iter_mut().flat_map(|relay| relay.take_top_ups(&mut self.out)) {
             self.sender.top_up(top_up);
         }
         let view = self.outlook.sending_view(now).ok().map(AsRef::as_ref);
         if let Some(view) = view {
-            self.sender.keep_pace(view);
+            self.sender.keep_pace(view, now, rng);
         }
         let from = view.map(|view| (view, owner(self.relay.as_ref(), &self.outlook)));
         self.sender.cover(from, now, rng, &mut self.out);
+        from.is_some()
     }
 
     fn relay_packets(&mut self, now: Time, rng: &mut impl CryptoRng) {
@@ -851,11 +853,9 @@ impl Remailer {
             match (arrival, &mut self.exit) {
                 (Arrival::Mail(payload), _) if ContentType::is_turning_point(&payload) => {
                     self.out.count(Count::LoopTurned);
-                    match payload.reply_block() {
-                        Ok(Some(block)) => self.answers.turn(block),
-                        Ok(None) | Err(_) => {
-                            self.out.count(Count::NotAnswered(NotAnswered::Malformed));
-                        }
+                    let block = answerable(&payload);
+                    if let Err(why) = block.and_then(|block| self.answers.turn(block)) {
+                        self.out.count(Count::NotAnswered(why));
                     }
                 }
                 (Arrival::Mail(payload), Some(exit)) => {
@@ -880,7 +880,10 @@ impl Remailer {
             content.extend_from_slice(&said.encode());
             (block, content)
         });
-        let turned = self.answers.take_turned().into_iter();
+        // Of several blocks that came with one message one says what became of it. The others turn like
+        // loops: what leaves for an answer gets one.
+        let spare = self.exit.as_mut().map(Exit::take_spare).unwrap_or_default();
+        let turned = self.answers.take_turned().into_iter().chain(spare);
         let turned = turned.map(|block| (block, vec![ContentType::TurningPoint.number()]));
         let answers: Vec<_> = acknowledged.chain(turned).collect();
         let (schedule, own) = (*self.schedule(), self.node());
@@ -953,4 +956,12 @@ pub(crate) fn times(mixing: &Mixing) -> Times {
     let Mixing { window, max_delay, floor, floor_windows, loop_budget, .. } = *mixing;
     let floor = Floor { packets: floor, windows: floor_windows, budget: loop_budget };
     Times { window, max_delay, floor }
+}
+
+/// The reply block of a loop. It has to be of the class of the packet that brought it: a small packet
+/// must not become a large one.
+fn answerable(payload: &Payload) -> Result<ReplyBlock, NotAnswered> {
+    let block = payload.reply_block().ok().flatten().ok_or(NotAnswered::Malformed)?;
+    let is_of_class = block.class().payload_len() == payload.len();
+    if is_of_class { Ok(block) } else { Err(NotAnswered::Malformed) }
 }

@@ -24,6 +24,8 @@ const MAX_PACKETS: usize = 4096;
 const MAX_OCTETS: usize = 64 << 20;
 /// How long before its tick cover is sealed, which takes a millisecond or two.
 const LEAD: Duration = Duration::from_secs(2);
+/// How late a packet may be for its tick. A machine that stalls for longer leaves ticks empty.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Whether a packet is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +60,20 @@ pub(crate) struct Outbox {
     law: Law,
     drawn_to: Time,
     serial: u64,
-    ticks: BTreeMap<Tick, Slot>,
+    slots: BTreeMap<u64, Slot>,
+    times: BTreeSet<(Time, u64)>,
     /// When there is something to do for a tick.
-    agenda: BTreeSet<(Time, Tick)>,
+    agenda: BTreeSet<(Time, u64)>,
     packets: usize,
     octets: usize,
 }
 
 struct Slot {
+    at: Time,
     lot: Lot,
     load: Load,
+    /// Whether it is for cover alone, beside the clock.
+    is_extra: bool,
 }
 
 enum Load {
@@ -78,9 +84,21 @@ enum Load {
     /// Its cover is being sealed.
     Awaited,
     Cover(Sealed, Option<Expected>),
-    /// Its mail is being sealed.
-    Reserved,
+    /// Its mail is being sealed; whether it was to stay empty.
+    Reserved(bool),
     Mail(Sealed),
+}
+
+/// What came of a tick.
+pub(crate) enum Due {
+    /// Its packet leaves.
+    Leaves(Leaving),
+    /// Nothing leaves on it.
+    Empty,
+    /// No loop leaves with a batch that is too small.
+    NoTopUp,
+    /// The key of its packet's first hop is gone.
+    Expired,
 }
 
 /// A packet whose tick has come.
@@ -88,21 +106,58 @@ pub(crate) struct Leaving {
     pub(crate) sealed: Sealed,
     /// What it is if it is cover, and what opens its answer.
     pub(crate) cover: Option<(Lot, Option<Expected>)>,
+    /// Whether it leaves beside the clock.
+    pub(crate) is_extra: bool,
 }
 
 impl Outbox {
     pub(crate) fn new(law: Law, now: Time) -> Self {
-        let (ticks, agenda) = (BTreeMap::new(), BTreeSet::new());
-        Self { law, drawn_to: now, serial: 0, ticks, agenda, packets: 0, octets: 0 }
+        Self {
+            law,
+            drawn_to: now,
+            serial: 0,
+            slots: BTreeMap::new(),
+            times: BTreeSet::new(),
+            agenda: BTreeSet::new(),
+            packets: 0,
+            octets: 0,
+        }
     }
 
     pub(crate) fn law(&self) -> &Law {
         &self.law
     }
 
-    /// Draws ticks in this way from now on; those that are drawn stay.
-    pub(crate) fn change(&mut self, law: Law) {
+    /// How long before its tick mail may take it at the latest: before cover is made for it.
+    pub(crate) fn lead(&self) -> Duration {
+        if self.law.cover == 0 { Duration::ZERO } else { LEAD }
+    }
+
+    /// Draws ticks in this way from now on. Those that every node has drawn stay. Of those that were
+    /// drawn further ahead, because mail may wait so long here, the free ones are drawn anew; and for
+    /// each that mail has taken the next new one of its lot goes, so that there are as many.
+    pub(crate) fn change(&mut self, law: Law, now: Time, rng: &mut (impl CryptoRng + ?Sized)) {
+        let kept_to = now.plus(self.law.ahead);
         self.law = law;
+        if self.drawn_to <= kept_to {
+            return;
+        }
+        let mut taken = Vec::new();
+        for (at, serial) in self.times.range((kept_to, u64::MAX)..).copied().collect::<Vec<_>>() {
+            match self.slots.get(&serial) {
+                Some(slot) if !slot.load.gives_way() => taken.push((at, slot.lot)),
+                Some(_) | None => drop(self.remove(serial)),
+            }
+        }
+        let drawn_to = core::mem::replace(&mut self.drawn_to, kept_to);
+        while self.drawn_to < drawn_to {
+            self.draw(rng);
+        }
+        for (at, lot) in taken {
+            if let Some(serial) = self.next_open(at..=drawn_to, |slot| slot.lot == lot) {
+                self.remove(serial);
+            }
+        }
     }
 
     /// Draws ticks as far ahead as the law says. A machine that slept draws none for the time that it
@@ -127,36 +182,64 @@ impl Outbox {
         if !self.has_room() || self.octets + class.packet_len() > MAX_OCTETS {
             return None;
         }
+        let takes = |slot: &Slot| slot.lot.class == class && ways.contains(&slot.lot.way);
         // Mail that may wait longer than ticks are drawn ahead draws more of them.
-        while self.drawn_to < *within.end() {
+        let serial = loop {
+            if let Some(serial) = self.next_open(within.clone(), takes) {
+                break serial;
+            }
+            if self.drawn_to >= *within.end() {
+                return None;
+            }
             self.draw(rng);
-        }
-        let from = Tick { at: *within.start(), serial: 0 };
-        let to = Tick { at: *within.end(), serial: u64::MAX };
-        let takes = |slot: &Slot| {
-            slot.lot.class == class && ways.contains(&slot.lot.way) && slot.load.gives_way()
         };
-        let (tick, slot) = self.ticks.range(from..=to).find(|(_, slot)| takes(slot))?;
-        let (tick, way) = (*tick, slot.lot.way);
-        self.turn(tick, Load::Reserved, |_| true);
+        let slot = self.slots.get(&serial)?;
+        let (tick, way) = (Tick { at: slot.at, serial }, slot.lot.way);
+        let was_empty = matches!(slot.load, Load::Empty);
+        self.turn(serial, Load::Reserved(was_empty), |_| true);
         self.packets += 1;
         self.octets += class.packet_len();
         Some((tick, way))
     }
 
+    /// The first tick within a span that mail may take.
+    fn next_open(
+        &self,
+        within: RangeInclusive<Time>,
+        takes: impl Fn(&Slot) -> bool,
+    ) -> Option<u64> {
+        let span = (*within.start(), 0)..=(*within.end(), u64::MAX);
+        let mut serials = self.times.range(span).map(|(_, serial)| *serial);
+        let open = |slot: &Slot| slot.load.gives_way() && !slot.is_extra && takes(slot);
+        serials.find(|serial| self.slots.get(serial).is_some_and(open))
+    }
+
+    /// Whether any tick of this lot's class and way is drawn.
+    pub(crate) fn has_drawn(&self, class: SizeClass, ways: &[Way]) -> bool {
+        let is_such = |slot: &Slot| slot.lot.class == class && ways.contains(&slot.lot.way);
+        self.slots.values().any(|slot| is_such(slot) && !slot.is_extra)
+    }
+
     /// Gives a tick another load if `may` says so of the one that it has.
-    fn turn(&mut self, tick: Tick, load: Load, may: impl Fn(&Load) -> bool) {
-        if let Some(slot) = self.ticks.get_mut(&tick)
+    fn turn(&mut self, serial: u64, load: Load, may: impl Fn(&Load) -> bool) {
+        if let Some(slot) = self.slots.get_mut(&serial)
             && may(&slot.load)
         {
-            self.agenda.extend(load.due(tick).map(|at| (at, tick)));
-            let before = core::mem::replace(&mut slot.load, load);
-            if let Some(at) = before.due(tick)
-                && slot.load.due(tick) != Some(at)
-            {
-                self.agenda.remove(&(at, tick));
+            if let Some(at) = slot.load.due(slot.at) {
+                self.agenda.remove(&(at, serial));
             }
+            self.agenda.extend(load.due(slot.at).map(|at| (at, serial)));
+            slot.load = load;
         }
+    }
+
+    fn remove(&mut self, serial: u64) -> Option<Slot> {
+        let slot = self.slots.remove(&serial)?;
+        self.times.remove(&(slot.at, serial));
+        if let Some(at) = slot.load.due(slot.at) {
+            self.agenda.remove(&(at, serial));
+        }
+        Some(slot)
     }
 
     /// Whether mail may wait at all.
@@ -164,60 +247,72 @@ impl Outbox {
         self.packets < MAX_PACKETS && self.octets < MAX_OCTETS
     }
 
-    /// Puts mail on its reserved tick; if the tick is past already, it leaves at once.
+    /// Puts mail on its reserved tick. If the tick is past already, it takes a later one of its lot when
+    /// it is looked at: what leaves off the clock shows that it is mail.
     pub(crate) fn fill(&mut self, tick: Tick, sealed: Sealed) {
-        self.turn(tick, Load::Mail(sealed), |_| true);
+        self.turn(tick.serial, Load::Mail(sealed), |load| matches!(load, Load::Reserved(_)));
     }
 
     /// Gives a reserved tick back.
     pub(crate) fn release(&mut self, tick: Tick, octets: usize) {
         self.packets = self.packets.saturating_sub(1);
         self.octets = self.octets.saturating_sub(octets);
-        self.turn(tick, Load::Free, |_| true);
+        let was_empty = |slot: &Slot| matches!(slot.load, Load::Reserved(true));
+        let load = match self.slots.get(&tick.serial).is_some_and(was_empty) {
+            true => Load::Empty,
+            false => Load::Free,
+        };
+        self.turn(tick.serial, load, |load| matches!(load, Load::Reserved(_)));
     }
 
     /// The next tick for which nobody has decided on cover yet, if it comes soon.
     pub(crate) fn next_undecided(&self, now: Time) -> Option<(Tick, Lot)> {
         let due = self.agenda.iter().take_while(|(at, _)| *at <= now);
-        let slots = due.filter_map(|(_, tick)| Some((*tick, self.ticks.get(tick)?)));
+        let slots = due.filter_map(|(_, serial)| Some((*serial, self.slots.get(serial)?)));
         let mut undecided = slots.filter(|(_, slot)| matches!(slot.load, Load::Free));
-        undecided.next().map(|(tick, slot)| (tick, slot.lot))
+        undecided.next().map(|(serial, slot)| (Tick { at: slot.at, serial }, slot.lot))
     }
 
-    /// Notes that cover is being sealed for a tick, or that it stays empty.
-    pub(crate) fn decide(&mut self, tick: Tick, is_covered: bool) {
-        let load = if is_covered { Load::Awaited } else { Load::Empty };
-        self.turn(tick, load, |load| matches!(load, Load::Free));
+    /// Notes that cover is being sealed for a tick.
+    pub(crate) fn await_cover(&mut self, tick: Tick) {
+        self.turn(tick.serial, Load::Awaited, |load| matches!(load, Load::Free));
     }
 
     /// One more tick at this time, for cover alone.
-    pub(crate) fn add(&mut self, at: Time, lot: Lot) -> Tick {
-        self.serial += 1;
-        let tick = Tick { at, serial: self.serial };
-        self.ticks.insert(tick, Slot { lot, load: Load::Free });
-        self.agenda.extend(Load::Free.due(tick).map(|at| (at, tick)));
-        tick
+    pub(crate) fn add_extra(&mut self, at: Time, lot: Lot) {
+        self.add(at, lot, true);
     }
 
-    /// Puts cover on its tick, if no mail has taken that meanwhile.
+    fn add(&mut self, at: Time, lot: Lot, is_extra: bool) -> Tick {
+        self.serial += 1;
+        let serial = self.serial;
+        self.slots.insert(serial, Slot { at, lot, load: Load::Free, is_extra });
+        self.times.insert((at, serial));
+        self.agenda.extend(Load::Free.due(at).map(|due| (due, serial)));
+        Tick { at, serial }
+    }
+
+    /// Puts cover on its tick.
     pub(crate) fn cover(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
-        self.turn(tick, Load::Cover(sealed, expected), |load| matches!(load, Load::Awaited));
+        let load = Load::Cover(sealed, expected);
+        self.turn(tick.serial, load, |load| matches!(load, Load::Awaited));
     }
 
     /// No cover comes for a tick.
     pub(crate) fn leave_empty(&mut self, tick: Tick) {
-        self.turn(tick, Load::Empty, |load| matches!(load, Load::Awaited));
+        let may = |load: &Load| matches!(load, Load::Free | Load::Awaited);
+        self.turn(tick.serial, Load::Empty, may);
     }
 
     /// Moves all ticks: the clock jumped, and what a machine slept through must not leave at once.
     pub(crate) fn shift(&mut self, millis: i64) {
         self.drawn_to = self.drawn_to.shifted(millis);
-        let ticks = core::mem::take(&mut self.ticks).into_iter();
-        let shifted =
-            |(tick, slot): (Tick, Slot)| (Tick { at: tick.at.shifted(millis), ..tick }, slot);
-        self.ticks = ticks.map(shifted).collect();
-        let due = |(tick, slot): (&Tick, &Slot)| slot.load.due(*tick).map(|at| (at, *tick));
-        self.agenda = self.ticks.iter().filter_map(due).collect();
+        for slot in self.slots.values_mut() {
+            slot.at = slot.at.shifted(millis);
+        }
+        self.times = self.slots.iter().map(|(serial, slot)| (slot.at, *serial)).collect();
+        let due = |(serial, slot): (&u64, &Slot)| Some((slot.load.due(slot.at)?, *serial));
+        self.agenda = self.slots.iter().filter_map(due).collect();
     }
 
     /// When the next packet leaves, or cover has to be sealed.
@@ -225,32 +320,65 @@ impl Outbox {
         self.agenda.first().map(|(at, _)| *at)
     }
 
-    /// The next packet whose tick has come. Returns with it how many ticks before it stayed empty.
-    pub(crate) fn next_due(&mut self, now: Time) -> (usize, Option<Leaving>) {
-        let mut empty = 0;
-        let now = Tick { at: now, serial: u64::MAX };
+    /// What comes of the next tick that has come by `now`. While there `is_cover` for no tick, mail does
+    /// not leave either, or it would show; and what a machine was too slow for does not leave in a burst.
+    pub(crate) fn next_due(
+        &mut self,
+        now: Time,
+        is_covered: bool,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Option<Due> {
         loop {
-            let done = |slot: &Slot| !matches!(slot.load, Load::Awaited | Load::Reserved);
-            let mut past = self.ticks.range(..=now);
-            let Some(tick) = past.find(|(_, slot)| done(slot)).map(|(tick, _)| *tick) else {
-                return (empty, None);
+            let past = self.times.range(..=(now, u64::MAX)).map(|(_, serial)| *serial);
+            let stays = |slot: &Slot| matches!(slot.load, Load::Reserved(_));
+            let serial = past.into_iter().find(|of| !self.slots.get(of).is_some_and(stays))?;
+            let Slot { at, lot, load, is_extra } = self.remove(serial)?;
+            let is_in_time = now.since(at) <= LATE;
+            let sealed = match load {
+                Load::Cover(sealed, expected) if is_in_time => {
+                    let cover = Some((lot, expected));
+                    return Some(Due::Leaves(Leaving { sealed, cover, is_extra }));
+                }
+                Load::Mail(sealed) => sealed,
+                _ if is_extra => return Some(Due::NoTopUp),
+                _ => return Some(Due::Empty),
             };
-            let Some(Slot { lot, load }) = self.ticks.remove(&tick) else { return (empty, None) };
-            if let Some(at) = load.due(tick) {
-                self.agenda.remove(&(at, tick));
+            let octets = sealed.packet.octets().len();
+            let is_late = !is_in_time || !(is_covered || self.law.cover == 0);
+            if is_late && sealed.until > now {
+                self.put_off(sealed, lot, now, rng);
+                continue;
             }
-            match load {
-                Load::Mail(sealed) => {
-                    self.packets = self.packets.saturating_sub(1);
-                    self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
-                    return (empty, Some(Leaving { sealed, cover: None }));
-                }
-                Load::Cover(sealed, expected) => {
-                    return (empty, Some(Leaving { sealed, cover: Some((lot, expected)) }));
-                }
-                Load::Free | Load::Empty | Load::Awaited | Load::Reserved => empty += 1,
+            self.packets = self.packets.saturating_sub(1);
+            self.octets = self.octets.saturating_sub(octets);
+            if sealed.until <= now {
+                return Some(Due::Expired);
             }
+            return Some(Due::Leaves(Leaving { sealed, cover: None, is_extra }));
         }
+    }
+
+    /// Puts mail on a later tick of its lot.
+    fn put_off(
+        &mut self,
+        sealed: Sealed,
+        lot: Lot,
+        now: Time,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        let earliest = now.plus(self.lead()).plus(Duration::from_millis(1));
+        let serial = loop {
+            let open = self.next_open(earliest..=self.drawn_to, |slot| slot.lot == lot);
+            match open {
+                Some(serial) => break serial,
+                // A lot that is not drawn any more: its tick is one of its own.
+                None if self.drawn_to > now.plus(self.law.ahead) => {
+                    break self.add(self.drawn_to, lot, false).serial;
+                }
+                None => self.draw(rng),
+            }
+        };
+        self.turn(serial, Load::Mail(sealed), |_| true);
     }
 
     /// Packets of mail that wait for their tick.
@@ -258,29 +386,37 @@ impl Outbox {
         self.packets
     }
 
+    /// Packets of mail of a class that wait for their tick.
+    pub(crate) fn len_of(&self, class: SizeClass) -> usize {
+        let of_mail = |slot: &&Slot| {
+            slot.lot.class == class && matches!(slot.load, Load::Mail(_) | Load::Reserved(_))
+        };
+        self.slots.values().filter(of_mail).count()
+    }
+
     fn draw(&mut self, rng: &mut (impl CryptoRng + ?Sized)) {
         self.drawn_to = self.drawn_to.plus(exponential(self.law.gap, rng));
         let lot = self.law.draw(rng);
-        let tick = self.add(self.drawn_to, lot);
+        let tick = self.add(self.drawn_to, lot, false);
         if rng.random_range(0..100) >= self.law.cover {
-            self.decide(tick, false);
+            self.leave_empty(tick);
         }
     }
 }
 
 impl Load {
-    /// When there is something to do for it.
-    fn due(&self, tick: Tick) -> Option<Time> {
+    /// When there is something to do for it, on a tick at this time.
+    fn due(&self, at: Time) -> Option<Time> {
         match self {
-            Self::Free => Some(tick.at.minus(LEAD)),
-            Self::Cover(..) | Self::Mail(_) => Some(tick.at),
-            Self::Empty | Self::Awaited | Self::Reserved => None,
+            Self::Free => Some(at.minus(LEAD)),
+            Self::Awaited | Self::Cover(..) | Self::Mail(_) => Some(at),
+            Self::Empty | Self::Reserved(_) => None,
         }
     }
 
     /// Whether mail may take the tick.
     fn gives_way(&self) -> bool {
-        matches!(self, Self::Free | Self::Empty | Self::Awaited | Self::Cover(..))
+        matches!(self, Self::Free | Self::Empty)
     }
 }
 
@@ -341,7 +477,7 @@ mod tests {
 
     fn sealed(class: SizeClass) -> Sealed {
         let packet = Packet::from_octets(vec![0; class.packet_len()]).unwrap();
-        Sealed { first: NodeId::from_bytes([0; 32]), packet, until: START }
+        Sealed { first: NodeId::from_bytes([0; 32]), packet, until: START.plus(SECOND * 90_000) }
     }
 
     /// What leaves in a time, and on what tick, with cover on every tick that mail does not take.
@@ -352,10 +488,11 @@ mod tests {
         while let Some(now) = outbox.poll_timeout().filter(|at| *at <= end) {
             outbox.draw_ahead(now, rng);
             while let Some((tick, lot)) = outbox.next_undecided(now) {
-                outbox.decide(tick, true);
+                outbox.await_cover(tick);
                 outbox.cover(tick, sealed(lot.class), None);
             }
-            while let (0, Some(leaving)) = outbox.next_due(now) {
+            while let Some(due) = outbox.next_due(now, true, rng) {
+                let Due::Leaves(leaving) = due else { panic!("every tick is covered") };
                 left.push((now, leaving.sealed.packet.class()));
             }
         }
@@ -372,10 +509,10 @@ mod tests {
         let mut before = START;
         while lots.len() < 4000 {
             outbox.draw(&mut rng);
-            let (tick, slot) = outbox.ticks.pop_first().unwrap();
-            gaps.push(tick.at.since(before).as_secs_f64());
-            before = tick.at;
-            lots.push(slot.lot);
+            let (at, serial) = outbox.times.first().copied().unwrap();
+            gaps.push(at.since(before).as_secs_f64());
+            before = at;
+            lots.push(outbox.remove(serial).unwrap().lot);
         }
         // Kolmogorov-Smirnov against the exponential distribution; 1.95 / sqrt(n) is the 0.1 %
         // level.
@@ -409,7 +546,7 @@ mod tests {
             let mut rng = ChaCha20Rng::seed_from_u64(2);
             let mut outbox = outbox();
             outbox.draw_ahead(START, &mut rng);
-            let within = START..=START.plus(SECOND * 3000);
+            let within = START.plus(LEAD)..=START.plus(SECOND * 3000);
             let mut taken = 0;
             for number in [1, 8, 4, 1, 8].into_iter().cycle().take(mails) {
                 let class = class(number);
@@ -442,7 +579,7 @@ mod tests {
             outbox.reserve(within.clone(), large, &[Way::Returning], &mut rng)
         {
             assert_eq!(way, Way::Returning);
-            let lot = outbox.ticks[&tick].lot;
+            let lot = outbox.slots[&tick.serial].lot;
             assert_eq!(lot, Lot { class: large, way });
             taken.push(tick);
         }
@@ -456,34 +593,124 @@ mod tests {
         assert!(again.0 <= taken[0]);
     }
 
+    /// The times at which mail leaves of a clock that is looked at at these times only.
+    fn mail_leaves(
+        outbox: &mut Outbox,
+        at: impl IntoIterator<Item = Time>,
+        is_covered: bool,
+        rng: &mut ChaCha20Rng,
+    ) -> Vec<Time> {
+        let mut left = Vec::new();
+        for now in at {
+            outbox.draw_ahead(now, rng);
+            while let Some((tick, _)) = outbox.next_undecided(now) {
+                outbox.leave_empty(tick);
+            }
+            while let Some(due) = outbox.next_due(now, is_covered, rng) {
+                left.extend(matches!(due, Due::Leaves(_)).then_some(now));
+            }
+        }
+        left
+    }
+
     #[test]
-    fn cover_makes_room_for_mail_and_a_late_packet_leaves_at_once() {
+    fn what_is_late_takes_another_tick_of_its_lot_and_leaves_in_no_burst() {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let mut outbox = outbox();
         outbox.draw_ahead(START, &mut rng);
-        let first = outbox.poll_timeout().unwrap();
-        let (tick, lot) = outbox.next_undecided(first).unwrap();
-        outbox.decide(tick, true);
-        let soon = START..=tick.at;
-        assert_eq!(outbox.reserve(soon, lot.class, &[lot.way], &mut rng), Some((tick, lot.way)));
-        // The cover comes, and is not wanted any more.
-        outbox.cover(tick, sealed(lot.class), None);
-        assert!(outbox.next_due(tick.at).1.is_none(), "its mail is not sealed yet");
-        let later = tick.at.plus(SECOND);
-        outbox.fill(tick, sealed(lot.class));
-        assert!(outbox.poll_timeout().is_some_and(|at| at <= tick.at));
-        let (empty, leaving) = outbox.next_due(later);
-        assert!(empty == 0 && leaving.is_some_and(|leaving| leaving.cover.is_none()));
+        let within = START..=START.plus(SECOND * 600);
+        let mut taken = Vec::new();
+        while let Some((tick, _)) = outbox.reserve(within.clone(), class(1), EITHER, &mut rng) {
+            taken.push(tick);
+        }
+        assert!(taken.len() > 20);
+        // The first is sealed when its tick is past, and the machine stalls over all the others.
+        let (first, others) = taken.split_first().unwrap();
+        for tick in others {
+            outbox.fill(*tick, sealed(class(1)));
+        }
+        let stalled_to = START.plus(SECOND * 700);
+        assert_eq!(mail_leaves(&mut outbox, [stalled_to], true, &mut rng), []);
+        outbox.fill(*first, sealed(class(1)));
+        assert_eq!(mail_leaves(&mut outbox, [stalled_to], true, &mut rng), []);
+        assert_eq!((outbox.len(), outbox.len_of(class(1))), (taken.len(), taken.len()));
+        let seconds = (700..6000).map(|second| START.plus(SECOND * second));
+        let left = mail_leaves(&mut outbox, seconds, true, &mut rng);
+        assert_eq!(left.len(), taken.len());
+        let most = left.chunk_by(|one, other| one == other).map(<[Time]>::len).max();
+        assert!(most <= Some(3), "in one second");
+        assert_eq!((outbox.packets, outbox.octets), (0, 0));
+    }
 
-        let now = outbox.poll_timeout().unwrap();
-        let (tick, lot) = outbox.next_undecided(now).unwrap();
-        outbox.decide(tick, true);
-        outbox.cover(tick, sealed(lot.class), None);
-        let (_, leaving) = outbox.next_due(tick.at);
-        assert!(leaving.is_some_and(|leaving| leaving.cover.is_some_and(|(of, _)| of == lot)));
-        let now = outbox.poll_timeout().unwrap();
-        let (tick, _) = outbox.next_undecided(now).unwrap();
-        outbox.decide(tick, false);
-        assert!(matches!(outbox.next_due(tick.at), (1, None)));
+    #[test]
+    fn without_cover_mail_does_not_leave_and_what_expires_is_told() {
+        let mut rng = ChaCha20Rng::seed_from_u64(6);
+        let mut outbox = outbox();
+        outbox.draw_ahead(START, &mut rng);
+        let within = START..=START.plus(SECOND * 600);
+        let (tick, _) = outbox.reserve(within, class(1), EITHER, &mut rng).unwrap();
+        let until = START.plus(SECOND * 2000);
+        outbox.fill(tick, Sealed { until, ..sealed(class(1)) });
+        let seconds = (1..1999).map(|second| START.plus(SECOND * second));
+        assert_eq!(mail_leaves(&mut outbox, seconds, false, &mut rng), []);
+        assert_eq!(outbox.len(), 1);
+        let mut expired = 0;
+        for second in 1999..4000 {
+            while let Some(due) = outbox.next_due(START.plus(SECOND * second), true, &mut rng) {
+                expired += usize::from(matches!(due, Due::Expired));
+            }
+        }
+        assert_eq!((expired, outbox.len(), outbox.octets), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_while_mail_is_sealed_loses_neither_mail_nor_room() {
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let mut outbox = outbox();
+        outbox.draw_ahead(START, &mut rng);
+        let within = START..=START.plus(SECOND * 600);
+        let mut reserve = || outbox.reserve(within.clone(), class(1), EITHER, &mut rng).unwrap().0;
+        let (sent, given_back) = (reserve(), reserve());
+        outbox.shift(3_600_000);
+        outbox.fill(sent, sealed(class(1)));
+        outbox.release(given_back, class(1).packet_len());
+        let later = sent.at.plus(SECOND * 3600);
+        assert!(matches!(
+            outbox.next_due(later.minus(SECOND), true, &mut rng),
+            None | Some(Due::Empty)
+        ));
+        assert_eq!(mail_leaves(&mut outbox, [later], true, &mut rng), [later]);
+        assert_eq!((outbox.packets, outbox.octets), (0, 0));
+    }
+
+    /// Mail that may wait for hours has drawn ticks for hours. When the list asks for another pace, there
+    /// are as many ticks at any time as at a node without mail.
+    #[test]
+    fn another_pace_holds_for_ticks_that_mail_has_drawn() {
+        let mut rng = ChaCha20Rng::seed_from_u64(8);
+        let mut outbox = outbox();
+        outbox.draw_ahead(START, &mut rng);
+        let large = SizeClass::LARGEST;
+        let far = START.plus(SECOND * 3000)..=START.plus(SECOND * 300_000);
+        for _ in 0..200 {
+            outbox.reserve(far.clone(), large, EITHER, &mut rng).unwrap();
+        }
+        let drawn_to = outbox.drawn_to;
+        assert!(drawn_to > START.plus(SECOND * 18_000));
+        let faster = Law { gap: SECOND * 5, ..outbox.law().clone() };
+        outbox.change(faster, START, &mut rng);
+        let span = START.plus(SECOND * 3000)..drawn_to;
+        let all = outbox.slots.values().filter(|slot| span.contains(&slot.at));
+        let (mut number, mut of_large) = (0, 0);
+        for slot in all {
+            number += 1;
+            of_large += usize::from(slot.lot.class == large);
+        }
+        let expected = drawn_to.since(span.start).as_secs_f64() / 5.0;
+        let off = (f64::from(number) - expected) / expected.sqrt();
+        assert!(off.abs() < 4.0, "{number} of {expected}");
+        let share = of_large as f64 / f64::from(number);
+        assert!((0.08..0.12).contains(&share), "{share}");
+        assert_eq!(outbox.len(), 200);
     }
 }

@@ -75,6 +75,13 @@ impl Replies {
                     out.count_many(Count::Acknowledged(status), recipients.into());
                 }
             }
+            // Another block of the message is the one that is answered with word of it.
+            (Purpose::Message(_), Ok(Said::Turned)) => {
+                out.count(Count::LoopReturned);
+                if self.forget(of, &name) {
+                    out.count(Count::AnswerMissing);
+                }
+            }
             (of, said) => {
                 out.count(Count::AnswerRefused(said.err().unwrap_or(NoAnswer::ContentType)));
                 self.forget(of, &name);
@@ -92,6 +99,15 @@ impl Replies {
             self.of.remove(&message);
         }
         was_last
+    }
+
+    /// The clock jumped: what is waited for is waited for as long.
+    pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
+        for expected in self.waiting.values_mut() {
+            expected.until = expected.until.shifted(millis);
+        }
+        let ends = self.waiting.iter().map(|(name, expected)| (expected.until, *name));
+        self.ends = ends.collect();
     }
 
     /// When the next one is given up.

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::command::{Command, Out};
 use crate::content::{ContentType, Fitted};
-use crate::count::Count;
+use crate::count::{Count, Dropped};
 use crate::cutting::piece_room;
-use crate::outbox::{Law, Leaving, Lot, Outbox, Way};
+use crate::outbox::{Due, Law, Leaving, Lot, Outbox, Way};
 use crate::replies::{Purpose, Replies};
 use crate::seal::{
     Plan, Reserved, SealError, Sealed, SealedMessage, Sealing, SealingFailed, Tick, Unsealed,
@@ -101,8 +101,13 @@ impl Sender {
 
     /// How many packets of a class a mail may take that takes several, beside those that wait. Such
     /// mail shares half of the clock: a few mails must not take it from everybody else for hours.
+    ///
+    /// In eighths of the clock: whoever is told that number learns little of how much mail waits.
     pub(crate) fn share(&self, class: SizeClass, ways: &[Way]) -> usize {
-        (self.slots(class, ways) / 2).saturating_sub(self.outbox.len())
+        let slots = self.slots(class, ways);
+        let left = (slots / 2).saturating_sub(self.outbox.len_of(class));
+        let step = (slots / 8).max(1);
+        left / step * step
     }
 
     /// The clock jumped: what waits for its tick goes on waiting for as long.
@@ -118,10 +123,10 @@ impl Sender {
     }
 
     /// The clock goes as the hour's list says.
-    pub(crate) fn keep_pace(&mut self, view: &View) {
-        let law = law(self.descriptor.parameters(), view.volume(), view.len());
+    pub(crate) fn keep_pace(&mut self, view: &View, now: Time, rng: &mut impl CryptoRng) {
+        let law = law(self.descriptor.parameters(), view.volume(), view.listed());
         if law != *self.outbox.law() {
-            self.outbox.change(law);
+            self.outbox.change(law, now, rng);
         }
     }
 
@@ -169,7 +174,16 @@ impl Sender {
                 _ => ((part.of, of_all), self.parameters().custody.horizon),
             };
             let wait = Wait { ways, hold: part.hold, spread, patience };
-            match self.plan(piece, (view, owner), (now, wait), rng, takes) {
+            let planned_one = match self.plan(piece, (view, owner), (now, wait), rng, &takes) {
+                // No way back: it goes without an answer, on a tick for such packets.
+                Err(NotSent::Full) if ways != [Way::OneWay] => {
+                    let ways: &[Way] = &[Way::OneWay];
+                    let wait = Wait { ways, hold: part.hold, spread, patience };
+                    self.plan(piece, (view, None), (now, wait), rng, &takes)
+                }
+                planned_one => planned_one,
+            };
+            match planned_one {
                 Ok(mut unsealed) => {
                     if let Some(first) = planned.first() {
                         unsealed.of = first.of;
@@ -209,30 +223,39 @@ impl Sender {
         let (packets, ways) = wait.spread;
         let every_other = self.outbox.law().interval(fitted.class, ways) * 2;
         let spread = every_other.saturating_mul(u32::try_from(packets).unwrap_or(u32::MAX));
-        let earliest = now.plus(wait.hold.max(spread).mul_f64(rng.random::<f64>()));
-        let latest = earliest.plus(wait.patience);
-        // A class that has opened just now may have no ticks yet; then the next larger one does.
+        // What is being sealed when its tick comes would be late for it.
+        let hold = wait.hold.max(spread).mul_f64(rng.random::<f64>()).max(self.outbox.lead());
+        let earliest = now.plus(hold);
+        let horizon =
+            now.plus(self.parameters().custody.horizon).max(earliest.plus(self.patience()));
+        let latest = earliest.plus(wait.patience).min(horizon);
+        // A class that has opened just now has no ticks yet; then the next larger one does.
         let classes = SizeClass::all().filter(|class| *class >= fitted.class);
-        let open = classes.filter(|class| stage.is_open(class.number()));
-        let mut ticks = open.filter_map(|class| {
-            let found = self.outbox.reserve(earliest..=latest, class, wait.ways, rng);
-            found.map(|(tick, way)| (tick, way, class))
-        });
-        let (tick, way, class) = ticks.next().ok_or(NotSent::Full)?;
-        drop(ticks);
-        fitted.class = class;
+        let mut open = classes.filter(|class| stage.is_open(class.number()));
+        let drawn = open.find(|class| self.outbox.has_drawn(*class, wait.ways));
+        fitted.class = drawn.unwrap_or(fitted.class);
+        let (tick, way) = self
+            .outbox
+            .reserve(earliest..=latest, fitted.class, wait.ways, rng)
+            .ok_or(NotSent::Full)?;
         let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
-        match view.route(&self.own, &epochs, rng, allows) {
-            Ok(route) => {
-                let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
+        let planned = view.route(&self.own, &epochs, rng, allows).map_err(NotSent::Route);
+        let planned = planned.and_then(|route| {
+            let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
+            // What leaves on a tick for what returns has to return.
+            let returns = back.is_some() == (way == Way::Returning);
+            if returns { Ok((route, back)) } else { Err(NotSent::Full) }
+        });
+        match planned {
+            Ok((route, back)) => {
                 let (end, of) = (End::Deliver, Purpose::Message(tick.serial));
                 Ok(Unsealed { tick, route, plan, fitted, end, back, of })
             }
             Err(why) => {
                 self.outbox.release(tick, fitted.packet_len());
-                Err(NotSent::Route(why))
+                Err(why)
             }
         }
     }
@@ -266,12 +289,15 @@ impl Sender {
     ) {
         self.outbox.draw_ahead(now, rng);
         while let Some((tick, lot)) = self.outbox.next_undecided(now) {
-            let planned = from.and_then(|from| self.plan_cover(tick, lot, from, now, rng));
-            self.outbox.decide(tick, planned.is_some());
-            if let Some(unsealed) = planned {
-                let packets = vec![unsealed];
-                let schedule = self.schedule;
-                out.push(Command::SealCover(Sealing { packets, schedule, is_large: false }));
+            // Cover that would be late shows as much as mail would.
+            let from = from.filter(|_| tick.at > now);
+            match from.and_then(|from| self.plan_cover(tick, lot, from, rng)) {
+                None => self.outbox.leave_empty(tick),
+                Some(unsealed) => {
+                    self.outbox.await_cover(tick);
+                    let (packets, schedule) = (vec![unsealed], self.schedule);
+                    out.push(Command::SealCover(Sealing { packets, schedule, is_large: false }));
+                }
             }
         }
     }
@@ -281,10 +307,9 @@ impl Sender {
         tick: Tick,
         lot: Lot,
         (view, owner): (&View, Option<&Arc<Record>>),
-        now: Time,
         rng: &mut impl CryptoRng,
     ) -> Option<Unsealed> {
-        let plan = Plan::draw(tick.at.max(now), &self.parameters().mixing, rng);
+        let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs = plan.epochs(&self.schedule);
         let turns = |record: &Record| {
             let number = ContentType::TurningPoint.number();
@@ -303,7 +328,7 @@ impl Sender {
 
     /// One more loop leaves, among too few packets of others.
     pub(crate) fn top_up(&mut self, TopUp { class, at }: TopUp) {
-        self.outbox.add(at, Lot { class, way: Way::Returning });
+        self.outbox.add_extra(at, Lot { class, way: Way::Returning });
     }
 
     /// Takes what came of [`Command::SealCover`].
@@ -339,18 +364,35 @@ impl Sender {
     }
 
     /// Sends what has come to its tick.
-    pub(crate) fn handle_timeout(&mut self, now: Time, replies: &mut Replies, out: &mut Out) {
-        loop {
-            let (empty, leaving) = self.outbox.next_due(now);
-            if empty > 0 {
-                out.count_many(Count::TickEmpty, u64::try_from(empty).unwrap_or(u64::MAX));
-            }
-            let Some(Leaving { sealed: Sealed { first, packet, until }, cover }) = leaving else {
-                return;
+    /// `is_covered` says whether there is cover for ticks without mail.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        is_covered: bool,
+        now: Time,
+        replies: &mut Replies,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        while let Some(due) = self.outbox.next_due(now, is_covered, rng) {
+            let Leaving { sealed: Sealed { first, packet, until }, cover, is_extra } = match due {
+                Due::Leaves(leaving) => leaving,
+                Due::Empty => {
+                    out.count(Count::TickEmpty);
+                    continue;
+                }
+                Due::NoTopUp => {
+                    out.count(Count::PacketLonely);
+                    continue;
+                }
+                Due::Expired => {
+                    out.count(Count::PacketDropped(Dropped::Expired));
+                    continue;
+                }
             };
             let of_kind = if cover.is_none() { &mut self.mail } else { &mut self.cover };
             of_kind.note(packet.class(), self.schedule.hour_at(now));
             out.count(match &cover {
+                _ if is_extra => Count::TopUpSent,
                 None => Count::PacketSent,
                 Some((Lot { way: Way::Returning, .. }, _)) => Count::LoopSent,
                 Some((Lot { way: Way::OneWay, .. }, _)) => Count::DropSent,

@@ -202,10 +202,11 @@ fn a_network_without_mail_carries_loops_that_come_back_and_cover_that_ends() {
     let parameters = Parameters::main().with_first_list(9);
     let mut simulation = network(9, &parameters, 21);
     simulation.run(MINUTE * 90);
-    let sent = [Count::LoopSent, Count::DropSent].map(|count| total(&simulation, count));
-    let [loops, drops] = sent;
+    let [ticks, beside, drops] =
+        [Count::LoopSent, Count::TopUpSent, Count::DropSent].map(|count| total(&simulation, count));
     // 240 ticks an hour and node, half of them of each kind; loops fill up batches beside.
-    assert!((1400..2400).contains(&loops), "{loops}");
+    assert!((1400..1850).contains(&ticks) && beside < 200, "{ticks} and {beside}");
+    let loops = ticks + beside;
     assert!((1400..1850).contains(&drops), "{drops}");
     assert_eq!(total(&simulation, Count::PacketSent), 0);
     let returned = total(&simulation, Count::LoopReturned);
@@ -351,7 +352,7 @@ fn mail_to_many_domains_takes_half_of_the_clock_and_no_more() {
         taken += 1;
         assert!(taken < 300);
     }
-    assert!((30..100).contains(&taken), "{taken}");
+    assert!((30..150).contains(&taken), "{taken}");
 }
 
 #[test]
@@ -494,8 +495,9 @@ fn a_hold_that_is_asked_for_is_kept_to() {
         let mut held: Vec<_> = own.map(|link| link.at.since(submitted)).collect();
         held.sort_unstable();
         let (first, last) = (held[0], held[usize::try_from(of).unwrap() - 1]);
-        // A tick of its own kind comes every 50 s, and mail is patient for half an hour.
-        assert!(last <= MINUTE * u32::try_from(minutes + 30).unwrap(), "{last:?}");
+        // A tick of its own kind comes every 50 s, and there are six of them for the first six.
+        let most = MINUTE * if minutes == 0 { 15 } else { 330 };
+        assert!(last <= most, "{last:?}");
         assert!(minutes == 0 || last - first > MINUTE * 60, "{first:?} to {last:?}");
     }
     let too_long = Err(Refused::Unfit(MessageError::HoldTooLong));
@@ -565,7 +567,7 @@ fn a_flood_of_submissions_is_refused_at_the_bound_and_what_was_taken_arrives() {
     let main = main_network(7);
     let parameters = Parameters {
         sending: Sending {
-            gaps: [Duration::from_millis(20); record::PACES],
+            gaps: [Duration::from_millis(50); record::PACES],
             max_hold: Duration::from_secs(60),
             ..main.sending
         },

@@ -15,6 +15,9 @@ use crate::layout::{BLOCK_LEN, CLEAR_LEN, HEADER_LEN, MAC_LEN, ROUTING_LEN, TAG_
 const CONTEXT: &str = "fog-v1 sphinx suite 1: keys of a hop";
 const REPLY_CONTEXT: &str = "fog-v1 sphinx suite 1: stream of a reply";
 
+/// Octets of a hop's keys: of the MAC, the stream and the payload, 32 each, and the replay tag.
+const KEYS_LEN: usize = 112;
+
 /// What marks a packet as seen, 16 octets. It comes from the shared secrets: no octet that somebody
 /// on the way can vary changes it without making the packet unreadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +141,7 @@ impl HopKeys {
         hasher.update(&[hop.class.number()]);
         let mut output = hasher.finalize_xof();
         hasher.zeroize();
-        let mut octets = Zeroizing::new([0; 3 * 32 + ReplayTag::LEN]);
+        let mut octets = Zeroizing::new([0; KEYS_LEN]);
         output.fill(octets.as_mut_slice());
         output.zeroize();
         let mut keys =

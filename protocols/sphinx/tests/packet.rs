@@ -168,3 +168,25 @@ fn what_cannot_be_wrapped_is_refused() {
     }
     assert!(wrap(&route.hops(), &Body::default(), &mut common::rng(1)).is_ok());
 }
+
+#[test]
+fn keys_are_told_apart_by_their_epochs_and_public_halves_and_payloads_have_their_class() {
+    let (route, other) = (Route::new(3, 7), Route::new(3, 8));
+    assert!(route.keys(0).epochs().eq([route.epoch(0)]));
+    assert!(route.keys(0) == route.keys(0));
+    assert!(route.keys(0) != route.keys(1) && route.keys(0) != other.keys(0));
+    for class in SizeClass::all() {
+        let mut packet = Some(route.wrap(End::Deliver, class, b"mail").unwrap());
+        for hop in 0..3 {
+            let layer = peel(packet.take().unwrap(), &route.keys(hop)).unwrap().outcome.unwrap();
+            match layer {
+                Layer::Forward { packet: next, .. } => packet = Some(next),
+                Layer::End { payload, .. } => {
+                    assert_eq!((hop, payload.len()), (2, class.payload_len()));
+                    assert!(!payload.is_empty());
+                }
+                Layer::Reply { .. } | Layer::Stream { .. } => panic!("another end"),
+            }
+        }
+    }
+}
