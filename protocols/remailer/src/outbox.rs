@@ -340,8 +340,9 @@ impl Outbox {
                     return Some(Due::Leaves(Leaving { sealed, cover, is_extra }));
                 }
                 Load::Mail(sealed) => sealed,
-                _ if is_extra => return Some(Due::NoTopUp),
-                _ => return Some(Due::Empty),
+                Load::Free | Load::Empty | Load::Awaited | Load::Cover(..) | Load::Reserved(_) => {
+                    return Some(if is_extra { Due::NoTopUp } else { Due::Empty });
+                }
             };
             let octets = sealed.packet.octets().len();
             let is_late = !is_in_time || !(is_covered || self.law.cover == 0);

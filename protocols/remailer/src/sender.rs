@@ -174,12 +174,12 @@ impl Sender {
                 _ => ((part.of, of_all), self.parameters().custody.horizon),
             };
             let wait = Wait { ways, hold: part.hold, spread, patience };
-            let planned_one = match self.plan(piece, (view, owner), (now, wait), rng, &takes) {
+            let planned_one = match self.plan(piece, (view, owner), (now, wait), rng, takes) {
                 // No way back: it goes without an answer, on a tick for such packets.
                 Err(NotSent::Full) if ways != [Way::OneWay] => {
                     let ways: &[Way] = &[Way::OneWay];
                     let wait = Wait { ways, hold: part.hold, spread, patience };
-                    self.plan(piece, (view, None), (now, wait), rng, &takes)
+                    self.plan(piece, (view, None), (now, wait), rng, takes)
                 }
                 planned_one => planned_one,
             };
