@@ -40,7 +40,8 @@ pub(super) enum Done {
 
 /// Takes orders for work on other threads.
 pub(super) struct Work {
-    keys: watch::Sender<EpochKeys>,
+    /// `None` until the node has said which it has.
+    keys: watch::Sender<Option<EpochKeys>>,
     sealing: Lane,
     covering: Lane,
     disk: OrderedJobs<DiskKeeper>,
@@ -57,7 +58,7 @@ impl Work {
         keeper: DiskKeeper,
     ) -> (Self, mpsc::Receiver<Done>, oneshot::Receiver<()>) {
         let (done, results) = mpsc::channel(RESULTS);
-        let (keys, accepted) = watch::channel(EpochKeys::default());
+        let (keys, accepted) = watch::channel(None);
         let opening = machine.workers.lane(1);
         tokio::spawn(open_packets(packets, accepted, opening, done.clone()));
         let sealing = machine.workers.lane(SEALING);
@@ -68,7 +69,7 @@ impl Work {
 
     /// Packets are opened with these keys from now on.
     pub(super) fn accept(&self, keys: EpochKeys) {
-        self.keys.send_replace(keys);
+        self.keys.send_replace(Some(keys));
     }
 
     /// Seals a message.
@@ -133,10 +134,14 @@ impl Work {
 /// waits for the queue and for one packet of each other stream, however fast the others are.
 async fn open_packets(
     mut packets: mpsc::Receiver<Received>,
-    keys: watch::Receiver<EpochKeys>,
+    mut keys: watch::Receiver<Option<EpochKeys>>,
     opening: Lane,
     done: mpsc::Sender<Done>,
 ) {
+    // Peers send what they have kept for this node as soon as it is back.
+    if keys.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     loop {
         let mut together = Vec::with_capacity(OPENED_TOGETHER);
         if packets.recv_many(&mut together, OPENED_TOGETHER).await == 0 {
@@ -144,12 +149,64 @@ async fn open_packets(
         }
         let (keys, done) = (keys.clone(), done.clone());
         let open = move || {
-            let keys = keys.borrow().clone();
+            let keys = keys.borrow().clone().unwrap_or_default();
             for Received { from, packet } in together {
                 // The loop is gone only when the node is.
                 let _ = done.blocking_send(Done::Opened(from, sphinx::peel(packet, &keys)));
             }
         };
         opening.run(open).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use keys::{Epoch, Identity, MixSecret, MixSeed};
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+    use sphinx::{Body, EpochKey, Hop, Layer, wrap};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::workers::Workers;
+
+    /// A node that was killed is back, and its peers are quicker than its own keys.
+    #[tokio::test]
+    async fn a_packet_that_comes_before_the_keys_waits_for_them() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let epoch = Epoch::new(7);
+        let mut hop = || {
+            let node = Identity::generate(&mut rng).node();
+            let secret = MixSecret::from_seed(&MixSeed::generate(&mut rng));
+            Arc::new(EpochKey::new(node, epoch, secret))
+        };
+        let route = [hop(), hop(), hop()];
+        let delay = Duration::ZERO;
+        let of = |key: &'_ Arc<EpochKey>| (key.node(), key.epoch());
+        let hops: Vec<_> = route
+            .iter()
+            .map(|key| Hop { node: of(key).0, epoch: of(key).1, key: key.public(), delay })
+            .collect();
+        let packet = wrap(&hops, &Body::default(), &mut rng).unwrap();
+        let (packets, incoming) = mpsc::channel(4);
+        let (accepted, keys) = watch::channel(None);
+        let (done, mut opened) = mpsc::channel(4);
+        tokio::spawn(open_packets(incoming, keys, Workers::new().lane(1), done));
+        let from = route[1].node();
+        packets.send(Received { from, packet }).await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        accepted.send_replace(Some(EpochKeys::new(vec![Arc::clone(&route[0])])));
+        let soon = Duration::from_secs(20);
+        match timeout(soon, opened.recv()).await.unwrap() {
+            Some(Done::Opened(_, Ok(Peeled { outcome: Ok(Layer::Forward { to, .. }), .. }))) => {
+                assert_eq!(to, route[1].node());
+            }
+            _ => panic!("not opened"),
+        }
     }
 }
