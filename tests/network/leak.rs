@@ -185,7 +185,18 @@ fn nothing_leaves_the_machine_but_through_tor() {
     let mut command = traced(&namespaces, &trace);
     command
         .arg(fog().get_program())
-        .args(["devnet", "--tor", "--tors", "1", "--nodes", "5", "--speed", "100", "--json"])
+        .args([
+            "devnet",
+            "--tor",
+            "--tors",
+            "1",
+            "--nodes",
+            "5",
+            "--speed",
+            "100",
+            "--json",
+            "--no-cover",
+        ])
         .args(["--smtp-port", &first.to_string(), "--deliver"])
         .arg(format!("smtp://127.0.0.1:{next_server}"))
         .arg("--state-dir")

@@ -21,7 +21,9 @@ pub(crate) fn new_network(folder: &Path, speed: u32, nodes: u16) -> String {
     let file = folder.join("network").to_str().unwrap().to_owned();
     let mut command = fog();
     command.args(["network", "new", &file, "--name", "test"]);
-    command.args(["--speed", &speed.to_string(), "--nodes", &nodes.to_string()]);
+    // At these speeds cover is some hundred times that of a real network: more than all these Tors on
+    // one machine carry.
+    command.args(["--speed", &speed.to_string(), "--nodes", &nodes.to_string(), "--no-cover"]);
     for voter in 0..3 {
         command.arg("--voter-of").arg(folder.join(format!("n{voter}")));
     }
@@ -395,7 +397,17 @@ fn the_devnet_over_tor_is_one_command_and_ends_cleanly() {
     let folder = tempfile::tempdir().unwrap();
     let (state, port) = (folder.path().join("state"), free_ports(4));
     let mut command = fog();
-    command.args(["devnet", "--tor", "--nodes", "4", "--tors", "1", "--speed", "540"]);
+    command.args([
+        "devnet",
+        "--tor",
+        "--nodes",
+        "4",
+        "--tors",
+        "1",
+        "--speed",
+        "540",
+        "--no-cover",
+    ]);
     command.args(["--smtp-port", &port.to_string(), "--state-dir"]).arg(&state);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
