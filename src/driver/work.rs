@@ -160,6 +160,7 @@ async fn open_packets(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a packet as a peer brings it")]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
