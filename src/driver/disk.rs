@@ -350,7 +350,8 @@ mod tests {
         let folder = if memory.is_dir() { memory } else { &std::env::temp_dir() };
         let folder = tempfile::tempdir_in(folder).unwrap();
         let path = folder.path().join("state");
-        let parameters = Parameters::main().with_first_list(1);
+        // A clock that ticks for cover changes nothing on the disk, and takes time.
+        let parameters = Parameters::main().with_first_list(1).quiet();
         let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 100);
         let identity = {
             let store = Store::open(&path).unwrap();

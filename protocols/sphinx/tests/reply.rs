@@ -241,3 +241,20 @@ fn on_every_link_an_answer_looks_like_any_packet() {
         assert!(chi < 346.0, "link {hop}: {chi}");
     }
 }
+
+#[test]
+fn a_block_has_a_mark_of_its_own_and_carries_as_much_as_its_class_and_no_octet_more() {
+    for class in SizeClass::all() {
+        let blocks = |seed| Route::new(4, seed).reply_block(ReplyEnd::Owner, class).0;
+        let (one, same, other) = (blocks(1), blocks(1), blocks(2));
+        assert_eq!(one.mark(), same.mark());
+        assert_ne!(one.mark(), other.mark());
+        // The MAC that its first hop checks.
+        let octets = one.to_octets();
+        assert_eq!(one.mark(), octets[32 + 1126..32 + 1142]);
+        let most = vec![7; class.reply_capacity()];
+        let packet = one.answer(&most).unwrap();
+        assert_eq!(packet.octets().len(), class.packet_len());
+        assert!(same.answer(&[&most[..], &[7]].concat()).err() == Some(ReplyError::Content));
+    }
+}

@@ -166,7 +166,7 @@ impl Citizen {
 async fn a_hundred_swarms_use_the_same_list_soon_after_the_hour() {
     let clock = Clock::start();
     let everybody = u16::try_from(SWARMS).unwrap();
-    let parameters = Parameters::scaled(HOUR, everybody);
+    let parameters = Parameters::scaled(HOUR, everybody).quiet();
     let voters: Vec<_> = (0..VOTERS).map(|number| identity(number).node()).collect();
     let (maker, rule) = (identity(SWARMS), Admission::Open);
     let made = Descriptor::create(&maker, "lists", clock.now(), &parameters, &voters, &rule);

@@ -20,7 +20,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new() -> Self {
         let clock = Clock::start();
-        let parameters = Parameters::scaled(10, 0);
+        let parameters = Parameters::scaled(10, 0).quiet();
         let maker = Identity::from_seed(&[9; 32]);
         let (now, voters, rule) = (clock.now(), [maker.node()], Admission::Open);
         let descriptor = Descriptor::create(&maker, "test", now, &parameters, &voters, &rule);
