@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::devnet::{Devnet, wait_for};
+use crate::large::Session;
 
 /// A packet on a link: when it was sent, by whom, and how large.
 struct Seen {
@@ -52,10 +52,20 @@ fn gaps(packets: &[&Seen]) -> Vec<u64> {
     packets.windows(2).map(|pair| pair[1].millis - pair[0].millis).collect()
 }
 
-fn submit(port: u16) {
-    let mut command = Command::new("swaks");
-    command.args(["--server", &format!("127.0.0.1:{port}"), "--to", "user@b.example"]);
-    assert!(command.output().unwrap().status.success());
+/// Whether a mail is taken; a clock that is full refuses it.
+fn submit(session: &mut Session) -> bool {
+    for line in ["MAIL FROM:<a@b.example>\r\n", "RCPT TO:<user@b.example>\r\n"] {
+        assert!(session.say(line.as_bytes()).starts_with("250"));
+    }
+    assert!(session.say(b"DATA\r\n").starts_with("354"));
+    session.say(b"To: user@b.example\r\n\r\nbody\r\n.\r\n").starts_with("250")
+}
+
+/// What the first node has sent on its clock.
+fn ticks_used(devnet: &Devnet) -> u64 {
+    let status = devnet.status(1);
+    let count = |name| status["counts"][name].as_u64().unwrap_or(0);
+    ["packet sent", "loop sent", "cover sent"].into_iter().map(count).sum()
 }
 
 #[test]
@@ -70,16 +80,33 @@ fn links_carry_the_same_with_and_without_mail() {
     });
     let begin = |log: &Path| seen(log).last().map_or(0, |packet| packet.millis);
     let quiet_from = begin(&link_log);
+    let before = ticks_used(&devnet);
     sleep(PHASE);
-    let busy_from = begin(&link_log);
+    let in_quiet = ticks_used(&devnet) - before;
     assert_eq!(devnet.count("packet sent"), 0);
-    let start = Instant::now();
-    let mut mails = 0;
-    while start.elapsed() < PHASE {
-        submit(devnet.port + mails % 2);
-        mails += 1;
-        sleep(Duration::from_millis(1500));
+    let (mut one, mut other) = (Session::open(devnet.port), Session::open(devnet.port + 1));
+    for session in [&mut one, &mut other] {
+        assert!(session.say(b"EHLO x\r\n").starts_with("250"));
     }
+    // As many as there is room for wait when the second phase begins.
+    let mut mails = (0..60).filter(|_| submit(&mut one)).count();
+    wait_for("a packet of mail", Duration::from_secs(60), || {
+        (devnet.count("packet sent") > 0).then_some(())
+    });
+    let busy_from = begin(&link_log);
+    let before = ticks_used(&devnet);
+    let start = Instant::now();
+    while start.elapsed() < PHASE {
+        mails += usize::from(submit(&mut one)) + usize::from(submit(&mut other));
+        sleep(Duration::from_millis(500));
+    }
+    let in_busy = ticks_used(&devnet) - before;
+    let of_mail = devnet.count("packet sent");
+    println!("{in_quiet} ticks used without mail, {in_busy} with {mails}, which took {of_mail}");
+    assert!(of_mail > 60, "{of_mail}");
+    // Both counts are Poisson. Mail beside the clock would be a quarter more.
+    let (quiet, busy) = (in_quiet as f64, in_busy as f64);
+    assert!((quiet - busy).abs() < 4.0 * (quiet + busy).sqrt(), "{in_quiet} and {in_busy}");
     wait_for("a mail", Duration::from_secs(60), || (!devnet.mails().is_empty()).then_some(()));
     let all = seen(&link_log);
     let phase = |from: u64| -> Vec<&Seen> {

@@ -12,10 +12,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::devnet::{Devnet, wait_for};
 
-struct Session(BufReader<TcpStream>);
+/// An SMTP client that says what a test wants said.
+pub(crate) struct Session(BufReader<TcpStream>);
 
 impl Session {
-    fn open(port: u16) -> Self {
+    pub(crate) fn open(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut session = Self(BufReader::new(stream));
@@ -23,7 +24,7 @@ impl Session {
         session
     }
 
-    fn say(&mut self, octets: &[u8]) -> String {
+    pub(crate) fn say(&mut self, octets: &[u8]) -> String {
         self.0.get_mut().write_all(octets).unwrap();
         self.replies()
     }

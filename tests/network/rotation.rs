@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::Value;
 use sphinx::{Body, End, Hop, Packet};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use crate::devnet::{maildir, wait_for};
 use crate::node::Node;
@@ -203,16 +205,20 @@ pub(crate) async fn stranger(devnet: &Path, to: &Node, number: u8) -> Handle {
     net::spawn(&identity, &descriptor, connector, incoming, beginning, machine).unwrap()
 }
 
-#[test]
-fn who_was_killed_remembers_what_it_has_opened() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut nodes = network(&folder, 4, "100");
+/// Four nodes that know each other, the folder that they share, and a runtime for their peers.
+fn four(folder: &TempDir, speed: &str) -> (Vec<Node>, PathBuf, Runtime) {
+    let mut nodes = network(folder, 4, speed);
     for node in &mut nodes {
         node.start();
     }
     all_usable(&nodes);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let devnet = folder.path().join("devnet");
+    (nodes, folder.path().join("devnet"), Runtime::new().unwrap())
+}
+
+#[test]
+fn who_was_killed_remembers_what_it_has_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut nodes, devnet, runtime) = four(&folder, "100");
     let status = nodes[0].ask("status");
     let (epoch, left) = (status["epoch"].as_u64().unwrap(), status["epoch_ends_in_ms"].as_u64());
     // The epoch has 108 s; what follows needs a few of them and must not meet its grace.
@@ -240,13 +246,7 @@ fn who_was_killed_remembers_what_it_has_opened() {
 #[test]
 fn a_packet_is_opened_once_however_often_and_by_whomever_it_is_sent() {
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes = network(&folder, 4, "540");
-    for node in &mut nodes {
-        node.start();
-    }
-    all_usable(&nodes);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let devnet = folder.path().join("devnet");
+    let (nodes, devnet, runtime) = four(&folder, "540");
     let _inside = runtime.enter();
     let mut peers = [200, 201].map(|number| runtime.block_on(stranger(&devnet, &nodes[0], number)));
     let limit = Duration::from_secs(30);

@@ -339,10 +339,11 @@ impl Mix {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use keys::{Identity, MixSecret, MixSeed};
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
+
+    use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const EPOCH: Epoch = Epoch::new(165_000);

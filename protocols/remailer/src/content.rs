@@ -73,6 +73,12 @@ impl ContentType {
     }
 }
 
+/// The smallest open class that holds a content of so many octets.
+pub(crate) fn open_class(octets: usize, stage: &Stage) -> Option<SizeClass> {
+    let mut open = SizeClass::all().filter(|class| stage.is_open(class.number()));
+    open.find(|class| class.capacity() >= octets)
+}
+
 /// More than the largest packet holds.
 #[derive(Debug)]
 pub(crate) struct TooBig;
@@ -90,9 +96,7 @@ impl Fitted {
         let mut octets = Zeroizing::new(Vec::with_capacity(piece.len() + 1));
         octets.push(ContentType::Fragment.number());
         octets.extend_from_slice(piece);
-        let is_open = |class: &SizeClass| stage.is_open(class.number());
-        let mut open = SizeClass::all().filter(is_open);
-        let class = open.find(|class| class.capacity() >= octets.len()).ok_or(TooBig)?;
+        let class = open_class(octets.len(), stage).ok_or(TooBig)?;
         Ok(Self { octets, class })
     }
 

@@ -8,7 +8,6 @@ use keys::Time;
 use mail::Mailbox;
 use rand::CryptoRng;
 use record::{Ask, Capabilities, Record};
-use sphinx::SizeClass;
 
 use crate::answer::{Refused, Taken};
 use crate::command::{Command, Out};
@@ -117,17 +116,18 @@ pub(crate) fn plan(
     let (cut, view) = (cut?, view?);
     let packets = cut.packets();
     let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
-    let (class, ways): (_, &[Way]) = match is_large {
-        true => (SizeClass::LARGEST, EITHER),
-        false => (sender.smallest_open(view), &[Way::Returning]),
-    };
-    let share = sender.share(class, ways);
-    if packets > 1 && packets > share {
-        return Err(full(&cut, share, sender));
+    let largest = cut.mails.iter().flat_map(|mail| &mail.pieces).map(|piece| piece.len()).max();
+    let class = sender.class_for(largest.unwrap_or_default(), view);
+    if packets > 1 {
+        let ways = if is_large { EITHER } else { &[Way::Returning] };
+        let share = sender.share(class, ways, (now, cut.hold), rng);
+        if packets > share {
+            return Err(full(&cut, share, sender));
+        }
     }
     let mut planned: Vec<Unsealed> = Vec::with_capacity(packets);
-    for (number, mail) in cut.mails.iter().enumerate() {
-        let part = Part { of: packets, is_first: number == 0, hold: cut.hold };
+    let part = Part { of: packets, hold: cut.hold };
+    for mail in &cut.mails {
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
         let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
         match sender.plan_all(&mail.pieces, part, (view, owner), now, rng, allows) {
@@ -172,7 +172,7 @@ impl From<NotSent> for Refused {
         match why {
             NotSent::Route(error) => error.into(),
             NotSent::Seal(error) => error.into(),
-            NotSent::Full => Self::Full,
+            NotSent::Full | NotSent::NoWayBack => Self::Full,
         }
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
 use keys::{Epoch, NodeId, OnionAddress, Schedule, Time};
 use mail::{MAX_MESSAGE, Mailbox};
-use mix::{Floor, NoRoom, Times};
+use mix::NoRoom;
 use rand::CryptoRng;
-use record::{Descriptor, Mixing, Record, Statement, StatementError};
-use sphinx::{Payload, Peeled, Refusal, ReplyBlock, SizeClass, StreamToken};
+use record::{Descriptor, Record, Statement, StatementError};
+use sphinx::{Peeled, Refusal, SizeClass, StreamToken};
 
 use crate::answer::{DeliveryOutcome, InviteAnswer, Refused};
-use crate::answers::Answers;
+use crate::answers::{Answers, Reply};
 use crate::author::{Author, Reach};
 use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
@@ -38,6 +38,9 @@ use crate::traffic::{Carried, blurred};
 
 /// For how many hours an exit waits for the pieces of a message.
 const PIECES_HOURS: u32 = 8;
+/// Under whose name loops that turn here have their share of the pool: they must not take that of word of
+/// messages. It is nobody's identity.
+const OF_LOOPS: NodeId = NodeId::from_bytes([0; 32]);
 /// Statements refused for their date, and none taken, that make a clock suspect.
 const SUSPICIOUS: usize = 3;
 
@@ -112,7 +115,6 @@ impl Remailer {
         let Setup { identity, descriptor, role, exit, contact, family, .. } = setup;
         let parameters = descriptor.parameters();
         let schedule = parameters.schedule();
-        let times = times(&parameters.mixing);
         let (node, network) = (identity.node(), descriptor.id());
         let own = [node].into_iter().chain(family.iter().copied()).collect();
         let first_record_at = now.plus(setup.first_record_after);
@@ -127,7 +129,7 @@ impl Remailer {
             catch_up: CatchUp::new(&schedule, now),
             author,
             relay: match role {
-                Role::Relay => Some(Relay::new(schedule, times, now, rng)),
+                Role::Relay => Some(Relay::new(schedule, &parameters.mixing, now, rng)),
                 Role::Client => None,
             },
             sender: Sender::new(descriptor, own, now),
@@ -853,8 +855,7 @@ impl Remailer {
             match (arrival, &mut self.exit) {
                 (Arrival::Mail(payload), _) if ContentType::is_turning_point(&payload) => {
                     self.out.count(Count::LoopTurned);
-                    let block = answerable(&payload);
-                    if let Err(why) = block.and_then(|block| self.answers.turn(block)) {
+                    if let Err(why) = self.answers.turn(&payload) {
                         self.out.count(Count::NotAnswered(why));
                     }
                 }
@@ -875,27 +876,25 @@ impl Remailer {
     /// Answers for what the exit knows the end of, and turns loops.
     fn answer(&mut self, now: Time, rng: &mut impl CryptoRng) {
         let acknowledged = self.exit.as_mut().map(Exit::take_answers).unwrap_or_default();
-        let acknowledged = acknowledged.into_iter().map(|(block, said)| {
-            let mut content = vec![ContentType::Acknowledgement.number()];
-            content.extend_from_slice(&said.encode());
-            (block, content)
-        });
+        let acknowledged =
+            acknowledged.into_iter().map(|(block, said)| (block, Reply::Became(said)));
         // Of several blocks that came with one message one says what became of it. The others turn like
         // loops: what leaves for an answer gets one.
         let spare = self.exit.as_mut().map(Exit::take_spare).unwrap_or_default();
         let turned = self.answers.take_turned().into_iter().chain(spare);
-        let turned = turned.map(|block| (block, vec![ContentType::TurningPoint.number()]));
+        let turned = turned.map(|block| (block, Reply::Turned));
         let answers: Vec<_> = acknowledged.chain(turned).collect();
         let (schedule, own) = (*self.schedule(), self.node());
         let mean = self.descriptor().parameters().mixing.mean_delay;
         let most = self.descriptor().parameters().mixing.max_delay;
-        for (block, content) in answers {
+        for (block, reply) in answers {
             let Some(relay) = &mut self.relay else { return };
             let known = |node: &NodeId| *node != own && self.outlook.directory.knows(node);
-            let made = self.answers.answer(block, &content, &schedule, now, known);
+            let made = self.answers.answer(block, &reply, &schedule, now, known);
             let held = made.and_then(|answer| {
                 let due = now.plus(exponential(mean, rng).min(most));
-                relay.hold_answer(answer, own, due).map_err(|NoRoom| NotAnswered::NoRoom)
+                let whose = if reply == Reply::Turned { OF_LOOPS } else { own };
+                relay.hold_answer(answer, whose, due).map_err(|NoRoom| NotAnswered::NoRoom)
             });
             self.out.count(match held {
                 Ok(()) => Count::AnswerSent,
@@ -949,19 +948,4 @@ impl Remailer {
 fn owner<'a>(relay: Option<&Relay>, outlook: &'a Outlook) -> Option<&'a Arc<Record>> {
     let own = relay.and(outlook.directory.newest(&outlook.node()));
     own.filter(|_| outlook.shares_the_clock())
-}
-
-/// What a mix has to know of the network.
-pub(crate) fn times(mixing: &Mixing) -> Times {
-    let Mixing { window, max_delay, floor, floor_windows, loop_budget, .. } = *mixing;
-    let floor = Floor { packets: floor, windows: floor_windows, budget: loop_budget };
-    Times { window, max_delay, floor }
-}
-
-/// The reply block of a loop. It has to be of the class of the packet that brought it: a small packet
-/// must not become a large one.
-fn answerable(payload: &Payload) -> Result<ReplyBlock, NotAnswered> {
-    let block = payload.reply_block().ok().flatten().ok_or(NotAnswered::Malformed)?;
-    let is_of_class = block.class().payload_len() == payload.len();
-    if is_of_class { Ok(block) } else { Err(NotAnswered::Malformed) }
 }

@@ -3,8 +3,9 @@
 //! Each tick is drawn with what it carries, a size class and a way, before anybody looks what waits:
 //! mail takes the first tick of its own kind, and cover every tick that no mail takes. So neither the
 //! times nor the sizes of what leaves change when mail is submitted. Ticks are drawn ahead, so that a
-//! packet's time of leaving is known when it is sealed (the epochs of its hops follow from it), and
-//! as far ahead at every node, whether mail waits there or not.
+//! packet's time of leaving is known when it is sealed (the epochs of its hops follow from it), at
+//! every node as far as mail may wait that takes one packet. Mail that may wait longer draws more of
+//! them here; those are drawn anew when the pace changes, as other nodes draw them only then.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -154,7 +155,7 @@ impl Outbox {
             self.draw(rng);
         }
         for (at, lot) in taken {
-            if let Some(serial) = self.next_open(at..=drawn_to, |slot| slot.lot == lot) {
+            if let Some(serial) = self.next_open(at..=drawn_to, |_, slot| slot.takes_lot(lot)) {
                 self.remove(serial);
             }
         }
@@ -164,35 +165,57 @@ impl Outbox {
     /// has slept through.
     pub(crate) fn draw_ahead(&mut self, now: Time, rng: &mut (impl CryptoRng + ?Sized)) {
         self.drawn_to = self.drawn_to.max(now);
-        let until = now.plus(self.law.ahead);
+        self.draw_until(now.plus(self.law.ahead), rng);
+    }
+
+    /// Draws ticks up to some time, for mail that may wait so long.
+    pub(crate) fn draw_until(&mut self, until: Time, rng: &mut (impl CryptoRng + ?Sized)) {
         while self.drawn_to < until {
             self.draw(rng);
         }
     }
 
+    /// Ticks within a span that mail of several packets may take.
+    pub(crate) fn open_to_several(
+        &self,
+        within: RangeInclusive<Time>,
+        class: SizeClass,
+        ways: &[Way],
+    ) -> usize {
+        let span = (*within.start(), 0)..=(*within.end(), u64::MAX);
+        let is_open = |serial: &u64| {
+            self.slots
+                .get(serial)
+                .is_some_and(|slot| slot.takes_mail(class, ways) && is_for_several(*serial))
+        };
+        self.times.range(span).filter(|(_, serial)| is_open(serial)).count()
+    }
+
     /// Reserves the first tick within a span that takes a packet of this class, going one of these
-    /// ways; `None` if there is none, or no room.
+    /// ways; `None` if there is none, or no room. A packet of several, not `is_one`, takes every other tick
+    /// only: a few large mails must not keep everybody else waiting.
     pub(crate) fn reserve(
         &mut self,
         within: RangeInclusive<Time>,
         class: SizeClass,
         ways: &[Way],
+        is_one: bool,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Option<(Tick, Way)> {
         if !self.has_room() || self.octets + class.packet_len() > MAX_OCTETS {
             return None;
         }
-        let takes = |slot: &Slot| slot.lot.class == class && ways.contains(&slot.lot.way);
-        // Mail that may wait longer than ticks are drawn ahead draws more of them.
-        let serial = loop {
-            if let Some(serial) = self.next_open(within.clone(), takes) {
-                break serial;
-            }
-            if self.drawn_to >= *within.end() {
-                return None;
-            }
-            self.draw(rng);
+        let takes = |serial: u64, slot: &Slot| {
+            slot.takes_mail(class, ways) && (is_one || is_for_several(serial))
         };
+        let mut found = self.next_open(within.clone(), takes);
+        // Mail that may wait longer than ticks are drawn ahead draws more of them.
+        while found.is_none() && self.drawn_to < *within.end() {
+            let drawn = self.draw(rng);
+            let from = drawn.max(*within.start());
+            found = self.next_open(from..=*within.end(), takes);
+        }
+        let serial = found?;
         let slot = self.slots.get(&serial)?;
         let (tick, way) = (Tick { at: slot.at, serial }, slot.lot.way);
         let was_empty = matches!(slot.load, Load::Empty);
@@ -206,12 +229,15 @@ impl Outbox {
     fn next_open(
         &self,
         within: RangeInclusive<Time>,
-        takes: impl Fn(&Slot) -> bool,
+        takes: impl Fn(u64, &Slot) -> bool,
     ) -> Option<u64> {
+        // A range that ends before it begins is no range to a map.
+        if within.is_empty() {
+            return None;
+        }
         let span = (*within.start(), 0)..=(*within.end(), u64::MAX);
         let mut serials = self.times.range(span).map(|(_, serial)| *serial);
-        let open = |slot: &Slot| slot.load.gives_way() && !slot.is_extra && takes(slot);
-        serials.find(|serial| self.slots.get(serial).is_some_and(open))
+        serials.find(|serial| self.slots.get(serial).is_some_and(|slot| takes(*serial, slot)))
     }
 
     /// Whether any tick of this lot's class and way is drawn.
@@ -320,8 +346,9 @@ impl Outbox {
         self.agenda.first().map(|(at, _)| *at)
     }
 
-    /// What comes of the next tick that has come by `now`. While there `is_cover` for no tick, mail does
-    /// not leave either, or it would show; and what a machine was too slow for does not leave in a burst.
+    /// What comes of the next tick that has come by `now`. `is_covered` says whether other ticks get cover:
+    /// while they do not, mail does not leave either, or it would show. What a machine was too slow for
+    /// does not leave in a burst.
     pub(crate) fn next_due(
         &mut self,
         now: Time,
@@ -369,14 +396,14 @@ impl Outbox {
     ) {
         let earliest = now.plus(self.lead()).plus(Duration::from_millis(1));
         let serial = loop {
-            let open = self.next_open(earliest..=self.drawn_to, |slot| slot.lot == lot);
+            let open = self.next_open(earliest..=self.drawn_to, |_, slot| slot.takes_lot(lot));
             match open {
                 Some(serial) => break serial,
                 // A lot that is not drawn any more: its tick is one of its own.
                 None if self.drawn_to > now.plus(self.law.ahead) => {
                     break self.add(self.drawn_to, lot, false).serial;
                 }
-                None => self.draw(rng),
+                None => _ = self.draw(rng),
             }
         };
         self.turn(serial, Load::Mail(sealed), |_| true);
@@ -387,21 +414,32 @@ impl Outbox {
         self.packets
     }
 
-    /// Packets of mail of a class that wait for their tick.
-    pub(crate) fn len_of(&self, class: SizeClass) -> usize {
-        let of_mail = |slot: &&Slot| {
-            slot.lot.class == class && matches!(slot.load, Load::Mail(_) | Load::Reserved(_))
-        };
-        self.slots.values().filter(of_mail).count()
-    }
-
-    fn draw(&mut self, rng: &mut (impl CryptoRng + ?Sized)) {
+    /// Draws one more tick; returns when it is.
+    fn draw(&mut self, rng: &mut (impl CryptoRng + ?Sized)) -> Time {
         self.drawn_to = self.drawn_to.plus(exponential(self.law.gap, rng));
         let lot = self.law.draw(rng);
         let tick = self.add(self.drawn_to, lot, false);
         if rng.random_range(0..100) >= self.law.cover {
             self.leave_empty(tick);
         }
+        tick.at
+    }
+}
+
+/// Whether a tick is one of those that mail of several packets takes: every other.
+fn is_for_several(serial: u64) -> bool {
+    serial.is_multiple_of(2)
+}
+
+impl Slot {
+    /// Whether it may take mail of this class that goes one of these ways.
+    fn takes_mail(&self, class: SizeClass, ways: &[Way]) -> bool {
+        let is_open = self.load.gives_way() && !self.is_extra;
+        is_open && self.lot.class == class && ways.contains(&self.lot.way)
+    }
+
+    fn takes_lot(&self, lot: Lot) -> bool {
+        self.takes_mail(lot.class, &[lot.way])
     }
 }
 
@@ -552,7 +590,7 @@ mod tests {
             for number in [1, 8, 4, 1, 8].into_iter().cycle().take(mails) {
                 let class = class(number);
                 let mut none = ChaCha20Rng::seed_from_u64(3);
-                let reserved = outbox.reserve(within.clone(), class, EITHER, &mut none);
+                let reserved = outbox.reserve(within.clone(), class, EITHER, true, &mut none);
                 let Some((tick, _)) = reserved else { continue };
                 outbox.fill(tick, sealed(class));
                 taken += 1;
@@ -577,7 +615,7 @@ mod tests {
         let large = SizeClass::LARGEST;
         let mut taken = Vec::new();
         while let Some((tick, way)) =
-            outbox.reserve(within.clone(), large, &[Way::Returning], &mut rng)
+            outbox.reserve(within.clone(), large, &[Way::Returning], true, &mut rng)
         {
             assert_eq!(way, Way::Returning);
             let lot = outbox.slots[&tick.serial].lot;
@@ -590,7 +628,7 @@ mod tests {
             outbox.release(*tick, large.packet_len());
         }
         assert_eq!((outbox.packets, outbox.octets), (0, 0));
-        let again = outbox.reserve(within, large, EITHER, &mut rng).unwrap();
+        let again = outbox.reserve(within, large, EITHER, true, &mut rng).unwrap();
         assert!(again.0 <= taken[0]);
     }
 
@@ -621,7 +659,8 @@ mod tests {
         outbox.draw_ahead(START, &mut rng);
         let within = START..=START.plus(SECOND * 600);
         let mut taken = Vec::new();
-        while let Some((tick, _)) = outbox.reserve(within.clone(), class(1), EITHER, &mut rng) {
+        while let Some((tick, _)) = outbox.reserve(within.clone(), class(1), EITHER, true, &mut rng)
+        {
             taken.push(tick);
         }
         assert!(taken.len() > 20);
@@ -634,7 +673,7 @@ mod tests {
         assert_eq!(mail_leaves(&mut outbox, [stalled_to], true, &mut rng), []);
         outbox.fill(*first, sealed(class(1)));
         assert_eq!(mail_leaves(&mut outbox, [stalled_to], true, &mut rng), []);
-        assert_eq!((outbox.len(), outbox.len_of(class(1))), (taken.len(), taken.len()));
+        assert_eq!(outbox.len(), taken.len());
         let seconds = (700..6000).map(|second| START.plus(SECOND * second));
         let left = mail_leaves(&mut outbox, seconds, true, &mut rng);
         assert_eq!(left.len(), taken.len());
@@ -649,7 +688,7 @@ mod tests {
         let mut outbox = outbox();
         outbox.draw_ahead(START, &mut rng);
         let within = START..=START.plus(SECOND * 600);
-        let (tick, _) = outbox.reserve(within, class(1), EITHER, &mut rng).unwrap();
+        let (tick, _) = outbox.reserve(within, class(1), EITHER, true, &mut rng).unwrap();
         let until = START.plus(SECOND * 2000);
         outbox.fill(tick, Sealed { until, ..sealed(class(1)) });
         let seconds = (1..1999).map(|second| START.plus(SECOND * second));
@@ -670,7 +709,8 @@ mod tests {
         let mut outbox = outbox();
         outbox.draw_ahead(START, &mut rng);
         let within = START..=START.plus(SECOND * 600);
-        let mut reserve = || outbox.reserve(within.clone(), class(1), EITHER, &mut rng).unwrap().0;
+        let mut reserve =
+            || outbox.reserve(within.clone(), class(1), EITHER, true, &mut rng).unwrap().0;
         let (sent, given_back) = (reserve(), reserve());
         outbox.shift(3_600_000);
         outbox.fill(sent, sealed(class(1)));
@@ -694,7 +734,7 @@ mod tests {
         let large = SizeClass::LARGEST;
         let far = START.plus(SECOND * 3000)..=START.plus(SECOND * 300_000);
         for _ in 0..200 {
-            outbox.reserve(far.clone(), large, EITHER, &mut rng).unwrap();
+            outbox.reserve(far.clone(), large, EITHER, true, &mut rng).unwrap();
         }
         let drawn_to = outbox.drawn_to;
         assert!(drawn_to > START.plus(SECOND * 18_000));

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use mix::{Mix, NoRoom, Release, Times, TopUp};
+use mix::{Floor, Mix, NoRoom, Release, Times, TopUp};
 use rand::CryptoRng;
+use record::Mixing;
 use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag, StreamToken};
 
 use crate::command::{Command, Out};
@@ -46,10 +47,13 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(
         schedule: Schedule,
-        times: Times,
+        mixing: &Mixing,
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Self {
+        let Mixing { window, max_delay, floor, floor_windows, loop_budget, .. } = *mixing;
+        let floor = Floor { packets: floor, windows: floor_windows, budget: loop_budget };
+        let times = Times { window, max_delay, floor };
         let mix = Mix::new(schedule, times, now, rng);
         Self {
             schedule,
@@ -310,9 +314,8 @@ mod tests {
         let parameters = Parameters::main().quiet();
         let (schedule, mixing) = (parameters.schedule(), parameters.mixing);
         let now = schedule.start(Epoch::new(1000)).plus(SECOND * 3600);
-        let times = crate::node::times(&mixing);
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        (Relay::new(schedule, times, now, rng), schedule, now)
+        (Relay::new(schedule, &mixing, now, rng), schedule, now)
     }
 
     fn key(number: u32) -> Arc<EpochKey> {

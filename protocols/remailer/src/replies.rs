@@ -77,7 +77,6 @@ impl Replies {
             }
             // Another block of the message is the one that is answered with word of it.
             (Purpose::Message(_), Ok(Said::Turned)) => {
-                out.count(Count::LoopReturned);
                 if self.forget(of, &name) {
                     out.count(Count::AnswerMissing);
                 }

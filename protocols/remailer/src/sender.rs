@@ -15,7 +15,7 @@ use sphinx::{End, Kind, SizeClass};
 use zeroize::Zeroizing;
 
 use crate::command::{Command, Out};
-use crate::content::{ContentType, Fitted};
+use crate::content::{ContentType, Fitted, open_class};
 use crate::count::{Count, Dropped};
 use crate::cutting::piece_room;
 use crate::outbox::{Due, Law, Leaving, Lot, Outbox, Way};
@@ -52,20 +52,18 @@ pub(crate) const EITHER: &[Way] = &[Way::Returning, Way::OneWay];
 pub(crate) struct Part {
     /// Packets of the whole submission.
     pub(crate) of: usize,
-    /// Whether it is the first part.
-    pub(crate) is_first: bool,
     /// How long each packet may be held.
     pub(crate) hold: Duration,
 }
 
 /// How long a packet may wait for its tick, and for which.
+#[derive(Clone, Copy)]
 struct Wait<'a> {
     ways: &'a [Way],
     hold: Duration,
-    /// So many packets leave every other tick for these ways to others.
-    spread: (usize, &'a [Way]),
-    /// How long it may wait beyond its hold.
-    patience: Duration,
+    /// Whether it is all of its submission. It is under way soon then; one of several has as long as a mail
+    /// is tried.
+    is_one: bool,
 }
 
 /// Why a packet cannot be sent.
@@ -77,6 +75,8 @@ pub(crate) enum NotSent {
     Seal(SealError),
     /// As much waits for its tick as is allowed.
     Full,
+    /// An answer has no way back.
+    NoWayBack,
 }
 
 impl Sender {
@@ -87,11 +87,10 @@ impl Sender {
         Self { descriptor, schedule, own, outbox, mail, cover }
     }
 
-    /// The smallest class that is open.
-    pub(crate) fn smallest_open(&self, view: &View) -> SizeClass {
+    /// The class of a packet for a piece of so many octets.
+    pub(crate) fn class_for(&self, piece: usize, view: &View) -> SizeClass {
         let (_, stage) = self.parameters().stage_at(view.volume());
-        let mut classes = SizeClass::all();
-        classes.find(|class| stage.is_open(class.number())).unwrap_or(SizeClass::LARGEST)
+        open_class(piece.saturating_add(1), stage).unwrap_or(SizeClass::LARGEST)
     }
 
     /// Whether mail may wait for a tick at all.
@@ -99,15 +98,23 @@ impl Sender {
         self.outbox.has_room()
     }
 
-    /// How many packets of a class a mail may take that takes several, beside those that wait. Such
-    /// mail shares half of the clock: a few mails must not take it from everybody else for hours.
-    ///
-    /// In eighths of the clock: whoever is told that number learns little of how much mail waits.
-    pub(crate) fn share(&self, class: SizeClass, ways: &[Way]) -> usize {
-        let slots = self.slots(class, ways);
-        let left = (slots / 2).saturating_sub(self.outbox.len_of(class));
-        let step = (slots / 8).max(1);
-        left / step * step
+    /// How many packets of a class a mail may take that takes several. It is told in eighths of the clock:
+    /// whoever asks learns little of how much mail waits.
+    pub(crate) fn share(
+        &mut self,
+        class: SizeClass,
+        ways: &[Way],
+        (now, hold): (Time, Duration),
+        rng: &mut impl CryptoRng,
+    ) -> usize {
+        let until = now.plus(self.parameters().custody.horizon);
+        self.outbox.draw_until(until, rng);
+        let within = now.plus(hold).min(until)..=until;
+        let open = self.outbox.open_to_several(within.clone(), class, ways);
+        // One in four and one more has to return, whatever the others do.
+        let returning = self.outbox.open_to_several(within, class, &[Way::Returning]);
+        let step = (self.slots(class, ways) / 8).max(1);
+        open.min(returning.saturating_sub(1) * 4) / step * step
     }
 
     /// The clock jumped: what waits for its tick goes on waiting for as long.
@@ -166,19 +173,11 @@ impl Sender {
                 Some(_) if number < answering => &[Way::Returning],
                 Some(_) => EITHER,
             };
-            // The first is under way as soon as any mail; the others leave every other tick to others,
-            // and have as long as a mail is tried.
-            let of_all = if pieces.len() > 1 { EITHER } else { ways };
-            let (spread, patience) = match number {
-                0 if part.is_first => ((0, ways), self.patience()),
-                _ => ((part.of, of_all), self.parameters().custody.horizon),
-            };
-            let wait = Wait { ways, hold: part.hold, spread, patience };
+            let wait = Wait { ways, hold: part.hold, is_one: part.of == 1 };
             let planned_one = match self.plan(piece, (view, owner), (now, wait), rng, takes) {
-                // No way back: it goes without an answer, on a tick for such packets.
-                Err(NotSent::Full) if ways != [Way::OneWay] => {
-                    let ways: &[Way] = &[Way::OneWay];
-                    let wait = Wait { ways, hold: part.hold, spread, patience };
+                // It goes without an answer, on a tick for such packets.
+                Err(NotSent::NoWayBack) => {
+                    let wait = Wait { ways: &[Way::OneWay], ..wait };
                     self.plan(piece, (view, None), (now, wait), rng, takes)
                 }
                 planned_one => planned_one,
@@ -200,11 +199,6 @@ impl Sender {
         Ok(planned)
     }
 
-    /// How long mail may wait for its first tick after its hold.
-    fn patience(&self) -> Duration {
-        self.schedule.hour() / PATIENCE
-    }
-
     /// Reserves the first tick for it after a uniform hold (the best guess of who watches submissions is
     /// then one in all that came within the longest hold), and draws a plan and a route that ends at a
     /// node that `allows` takes, with a way back to the `owner` of this record if the tick is one for
@@ -220,15 +214,12 @@ impl Sender {
         let descriptor = Arc::clone(&self.descriptor);
         let (_, stage) = descriptor.parameters().stage_at(view.volume());
         let mut fitted = Fitted::mail(piece, stage).map_err(|why| NotSent::Seal(why.into()))?;
-        let (packets, ways) = wait.spread;
-        let every_other = self.outbox.law().interval(fitted.class, ways) * 2;
-        let spread = every_other.saturating_mul(u32::try_from(packets).unwrap_or(u32::MAX));
         // What is being sealed when its tick comes would be late for it.
-        let hold = wait.hold.max(spread).mul_f64(rng.random::<f64>()).max(self.outbox.lead());
+        let hold = wait.hold.mul_f64(rng.random::<f64>()).max(self.outbox.lead());
         let earliest = now.plus(hold);
-        let horizon =
-            now.plus(self.parameters().custody.horizon).max(earliest.plus(self.patience()));
-        let latest = earliest.plus(wait.patience).min(horizon);
+        let soon = earliest.plus(self.schedule.hour() / PATIENCE);
+        let horizon = now.plus(self.parameters().custody.horizon);
+        let latest = if wait.is_one { soon } else { soon.max(horizon) };
         // A class that has opened just now has no ticks yet; then the next larger one does.
         let classes = SizeClass::all().filter(|class| *class >= fitted.class);
         let mut open = classes.filter(|class| stage.is_open(class.number()));
@@ -236,7 +227,7 @@ impl Sender {
         fitted.class = drawn.unwrap_or(fitted.class);
         let (tick, way) = self
             .outbox
-            .reserve(earliest..=latest, fitted.class, wait.ways, rng)
+            .reserve(earliest..=latest, fitted.class, wait.ways, wait.is_one, rng)
             .ok_or(NotSent::Full)?;
         let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
@@ -246,7 +237,7 @@ impl Sender {
             let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
             // What leaves on a tick for what returns has to return.
             let returns = back.is_some() == (way == Way::Returning);
-            if returns { Ok((route, back)) } else { Err(NotSent::Full) }
+            if returns { Ok((route, back)) } else { Err(NotSent::NoWayBack) }
         });
         match planned {
             Ok((route, back)) => {
