@@ -371,12 +371,15 @@ pub(super) fn descriptor(
     match folder.descriptor().map_err(|error| fail(&error))? {
         Some(known) => {
             let other = |speed| !made_for(&known, speed);
-            if wanted.is_quiet && known.parameters().sending.cover > 0 {
-                return Err(fail(&"the devnet was made with cover")
-                    .remedy("leave --no-cover out, or use another folder"));
-            }
             if wanted.speed.is_some_and(other) {
                 return Err(fail(&"the devnet was made for another speed")
+                    .remedy("repeat the options it was made with, or use another folder"));
+            }
+            // Whoever says how fast it is says all that it is to be like.
+            let is_quiet = known.parameters().sending.cover == 0;
+            if wanted.is_quiet != is_quiet && (wanted.is_quiet || wanted.speed.is_some()) {
+                let with = if is_quiet { "without" } else { "with" };
+                return Err(fail(&format!("the devnet was made {with} cover"))
                     .remedy("repeat the options it was made with, or use another folder"));
             }
             Ok(known)

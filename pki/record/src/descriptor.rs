@@ -449,7 +449,15 @@ mod tests {
         assert_eq!(refused(&|p| p.lists.settle = p.timing.epoch), because("lead and settle"));
         assert_eq!(refused(&|p| p.lists.keep = day), because("keep"));
         assert_eq!(refused(&|p| p.mixing.strategy = 9), because("strategy"));
-        assert_eq!(refused(&|p| p.mixing.loop_budget = 1), because("loop budget"));
+        assert_eq!(refused(&|p| p.mixing.loop_budget = 9), because("loop budget"));
+        assert_eq!(refused(&|p| p.sending.cover = 101), because("cover"));
+        let dense = Duration::from_millis(49);
+        assert_eq!(refused(&|p| p.sending.gaps[3] = dense), because("gaps"));
+        let many = |p: &mut Parameters| {
+            p.sending.gaps[3] = Duration::from_millis(50);
+            (p.sending.max_hold, p.sending.longest_hold) = (day, day);
+        };
+        assert_eq!(refused(&many), because("gaps"));
         assert_eq!(refused(&|p| p.lists.fewest = 3), because("fewest nodes"));
         assert_eq!(refused(&|p| p.stages[1].weights[0] = 0), because("weights of classes"));
         assert_eq!(refused(&|p| p.bounds.spacing = Duration::ZERO), because("spacing"));

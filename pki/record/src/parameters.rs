@@ -14,6 +14,7 @@ const MIN_GRACE: Duration = Duration::from_secs(5);
 const MIN_EARLY: Duration = Duration::from_secs(2);
 const MIN_SETTLE: Duration = Duration::from_secs(3);
 const MIN_GAP: Duration = Duration::from_millis(50);
+const MAX_TICKS: u128 = 100_000;
 const MIN_LEAD: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -335,6 +336,10 @@ impl Parameters {
         bounds.check(timing)?;
         mixing.check(timing)?;
         sending.check()?;
+        // So many ticks a node draws ahead, at the most.
+        let ahead = (sending.max_hold + timing.epoch).as_millis();
+        let fastest = sending.gaps.iter().min().map_or(1, Duration::as_millis).max(1);
+        require(ahead / fastest <= MAX_TICKS, "gaps")?;
         custody.check()?;
         let ascending = stages.iter().zip(stages.iter().skip(1)).all(|(a, b)| a.from < b.from);
         require(ascending && stages.first().is_some_and(|first| first.from == 0), "stages")?;
