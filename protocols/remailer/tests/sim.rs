@@ -619,7 +619,7 @@ fn a_flood_of_submissions_is_refused_at_the_bound_and_what_was_taken_arrives() {
     let main = main_network(7);
     let parameters = Parameters {
         sending: Sending {
-            gaps: [Duration::from_millis(50); record::PACES],
+            gaps: [Duration::from_millis(150); record::PACES],
             max_hold: Duration::from_secs(60),
             ..main.sending
         },
