@@ -10,6 +10,7 @@ mod orders;
 mod peers;
 mod run;
 mod send;
+mod stats;
 mod status;
 mod wording;
 
@@ -68,6 +69,14 @@ enum Command {
         /// Show for each node whether it uses the same list as this one.
         #[arg(long)]
         lists: bool,
+    },
+    /// Show what the loops of a running node say of the others.
+    Stats {
+        #[command(flatten)]
+        state: State,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = stats::Format::Table)]
+        format: stats::Format,
     },
     /// Vouch for a node, so that routes may go through it.
     Vouch {
@@ -174,6 +183,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
         Command::Status { state } => runtime.block_on(status::run(state, json)),
         Command::Peers { state, lists } => runtime.block_on(peers::run(state, lists, json)),
+        Command::Stats { state, format } => runtime.block_on(stats::run(state, format, json)),
         Command::Vouch { state, onion } => runtime.block_on(orders::vouch(state, onion, json)),
         Command::Retire { state, onion } => runtime.block_on(orders::retire(state, onion, json)),
         Command::Unvouch { state, onion } => runtime.block_on(orders::unvouch(state, onion, json)),

@@ -25,8 +25,9 @@ use crate::startup::Awaited;
 pub use counts::{PlaceKind, named, of_places, of_turned};
 pub use desk::Desk;
 pub use status::{
-    ClassesStatus, DiskTrouble, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole,
-    ProvenBreach, ReachStatus, Status, ViewStatus, Warned, Warning,
+    Avoided, ClassesStatus, DayStatus, DiskTrouble, HealthStatus, HeldStatus, Lateness, NoMail,
+    NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus, Status, ViewStatus, Warned,
+    Warning,
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;

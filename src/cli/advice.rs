@@ -66,6 +66,9 @@ fn wrong(warning: &Warning) -> String {
             format!("within an hour the view went from {before} nodes to {after}")
         }
         Warning::InviteRefused => "the invite was not taken".to_owned(),
+        Warning::Losing { losing } => {
+            format!("{losing} nodes lose packets or cannot be reached: more than routes may avoid")
+        }
         Warning::NotVouched => "nobody vouches for this node".to_owned(),
         Warning::NoRecord => "this node has no valid record".to_owned(),
     }
@@ -107,6 +110,7 @@ pub(super) fn cost(warning: &Warning) -> &'static str {
             "whoever chooses the list that a sender uses may know the routes of its mail"
         }
         Warning::Halved { .. } => "mail hides among fewer nodes",
+        Warning::Losing { .. } => "mail goes through some of them, and may be lost",
         Warning::InviteRefused | Warning::NotVouched => "no route goes through it",
         Warning::NoRecord => "others do not know its keys: no route goes through it",
     }
@@ -149,6 +153,9 @@ pub(super) fn remedy(warning: &Warning) -> &'static str {
         Warning::AnotherList { .. } => "compare clocks and Tors with those nodes' operators",
         Warning::Halved { .. } => "ask others whether they see the same: many nodes may be down",
         Warning::InviteRefused => "ask for another invite",
+        Warning::Losing { .. } => {
+            "see fog peers; if others see those nodes up, look at this node's own network"
+        }
         Warning::NotVouched => "ask a node's operator for an invite, or for a vouch",
         Warning::NoRecord => "wait for a minute; then see the log, the clock and the disk",
     }

@@ -49,8 +49,9 @@ fn line(peer: &Peer, now: u64) -> String {
     let usable = unusable.unwrap_or("usable".to_owned());
     let roles: Vec<_> = peer.roles.iter().map(|role| wording::role(*role)).collect();
     let contact = if peer.contact.is_empty() { "no contact" } else { &peer.contact };
+    let health = wording::health(&peer.health);
     format!(
-        "{}  {}  epochs {epochs}  record {} s old  {linked}  {score}{usable}  {contact}",
+        "{}  {}  epochs {epochs}  record {} s old  {linked}  {health}  {score}{usable}  {contact}",
         peer.onion,
         roles.join("+"),
         peer.record_age_ms / 1000,

@@ -1,6 +1,8 @@
 //! The command line's sentences for the kinds and numbers that a node reports.
 
-use crate::control::{NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Starting};
+use crate::control::{
+    Avoided, HealthStatus, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Starting,
+};
 use crate::exit::ServerFault;
 use crate::startup::Awaited;
 
@@ -99,4 +101,20 @@ pub(super) fn list(list: PeerList) -> String {
         PeerList::Apart { parts } => format!("other ({parts} of 32 parts differ)"),
         PeerList::Unknown => "unknown".to_owned(),
     }
+}
+
+/// What loops say of a node.
+pub(super) fn health(health: &HealthStatus) -> String {
+    let HealthStatus { loss, loops, latency_ms, avoided, .. } = health;
+    let avoided = match avoided {
+        None => "",
+        Some(Avoided::Down) => ", avoided: no link",
+        Some(Avoided::Losing) => ", avoided: loses packets",
+    };
+    if *loops == 0 {
+        return format!("no loops yet{avoided}");
+    }
+    let latency = latency_ms.map(|millis| format!(", {} s a hop", millis.div_ceil(1000)));
+    let latency = latency.unwrap_or_default();
+    format!("loses {:.0} % by {loops} loops{latency}{avoided}", loss * 100.0)
 }

@@ -132,6 +132,11 @@ pub enum Warning {
     },
     /// The invite that this node was given was refused.
     InviteRefused,
+    /// More nodes lose packets, or cannot be reached, than routes may avoid.
+    Losing {
+        /// How many do.
+        losing: usize,
+    },
     /// Nobody vouches for this node.
     NotVouched,
     /// Peers can reach this node, and it has no valid record.
@@ -272,6 +277,45 @@ pub struct Peer {
     pub vouchers: Vec<String>,
     /// Why no route goes through it; `None` if routes may.
     pub unusable: Option<NodeUse>,
+    /// What loops through it and the link to it show.
+    pub health: HealthStatus,
+}
+
+/// What a node's loops through another and its link to it show.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// The share of packets that it loses, from 0 to 1.
+    pub loss: f64,
+    /// Loops that this rests on.
+    pub loops: u32,
+    /// How long a packet takes for a hop, on average of the loops through it.
+    pub latency_ms: Option<u64>,
+    /// Why the reporting node's routes avoid it, if they do.
+    pub avoided: Option<Avoided>,
+    /// Its last days, the latest first, without those before the first.
+    pub days: Vec<DayStatus>,
+}
+
+/// Why routes avoid a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Avoided {
+    /// There is no link to it.
+    Down,
+    /// Its loops are lost.
+    Losing,
+}
+
+/// The loops of one day through a node.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct DayStatus {
+    /// How many.
+    pub loops: u32,
+    /// How many of them were lost there: a loop that may have been lost at any of several nodes counts for
+    /// each in part.
+    pub lost: f64,
+    /// How long a packet took for a hop, on average.
+    pub latency_ms: Option<u64>,
 }
 
 /// What a node does for others.

@@ -47,6 +47,7 @@ impl Driver {
                 | Command::KeepTags(_)
                 | Command::ForgetSeeds(_)
                 | Command::KeepList(_)
+                | Command::KeepHealth(_)
                 | Command::KeepStatement(..)
                 | Command::ForgetStatements(_)
                 | Command::KeepBanned(..)

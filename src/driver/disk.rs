@@ -173,6 +173,7 @@ fn job(command: Command) -> Option<(Job, Report)> {
         Command::KeepOwn(id, octets) => (Job::Own(octets), Report::Named(id)),
         Command::KeepVote(id, octets) => (Job::Vote(octets), Report::Named(id)),
         Command::KeepList(octets) => (Job::HourList(octets), Report::Nothing),
+        Command::KeepHealth(octets) => (Job::Health(octets), Report::Nothing),
         Command::KeepStatement(name, octets) => (Job::Statement(name, octets), Report::Nothing),
         Command::ForgetStatements(names) => (Job::NoStatements(names), Report::Nothing),
         Command::KeepBanned(id, banned) => {
@@ -268,6 +269,7 @@ mod tests {
                 statements: database.statements(),
                 list: store.hour_list()?,
                 vote: store.vote()?,
+                health: store.health(),
             };
             let setup = Setup {
                 epochs: store.epochs()?,

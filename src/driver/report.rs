@@ -3,13 +3,13 @@
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
 use record::{Admission, Breach, Record};
-use remailer::{Agreement, Classes, Refused};
+use remailer::{Agreement, Classes, PeerHealth, Refused, Shunned};
 use sphinx::SizeClass;
 
 use super::Driver;
 use crate::control::{
-    ClassesStatus, HeldStatus, Lateness, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach,
-    ReachStatus, Status, ViewStatus, named, of_places, of_turned,
+    Avoided, ClassesStatus, DayStatus, HealthStatus, HeldStatus, Lateness, NoMail, NodeUse, Peer,
+    PeerList, PeerRole, ProvenBreach, ReachStatus, Status, ViewStatus, named, of_places, of_turned,
 };
 use crate::net::Reach;
 
@@ -115,6 +115,7 @@ impl Driver {
                 .filter_map(|node| OnionAddress::of(node).ok().map(|onion| onion.to_string()))
                 .collect(),
             unusable: self.unusable(&node, standing, now),
+            health: health(&self.remailer.health(&node, now)),
         }
     }
 
@@ -191,5 +192,24 @@ fn no_mail(why: Refused) -> NoMail {
         Refused::ClockApart => NoMail::ClockApart,
         Refused::NoList => NoMail::NoList,
         Refused::Full | Refused::FullFor(_) | Refused::TooBig | Refused::Unfit(_) => NoMail::Full,
+    }
+}
+
+fn health(health: &PeerHealth) -> HealthStatus {
+    let known = health.days.iter().rposition(|day| day.loops > 0).map_or(0, |last| last + 1);
+    let days = health.days.iter().take(known).map(|day| DayStatus {
+        loops: day.loops,
+        lost: f64::from(day.lost) / 1000.0,
+        latency_ms: day.latency.map(millis),
+    });
+    HealthStatus {
+        loss: health.loss,
+        loops: health.loops,
+        latency_ms: health.latency.map(millis),
+        avoided: health.shunned.map(|why| match why {
+            Shunned::Down => Avoided::Down,
+            Shunned::Losing => Avoided::Losing,
+        }),
+        days: days.collect(),
     }
 }

@@ -296,7 +296,12 @@ fn setup(
         epochs: store.epochs()?,
         past: store.past(&identity.node())?,
         first_record_after: if is_first { Duration::ZERO } else { hour / 60 },
-        known: Known { statements, list: store.hour_list()?, vote: store.vote()? },
+        known: Known {
+            statements,
+            list: store.hour_list()?,
+            vote: store.vote()?,
+            health: store.health(),
+        },
         banned,
         invites: InvitesKept {
             open: store.list(List::Invites)?,

@@ -83,6 +83,7 @@ impl Driver {
             Alarm::AnotherList { other, same } => Warning::AnotherList { other, same },
             Alarm::Halved { before, after } => Warning::Halved { before, after },
             Alarm::InviteRefused => Warning::InviteRefused,
+            Alarm::Losing { losing } => Warning::Losing { losing },
         }
     }
 }

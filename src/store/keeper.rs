@@ -30,6 +30,8 @@ pub enum Job {
     Vote(Vec<u8>),
     /// The list in use.
     HourList(Vec<u8>),
+    /// What is known of the health of other nodes.
+    Health(Vec<u8>),
     /// A statement.
     Statement(ItemId, std::sync::Arc<[u8]>),
     /// No longer these statements.
@@ -96,6 +98,7 @@ impl DiskKeeper {
             Job::Own(octets) => store.write("own", octets),
             Job::Vote(octets) => store.write("vote", octets),
             Job::HourList(octets) => store.write("list", octets),
+            Job::Health(octets) => store.write("health", octets),
             Job::Statement(name, octets) => database.keep(name, octets),
             Job::NoStatements(names) => database.forget(names),
             Job::Banned(onions) => store.keep_list(List::Banned, onions),

@@ -11,6 +11,8 @@ use crate::files::{destroy, read_bounded};
 
 /// Octets of an hour's list, at most: 16,384 entries of 73.
 const MAX_HOUR_LIST: usize = 2 << 20;
+/// Octets of what is known of the health of other nodes, at most: 2,048 of them with 12 days each.
+const MAX_HEALTH: usize = 1 << 20;
 
 /// The lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,16 @@ impl Store {
     pub fn hour_list(&self) -> Result<Option<Vec<u8>>, Error> {
         let path = self.folder.join("list");
         read_bounded(&path, MAX_HOUR_LIST).map_err(|error| Error::io(&path, &error))
+    }
+
+    /// What this node knew of the health of others. It can do without: a file that cannot be read is left
+    /// aside.
+    #[must_use]
+    pub fn health(&self) -> Option<Vec<u8>> {
+        let read = read_bounded(&self.folder.join("health"), MAX_HEALTH);
+        read.inspect_err(|error| tracing::warn!(%error, "the health of other nodes is not known"))
+            .ok()
+            .flatten()
     }
 
     /// Writes the hour's list that this node uses.

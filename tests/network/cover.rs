@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::devnet::{Devnet, wait_for};
+use crate::devnet::{Devnet, fog, wait_for};
 use crate::large::Session;
 
 /// A packet on a link: when it was sent, by whom, and how large.
@@ -66,6 +66,29 @@ fn ticks_used(devnet: &Devnet) -> u64 {
     let status = devnet.status(1);
     let count = |name| status["counts"][name].as_u64().unwrap_or(0);
     ["packet sent", "loop sent", "cover sent"].into_iter().map(count).sum()
+}
+
+/// The loops of each node say of the six others that they lose next to nothing.
+fn shows_health(devnet: &Devnet, returned: u64) {
+    let print = |arguments: &[&str]| {
+        let mut command = fog();
+        command.args(arguments).arg("--state-dir").arg(devnet.state().join("n1"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = print(&["stats", "--format", "mlist2"]);
+    println!("{table}");
+    assert!(table.starts_with("Stats-Version: 2.0\nGenerated: "));
+    let rows: Vec<_> = table.lines().skip(4).collect();
+    assert!(rows.len() == 6 && rows.iter().all(|row| row.ends_with('%')), "{rows:?}");
+    let stats: serde_json::Value = serde_json::from_str(&print(&["stats", "--json"])).unwrap();
+    for (onion, health) in stats.as_object().unwrap() {
+        assert!(health["loss"].as_f64().unwrap() < 0.2, "{onion}: {health}");
+        assert!(health["loops"].as_u64().unwrap() > returned / 100, "{onion}: {health}");
+        assert!(health["avoided"].is_null() && health["latency_ms"].as_u64().unwrap() > 0);
+    }
+    assert!(print(&["peers"]).lines().all(|line| line.contains(" a hop")));
 }
 
 #[test]
@@ -143,6 +166,7 @@ fn links_carry_the_same_with_and_without_mail() {
     let missing = devnet.count("loop missing");
     let returned = devnet.count("loop returned");
     assert!(missing * 20 < returned, "{missing} missing, {returned} returned");
+    shows_health(&devnet, returned);
     // Each word of a delivery came back where a loop would have.
     assert!(devnet.count("recipient acknowledged: delivered") > 0);
 }

@@ -329,6 +329,12 @@ impl Mix {
         self.pool.next_release(now)
     }
 
+    /// The end of any one of its windows. An observer who measures for long enough knows it too.
+    #[must_use]
+    pub fn phase(&self) -> Time {
+        self.pool.phase()
+    }
+
     /// Packets held.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -58,6 +58,11 @@ impl Pool {
         }
     }
 
+    /// The end of any one window.
+    pub(crate) fn phase(&self) -> Time {
+        self.phase
+    }
+
     /// The packets that wait for company.
     pub(crate) fn gathering(&mut self) -> &mut Gathering {
         &mut self.gathering

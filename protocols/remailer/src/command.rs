@@ -63,6 +63,8 @@ pub enum Command {
     KeepVote(KeepId, Vec<u8>),
     /// Keep this as the list in use.
     KeepList(Vec<u8>),
+    /// Keep what is known of the health of other nodes, for [`crate::Known::health`].
+    KeepHealth(Vec<u8>),
     /// Keep a statement under its name.
     KeepStatement(ItemId, Arc<[u8]>),
     /// Forget statements.
@@ -113,6 +115,10 @@ impl Out {
         self.commands.push_back(command);
     }
 
+    pub(crate) fn extend(&mut self, commands: impl IntoIterator<Item = Command>) {
+        self.commands.extend(commands);
+    }
+
     pub(crate) fn count(&mut self, count: Count) {
         self.counts.add(count);
     }
@@ -156,6 +162,7 @@ impl fmt::Debug for Command {
             Self::KeepOwn(_, octets) => write!(f, "KeepOwn({} octets)", octets.len()),
             Self::KeepVote(_, octets) => write!(f, "KeepVote({} octets)", octets.len()),
             Self::KeepList(octets) => write!(f, "KeepList({} octets)", octets.len()),
+            Self::KeepHealth(octets) => write!(f, "KeepHealth({} octets)", octets.len()),
             Self::KeepStatement(_, octets) => write!(f, "KeepStatement({} octets)", octets.len()),
             Self::ForgetStatements(names) => write!(f, "ForgetStatements({})", names.len()),
             Self::KeepBanned(id, nodes) => write!(f, "KeepBanned({}, {})", id.0, nodes.len()),

@@ -10,6 +10,7 @@ mod content;
 mod count;
 mod cutting;
 mod exit;
+mod health;
 mod ids;
 mod ingress;
 mod invite;
@@ -37,6 +38,7 @@ pub use count::{
 };
 pub use cutting::Cut;
 pub use exit::ExitOffer;
+pub use health::{DAYS, DayHealth, PeerHealth, Shunned};
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
 pub use links::MAX_LINKS;

@@ -33,6 +33,11 @@ impl Links {
         self.linked.remove(peer);
     }
 
+    /// The linked nodes.
+    pub(crate) fn linked(&self) -> &BTreeSet<NodeId> {
+        &self.linked
+    }
+
     /// Some of the linked nodes, drawn anew each time.
     pub(crate) fn draw(&self, count: usize, rng: &mut impl CryptoRng) -> Vec<NodeId> {
         self.linked.iter().copied().sample(rng, count)

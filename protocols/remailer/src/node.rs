@@ -1,7 +1,7 @@
 //! The node: its parts, its inputs, and the order of things at a timeout.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use directory::{Answer, Directory, HourList, ItemId, Source, Standing, Unwanted, View};
@@ -21,10 +21,10 @@ use crate::content::ContentType;
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
 use crate::cutting::{Cut, piece_room};
 use crate::exit::{Exit, ExitOffer};
+use crate::health::{Health, PeerHealth};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::ingress::{self, Ingress};
 use crate::invite::GivenInvite;
-use crate::links::Links;
 use crate::operator::{self, Operator, OperatorOrder};
 use crate::outlook::{Agreement, Alarm, Outlook, Suspicion};
 use crate::relay::{Arrival, Relay};
@@ -47,7 +47,6 @@ const SUSPICIOUS: usize = 3;
 /// One node.
 pub struct Remailer {
     outlook: Outlook,
-    links: Links,
     catch_up: CatchUp,
     author: Author,
     /// What a client has not.
@@ -55,6 +54,7 @@ pub struct Remailer {
     sender: Sender,
     ingress: Ingress,
     replies: Replies,
+    health: Health,
     exit: Option<Exit>,
     answers: Answers,
     operator: Operator,
@@ -123,9 +123,9 @@ impl Remailer {
         let mut author =
             Author::new(identity, network, schedule, spacing, setup.invites, first_record_at);
         author.run_by(contact, family);
+        let health = Health::new(schedule, &parameters.sending, now);
         let mut remailer = Self {
             outlook: Outlook::new(node, Arc::clone(&descriptor), setup.banned, now),
-            links: Links::default(),
             catch_up: CatchUp::new(&schedule, now),
             author,
             relay: match role {
@@ -135,6 +135,7 @@ impl Remailer {
             sender: Sender::new(descriptor, own, now),
             ingress: Ingress::default(),
             replies: Replies::default(),
+            health,
             answers: Answers::default(),
             exit: exit.map(|offer| Exit::new(offer, room)),
             operator: Operator::default(),
@@ -142,7 +143,10 @@ impl Remailer {
         };
         remailer.outlook.begin_hour(now, &mut remailer.out);
         remailer.restore_keys(setup.epochs, now);
-        let Known { statements, list, vote } = setup.known;
+        let Known { statements, list, vote, health } = setup.known;
+        if let Some(health) = health {
+            remailer.health.restore(&health, now);
+        }
         let known_before = statements.len();
         remailer.restore_list(list.as_deref(), now);
         let lapsed = remailer.restore(setup.past, statements, now, rng);
@@ -302,6 +306,13 @@ impl Remailer {
         self.relay.as_ref().and_then(Relay::latest)
     }
 
+    /// The end of any one window of its mix; `None` for a client. An observer who measures for long
+    /// enough knows it too.
+    #[must_use]
+    pub fn phase(&self) -> Option<Time> {
+        self.relay.as_ref().map(Relay::phase)
+    }
+
     /// The oldest epoch whose key is not destroyed yet.
     #[must_use]
     pub fn oldest_key(&self) -> Option<Epoch> {
@@ -324,6 +335,12 @@ impl Remailer {
     #[must_use]
     pub fn standings(&self, now: Time) -> BTreeMap<NodeId, Standing> {
         self.outlook.standings(now)
+    }
+
+    /// What this node's loops and links say of another.
+    #[must_use]
+    pub fn health(&self, node: &NodeId, now: Time) -> PeerHealth {
+        self.health.of(node, now)
     }
 
     /// Whether a node uses the same list as this one, by what it last said.
@@ -349,7 +366,9 @@ impl Remailer {
         let needed = self.outlook.voices().needed();
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
         let waits = self.author.awaits_witnesses().then_some(waits);
-        let own = [self.clock_suspect(), rival, refused, waits].into_iter().flatten();
+        let losing = self.health.suspects();
+        let beyond = (self.health.beyond() > 0).then_some(Alarm::Losing { losing });
+        let own = [self.clock_suspect(), rival, refused, waits, beyond].into_iter().flatten();
         let mut alarms: Vec<_> = self.outlook.alarms(now).chain(own).collect();
         alarms.sort_unstable();
         alarms
@@ -530,7 +549,10 @@ impl Remailer {
     /// Links to these peers have come up together: none is asked first for its key.
     pub fn handle_peers_up(&mut self, peers: &[NodeId], now: Time, rng: &mut impl CryptoRng) {
         for peer in peers {
-            self.links.up(*peer);
+            self.health.links.up(*peer);
+            if self.health.handle_up(peer, now) {
+                self.sender.avoid(self.health.shunned());
+            }
             operator::show_invite(*peer, &mut self.hearing(now, rng));
         }
         self.catch_up.handle_peers_up(peers, now, rng, &mut self.out);
@@ -538,7 +560,7 @@ impl Remailer {
 
     /// The last link to a peer is down.
     pub fn handle_peer_down(&mut self, peer: &NodeId) {
-        self.links.down(peer);
+        self.health.links.down(peer);
         self.catch_up.handle_peer_down(peer);
     }
 
@@ -739,6 +761,7 @@ impl Remailer {
             self.publishes_at(),
             self.votes_at(),
             Some(self.catch_up.poll_timeout()),
+            Some(self.health.poll_timeout()),
         ];
         dues.into_iter().flatten().min().map_or(next_hour, |due| due.min(next_hour))
     }
@@ -752,6 +775,7 @@ impl Remailer {
         }
         self.sender.handle_clock_jump(jump.millis);
         self.replies.handle_clock_jump(jump.millis);
+        self.health.handle_clock_jump(jump.millis);
         if let Some(exit) = &mut self.exit {
             exit.handle_clock_jump(jump.millis);
         }
@@ -772,6 +796,7 @@ impl Remailer {
     /// 6. the node's own packets leave, and cover is made for its next ticks
     /// 7. deliveries are tried again
     /// 8. answers that cannot come any more are given up
+    /// 9. what became of loops is looked at
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.outlook.note_clocks(now);
         self.forget_past(now);
@@ -782,7 +807,7 @@ impl Remailer {
         }
         self.put_list_together(now, rng);
         let schedule = *self.schedule();
-        self.catch_up.handle_timeout(&self.links, &schedule, now, rng, &mut self.out);
+        self.catch_up.handle_timeout(&self.health.links, &schedule, now, rng, &mut self.out);
         self.relay_packets(now, rng);
         let is_covered = self.cover(now, rng);
         self.sender.handle_timeout(is_covered, now, &mut self.replies, rng, &mut self.out);
@@ -790,6 +815,40 @@ impl Remailer {
             exit.handle_timeout(now, &mut self.out);
         }
         self.replies.handle_timeout(now, &mut self.out);
+        self.look_at_health(now);
+    }
+
+    /// Routes avoid the nodes that lose packets.
+    fn look_at_health(&mut self, now: Time) {
+        let walked = self.replies.take_walked();
+        if walked.is_empty() && self.health.poll_timeout() > now {
+            return;
+        }
+        let own = self.node();
+        let view = self.outlook.view();
+        let others = view.map(|view| view.iter().map(|record| record.node()));
+        let listed: BTreeSet<_> =
+            others.into_iter().flatten().filter(|node| *node != own).collect();
+        // In a larger network those that the graph of links says; a node outside it wants some of all.
+        let wanted = view.map(|view| match view.links_of(&own) {
+            Some(links) => links.into_iter().filter(|node| listed.contains(node)).collect(),
+            None if view.is_complete() => listed.clone(),
+            None => BTreeSet::new(),
+        });
+        let wanted = wanted.unwrap_or_default();
+        // A node that has lost its own links learns nothing of others.
+        let is_cut_off = wanted.intersection(self.health.links.linked()).count() * 2 < wanted.len();
+        for walked in walked {
+            if walked.took.is_some() || !is_cut_off {
+                self.health.note(walked, now);
+            }
+        }
+        if self.health.poll_timeout() > now {
+            return;
+        }
+        let kept = self.health.look(&listed, &wanted, now);
+        self.out.extend(kept.map(Command::KeepHealth));
+        self.sender.avoid(self.health.shunned());
     }
 
     /// The next thing to do, in the order in which it must be done.
@@ -866,7 +925,7 @@ impl Remailer {
                     self.out.count(Count::MessageDropped(NotDelivered::NotAnExit));
                 }
                 (Arrival::Reply(name, payload), _) => {
-                    self.replies.handle_reply(name, payload, &mut self.out);
+                    self.replies.handle_reply(name, payload, now, &mut self.out);
                 }
             }
         }

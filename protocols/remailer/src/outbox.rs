@@ -93,7 +93,7 @@ enum Load {
 /// What came of a tick.
 pub(crate) enum Due {
     /// Its packet leaves.
-    Leaves(Leaving),
+    Leaves(Box<Leaving>),
     /// Nothing leaves on it.
     Empty,
     /// No loop leaves with a batch that is too small.
@@ -364,7 +364,7 @@ impl Outbox {
             let sealed = match load {
                 Load::Cover(sealed, expected) if is_in_time => {
                     let cover = Some((lot, expected));
-                    return Some(Due::Leaves(Leaving { sealed, cover, is_extra }));
+                    return Some(Due::Leaves(Box::new(Leaving { sealed, cover, is_extra })));
                 }
                 Load::Mail(sealed) => sealed,
                 Load::Free | Load::Empty | Load::Awaited | Load::Cover(..) | Load::Reserved(_) => {
@@ -382,7 +382,7 @@ impl Outbox {
             if sealed.until <= now {
                 return Some(Due::Expired);
             }
-            return Some(Due::Leaves(Leaving { sealed, cover: None, is_extra }));
+            return Some(Due::Leaves(Box::new(Leaving { sealed, cover: None, is_extra })));
         }
     }
 

@@ -65,6 +65,11 @@ pub enum Alarm {
     },
     /// The invite that this node was given was not taken.
     InviteRefused,
+    /// More nodes lose packets, or cannot be reached, than routes may avoid.
+    Losing {
+        /// How many do.
+        losing: usize,
+    },
 }
 
 /// What the records of others say of this node's clock.

@@ -252,6 +252,11 @@ impl Relay {
         core::iter::from_fn(|| self.mix.next_top_up()).collect()
     }
 
+    /// The end of any one window of the mix.
+    pub(crate) fn phase(&self) -> Time {
+        self.mix.phase()
+    }
+
     /// Packets of each class that were passed on in the last whole hour.
     pub(crate) fn traffic(&self, now: Time) -> ByClass {
         self.traffic.last(self.schedule.hour_at(now))

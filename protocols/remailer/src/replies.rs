@@ -10,6 +10,7 @@ use sphinx::{BlockName, Payload, ReplyError, ReplyKeys};
 use crate::command::Out;
 use crate::content::ContentType;
 use crate::count::{Count, NoAnswer};
+use crate::health::{Walk, Walked};
 
 /// Reply blocks that wait for their answers, at most; some 300 octets each. The one that would wait
 /// least long makes room for another.
@@ -21,6 +22,8 @@ pub(crate) struct Expected {
     pub(crate) until: Time,
     /// What it is an answer to.
     pub(crate) of: Purpose,
+    /// The way of a loop.
+    pub(crate) walk: Option<Walk>,
 }
 
 /// What a reply block was given away for.
@@ -39,13 +42,16 @@ pub(crate) struct Replies {
     ends: BTreeSet<(Time, BlockName)>,
     /// The blocks that wait for each message.
     of: BTreeMap<u64, Vec<BlockName>>,
+    /// What became of loops, until [`Replies::take_walked`].
+    walked: Vec<Walked>,
 }
 
 impl Replies {
     /// Waits for an answer.
     pub(crate) fn expect(&mut self, expected: Expected, out: &mut Out) {
         if self.waiting.len() >= MAX_WAITING {
-            self.give_up_first(out);
+            // It may be under way still.
+            let _ = self.give_up_first(out);
         }
         let name = expected.keys.name();
         self.ends.insert((expected.until, name));
@@ -56,14 +62,24 @@ impl Replies {
     }
 
     /// Takes an answer that came to its owner. Its keys are gone then, whatever came of it.
-    pub(crate) fn handle_reply(&mut self, name: BlockName, payload: Payload, out: &mut Out) {
+    pub(crate) fn handle_reply(
+        &mut self,
+        name: BlockName,
+        payload: Payload,
+        now: Time,
+        out: &mut Out,
+    ) {
         out.count(Count::AnswerReceived);
-        let Some(Expected { keys, until, of }) = self.waiting.remove(&name) else {
+        let Some(Expected { keys, until, of, walk }) = self.waiting.remove(&name) else {
             return out.count(Count::AnswerRefused(NoAnswer::Unexpected));
         };
         self.ends.remove(&(until, name));
         match (of, read(keys, payload)) {
-            (Purpose::Loop, Ok(Said::Turned)) => out.count(Count::LoopReturned),
+            (Purpose::Loop, Ok(Said::Turned)) => {
+                out.count(Count::LoopReturned);
+                let walked = walk.map(|walk| (now.since(walk.left), walk));
+                self.walked.extend(walked.map(|(took, walk)| Walked { walk, took: Some(took) }));
+            }
             (Purpose::Message(message), Ok(Said::Became(said))) => {
                 // The others of its message are not answered.
                 for other in self.of.remove(&message).unwrap_or_default() {
@@ -100,10 +116,17 @@ impl Replies {
         was_last
     }
 
-    /// The clock jumped: what is waited for is waited for as long.
+    /// What became of loops, each told once.
+    pub(crate) fn take_walked(&mut self) -> Vec<Walked> {
+        core::mem::take(&mut self.walked)
+    }
+
+    /// The clock jumped: what is waited for is waited for as long. A machine that slept has missed loops
+    /// that came back.
     pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
         for expected in self.waiting.values_mut() {
             expected.until = expected.until.shifted(millis);
+            expected.walk = None;
         }
         let ends = self.waiting.iter().map(|(name, expected)| (expected.until, *name));
         self.ends = ends.collect();
@@ -117,7 +140,8 @@ impl Replies {
     /// Gives up those that cannot come any more, and forgets their keys.
     pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
         while self.poll_timeout().is_some_and(|until| until <= now) {
-            self.give_up_first(out);
+            let lost = self.give_up_first(out);
+            self.walked.extend(lost.map(|walk| Walked { walk, took: None }));
         }
     }
 
@@ -126,16 +150,17 @@ impl Replies {
         self.waiting.len()
     }
 
-    fn give_up_first(&mut self, out: &mut Out) {
-        if let Some((_, name)) = self.ends.pop_first()
-            && let Some(Expected { of, .. }) = self.waiting.remove(&name)
-            && self.forget(of, &name)
-        {
+    /// Returns the way of the loop that it was.
+    fn give_up_first(&mut self, out: &mut Out) -> Option<Walk> {
+        let (_, name) = self.ends.pop_first()?;
+        let Expected { of, walk, .. } = self.waiting.remove(&name)?;
+        if self.forget(of, &name) {
             out.count(match of {
                 Purpose::Message(_) => Count::AnswerMissing,
                 Purpose::Loop => Count::LoopMissing,
             });
         }
+        walk
     }
 }
 
@@ -215,7 +240,12 @@ mod tests {
             let made =
                 reply_block(&hops, ReplyEnd::Owner, SizeClass::SMALLEST, &mut self.rng).unwrap();
             self.replies.expect(
-                Expected { keys: made.1, until: UNTIL, of: Purpose::Message(self.blocks) },
+                Expected {
+                    keys: made.1,
+                    until: UNTIL,
+                    of: Purpose::Message(self.blocks),
+                    walk: None,
+                },
                 &mut self.out,
             );
             made.0
@@ -228,7 +258,8 @@ mod tests {
                 match sphinx::peel(packet, &keys).unwrap().outcome.unwrap() {
                     Layer::Forward { packet: next, .. } => packet = next,
                     Layer::Reply { name, payload, .. } => {
-                        return self.replies.handle_reply(name, payload, &mut self.out);
+                        let now = Time::from_millis(0);
+                        return self.replies.handle_reply(name, payload, now, &mut self.out);
                     }
                     Layer::End { .. } | Layer::Stream { .. } => panic!("another end"),
                 }

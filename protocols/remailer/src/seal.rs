@@ -11,6 +11,7 @@ use record::Mixing;
 use sphinx::{Body, End, Hop, Packet, ReplyBlock, ReplyEnd, WrapError};
 
 use crate::content::{Fitted, TooBig};
+use crate::health::Walk;
 use crate::replies::{Expected, Purpose};
 
 const _: () = assert!(Route::MIN == sphinx::MIN_HOPS && Route::MAX == sphinx::MAX_HOPS);
@@ -196,6 +197,13 @@ impl Unsealed {
         Reserved { tick: self.tick, octets: self.fitted.packet_len() }
     }
 
+    /// The others that it passes on its way out, and back over a route that ends at this node.
+    fn walk(&self, back: &Route) -> Walk {
+        let back = back.hops().split_last().map_or(&[][..], |(_, others)| others);
+        let nodes = self.route.hops().iter().chain(back).map(|record| record.node()).collect();
+        Walk { nodes, left: self.tick.at }
+    }
+
     fn seal(
         &self,
         schedule: &Schedule,
@@ -211,7 +219,8 @@ impl Unsealed {
                 }
                 let class = self.fitted.class;
                 let (block, keys) = sphinx::reply_block(&hops, ReplyEnd::Owner, class, rng)?;
-                (Some(block), Some(Expected { keys, until, of: self.of }))
+                let walk = (self.of == Purpose::Loop).then(|| self.walk(route));
+                (Some(block), Some(Expected { keys, until, of: self.of, walk }))
             }
             None => (None, None),
         };

@@ -3,6 +3,7 @@
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use directory::{Route, RouteError, View};
@@ -18,6 +19,7 @@ use crate::command::{Command, Out};
 use crate::content::{ContentType, Fitted, open_class};
 use crate::count::{Count, Dropped};
 use crate::cutting::piece_room;
+use crate::health::Shunned;
 use crate::outbox::{Due, Law, Leaving, Lot, Outbox, Way};
 use crate::replies::{Purpose, Replies};
 use crate::seal::{
@@ -28,6 +30,8 @@ use crate::traffic::{ByClass, Traffic};
 /// How long after the longest hold mail may wait for its tick, as a part of an hour: 30 minutes.
 const PATIENCE: u32 = 2;
 
+/// One in so many loops goes through nodes that are avoided for what they lose.
+const RETRY: u32 = 4;
 /// Octets of a packet of a mail that are not of its message, at most: the fields around a piece.
 const AROUND_PIECE: usize = 64;
 /// Octets that the envelope of a mail to a hundred recipients may have.
@@ -39,6 +43,10 @@ pub(crate) struct Sender {
     schedule: Schedule,
     /// This node and the others that its operator runs: no route of its own goes through them.
     own: Vec<NodeId>,
+    /// These, and the nodes that do not pass on what they get.
+    avoided: Vec<NodeId>,
+    /// The same without those that are tried again by loops.
+    tried: Vec<NodeId>,
     outbox: Outbox,
     mail: Traffic,
     cover: Traffic,
@@ -84,7 +92,15 @@ impl Sender {
         let schedule = descriptor.parameters().schedule();
         let outbox = Outbox::new(law(descriptor.parameters(), 0, 1), now);
         let (mail, cover) = (Traffic::default(), Traffic::default());
-        Self { descriptor, schedule, own, outbox, mail, cover }
+        let (avoided, tried) = (own.clone(), own.clone());
+        Self { descriptor, schedule, own, avoided, tried, outbox, mail, cover }
+    }
+
+    /// No route goes through these nodes from now on; some loops try those again that only lose packets.
+    pub(crate) fn avoid(&mut self, shunned: &BTreeMap<NodeId, Shunned>) {
+        let down = shunned.iter().filter(|(_, why)| **why == Shunned::Down).map(|(node, _)| *node);
+        self.tried = self.own.iter().copied().chain(down).collect();
+        self.avoided = self.own.iter().chain(shunned.keys()).copied().collect();
     }
 
     /// The class of a packet for a piece of so many octets.
@@ -145,7 +161,7 @@ impl Sender {
         allows: impl Fn(&Record) -> bool,
     ) -> Result<(), RouteError> {
         let epoch = self.schedule.epoch_at(now);
-        view.reaches(&self.own, &(epoch..=epoch), allows)
+        view.reaches(&self.avoided, &(epoch..=epoch), allows)
     }
 
     /// Plans the pieces of a mail, each with a tick and a route of its own, to one exit. So many have a
@@ -232,9 +248,10 @@ impl Sender {
         let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
-        let planned = view.route(&self.own, &epochs, rng, allows).map_err(NotSent::Route);
+        let planned = view.route(&self.avoided, &epochs, rng, allows).map_err(NotSent::Route);
         let planned = planned.and_then(|route| {
-            let back = owner.and_then(|owner| self.back(&plan, &route, (view, owner), rng));
+            let back =
+                owner.and_then(|owner| self.back(&plan, &route, (view, owner), &self.avoided, rng));
             // What leaves on a tick for what returns has to return.
             let returns = back.is_some() == (way == Way::Returning);
             if returns { Ok((route, back)) } else { Err(NotSent::NoWayBack) }
@@ -258,6 +275,7 @@ impl Sender {
         plan: &Plan,
         route: &Route,
         (view, owner): (&View, &Arc<Record>),
+        avoided: &[NodeId],
         rng: &mut impl CryptoRng,
     ) -> Option<(Route, Plan)> {
         let exit = route.hops().last()?;
@@ -265,7 +283,7 @@ impl Sender {
             plan.back(route.hops().len(), &self.parameters().mixing, self.schedule.early(), rng);
         let epochs = back.epochs(&self.schedule);
         let relays = |record: &Record| record.features().has_kind(Kind::Reply.number());
-        let route = view.route_back((&self.own, owner), exit, &epochs, rng, relays).ok()?;
+        let route = view.route_back((avoided, owner), exit, &epochs, rng, relays).ok()?;
         Some((route, back))
     }
 
@@ -306,11 +324,24 @@ impl Sender {
             let number = ContentType::TurningPoint.number();
             lot.way == Way::OneWay || record.features().has_content(number)
         };
-        let route = view.route(&self.own, &epochs, rng, turns).ok()?;
+        // A first hop that mail avoids would show that this is none.
+        let retries = lot.way == Way::Returning && self.tried.len() < self.avoided.len();
+        let tried = (retries && rng.random_ratio(1, RETRY))
+            .then(|| view.route(&self.tried, &epochs, rng, turns).ok())
+            .flatten()
+            .filter(|route| {
+                let first = route.hops().first();
+                first.is_some_and(|first| !self.avoided.contains(&first.node()))
+            });
+        let avoided = if tried.is_some() { &self.tried } else { &self.avoided };
+        let route = match tried {
+            Some(route) => route,
+            None => view.route(avoided, &epochs, rng, turns).ok()?,
+        };
         let (fitted, end, back) = match lot.way {
             Way::OneWay => (Fitted::nothing(lot.class), End::Drop, None),
             Way::Returning => {
-                let back = self.back(&plan, &route, (view, owner?), rng)?;
+                let back = self.back(&plan, &route, (view, owner?), avoided, rng)?;
                 (Fitted::turning_point(lot.class), End::Deliver, Some(back))
             }
         };
@@ -366,7 +397,7 @@ impl Sender {
     ) {
         while let Some(due) = self.outbox.next_due(now, is_covered, rng) {
             let Leaving { sealed: Sealed { first, packet, until }, cover, is_extra } = match due {
-                Due::Leaves(leaving) => leaving,
+                Due::Leaves(leaving) => *leaving,
                 Due::Empty => {
                     out.count(Count::TickEmpty);
                     continue;

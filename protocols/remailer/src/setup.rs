@@ -93,6 +93,8 @@ pub struct Known {
     pub list: Option<Vec<u8>>,
     /// The last vote that it signed or was about to publish.
     pub vote: Option<Vec<u8>>,
+    /// What it knew of the health of other nodes, as [`crate::Command::KeepHealth`] gave it.
+    pub health: Option<Vec<u8>>,
 }
 
 /// Invites that outlive a restart.

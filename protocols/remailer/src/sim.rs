@@ -19,10 +19,11 @@ use record::{
     Admission, Capabilities, Descriptor, DescriptorError, Domains, ExitPolicy, Parameters,
     Statement,
 };
-use sphinx::{EpochKeys, Packet, StreamToken};
+use sphinx::{EpochKeys, Kind, Layer, Packet, Peeled, StreamToken};
 
 use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused, Taken};
 use crate::command::Command;
+use crate::content::ContentType;
 use crate::cutting::Cut;
 use crate::exit::ExitOffer;
 use crate::ids::{OrderId, QuestionId, StreamId, SubmissionId};
@@ -77,6 +78,8 @@ struct Surroundings {
 struct Seen {
     delivered: Vec<Delivered>,
     sent: Vec<Sent>,
+    /// Of which packet each one was made that a node holds, by its first octets.
+    inside: BTreeMap<Beginning, usize>,
     last: Option<(usize, Vec<u8>)>,
     answers: BTreeMap<SubmissionId, Result<Taken, Refused>>,
     replies: BTreeMap<OrderId, Result<Done, NotDone>>,
@@ -84,6 +87,8 @@ struct Seen {
     /// Of a thousand packets so many are lost.
     loses: u32,
     lost: usize,
+    /// Nodes that take packets and drop so many of a thousand.
+    droppers: BTreeMap<usize, u32>,
 }
 
 /// A message that reached the next server of an exit.
@@ -107,17 +112,69 @@ pub struct Sent {
     pub to: usize,
     /// Its size.
     pub octets: usize,
+    /// When it is there.
+    pub arrives: Time,
+    /// The number of the packet, among all that were sent, of which its sender made it by opening; `None`
+    /// if it was wrapped there. An observer of links does not see that, and whoever runs the node does.
+    pub after: Option<usize>,
+    /// Whether its route ended where it went, and it carried mail, as whoever runs that node sees.
+    pub is_mail: bool,
 }
 
+impl Seen {
+    /// Notes what a packet is to the node that opened it.
+    fn note_inside(&mut self, layer: &Layer, number: usize) {
+        match layer {
+            Layer::Forward { packet, .. } => {
+                let beginning = beginning(packet.octets());
+                self.inside.extend(beginning.map(|beginning| (beginning, number)));
+            }
+            Layer::End { kind: Kind::Deliver, payload, .. } => {
+                if let Some(sent) = self.sent.get_mut(number) {
+                    sent.is_mail = !ContentType::is_turning_point(payload);
+                }
+            }
+            Layer::End { .. } | Layer::Reply { .. } | Layer::Stream { .. } => {}
+        }
+    }
+}
+
+/// The octets of a packet by which it is told from all others: no two have the same ciphertext.
+type Beginning = [u8; 64];
+
 enum Event {
-    Packet { from: NodeId, octets: Vec<u8> },
-    Statement { from: usize, octets: Vec<u8> },
-    Dial { from: usize },
-    Linked { from: usize },
-    Question { from: usize, octets: Vec<u8> },
-    Answer { from: usize, octets: Option<Vec<u8>> },
-    InviteShown { from: usize, token: Vec<u8> },
-    InviteAnswered { from: usize, answer: InviteAnswer },
+    /// The number among all that were sent, if a node sent it.
+    Packet {
+        from: NodeId,
+        octets: Vec<u8>,
+        number: Option<usize>,
+    },
+    Statement {
+        from: usize,
+        octets: Vec<u8>,
+    },
+    Dial {
+        from: usize,
+    },
+    Linked {
+        from: usize,
+    },
+    Question {
+        from: usize,
+        octets: Vec<u8>,
+    },
+    Answer {
+        from: usize,
+        octets: Option<Vec<u8>>,
+    },
+    InviteShown {
+        from: usize,
+        token: Vec<u8>,
+    },
+    InviteAnswered {
+        from: usize,
+        answer: InviteAnswer,
+    },
 }
 
 impl<R: CryptoRng> Simulation<R> {
@@ -242,6 +299,11 @@ impl<R: CryptoRng> Simulation<R> {
         self.seen.loses = thousandths;
     }
 
+    /// From now on, a node takes packets and drops this share of them without a word, in thousandths.
+    pub fn drop_at(&mut self, node: usize, thousandths: u32) {
+        self.seen.droppers.insert(node, thousandths);
+    }
+
     /// A peer without an address presents tokens to a node, and takes at once what it is handed.
     pub fn present(&mut self, node: usize, tokens: &[StreamToken]) {
         let id = StreamId(self.number());
@@ -285,7 +347,7 @@ impl<R: CryptoRng> Simulation<R> {
 
     /// Puts octets on a link to a node, as anybody can.
     pub fn inject(&mut self, to: usize, octets: Vec<u8>) {
-        self.later(to, Event::Packet { from: NodeId::from_bytes([0; 32]), octets });
+        self.later(to, Event::Packet { from: NodeId::from_bytes([0; 32]), octets, number: None });
     }
 
     /// Shows a statement to a node alone: whatever it makes of it, it does not pass it on.
@@ -333,8 +395,8 @@ impl<R: CryptoRng> Simulation<R> {
             around.is_stopped = false;
         }
         for peer in 0..self.nodes.len() {
-            self.dial_again(node, peer);
-            self.dial_again(peer, node);
+            self.later(peer, Event::Dial { from: node });
+            self.later(node, Event::Dial { from: peer });
         }
     }
 
@@ -402,7 +464,7 @@ impl<R: CryptoRng> Simulation<R> {
             return;
         }
         match event {
-            Event::Packet { from, octets } => self.receive(to, from, octets),
+            Event::Packet { from, octets, number } => self.receive(to, from, octets, number),
             Event::Statement { from, octets } => {
                 self.hear(to, from, &octets);
             }
@@ -442,12 +504,20 @@ impl<R: CryptoRng> Simulation<R> {
         Some(((self.nodes.get_mut(node)?, &mut self.rng), peer))
     }
 
-    fn receive(&mut self, to: usize, from: NodeId, octets: Vec<u8>) {
+    fn receive(&mut self, to: usize, from: NodeId, octets: Vec<u8>, number: Option<usize>) {
         let (Some(node), Some(around)) = (self.nodes.get_mut(to), self.around.get(to)) else {
             return;
         };
+        let drops = self.seen.droppers.get(&to).copied().unwrap_or_default();
+        if drops > 0 && self.rng.random_range(0..1000) < drops {
+            self.seen.lost += 1;
+            return;
+        }
         let packet = Packet::from_octets(octets);
         let peeled = packet.and_then(|packet| sphinx::peel(packet, &around.keys));
+        if let (Ok(Peeled { outcome: Ok(layer), .. }), Some(number)) = (&peeled, number) {
+            self.seen.note_inside(layer, number);
+        }
         node.handle_peeled(from, peeled, self.now);
     }
 
@@ -498,7 +568,8 @@ impl<R: CryptoRng> Simulation<R> {
 
     fn dial(&mut self, from: usize, to: usize) {
         let wants = self.around.get(from).is_some_and(|around| around.wanted.contains(&to));
-        if wants && !self.is_linked(from, to) && !self.is_blocked(from, to) {
+        let may = wants && !self.is_stopped(from) && !self.is_blocked(from, to);
+        if may && !self.is_linked(from, to) {
             self.link_up(to, from);
             self.later(from, Event::Linked { from: to });
         }
@@ -618,6 +689,7 @@ impl<R: CryptoRng> Simulation<R> {
             Command::WithdrawSeed(_)
             | Command::ForgetSeeds(_)
             | Command::KeepList(_)
+            | Command::KeepHealth(_)
             | Command::KeepStatement(..)
             | Command::ForgetStatements(_)
             | Command::ForgetInvite(_)
@@ -663,14 +735,26 @@ impl<R: CryptoRng> Simulation<R> {
     fn send(&mut self, from: usize, to: &NodeId, packet: &Packet) {
         let Some(to) = self.ids.get(to).copied() else { return };
         let octets = packet.octets().to_vec();
-        self.seen.sent.push(Sent { at: self.now, from, to, octets: octets.len() });
+        let after = beginning(&octets).and_then(|beginning| self.seen.inside.remove(&beginning));
+        let (at, number) = (self.now, self.seen.sent.len());
+        let arrives = at.plus(self.latency());
+        self.seen.sent.push(Sent {
+            at,
+            from,
+            to,
+            octets: octets.len(),
+            arrives,
+            after,
+            is_mail: false,
+        });
         self.seen.last = Some((to, octets.clone()));
         if self.seen.loses > 0 && self.rng.random_range(0..1000) < self.seen.loses {
             self.seen.lost += 1;
             return;
         }
         if let Some(from) = self.nodes.get(from).map(Remailer::node) {
-            self.later(to, Event::Packet { from, octets });
+            let number = Some(number);
+            self.at(arrives, to, Event::Packet { from, octets, number });
         }
     }
 
@@ -693,17 +777,29 @@ impl<R: CryptoRng> Simulation<R> {
         }
     }
 
-    /// After 5 to 50 ms.
     fn later(&mut self, to: usize, event: Event) {
-        let latency = Duration::from_millis(self.rng.random_range(5..=50));
+        let latency = self.latency();
+        self.at(self.now.plus(latency), to, event);
+    }
+
+    /// From 5 to 50 ms.
+    fn latency(&mut self) -> Duration {
+        Duration::from_millis(self.rng.random_range(5..=50))
+    }
+
+    fn at(&mut self, at: Time, to: usize, event: Event) {
         let serial = self.number();
-        self.events.insert((self.now.plus(latency), serial), (to, event));
+        self.events.insert((at, serial), (to, event));
     }
 
     fn number(&mut self) -> u64 {
         self.serial += 1;
         self.serial
     }
+}
+
+fn beginning(octets: &[u8]) -> Option<Beginning> {
+    octets.first_chunk().copied()
 }
 
 fn exit() -> Option<ExitOffer> {

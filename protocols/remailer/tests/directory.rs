@@ -246,7 +246,12 @@ fn a_node_with_a_past_waits_for_three_witnesses_however_long_that_takes() {
     let setup = Setup {
         epochs: world.kept(1, 3),
         past: Past::Known(own.clone()),
-        known: Known { statements: others.clone(), list: Some(list), vote: None },
+        known: Known {
+            statements: others.clone(),
+            list: Some(list),
+            vote: None,
+            ..Known::default()
+        },
         ..world.setup(1)
     };
     let mut node = world.node(setup);
@@ -346,7 +351,7 @@ fn after_a_restart_the_kept_list_has_all_its_nodes_whatever_else_was_kept() {
         (2..=5).map(record).collect::<Vec<_>>()
     };
     let statements = [newer(2, 20), newer(1, 40), listed.clone()].concat();
-    let known = Known { statements, list: Some(list.to_octets()), vote: None };
+    let known = Known { statements, list: Some(list.to_octets()), vote: None, ..Known::default() };
     let setup = Setup { known, ..world.setup(1) };
     let node = world.node(setup);
     assert_eq!(node.view().map(|view| view.len()), Some(4));
@@ -811,7 +816,7 @@ fn a_voter_votes_once_for_an_hour_whatever_is_restarted_when() {
     for (statements, vote, again) in
         [(all, None, 0), (without.clone(), Some(last), 0), (without, None, 1)]
     {
-        let known = Known { statements, vote, list: list.clone() };
+        let known = Known { statements, vote, list: list.clone(), ..Known::default() };
         let setup = Setup { past: Past::Known(own.clone()), known, ..world.setup(1) };
         let mut node = world.node(setup);
         let from = world.start;

@@ -1,5 +1,6 @@
 //! Whole networks in virtual time: what users, observers and attackers see.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
@@ -889,4 +890,103 @@ fn a_banned_node_is_in_no_route_of_the_node_that_bans_it() {
     assert_eq!(simulation.delivered().len(), 80);
     assert_eq!(simulation.order(0, OperatorOrder::Unban(banned)).err(), None);
     assert_eq!(simulation.order(0, OperatorOrder::Unban(banned)).err(), Some(NotDone::NotBanned));
+}
+
+/// A network whose nodes send cover, with all its links.
+fn covered(nodes: u16, seed: u64) -> Simulation<ChaCha20Rng> {
+    let parameters = Parameters::main().with_first_list(nodes).with_probation(0, 0);
+    let mut simulation = network(nodes, &parameters, seed);
+    simulation.run(MINUTE * 5);
+    simulation
+}
+
+fn delivered(simulation: &Simulation<ChaCha20Rng>) -> BTreeSet<u32> {
+    let of = |delivered: &fog_remailer::sim::Delivered| {
+        delivered.delivery.recipients[0].local().trim_start_matches('r').parse().unwrap()
+    };
+    simulation.delivered().iter().map(of).collect()
+}
+
+#[test]
+fn no_new_mail_goes_through_nodes_that_were_killed_and_they_are_used_again_once_they_are_back() {
+    let mut simulation = covered(10, 31);
+    let begin = simulation.now();
+    let avoid = |simulation: &Simulation<ChaCha20Rng>, of: usize| {
+        let dead = [8, 9].map(|node| simulation.nodes()[node].node());
+        let node = &simulation.nodes()[of];
+        dead.map(|dead| node.health(&dead, simulation.now()).shunned).iter().flatten().count()
+    };
+    for node in [8, 9] {
+        simulation.stop(node);
+    }
+    // Minute after minute, four mails from each of two nodes.
+    let mut mails = Vec::new();
+    for minute in 0..12 {
+        for number in 0..8 {
+            let name = minute * 8 + number;
+            let mail = mail(&format!("r{name}@b.example"), "body");
+            let from = usize::from(number % 2 == 0);
+            if simulation.submit(from, &mail).is_ok() {
+                mails.push((minute, name));
+            }
+        }
+        simulation.run(MINUTE);
+        let of_all = (0..8).map(|node| avoid(&simulation, node)).sum::<usize>();
+        if minute >= 4 {
+            assert_eq!(of_all, 16, "minute {minute}");
+        }
+    }
+    simulation.run(MINUTE * 75);
+    let came = delivered(&simulation);
+    let mut shares = Vec::new();
+    for minute in 0..12 {
+        let of_minute = mails.iter().filter(|(at, _)| *at == minute);
+        let (mut sent, mut lost) = (0, 0);
+        for (_, name) in of_minute {
+            sent += 1;
+            lost += usize::from(!came.contains(name));
+        }
+        shares.push((sent, lost));
+    }
+    println!(
+        "mails of each minute after the death of two of ten, and how many were lost: {shares:?}"
+    );
+    assert!(shares[..3].iter().any(|(_, lost)| *lost > 0), "{shares:?}");
+    assert!(shares[5..].iter().all(|(sent, lost)| *sent > 0 && *lost == 0), "{shares:?}");
+    for node in [8, 9] {
+        simulation.go_on(node);
+    }
+    let back = simulation.now();
+    simulation.run(MINUTE * 10);
+    assert_eq!((0..8).map(|node| avoid(&simulation, node)).sum::<usize>(), 0);
+    let to_them = simulation.sent().iter().filter(|sent| sent.at > back && sent.to >= 8);
+    assert!(to_them.count() > 20 && begin < back);
+}
+
+#[test]
+fn a_node_that_drops_most_of_what_it_gets_is_found_by_loops_alone() {
+    let mut simulation = covered(10, 33);
+    simulation.drop_at(6, 600);
+    let bad = simulation.nodes()[6].node();
+    let found = |simulation: &Simulation<ChaCha20Rng>| {
+        let shun = |of: &usize| {
+            let health = simulation.nodes()[*of].health(&bad, simulation.now());
+            health.shunned == Some(fog_remailer::Shunned::Losing)
+        };
+        (0..10).filter(|of| *of != 6).filter(shun).count()
+    };
+    let mut minutes = 0;
+    while found(&simulation) < 9 {
+        simulation.run(MINUTE);
+        minutes += 1;
+        assert!(minutes < 120, "{} of 9", found(&simulation));
+    }
+    let sent = total(&simulation, Count::LoopSent) / 10;
+    println!("all nine others leave it out after {minutes} minutes, and {sent} loops of each");
+    for (number, node) in simulation.nodes().iter().enumerate() {
+        for other in simulation.nodes() {
+            let health = node.health(&other.node(), simulation.now());
+            assert!(health.shunned.is_none() || other.node() == bad, "{number}");
+        }
+    }
 }
