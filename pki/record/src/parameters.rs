@@ -397,7 +397,7 @@ impl Mixing {
         require(longest, "longest delay")?;
         require(within(self.window, TICK) && self.window <= timing.epoch, "window")?;
         require(within(self.transit, TICK) && self.transit <= timing.epoch, "transit")?;
-        require(self.strategy == 0, "strategy")?;
+        require(self.strategy <= 3, "strategy")?;
         require((1..=64).contains(&self.floor), "batch floor")?;
         require(self.floor_windows <= 16, "windows of the floor")?;
         // A loop is nine packets on average for the nodes on its way: for fewer it would feed on itself.

@@ -1,13 +1,14 @@
-//! What leaves a window together: packets of one class, and never fewer than the floor if that can be
-//! helped.
+//! The strategy of the main network: what falls due in a window leaves in the next, shuffled, packets of one
+//! class together, and never fewer than the floor if that can be helped.
 
-use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use keys::Time;
-use rand::{CryptoRng, RngExt as _};
+use rand::CryptoRng;
+use rand::seq::SliceRandom as _;
 use sphinx::SizeClass;
 
+use crate::discipline::{Discipline, Orders, Windows};
 use crate::pool::Held;
 use crate::{Floor, Release, TopUp};
 
@@ -17,14 +18,14 @@ const MAX_SAVED: u64 = 64;
 
 /// The packets that are due and wait for company.
 pub(crate) struct Gathering {
-    window: Duration,
+    windows: Windows,
     floor: Floor,
     /// Octets received that no loop was spent for: small packets must not pay for large ones.
     received: u64,
     below: BTreeMap<SizeClass, Below>,
     /// The end of the window after which those below the floor are looked at again.
     until: Option<Time>,
-    top_ups: VecDeque<TopUp>,
+    top_ups: Vec<TopUp>,
     lonely: usize,
 }
 
@@ -36,23 +37,16 @@ struct Below {
 }
 
 impl Gathering {
-    pub(crate) fn new(window: Duration, floor: Floor) -> Self {
+    pub(crate) fn new(windows: Windows, floor: Floor) -> Self {
         Self {
-            window,
+            windows,
             floor,
             received: 0,
             below: BTreeMap::new(),
             until: None,
-            top_ups: VecDeque::new(),
+            top_ups: Vec::new(),
             lonely: 0,
         }
-    }
-
-    /// A packet came from another node: it pays for a part of a loop.
-    pub(crate) fn note_received(&mut self, octets: usize) {
-        let most = self.price(SizeClass::LARGEST).saturating_mul(MAX_SAVED);
-        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
-        self.received = self.received.saturating_add(octets).min(most);
     }
 
     /// Octets that have to be received for a loop of a class.
@@ -61,43 +55,41 @@ impl Gathering {
         u64::from(self.floor.budget).max(1).saturating_mul(octets)
     }
 
-    /// The next loop that is to leave among too few packets.
-    pub(crate) fn next_top_up(&mut self) -> Option<TopUp> {
-        self.top_ups.pop_front()
-    }
-
-    /// How many packets leave with too few, each told once.
-    pub(crate) fn take_lonely(&mut self) -> usize {
-        core::mem::take(&mut self.lonely)
-    }
-
-    /// The end of the window at which packets that wait are looked at.
-    pub(crate) fn until(&self) -> Option<Time> {
-        self.until
-    }
-
-    /// Packets that wait for company.
-    pub(crate) fn len(&self) -> usize {
-        self.below.values().map(|below| below.packets.len()).sum()
-    }
-
-    /// Moves all times.
-    pub(crate) fn shift(&mut self, millis: i64) {
-        self.until = self.until.map(|end| end.shifted(millis));
-        for top_up in &mut self.top_ups {
-            top_up.at = top_up.at.shifted(millis);
+    /// Orders as many loops as are missing and paid for; returns how many.
+    fn fill_up(
+        &mut self,
+        class: SizeClass,
+        missing: usize,
+        from: Time,
+        rng: &mut dyn CryptoRng,
+    ) -> usize {
+        let price = self.price(class);
+        let mut ordered = 0;
+        while ordered < missing && self.received >= price {
+            self.received -= price;
+            let at = self.windows.within(from, rng);
+            self.top_ups.push(TopUp { class, at });
+            ordered += 1;
         }
+        ordered
+    }
+}
+
+impl Discipline for Gathering {
+    fn next_look(&self, first: Option<Time>) -> Option<Time> {
+        let collected = first.map(|first| self.windows.end_of(first));
+        [collected, self.until].into_iter().flatten().min()
     }
 
-    /// What leaves now, of what was due in a window that ended: whatever does not go to another node,
-    /// and every class of which there are enough, or which has waited as long as it may. It leaves
-    /// within a window from `from` on.
-    pub(crate) fn gather(
+    /// What leaves is whatever does not go to another node, and every class of which there are enough, or
+    /// which has waited as long as it may.
+    fn decide(
         &mut self,
         due: Vec<Held>,
-        (end, from): (Time, Time),
-        rng: &mut impl CryptoRng,
-    ) -> Vec<Held> {
+        at: Time,
+        now: Time,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<(Time, Held)> {
         let mut batch = Vec::with_capacity(due.len());
         let mut groups = core::mem::take(&mut self.below);
         for held in due {
@@ -117,37 +109,50 @@ impl Gathering {
                 self.below.insert(class, group);
                 continue;
             }
-            if self.fill_up(class, missing, from, rng) < missing {
+            if self.fill_up(class, missing, now, rng) < missing {
                 self.lonely += group.packets.len();
             }
             batch.append(&mut group.packets);
         }
-        self.until = (!self.below.is_empty()).then(|| end.plus(self.window));
-        batch
+        self.until = (!self.below.is_empty()).then(|| at.plus(self.windows.window));
+        // Packets that draw the same millisecond leave in this order.
+        batch.shuffle(rng);
+        batch.into_iter().map(|held| (self.windows.within(now, rng), held)).collect()
     }
 
-    /// Orders as many loops as are missing and paid for; returns how many.
-    fn fill_up(
-        &mut self,
-        class: SizeClass,
-        missing: usize,
-        from: Time,
-        rng: &mut impl CryptoRng,
-    ) -> usize {
-        let price = self.price(class);
-        let mut ordered = 0;
-        while ordered < missing && self.received >= price {
-            self.received -= price;
-            let at = from.plus(self.window.mul_f64(rng.random::<f64>()));
-            self.top_ups.push_back(TopUp { class, at });
-            ordered += 1;
+    /// It pays for a part of a loop.
+    fn note_received(&mut self, octets: usize) {
+        let most = self.price(SizeClass::LARGEST).saturating_mul(MAX_SAVED);
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+        self.received = self.received.saturating_add(octets).min(most);
+    }
+
+    fn take_orders(&mut self) -> Orders {
+        let top_ups = core::mem::take(&mut self.top_ups);
+        Orders { top_ups, lonely: core::mem::take(&mut self.lonely) }
+    }
+
+    fn kept_back(&self) -> usize {
+        self.below.values().map(|below| below.packets.len()).sum()
+    }
+
+    fn shift(&mut self, millis: i64) {
+        self.windows.phase = self.windows.phase.shifted(millis);
+        self.until = self.until.map(|end| end.shifted(millis));
+        for top_up in &mut self.top_ups {
+            top_up.at = top_up.at.shifted(millis);
         }
-        ordered
+    }
+
+    fn phase(&self) -> Option<Time> {
+        Some(self.windows.phase)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
 
@@ -156,7 +161,8 @@ mod tests {
     #[test]
     fn a_flood_pays_for_no_more_than_a_few_loops() {
         let floor = Floor { packets: 9, windows: 0, budget: 10 };
-        let mut gathering = Gathering::new(Duration::from_secs(30), floor);
+        let windows = Windows { window: Duration::from_secs(30), phase: Time::from_millis(0) };
+        let mut gathering = Gathering::new(windows, floor);
         for _ in 0..100_000 {
             gathering.note_received(SizeClass::LARGEST.packet_len());
         }

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod discipline;
 mod gather;
 mod pool;
+mod rounds;
 mod shares;
 mod slot;
 
@@ -16,6 +18,7 @@ use sphinx::{
     SizeClass, StreamToken,
 };
 
+use discipline::Orders;
 use pool::{Held, Pool};
 use slot::{Seen, Slots};
 
@@ -30,6 +33,21 @@ pub struct Times {
     pub max_delay: Duration,
     /// How few packets leave a window together.
     pub floor: Floor,
+    /// When packets leave that are due.
+    pub strategy: Strategy,
+}
+
+/// When packets leave that are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// In the window after the one in which they fell due, shuffled, and no fewer of a class than the floor.
+    Windows,
+    /// Each by itself, at once.
+    Continuous,
+    /// From pools, each with the same chance in each window, the greater the more there are.
+    BinomialPool,
+    /// In rounds that all nodes share, so many of each class in every one.
+    LockStep([u8; SizeClass::COUNT]),
 }
 
 /// How few packets leave a window together.
@@ -157,7 +175,7 @@ struct Batch {
 impl Mix {
     /// A mix whose windows have a phase of their own, drawn at random here.
     pub fn new(schedule: Schedule, times: Times, now: Time, rng: &mut impl CryptoRng) -> Self {
-        let pool = Pool::new(times.window, times.floor, now, rng);
+        let pool = Pool::new(&times, now, rng);
         let (slots, fresh) = (Slots::default(), Batch::default());
         Self { schedule, times, slots, fresh, keeping: None, batches: 0, pool }
     }
@@ -231,19 +249,23 @@ impl Mix {
         }
         let octets = release.octets();
         self.pool.reserve(from, octets).map_err(|NoRoom| MixRefusal::PoolFull)?;
-        self.pool.gathering().note_received(octets);
+        self.pool.discipline().note_received(octets);
         self.fresh.packets.push((Held { release, from }, now.plus(delay)));
         Ok(())
     }
 
-    /// The next loop with which a batch is to be filled up.
-    pub fn next_top_up(&mut self) -> Option<TopUp> {
-        self.pool.gathering().next_top_up()
+    /// The loops with which batches are to be filled up, and how many packets leave in a batch with too few,
+    /// each told once.
+    pub fn take_orders(&mut self) -> (Vec<TopUp>, usize) {
+        let Orders { top_ups, lonely } = self.pool.discipline().take_orders();
+        (top_ups, lonely)
     }
 
-    /// How many packets leave in a batch with too few, each told once.
-    pub fn take_lonely(&mut self) -> usize {
-        self.pool.gathering().take_lonely()
+    /// Whether this node's own packets are to be held here as well, by [`Mix::hold`], and leave with those
+    /// of others.
+    #[must_use]
+    pub fn takes_own(&self) -> bool {
+        self.pool.takes_own()
     }
 
     /// Holds a packet that is made here for somebody else, such as an answer, like one that came to be
@@ -329,9 +351,9 @@ impl Mix {
         self.pool.next_release(now)
     }
 
-    /// The end of any one of its windows. An observer who measures for long enough knows it too.
+    /// The end of any one of its windows, if it has windows. An observer who measures for long enough knows it too.
     #[must_use]
-    pub fn phase(&self) -> Time {
+    pub fn phase(&self) -> Option<Time> {
         self.pool.phase()
     }
 
@@ -360,7 +382,12 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let now = schedule.start(EPOCH).plus(SECOND);
         let floor = Floor { packets: 1, windows: 2, budget: 10 };
-        let times = Times { window: SECOND * 30, max_delay: SECOND * 600, floor };
+        let times = Times {
+            window: SECOND * 30,
+            max_delay: SECOND * 600,
+            floor,
+            strategy: Strategy::Windows,
+        };
         let mut mix = Mix::new(schedule, times, now, &mut rng);
         for ahead in 0..2 {
             let node = Identity::from_seed(&[1; 32]).node();

@@ -4,12 +4,13 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use keys::{NodeId, Time};
-use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
 
+use crate::discipline::{Continuous, Discipline, Windows};
 use crate::gather::Gathering;
+use crate::rounds::{BinomialPool, LockStep};
 use crate::shares::{NoRoom, Shares};
-use crate::{Floor, Release};
+use crate::{Release, Strategy, Times};
 
 /// Octets held, at most, from all previous hops and from one. Who fills the pool first must not
 /// decide who is dropped: above the first bound the newest packet goes of the previous hop that has
@@ -18,11 +19,8 @@ pub(crate) const MAX_OCTETS: usize = 256 << 20;
 pub(crate) const MAX_SHARE: usize = MAX_OCTETS / 8;
 
 pub(crate) struct Pool {
-    window: Duration,
-    /// What is due, and waits for company.
-    gathering: Gathering,
-    /// The end of any one window; the others are counted from it.
-    phase: Time,
+    /// When what is due leaves.
+    discipline: Box<dyn Discipline>,
     /// Octets from each previous hop; what waits for its tag counts.
     shares: Shares<NodeId>,
     /// Packets that have gone for those of other hops, until [`Pool::take_displaced`].
@@ -41,31 +39,54 @@ pub(crate) struct Held {
 }
 
 impl Pool {
-    pub(crate) fn new(window: Duration, floor: Floor, now: Time, rng: &mut impl CryptoRng) -> Self {
-        let window = window.max(Duration::from_millis(1));
+    pub(crate) fn new(times: &Times, now: Time, rng: &mut impl CryptoRng) -> Self {
+        let window = times.window.max(Duration::from_millis(1));
         let phase = now.plus(window.mul_f64(rng.random::<f64>()));
-        let (waiting, leaving) = (BTreeMap::new(), BTreeMap::new());
-        let shares = Shares::new(MAX_OCTETS, MAX_SHARE);
+        let windows = Windows { window, phase };
+        let discipline: Box<dyn Discipline> = match times.strategy {
+            Strategy::Windows => Box::new(Gathering::new(windows, times.floor)),
+            Strategy::Continuous => Box::new(Continuous),
+            Strategy::BinomialPool => Box::new(BinomialPool {
+                windows,
+                floor: times.floor.packets,
+                pools: BTreeMap::new(),
+                lonely: 0,
+                until: None,
+            }),
+            Strategy::LockStep(each) => {
+                let windows = Windows { window, phase: Time::from_millis(0) };
+                Box::new(LockStep {
+                    windows,
+                    each,
+                    queues: BTreeMap::new(),
+                    top_ups: Vec::new(),
+                    until: windows.end_of(now),
+                })
+            }
+        };
         Self {
-            window,
-            gathering: Gathering::new(window, floor),
-            phase,
-            shares,
+            discipline,
+            shares: Shares::new(MAX_OCTETS, MAX_SHARE),
             displaced: 0,
             serial: 0,
-            waiting,
-            leaving,
+            waiting: BTreeMap::new(),
+            leaving: BTreeMap::new(),
         }
     }
 
-    /// The end of any one window.
-    pub(crate) fn phase(&self) -> Time {
-        self.phase
+    /// When what is due leaves.
+    pub(crate) fn discipline(&mut self) -> &mut dyn Discipline {
+        &mut *self.discipline
     }
 
-    /// The packets that wait for company.
-    pub(crate) fn gathering(&mut self) -> &mut Gathering {
-        &mut self.gathering
+    /// The end of any one window, if there are windows.
+    pub(crate) fn phase(&self) -> Option<Time> {
+        self.discipline.phase()
+    }
+
+    /// Whether this node's own packets leave with those of others.
+    pub(crate) fn takes_own(&self) -> bool {
+        self.discipline.takes_own()
     }
 
     /// Reserves room for a packet of this many octets from a previous hop, for which the newest
@@ -98,8 +119,7 @@ impl Pool {
 
     /// Moves all times, the phase included.
     pub(crate) fn shift(&mut self, millis: i64) {
-        self.phase = self.phase.shifted(millis);
-        self.gathering.shift(millis);
+        self.discipline.shift(millis);
         for held in [&mut self.waiting, &mut self.leaving] {
             let before = core::mem::take(held).into_iter();
             *held =
@@ -108,23 +128,24 @@ impl Pool {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let collected = self.waiting.keys().next().map(|(due, _)| self.end_of_window(*due));
         let leaves = self.leaving.keys().next().map(|(at, _)| *at);
-        [collected, self.gathering.until(), leaves].into_iter().flatten().min()
+        [self.next_look(), leaves].into_iter().flatten().min()
     }
 
-    /// Handles windows one after the other, so that what fell due in different ones is never
-    /// shuffled together, however late this is called.
+    fn next_look(&self) -> Option<Time> {
+        self.discipline.next_look(self.waiting.keys().next().map(|(due, _)| *due))
+    }
+
+    /// Takes one look after the other, so that what fell due in different windows is never shuffled
+    /// together, however late this is called.
     pub(crate) fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
-        loop {
-            let collected = self.waiting.keys().next().map(|(due, _)| self.end_of_window(*due));
-            let end = [collected, self.gathering.until()].into_iter().flatten().min();
-            let Some(end) = end.filter(|end| *end <= now) else { return };
-            let after = self.waiting.split_off(&(end.plus(Duration::from_millis(1)), 0));
-            let due = core::mem::replace(&mut self.waiting, after);
-            let from = end.max(now);
-            let batch = self.gathering.gather(due.into_values().collect(), (end, from), rng);
-            self.release(batch, from, rng);
+        while let Some(at) = self.next_look().filter(|at| *at <= now) {
+            let after = self.waiting.split_off(&(at.plus(Duration::from_millis(1)), 0));
+            let due = core::mem::replace(&mut self.waiting, after).into_values().collect();
+            for (leaves, held) in self.discipline.decide(due, at, at.max(now), rng) {
+                self.serial += 1;
+                self.leaving.insert((leaves, self.serial), held);
+            }
         }
     }
 
@@ -151,28 +172,7 @@ impl Pool {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + self.gathering.len() + self.leaving.len()
-    }
-
-    /// Gives each packet a uniform time in the window: as a Poisson process has them once the count
-    /// is given, with no time that many of them share.
-    fn release(&mut self, mut batch: Vec<Held>, from: Time, rng: &mut impl CryptoRng) {
-        // Packets that draw the same millisecond leave in this order.
-        batch.shuffle(rng);
-        for held in batch {
-            let at = from.plus(self.window.mul_f64(rng.random::<f64>()));
-            self.serial += 1;
-            self.leaving.insert((at, self.serial), held);
-        }
-    }
-
-    /// The end of the window that `at` lies in; an end belongs to the window it ends.
-    fn end_of_window(&self, at: Time) -> Time {
-        let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX).max(1);
-        let offset = self.phase.as_millis() % window;
-        let into = at.as_millis().saturating_add(window).saturating_sub(offset) % window;
-        let missing = if into == 0 { 0 } else { window - into };
-        at.plus(Duration::from_millis(missing))
+        self.waiting.len() + self.discipline.kept_back() + self.leaving.len()
     }
 }
 
@@ -183,11 +183,24 @@ mod tests {
     use sphinx::{Packet, SizeClass};
 
     use super::*;
-    use crate::TopUp;
+    use crate::{Floor, TopUp};
 
     const WINDOW: Duration = Duration::from_secs(30);
     /// A packet may leave alone.
     const ALONE: Floor = Floor { packets: 1, windows: 2, budget: 10 };
+
+    fn pool_of(floor: Floor, now: Time, rng: &mut ChaCha20Rng) -> Pool {
+        let max_delay = WINDOW * 20;
+        Pool::new(
+            &Times { window: WINDOW, max_delay, floor, strategy: Strategy::Windows },
+            now,
+            rng,
+        )
+    }
+
+    fn end_of_window(pool: &Pool, at: Time) -> Time {
+        Windows { window: WINDOW, phase: pool.phase().unwrap() }.end_of(at)
+    }
 
     fn numbered(number: u16) -> Release {
         let [high, low] = number.to_be_bytes();
@@ -235,7 +248,7 @@ mod tests {
     fn a_packet_leaves_in_the_window_after_the_one_it_falls_due_in() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let start = Time::from_millis(1_000_000);
-        let mut pool = Pool::new(WINDOW, ALONE, start, &mut rng);
+        let mut pool = pool_of(ALONE, start, &mut rng);
         for number in 0..500 {
             let due = start.plus(Duration::from_millis(u64::from(number) * 731));
             hold(&mut pool, numbered(number), due);
@@ -244,7 +257,7 @@ mod tests {
         assert_eq!(left.len(), 500);
         for (at, number) in left {
             let due = start.plus(Duration::from_millis(u64::from(number) * 731));
-            let end = pool.end_of_window(due);
+            let end = end_of_window(&pool, due);
             assert!(end.since(due) < WINDOW);
             assert!(at >= end && at <= end.plus(WINDOW), "{number} left at {at:?}");
         }
@@ -259,7 +272,7 @@ mod tests {
         let mut counts = BTreeMap::new();
         for _ in 0..2400 {
             let now = Time::from_millis(5_000_000);
-            let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
+            let mut pool = pool_of(ALONE, now, &mut rng);
             for number in 0..4 {
                 hold(&mut pool, numbered(number), now);
             }
@@ -280,7 +293,7 @@ mod tests {
             let mut counts = BTreeMap::new();
             for _ in 0..2000 {
                 let now = Time::from_millis(5_000_000);
-                let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
+                let mut pool = pool_of(ALONE, now, &mut rng);
                 for (at, from) in came.into_iter().enumerate() {
                     let due = now.plus(Duration::from_millis(u64::try_from(at).unwrap()));
                     let release = numbered(from);
@@ -304,11 +317,11 @@ mod tests {
             let mut into = Vec::new();
             while into.len() < 4000 {
                 let now = Time::from_millis(5_000_000);
-                let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
+                let mut pool = pool_of(ALONE, now, &mut rng);
                 for number in 0..size {
                     hold(&mut pool, numbered(number), now);
                 }
-                let end = pool.end_of_window(now);
+                let end = end_of_window(&pool, now);
                 let left = run(&mut pool, &mut rng);
                 assert!(left.is_sorted_by_key(|(at, _)| *at));
                 into.extend(left.iter().map(|(at, _)| at.since(end).as_secs_f64() / 30.0));
@@ -330,11 +343,12 @@ mod tests {
     fn nothing_leaves_before_its_time_and_windows_end_at_the_phase() {
         let mut rng = ChaCha20Rng::seed_from_u64(9);
         let start = Time::from_millis(3_000_000);
-        let mut pool = Pool::new(WINDOW, ALONE, start, &mut rng);
-        assert_eq!(pool.end_of_window(pool.phase), pool.phase);
-        assert_eq!(pool.end_of_window(pool.phase.plus(WINDOW * 7)), pool.phase.plus(WINDOW * 7));
+        let mut pool = pool_of(ALONE, start, &mut rng);
+        let phase = pool.phase().unwrap();
+        assert_eq!(end_of_window(&pool, phase), phase);
+        assert_eq!(end_of_window(&pool, phase.plus(WINDOW * 7)), phase.plus(WINDOW * 7));
         hold(&mut pool, numbered(1), start);
-        pool.handle_timeout(pool.end_of_window(start), &mut rng);
+        pool.handle_timeout(end_of_window(&pool, start), &mut rng);
         let at = pool.poll_timeout().unwrap();
         assert!(pool.next_release(at.minus(Duration::from_millis(1))).is_none());
         assert!(pool.next_release(at).is_some());
@@ -344,9 +358,9 @@ mod tests {
     fn the_window_does_not_follow_arrivals() {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         let start = Time::from_millis(9_000_000);
-        let pool = Pool::new(WINDOW, ALONE, start, &mut rng);
+        let pool = pool_of(ALONE, start, &mut rng);
         let ends: std::collections::BTreeSet<_> = (0..1000)
-            .map(|step| pool.end_of_window(start.plus(Duration::from_millis(step * 137))))
+            .map(|step| end_of_window(&pool, start.plus(Duration::from_millis(step * 137))))
             .collect();
         let ends: Vec<_> = ends.into_iter().collect();
         for pair in ends.windows(2) {
@@ -358,13 +372,13 @@ mod tests {
     fn nothing_is_collected_before_its_window_ends_and_all_of_it_when_that_is_noticed_late() {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
         let start = Time::from_millis(7_000_000);
-        let mut pool = Pool::new(WINDOW, ALONE, start, &mut rng);
+        let mut pool = pool_of(ALONE, start, &mut rng);
         let len = SizeClass::SMALLEST.packet_len();
         for number in 0..3 {
             hold(&mut pool, numbered(number), start);
             assert_eq!(pool.shares.taken(), usize::from(number + 1) * len);
         }
-        let end = pool.end_of_window(start);
+        let end = end_of_window(&pool, start);
         pool.handle_timeout(end.minus(Duration::from_millis(1)), &mut rng);
         assert_eq!((pool.waiting.len(), pool.leaving.len()), (3, 0));
         let late = end.plus(WINDOW * 5);
@@ -379,7 +393,7 @@ mod tests {
     fn whoever_fills_the_pool_first_does_not_decide_who_is_dropped() {
         let mut rng = ChaCha20Rng::seed_from_u64(4);
         let now = Time::from_millis(0);
-        let mut pool = Pool::new(WINDOW, ALONE, now, &mut rng);
+        let mut pool = pool_of(ALONE, now, &mut rng);
         let octets = SizeClass::LARGEST.packet_len();
         let packet = |number| {
             let packet = Packet::from_octets(vec![0; octets]).unwrap();
@@ -395,7 +409,7 @@ mod tests {
             }
             assert_eq!(pool.reserve(hop(flooder), octets), Err(NoRoom));
             if flooder == 1 {
-                pool.handle_timeout(pool.end_of_window(now), &mut rng);
+                pool.handle_timeout(end_of_window(&pool, now), &mut rng);
             }
         }
         assert_eq!(pool.shares.taken(), MAX_OCTETS);
@@ -426,9 +440,10 @@ mod tests {
     }
 
     /// When each packet that is held leaves, and how many loops were ordered for it.
-    fn leave(pool: &mut Pool, rng: &mut ChaCha20Rng) -> (Vec<(Time, u8)>, Vec<TopUp>) {
+    fn leave(pool: &mut Pool, rng: &mut ChaCha20Rng) -> (Vec<(Time, u8)>, Vec<TopUp>, usize) {
         let left = run(pool, rng).into_iter().map(|(at, to)| (at, to.to_be_bytes()[0])).collect();
-        (left, core::iter::from_fn(|| pool.gathering.next_top_up()).collect())
+        let orders = pool.discipline.take_orders();
+        (left, orders.top_ups, orders.lonely)
     }
 
     #[test]
@@ -438,28 +453,24 @@ mod tests {
         for (received, loops, lonely) in [(0, 0, 1), (9, 0, 1), (19, 1, 1), (20, 2, 0), (999, 2, 0)]
         {
             let mut rng = ChaCha20Rng::seed_from_u64(received);
-            let mut pool = Pool::new(WINDOW, FLOOR, start, &mut rng);
+            let mut pool = pool_of(FLOOR, start, &mut rng);
             for _ in 0..received {
-                pool.gathering.note_received(SizeClass::SMALLEST.packet_len());
+                pool.discipline.note_received(SizeClass::SMALLEST.packet_len());
             }
             hold(&mut pool, of_class(0, 1), start);
             // Another class does not help.
             for number in 2..5 {
                 hold(&mut pool, of_class(4, number), start);
             }
-            let end = pool.end_of_window(start);
-            let (left, ordered) = leave(&mut pool, &mut rng);
+            let end = end_of_window(&pool, start);
+            let (left, ordered, alone) = leave(&mut pool, &mut rng);
             let at = |to: u8| left.iter().find(|(_, number)| *number == to).unwrap().0;
             for number in 2..5 {
                 assert!(at(number) >= end && at(number) <= end.plus(WINDOW));
             }
             let last = end.plus(WINDOW * 2);
             assert!(at(1) >= last && at(1) <= last.plus(WINDOW), "{:?}", at(1).since(end));
-            assert_eq!(
-                (ordered.len(), pool.gathering.take_lonely()),
-                (loops, lonely),
-                "{received}"
-            );
+            assert_eq!((ordered.len(), alone), (loops, lonely), "{received}");
             let smallest = SizeClass::SMALLEST;
             let in_time = |at: Time| at >= last && at <= last.plus(WINDOW);
             assert!(ordered.iter().all(|one| one.class == smallest && in_time(one.at)));
@@ -472,8 +483,8 @@ mod tests {
         const FLOOR: Floor = Floor { packets: 2, windows: 2, budget: 10 };
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let start = Time::from_millis(1_000_000);
-        let mut pool = Pool::new(WINDOW, FLOOR, start, &mut rng);
-        let end = pool.end_of_window(start);
+        let mut pool = pool_of(FLOOR, start, &mut rng);
+        let end = end_of_window(&pool, start);
         hold(&mut pool, of_class(0, 1), start);
         hold(&mut pool, of_class(0, 2), end.plus(WINDOW));
         // The end of a route is no packet on a link.
@@ -481,10 +492,10 @@ mod tests {
         let release = Release::End { kind: sphinx::Kind::Deliver, payload: payload().unwrap() };
         hold(&mut pool, release, start);
         pool.handle_timeout(end, &mut rng);
-        assert_eq!((pool.gathering.len(), pool.leaving()), (1, 1));
+        assert_eq!((pool.discipline.kept_back(), pool.leaving()), (1, 1));
         assert!(matches!(pool.next_release(end.plus(WINDOW)), Some(Release::End { .. })));
-        let (left, ordered) = leave(&mut pool, &mut rng);
-        assert_eq!((left.len(), ordered.len(), pool.gathering.take_lonely()), (2, 0, 0));
+        let (left, ordered, alone) = leave(&mut pool, &mut rng);
+        assert_eq!((left.len(), ordered.len(), alone), (2, 0, 0));
         let together = end.plus(WINDOW);
         assert!(left.iter().all(|(at, _)| *at >= together && *at <= together.plus(WINDOW)));
     }

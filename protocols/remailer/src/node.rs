@@ -30,7 +30,7 @@ use crate::outlook::{Agreement, Alarm, Outlook, Suspicion};
 use crate::relay::{Arrival, Relay};
 use crate::replies::Replies;
 use crate::seal::{SealedMessage, SealingFailed, exponential};
-use crate::sender::Sender;
+use crate::sender::{Sender, Sends};
 use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
 use crate::streams::Handed;
@@ -129,7 +129,11 @@ impl Remailer {
             catch_up: CatchUp::new(&schedule, now),
             author,
             relay: match role {
-                Role::Relay => Some(Relay::new(schedule, &parameters.mixing, now, rng)),
+                Role::Relay => {
+                    let (_, stage) = parameters.stage_at(0);
+                    let mixing = (&parameters.mixing, stage.weights);
+                    Some(Relay::new(schedule, mixing, now, rng))
+                }
                 Role::Client => None,
             },
             sender: Sender::new(descriptor, own, now),
@@ -306,11 +310,11 @@ impl Remailer {
         self.relay.as_ref().and_then(Relay::latest)
     }
 
-    /// The end of any one window of its mix; `None` for a client. An observer who measures for long
+    /// The end of any one window of its mix; `None` for a client, and if its mix has none. An observer who measures for long
     /// enough knows it too.
     #[must_use]
     pub fn phase(&self) -> Option<Time> {
-        self.relay.as_ref().map(Relay::phase)
+        self.relay.as_ref().and_then(Relay::phase)
     }
 
     /// The oldest epoch whose key is not destroyed yet.
@@ -810,7 +814,9 @@ impl Remailer {
         self.catch_up.handle_timeout(&self.health.links, &schedule, now, rng, &mut self.out);
         self.relay_packets(now, rng);
         let is_covered = self.cover(now, rng);
-        self.sender.handle_timeout(is_covered, now, &mut self.replies, rng, &mut self.out);
+        let leaving =
+            self.sender.handle_timeout(is_covered, now, &mut self.replies, rng, &mut self.out);
+        self.send(leaving, now);
         if let Some(exit) = &mut self.exit {
             exit.handle_timeout(now, &mut self.out);
         }
@@ -849,6 +855,21 @@ impl Remailer {
         let kept = self.health.look(&listed, &wanted, now);
         self.out.extend(kept.map(Command::KeepHealth));
         self.sender.avoid(self.health.shunned());
+    }
+
+    /// This node's own packets leave, beside those of others or with them.
+    fn send(&mut self, leaving: Vec<Sends>, now: Time) {
+        let own = self.node();
+        for Sends { to, packet, until, is_extra } in leaving {
+            match self.relay.as_mut().filter(|relay| relay.takes_own() && !is_extra) {
+                Some(relay) => {
+                    if let Err(NoRoom) = relay.hold_answer((to, packet), own, now) {
+                        self.out.count(Count::PacketDropped(Dropped::PoolFull));
+                    }
+                }
+                None => self.out.push(Command::Send { to, packet, until }),
+            }
+        }
     }
 
     /// The next thing to do, in the order in which it must be done.

@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keys::{Epoch, NodeId, Schedule, Time};
-use mix::{Floor, Mix, NoRoom, Release, Times, TopUp};
+use mix::{Floor, Mix, NoRoom, Release, Strategy, Times, TopUp};
 use rand::CryptoRng;
 use record::Mixing;
-use sphinx::{BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag, StreamToken};
+use sphinx::{
+    BlockName, EpochKey, Kind, Packet, Payload, Peeled, Refusal, ReplayTag, SizeClass, StreamToken,
+};
 
 use crate::command::{Command, Out};
 use crate::count::{Count, Dropped};
@@ -47,13 +49,23 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(
         schedule: Schedule,
-        mixing: &Mixing,
+        (mixing, weights): (&Mixing, [u8; SizeClass::COUNT]),
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Self {
-        let Mixing { window, max_delay, floor, floor_windows, loop_budget, .. } = *mixing;
+        let Mixing { window, max_delay, floor, floor_windows, loop_budget, strategy, .. } = *mixing;
+        let strategy = match strategy {
+            1 => Strategy::Continuous,
+            2 => Strategy::BinomialPool,
+            // As many of each class as its share of the ticks, and one at least.
+            3 => Strategy::LockStep(weights.map(|weight| {
+                u8::try_from((u32::from(floor) * u32::from(weight)).div_ceil(100))
+                    .unwrap_or(u8::MAX)
+            })),
+            _ => Strategy::Windows,
+        };
         let floor = Floor { packets: floor, windows: floor_windows, budget: loop_budget };
-        let times = Times { window, max_delay, floor };
+        let times = Times { window, max_delay, floor, strategy };
         let mix = Mix::new(schedule, times, now, rng);
         Self {
             schedule,
@@ -243,17 +255,22 @@ impl Relay {
         None
     }
 
+    /// Whether this node's own packets leave with those of others.
+    pub(crate) fn takes_own(&self) -> bool {
+        self.mix.takes_own()
+    }
+
     /// The loops with which batches are to be filled up.
     pub(crate) fn take_top_ups(&mut self, out: &mut Out) -> Vec<TopUp> {
-        let lonely = self.mix.take_lonely();
+        let (top_ups, lonely) = self.mix.take_orders();
         if lonely > 0 {
             out.count_many(Count::PacketLonely, u64::try_from(lonely).unwrap_or(u64::MAX));
         }
-        core::iter::from_fn(|| self.mix.next_top_up()).collect()
+        top_ups
     }
 
     /// The end of any one window of the mix.
-    pub(crate) fn phase(&self) -> Time {
+    pub(crate) fn phase(&self) -> Option<Time> {
         self.mix.phase()
     }
 
@@ -320,7 +337,7 @@ mod tests {
         let (schedule, mixing) = (parameters.schedule(), parameters.mixing);
         let now = schedule.start(Epoch::new(1000)).plus(SECOND * 3600);
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        (Relay::new(schedule, &mixing, now, rng), schedule, now)
+        (Relay::new(schedule, (&mixing, [0; SizeClass::COUNT]), now, rng), schedule, now)
     }
 
     fn key(number: u32) -> Arc<EpochKey> {

@@ -12,7 +12,7 @@ use mail::Needs;
 use mix::TopUp;
 use rand::{CryptoRng, RngExt as _};
 use record::{Ask, Capabilities, Descriptor, Parameters, Record};
-use sphinx::{End, Kind, SizeClass};
+use sphinx::{End, Kind, Packet, SizeClass};
 use zeroize::Zeroizing;
 
 use crate::command::{Command, Out};
@@ -72,6 +72,16 @@ struct Wait<'a> {
     /// Whether it is all of its submission. It is under way soon then; one of several has as long as a mail
     /// is tried.
     is_one: bool,
+}
+
+/// A packet of this node's own that leaves.
+pub(crate) struct Sends {
+    pub(crate) to: NodeId,
+    pub(crate) packet: Packet,
+    /// When its first hop's key is gone.
+    pub(crate) until: Time,
+    /// Whether it leaves beside the clock, among packets of others.
+    pub(crate) is_extra: bool,
 }
 
 /// Why a packet cannot be sent.
@@ -385,7 +395,7 @@ impl Sender {
         self.outbox.poll_timeout()
     }
 
-    /// Sends what has come to its tick.
+    /// What has come to its tick.
     /// `is_covered` says whether there is cover for ticks without mail.
     pub(crate) fn handle_timeout(
         &mut self,
@@ -394,7 +404,8 @@ impl Sender {
         replies: &mut Replies,
         rng: &mut impl CryptoRng,
         out: &mut Out,
-    ) {
+    ) -> Vec<Sends> {
+        let mut leaving = Vec::new();
         while let Some(due) = self.outbox.next_due(now, is_covered, rng) {
             let Leaving { sealed: Sealed { first, packet, until }, cover, is_extra } = match due {
                 Due::Leaves(leaving) => *leaving,
@@ -422,8 +433,9 @@ impl Sender {
             if let Some((_, Some(expected))) = cover {
                 replies.expect(expected, out);
             }
-            out.push(Command::Send { to: first, packet, until });
+            leaving.push(Sends { to: first, packet, until, is_extra });
         }
+        leaving
     }
 
     /// Packets of mail, and of cover, of each class that left in the last whole hour.
