@@ -206,17 +206,11 @@ fn network(nodes: u16, mails: f64, hold: f64, arguments: &Arguments) -> Network 
     Network { name, world, looks, is_drawn: true }
 }
 
-/// The name of each strategy, the mean delay of a hop in seconds that gives it some latency like that of the
-/// others, and its floor: in lock-step, the packets of a round.
-const STRATEGIES: [(&str, u64, u8); 4] =
-    [("windows", 30, 2), ("continuous", 60, 1), ("binomial pool", 15, 2), ("lock-step", 1, 18)];
+const STRATEGIES: [&str; 4] = ["windows", "continuous", "binomial pool", "lock-step"];
 
 fn with_strategy(mut network: Network, strategy: usize) -> Network {
-    let (name, delay, floor) = STRATEGIES[strategy];
-    network.name = format!("{} {name}", network.name);
-    let mixing = &mut network.world.parameters.mixing;
-    (mixing.strategy, mixing.floor) = (strategy as u8, floor);
-    mixing.mean_delay = Duration::from_secs(delay);
+    network.name = format!("{} {}", network.name, STRATEGIES[strategy]);
+    network.world.parameters = network.world.parameters.with_strategy(strategy as u8);
     network
 }
 

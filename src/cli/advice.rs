@@ -40,6 +40,9 @@ fn wrong(warning: &Warning) -> String {
             "the clock of this machine seems to be wrong: all that others publish lies in the {}",
             if *behind { "future" } else { "past" }
         ),
+        Warning::Besieged => {
+            "loops of this node stopped coming back while more packets came than before".to_owned()
+        }
         Warning::Rival => "another node runs with this identity".to_owned(),
         Warning::Convicted => {
             "there is a proof that this identity said two different things".to_owned()
@@ -100,6 +103,9 @@ pub(super) fn cost(warning: &Warning) -> &'static str {
         Warning::ClockApart { .. } | Warning::ClockSuspect { .. } => {
             "no mail is taken, and others may not use what this node publishes"
         }
+        Warning::Besieged => {
+            "somebody may keep others' packets from it, to follow one; it kept all for ten minutes"
+        }
         Warning::Rival => {
             "two nodes with one identity contradict each other, and a proof of that ends it for good"
         }
@@ -142,6 +148,9 @@ pub(super) fn remedy(warning: &Warning) -> &'static str {
         Warning::NextServer { .. } => "see to that server, or correct exit.deliver",
         Warning::ClockApart { .. } | Warning::ClockSuspect { .. } => {
             "set the clock, for example with: timedatectl set-ntp true; the node follows"
+        }
+        Warning::Besieged => {
+            "see fog peers for what is lost, and ask others whether they see it too"
         }
         Warning::Rival => "stop one of them; the one that goes on is started again",
         Warning::Convicted => {

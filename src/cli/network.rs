@@ -39,6 +39,9 @@ enum Order {
         /// Send no cover: a packet means mail then, and the network hides little.
         #[arg(long)]
         no_cover: bool,
+        /// How nodes mix.
+        #[arg(long, value_enum, default_value_t = Mixes::Windows)]
+        strategy: Mixes,
         /// Begin chains of vouches with this node; may be given several times. Without any root,
         /// routes go through every node, whoever runs it.
         #[arg(long, value_name = "ONION")]
@@ -60,6 +63,19 @@ enum Order {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
         fan_out: u16,
     },
+}
+
+/// How nodes mix: the numbers are those of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Mixes {
+    /// In windows of 30 s, two packets of a class together at least.
+    Windows = 0,
+    /// Each packet leaves when its own delay is over.
+    Continuous = 1,
+    /// From a pool, of which a share leaves every 30 s.
+    Pool = 2,
+    /// In rounds that are the same everywhere, with dummies.
+    LockStep = 3,
 }
 
 /// With fewer voters than this a warning is printed.
@@ -101,7 +117,7 @@ struct Made {
 
 pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let Order::New { file, name, speed, nodes, no_cover, depth, fan_out, .. } = &arguments.order;
-    let Order::New { root, root_of, voter, voter_of, .. } = &arguments.order;
+    let Order::New { root, root_of, voter, voter_of, strategy, .. } = &arguments.order;
     if file.exists() {
         return Err(Failure::new(
             FailureKind::Usage,
@@ -120,6 +136,7 @@ pub(super) fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     }
     let main = Parameters::main().lists;
     let parameters = devnet::test_parameters(*speed, *nodes, *no_cover);
+    let parameters = parameters.with_strategy(*strategy as u8);
     let (parameters, admission) = match is_open {
         // No probation: whoever waits for its end is let in all the same.
         true => (parameters, Admission::Open),

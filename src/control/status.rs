@@ -100,6 +100,9 @@ pub enum Warning {
     },
     /// Another node publishes with this identity.
     Rival,
+    /// Within the last hour loops of this node's own stopped coming back while more packets came than
+    /// before.
+    Besieged,
     /// There is a proof that this identity said two different things.
     Convicted,
     /// There is no list of nodes for the present hour.

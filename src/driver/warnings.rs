@@ -72,6 +72,7 @@ impl Driver {
             Alarm::ClockSuspect(Suspicion::Behind) => Warning::ClockSuspect { behind: true },
             Alarm::ClockSuspect(Suspicion::Ahead) => Warning::ClockSuspect { behind: false },
             Alarm::Rival => Warning::Rival,
+            Alarm::Besieged => Warning::Besieged,
             Alarm::Convicted => Warning::Convicted,
             Alarm::NoList { hours } => {
                 let voters = self.remailer.missing_voters(now).into_iter();

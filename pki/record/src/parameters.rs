@@ -286,6 +286,21 @@ impl Parameters {
         self
     }
 
+    /// The same with another strategy of its mixes, by its number, and with delays that give it some latency
+    /// like that of windows. In lock-step, the floor is the number of packets that a node sends in a round:
+    /// nearly twice as many as come to it by the slowest clock, for each dummy is one at 4.5 nodes.
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: u8) -> Self {
+        let mixing = &mut self.mixing;
+        (mixing.strategy, mixing.mean_delay, mixing.floor) = match strategy {
+            1 => (strategy, mixing.mean_delay * 2, 1),
+            2 => (strategy, mixing.mean_delay / 2, mixing.floor),
+            3 => (strategy, (mixing.mean_delay / 30).max(TICK), 24),
+            other => (other, mixing.mean_delay, mixing.floor),
+        };
+        self
+    }
+
     /// When epochs and hours begin.
     #[must_use]
     pub fn schedule(&self) -> Schedule {

@@ -261,6 +261,11 @@ impl Mix {
         (top_ups, lonely)
     }
 
+    /// Keeps all packets that have not been shuffled until then: they leave together.
+    pub fn keep_until(&mut self, until: Time) {
+        self.pool.keep_until(until);
+    }
+
     /// Whether this node's own packets are to be held here as well, by [`Mix::hold`], and leave with those
     /// of others.
     #[must_use]

@@ -21,6 +21,8 @@ pub(crate) const MAX_SHARE: usize = MAX_OCTETS / 8;
 pub(crate) struct Pool {
     /// When what is due leaves.
     discipline: Box<dyn Discipline>,
+    /// Nothing is decided before.
+    kept_until: Option<Time>,
     /// Octets from each previous hop; what waits for its tag counts.
     shares: Shares<NodeId>,
     /// Packets that have gone for those of other hops, until [`Pool::take_displaced`].
@@ -66,12 +68,18 @@ impl Pool {
         };
         Self {
             discipline,
+            kept_until: None,
             shares: Shares::new(MAX_OCTETS, MAX_SHARE),
             displaced: 0,
             serial: 0,
             waiting: BTreeMap::new(),
             leaving: BTreeMap::new(),
         }
+    }
+
+    /// Keeps what has not been shuffled until then.
+    pub(crate) fn keep_until(&mut self, until: Time) {
+        self.kept_until = Some(until);
     }
 
     /// When what is due leaves.
@@ -120,6 +128,7 @@ impl Pool {
     /// Moves all times, the phase included.
     pub(crate) fn shift(&mut self, millis: i64) {
         self.discipline.shift(millis);
+        self.kept_until = self.kept_until.map(|until| until.shifted(millis));
         for held in [&mut self.waiting, &mut self.leaving] {
             let before = core::mem::take(held).into_iter();
             *held =
@@ -133,7 +142,9 @@ impl Pool {
     }
 
     fn next_look(&self) -> Option<Time> {
-        self.discipline.next_look(self.waiting.keys().next().map(|(due, _)| *due))
+        let next = self.discipline.next_look(self.waiting.keys().next().map(|(due, _)| *due))?;
+        // What falls due meanwhile is shuffled together.
+        Some(self.kept_until.map_or(next, |until| next.max(until)))
     }
 
     /// Takes one look after the other, so that what fell due in different windows is never shuffled

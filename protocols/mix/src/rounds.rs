@@ -93,7 +93,7 @@ impl Discipline for BinomialPool {
 }
 
 /// Rounds that begin everywhere at the same time, in each of which a node sends as many packets of each
-/// class as in every other: what is too much waits for the next, in the order in which it came, and loops
+/// class as in every other: what is too much waits for the next, in the order in which it came, and dummies
 /// of the node's own make up for what is missing. The clock alone ends a round, so that a node that is
 /// missing delays nobody. This node's own packets are among the rest.
 pub(crate) struct LockStep {

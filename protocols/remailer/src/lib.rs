@@ -25,6 +25,7 @@ mod replies;
 mod seal;
 mod sender;
 mod setup;
+mod siege;
 pub mod sim;
 mod statements;
 mod streams;

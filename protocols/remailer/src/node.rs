@@ -26,6 +26,7 @@ use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId
 use crate::ingress::{self, Ingress};
 use crate::invite::GivenInvite;
 use crate::operator::{self, Operator, OperatorOrder};
+use crate::outbox::Way;
 use crate::outlook::{Agreement, Alarm, Outlook, Suspicion};
 use crate::relay::{Arrival, Relay};
 use crate::replies::Replies;
@@ -372,7 +373,10 @@ impl Remailer {
         let waits = self.author.awaits_witnesses().then_some(waits);
         let losing = self.health.suspects();
         let beyond = (self.health.beyond() > 0).then_some(Alarm::Losing { losing });
-        let own = [self.clock_suspect(), rival, refused, waits, beyond].into_iter().flatten();
+        let is_besieged = self.relay.as_ref().is_some_and(|relay| relay.is_besieged(now));
+        let besieged = is_besieged.then_some(Alarm::Besieged);
+        let own = [self.clock_suspect(), rival, besieged, refused, waits, beyond];
+        let own = own.into_iter().flatten();
         let mut alarms: Vec<_> = self.outlook.alarms(now).chain(own).collect();
         alarms.sort_unstable();
         alarms
@@ -852,6 +856,9 @@ impl Remailer {
         if self.health.poll_timeout() > now {
             return;
         }
+        if let Some(relay) = &mut self.relay {
+            relay.look(self.out.counts.get(Count::LoopReturned), now);
+        }
         let kept = self.health.look(&listed, &wanted, now);
         self.out.extend(kept.map(Command::KeepHealth));
         self.sender.avoid(self.health.shunned());
@@ -913,8 +920,12 @@ impl Remailer {
     /// Has cover made for the ticks that come soon and for batches that are too small; whether there are
     /// routes for it.
     fn cover(&mut self, now: Time, rng: &mut impl CryptoRng) -> bool {
-        for top_up in self.relay.iter_mut().flat_map(|relay| relay.take_top_ups(&mut self.out)) {
-            self.sender.top_up(top_up);
+        if let Some(relay) = &mut self.relay {
+            // Rounds of a fixed number have no room for dummies that come back: each takes that of others.
+            let way = if relay.takes_own() { Way::OneWay } else { Way::Returning };
+            for top_up in relay.take_top_ups(&mut self.out) {
+                self.sender.top_up(top_up, way);
+            }
         }
         let view = self.outlook.sending_view(now).ok().map(AsRef::as_ref);
         if let Some(view) = view {

@@ -32,6 +32,9 @@ pub enum Alarm {
     ClockSuspect(Suspicion),
     /// Another node publishes with this identity.
     Rival,
+    /// Within the last hour loops of this node's own stopped coming back while more packets came than
+    /// before: somebody may be keeping all packets but a few from it, to follow those.
+    Besieged,
     /// There is a proof that this node broke its word.
     Convicted,
     /// There is no list for the present hour. [`crate::Remailer::missing_voters`] says whose votes

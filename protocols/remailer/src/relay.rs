@@ -17,6 +17,7 @@ use sphinx::{
 use crate::command::{Command, Out};
 use crate::count::{Count, Dropped};
 use crate::ids::StreamId;
+use crate::siege::Siege;
 use crate::streams::{Handed, Streams};
 use crate::traffic::{ByClass, Traffic};
 
@@ -42,6 +43,9 @@ pub(crate) struct Relay {
     changes_at: Option<Time>,
     /// How long after the end of its key the latest packet came.
     latest: Option<Duration>,
+    /// Packets of other nodes that the mix has taken.
+    taken: u64,
+    siege: Siege,
     traffic: Traffic,
     streams: Streams,
 }
@@ -73,6 +77,8 @@ impl Relay {
             accepted: Vec::new(),
             changes_at: None,
             latest: None,
+            taken: 0,
+            siege: Siege::new(schedule),
             traffic: Traffic::default(),
             streams: Streams::default(),
         }
@@ -132,7 +138,10 @@ impl Relay {
             Ok(peeled) => {
                 let epoch = peeled.epoch;
                 match self.mix.handle_peeled(peeled, from, now, known) {
-                    Ok(()) => None,
+                    Ok(()) => {
+                        self.taken = self.taken.saturating_add(1);
+                        None
+                    }
                     Err(mix::MixRefusal::Epoch) => Some(self.missed(epoch, now)),
                     Err(why) => Some(why.into()),
                 }
@@ -194,6 +203,7 @@ impl Relay {
     pub(crate) fn handle_clock_jump(&mut self, millis: i64, now: Time, out: &mut Out) {
         self.mix.handle_clock_jump(millis);
         self.streams.handle_clock_jump(millis);
+        self.siege.handle_clock_jump(millis);
         self.offer_keys(now, out);
     }
 
@@ -253,6 +263,19 @@ impl Relay {
             }
         }
         None
+    }
+
+    /// Looks whether somebody keeps packets from this node, with how many of its loops have come back so
+    /// far: then the mix keeps what has not been shuffled.
+    pub(crate) fn look(&mut self, loops: u64, now: Time) {
+        if let Some(keeps) = self.siege.look(self.taken, loops, now) {
+            self.mix.keep_until(now.plus(keeps));
+        }
+    }
+
+    /// Whether that was so within the last hour.
+    pub(crate) fn is_besieged(&self, now: Time) -> bool {
+        self.siege.seen(now).is_some()
     }
 
     /// Whether this node's own packets leave with those of others.

@@ -358,9 +358,9 @@ impl Sender {
         Some(Unsealed { tick, route, plan, fitted, end, back, of: Purpose::Loop })
     }
 
-    /// One more loop leaves, among too few packets of others.
-    pub(crate) fn top_up(&mut self, TopUp { class, at }: TopUp) {
-        self.outbox.add_extra(at, Lot { class, way: Way::Returning });
+    /// One more packet of cover leaves, among too few packets of others.
+    pub(crate) fn top_up(&mut self, TopUp { class, at }: TopUp, way: Way) {
+        self.outbox.add_extra(at, Lot { class, way });
     }
 
     /// Takes what came of [`Command::SealCover`].

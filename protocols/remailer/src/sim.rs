@@ -299,7 +299,7 @@ impl<R: CryptoRng> Simulation<R> {
         self.seen.loses = thousandths;
     }
 
-    /// From now on, a node takes packets and drops this share of them without a word, in thousandths.
+    /// From now on, this share of what other nodes send to a node is dropped without a word, in thousandths.
     pub fn drop_at(&mut self, node: usize, thousandths: u32) {
         self.seen.droppers.insert(node, thousandths);
     }
@@ -508,11 +508,6 @@ impl<R: CryptoRng> Simulation<R> {
         let (Some(node), Some(around)) = (self.nodes.get_mut(to), self.around.get(to)) else {
             return;
         };
-        let drops = self.seen.droppers.get(&to).copied().unwrap_or_default();
-        if drops > 0 && self.rng.random_range(0..1000) < drops {
-            self.seen.lost += 1;
-            return;
-        }
         let packet = Packet::from_octets(octets);
         let peeled = packet.and_then(|packet| sphinx::peel(packet, &around.keys));
         if let (Ok(Peeled { outcome: Ok(layer), .. }), Some(number)) = (&peeled, number) {
@@ -748,7 +743,9 @@ impl<R: CryptoRng> Simulation<R> {
             is_mail: false,
         });
         self.seen.last = Some((to, octets.clone()));
-        if self.seen.loses > 0 && self.rng.random_range(0..1000) < self.seen.loses {
+        let dropped = self.seen.droppers.get(&to).copied().unwrap_or_default();
+        let loses = self.seen.loses.max(dropped);
+        if loses > 0 && self.rng.random_range(0..1000) < loses {
             self.seen.lost += 1;
             return;
         }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use fog_remailer::sim::Simulation;
 use fog_remailer::{
-    Command, Count, Dropped, Judgement, NoAnswer, NotAnswered, NotTaken, Refused, Remailer, Setup,
+    Alarm, Command, Count, Dropped, Judgement, NoAnswer, NotAnswered, NotTaken, Refused, Remailer,
+    Setup,
 };
 use keys::{Epoch, Identity, NetworkId, Time};
 use mail::{Acknowledgement, DeliveryStatus, Fragment, Mailbox, MessageError, Submission, scrub};
@@ -979,7 +980,7 @@ fn a_node_that_drops_most_of_what_it_gets_is_found_by_loops_alone() {
     while found(&simulation) < 9 {
         simulation.run(MINUTE);
         minutes += 1;
-        assert!(minutes < 120, "{} of 9", found(&simulation));
+        assert!(minutes < 240, "{} of 9", found(&simulation));
     }
     let sent = total(&simulation, Count::LoopSent) / 10;
     println!("all nine others leave it out after {minutes} minutes, and {sent} loops of each");
@@ -987,6 +988,108 @@ fn a_node_that_drops_most_of_what_it_gets_is_found_by_loops_alone() {
         for other in simulation.nodes() {
             let health = node.health(&other.node(), simulation.now());
             assert!(health.shunned.is_none() || other.node() == bad, "{number}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_says_so() {
+    let mut simulation = covered(10, 35);
+    simulation.run(MINUTE * 40);
+    let node = simulation.nodes()[4].node();
+    let is_besieged = |simulation: &Simulation<ChaCha20Rng>| {
+        simulation.nodes()[4].alarms(simulation.now()).contains(&Alarm::Besieged)
+    };
+    let relayed = |simulation: &Simulation<ChaCha20Rng>| {
+        simulation.nodes()[4].counts().get(Count::PacketRelayed)
+    };
+    assert!(!is_besieged(&simulation));
+    // All that is for it is held back on the way, and it is sent packets of the adversary's alone.
+    simulation.drop_at(4, 1000);
+    let mut rng = ChaCha20Rng::seed_from_u64(36);
+    let mut passed = Vec::new();
+    for _ in 0..30 {
+        let now = simulation.now();
+        let epoch = simulation.descriptor().parameters().schedule().epoch_at(now);
+        let records: Vec<_> = [4, 1, 2]
+            .map(|hop| simulation.nodes()[hop].node())
+            .map(|hop| {
+                std::sync::Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap())
+            })
+            .into();
+        for _ in 0..80 {
+            let hops: Vec<_> = records
+                .iter()
+                .map(|record| Hop {
+                    node: record.node(),
+                    epoch,
+                    key: record.key(epoch).unwrap(),
+                    delay: Duration::from_secs(1),
+                })
+                .collect();
+            let class = SizeClass::from_number(1).unwrap();
+            let body = Body { end: End::Drop, class, content: &[], reply: None };
+            let packet = wrap(&hops, &body, &mut rng).unwrap();
+            simulation.inject(4, packet.octets().to_vec());
+            simulation.run(Duration::from_millis(750));
+        }
+        passed.push((relayed(&simulation), is_besieged(&simulation)));
+    }
+    assert_eq!(simulation.nodes()[4].node(), node);
+    let first = passed.iter().position(|(_, is_besieged)| *is_besieged).unwrap();
+    println!("seen after {} minutes", first + 1);
+    assert!(first <= 7, "{first}");
+    // For ten minutes nothing leaves but what was shuffled before, then all of it; and it is said on.
+    let at = |minute: usize| passed[minute].0;
+    assert_eq!(at(first + 2), at(first + 9), "{passed:?}");
+    assert!(at(first + 12) > at(first + 9) + 500, "{passed:?}");
+    assert!(passed[first..].iter().all(|(_, is_besieged)| *is_besieged));
+    // The next two on the adversary's way are flooded as well.
+    for other in [0, 3, 5, 6, 7, 8, 9] {
+        let alarms = simulation.nodes()[other].alarms(simulation.now());
+        assert!(!alarms.contains(&Alarm::Besieged), "{other}");
+    }
+}
+
+#[test]
+fn every_strategy_delivers_and_in_lock_step_each_round_is_as_the_others() {
+    for strategy in 0..4 {
+        let parameters = Parameters::main().with_first_list(7).with_probation(0, 0);
+        let parameters = parameters.with_strategy(strategy);
+        let mut simulation = network(7, &parameters, 40 + u64::from(strategy));
+        simulation.run(MINUTE * 10);
+        let mut taken = 0;
+        for number in 0..20 {
+            let mail = mail(&format!("r{number}@b.example"), "body");
+            taken += usize::from(simulation.submit(number % 7, &mail).is_ok());
+            simulation.run(MINUTE / 4);
+        }
+        simulation.run(MINUTE * 50);
+        assert_eq!(delivered(&simulation).len(), taken, "strategy {strategy}");
+        let loops =
+            [Count::LoopReturned, Count::LoopMissing].map(|count| total(&simulation, count));
+        println!("strategy {strategy}: {taken} mails, {loops:?} loops back and missing");
+        assert!(
+            taken > 15 && loops[0] > 300 && loops[1] * 50 < loops[0],
+            "strategy {strategy}: {loops:?}"
+        );
+        let mut lots = std::collections::BTreeMap::new();
+        let begin = simulation.now().minus(MINUTE * 30).as_millis().div_ceil(30_000);
+        for sent in simulation.sent() {
+            let round = sent.at.as_millis() / 30_000;
+            if (begin..begin + 50).contains(&round) {
+                *lots.entry((round, sent.from, sent.octets)).or_insert(0) += 1;
+            }
+        }
+        let counts = |octets: usize| {
+            let of: BTreeSet<usize> =
+                lots.iter().filter(|((.., size), _)| *size == octets).map(|(_, n)| *n).collect();
+            of
+        };
+        let sizes = [24, 64, 256].map(|kib| counts(kib * 1024));
+        match strategy {
+            3 => assert_eq!(sizes, [15, 8, 3].map(|count| BTreeSet::from([count]))),
+            _ => assert!(sizes.iter().all(|counts| counts.len() > 3), "{sizes:?}"),
         }
     }
 }
