@@ -218,7 +218,7 @@ fn with_strategy(mut network: Network, strategy: usize) -> Network {
 fn table(arguments: &Arguments) -> Vec<Network> {
     let plain = Look::default();
     let mut main = network(20, 60.0, 20.0, arguments);
-    let named = |name: &str, look| (format!(" {name}"), look);
+    let named = |name: &str, look| (name.to_owned(), look);
     main.looks = vec![
         named("", plain),
         named("answers followed", Look { follows_answers: true, ..plain }),
@@ -228,6 +228,7 @@ fn table(arguments: &Arguments) -> Vec<Network> {
     ];
     let mut sizes = network(20, 60.0, 20.0, arguments);
     sizes.world.has_sizes = true;
+    sizes.is_drawn = false;
     sizes.looks = vec![
         named("three sizes seen", plain),
         named("three sizes not seen", Look { is_blind_to_class: true, ..plain }),
@@ -315,7 +316,8 @@ fn look_at(network: &Network, seed: u64) -> Result<Looked, Failed> {
             follows_answers: look.follows_answers,
             ..knows
         };
-        Row::of(&format!("{}{name}", network.name), trace, &knows, settling(hold))
+        let name = format!("{} {name}", network.name);
+        Row::of(name.trim_end(), trace, &knows, settling(hold))
     });
     let rows = rows.collect();
     let latencies = trace.latencies();

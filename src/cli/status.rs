@@ -24,6 +24,19 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Fewer than this are little.
+const MANY: u32 = 20;
+
+/// Among how many mails a submitted one hides, and what would help if these are few.
+fn hides(among: u32) -> String {
+    let others = match among {
+        0 => "no other that is known of".to_owned(),
+        others => format!("some {others} others"),
+    };
+    let helps = "; that is little: more mail in the network helps, and a longer X-Fog-Hold";
+    format!("hides    a mail among {others}{}", if among < MANY { helps } else { "" })
+}
+
 /// What is to be known of a network whose admission is open.
 const OPEN: &str = ", open to everybody: it hides nobody";
 
@@ -84,6 +97,7 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
             classes.stage,
             classes.volume
         ),
+        hides(status.hides_among),
         format!("passed   {passed} in the last whole hour"),
         format!(
             "clock    {} of mail and {} of cover in that hour; {:.1} MB sent in all",

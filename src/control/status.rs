@@ -42,6 +42,8 @@ pub struct Status {
     pub view: Option<ViewStatus>,
     /// Which size classes are open, and how many packets of each were passed on.
     pub classes: ClassesStatus,
+    /// Mails among which one hides that is handed to a node which an observer sees, with the usual hold.
+    pub hides_among: u32,
     /// Packets and messages that the node holds.
     pub held: HeldStatus,
     /// How late things were, at worst, since the start.

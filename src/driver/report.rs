@@ -40,6 +40,7 @@ impl Driver {
                 .view()
                 .map(|view| ViewStatus { nodes: view.len(), taken_ms: view.taken().as_millis() }),
             classes: classes(&self.remailer.classes(now)),
+            hides_among: self.remailer.hides_among(),
             held: HeldStatus {
                 mixing: held.mixing,
                 waiting: held.waiting,
