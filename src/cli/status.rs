@@ -31,7 +31,7 @@ const MANY: u32 = 20;
 fn hides(among: u32) -> String {
     let others = match among {
         0 => "no other that is known of".to_owned(),
-        others => format!("some {others} others"),
+        mails => format!("up to {mails} of its size"),
     };
     let helps = "; that is little: more mail in the network helps, and a longer X-Fog-Hold";
     format!("hides    a mail among {others}{}", if among < MANY { helps } else { "" })

@@ -306,8 +306,8 @@ impl Remailer {
     }
 
     /// Mails among which one hides from an observer of all submissions, deliveries and links: those that
-    /// are submitted within the usual hold, in the whole network. Simulations find no fewer, and up to a
-    /// fifth more.
+    /// are submitted within the usual hold, in the whole network, if all have one size and no node is the
+    /// observer's. Itself is one of them.
     #[must_use]
     pub fn hides_among(&self) -> u32 {
         let volume = self.view().map_or(0, |view| view.volume());
