@@ -41,7 +41,7 @@ fn wrong(warning: &Warning) -> String {
             if *behind { "future" } else { "past" }
         ),
         Warning::Besieged => {
-            "loops of this node stopped coming back while more packets came than before".to_owned()
+            "loops of this node stopped coming back while as many packets came as ever".to_owned()
         }
         Warning::Rival => "another node runs with this identity".to_owned(),
         Warning::Convicted => {

@@ -102,8 +102,8 @@ pub enum Warning {
     },
     /// Another node publishes with this identity.
     Rival,
-    /// Within the last hour loops of this node's own stopped coming back while more packets came than
-    /// before.
+    /// Within the last hour loops of this node's own stopped coming back while as many packets came as
+    /// ever.
     Besieged,
     /// There is a proof that this identity said two different things.
     Convicted,

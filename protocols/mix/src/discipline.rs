@@ -1,10 +1,12 @@
 //! When packets leave that are due: what is common to the strategies of a mix.
 
-use keys::Time;
+use keys::{NodeId, Time};
+use rand::seq::SliceRandom as _;
 use rand::{CryptoRng, RngExt as _};
+use sphinx::SizeClass;
 
-use crate::TopUp;
 use crate::pool::Held;
+use crate::{Release, TopUp};
 
 /// A strategy, with the packets that it keeps back.
 pub(crate) trait Discipline: Send + Sync {
@@ -34,11 +36,24 @@ pub(crate) trait Discipline: Send + Sync {
         0
     }
 
+    /// Gives up the newest packet of a previous hop that is kept back, and returns it.
+    fn give_up(&mut self, _hop: &NodeId) -> Option<Held> {
+        None
+    }
+
+    /// Keeps all packets of others until then, if it can do so better than by deciding on nothing before.
+    fn keeps_until(&mut self, _until: Time) -> bool {
+        false
+    }
+
+    /// So many packets of each class make a round from now on.
+    fn set_rounds(&mut self, _each: [u16; SizeClass::COUNT]) {}
+
     /// Moves all times.
     fn shift(&mut self, _millis: i64) {}
 
-    /// The end of any one window, if there are windows.
-    fn phase(&self) -> Option<Time> {
+    /// Its windows, if it has any.
+    fn windows(&self) -> Option<Windows> {
         None
     }
 
@@ -66,11 +81,13 @@ impl Discipline for Continuous {
 
     fn decide(
         &mut self,
-        due: Vec<Held>,
+        mut due: Vec<Held>,
         at: Time,
         now: Time,
-        _rng: &mut dyn CryptoRng,
+        rng: &mut dyn CryptoRng,
     ) -> Vec<(Time, Held)> {
+        // One that was kept, or that a slow machine is late for, leaves among others.
+        due.shuffle(rng);
         due.into_iter().map(|held| (at.max(now), held)).collect()
     }
 }
@@ -98,4 +115,28 @@ impl Windows {
     pub(crate) fn within(&self, from: Time, rng: &mut dyn CryptoRng) -> Time {
         from.plus(self.window.mul_f64(rng.random::<f64>()))
     }
+
+    /// Packets with the times at which they leave in the window from `from` on.
+    pub(crate) fn spread(
+        &self,
+        mut batch: Vec<Held>,
+        from: Time,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<(Time, Held)> {
+        // Packets that draw the same millisecond leave in this order.
+        batch.shuffle(rng);
+        batch.into_iter().map(|held| (self.within(from, rng), held)).collect()
+    }
+}
+
+/// What goes to other nodes, with its class, and what ends here.
+pub(crate) fn sort(due: Vec<Held>) -> (Vec<(SizeClass, Held)>, Vec<Held>) {
+    let (mut forward, mut ends) = (Vec::new(), Vec::new());
+    for held in due {
+        match &held.release {
+            Release::Forward { packet, .. } => forward.push((packet.class(), held)),
+            Release::End { .. } | Release::Reply { .. } | Release::Stream { .. } => ends.push(held),
+        }
+    }
+    (forward, ends)
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 
 use keys::Time;
 use rand::CryptoRng;
-use rand::seq::SliceRandom as _;
 use sphinx::SizeClass;
 
-use crate::discipline::{Discipline, Orders, Windows};
+use crate::discipline::{Discipline, Orders, Windows, sort};
 use crate::pool::Held;
-use crate::{Floor, Release, TopUp};
+use crate::{Floor, TopUp};
 
 /// Loops of the largest class for which packets were received and that were not needed, at most: what a
 /// flood pays for is not spent for ever.
@@ -90,17 +89,10 @@ impl Discipline for Gathering {
         now: Time,
         rng: &mut dyn CryptoRng,
     ) -> Vec<(Time, Held)> {
-        let mut batch = Vec::with_capacity(due.len());
+        let (forward, mut batch) = sort(due);
         let mut groups = core::mem::take(&mut self.below);
-        for held in due {
-            match &held.release {
-                Release::Forward { packet, .. } => {
-                    groups.entry(packet.class()).or_default().packets.push(held);
-                }
-                Release::End { .. } | Release::Reply { .. } | Release::Stream { .. } => {
-                    batch.push(held);
-                }
-            }
+        for (class, held) in forward {
+            groups.entry(class).or_default().packets.push(held);
         }
         for (class, mut group) in groups {
             let missing = usize::from(self.floor.packets).saturating_sub(group.packets.len());
@@ -115,9 +107,7 @@ impl Discipline for Gathering {
             batch.append(&mut group.packets);
         }
         self.until = (!self.below.is_empty()).then(|| at.plus(self.windows.window));
-        // Packets that draw the same millisecond leave in this order.
-        batch.shuffle(rng);
-        batch.into_iter().map(|held| (self.windows.within(now, rng), held)).collect()
+        self.windows.spread(batch, now, rng)
     }
 
     /// It pays for a part of a loop.
@@ -144,8 +134,8 @@ impl Discipline for Gathering {
         }
     }
 
-    fn phase(&self) -> Option<Time> {
-        Some(self.windows.phase)
+    fn windows(&self) -> Option<Windows> {
+        Some(self.windows)
     }
 }
 

@@ -46,8 +46,8 @@ pub enum Strategy {
     Continuous,
     /// From pools, each with the same chance in each window, the greater the more there are.
     BinomialPool,
-    /// In rounds that all nodes share, so many of each class in every one.
-    LockStep([u8; SizeClass::COUNT]),
+    /// In rounds that all nodes share, as many of each class in every one: see [`Mix::set_rounds`].
+    LockStep,
 }
 
 /// How few packets leave a window together.
@@ -261,7 +261,13 @@ impl Mix {
         (top_ups, lonely)
     }
 
-    /// Keeps all packets that have not been shuffled until then: they leave together.
+    /// So many packets of each class make a round from now on, if the strategy has rounds.
+    pub fn set_rounds(&mut self, each: [u16; SizeClass::COUNT]) {
+        self.pool.discipline().set_rounds(each);
+    }
+
+    /// Keeps all packets that have not been shuffled until then, or a window longer: they leave together, as
+    /// far as the strategy lets so many leave.
     pub fn keep_until(&mut self, until: Time) {
         self.pool.keep_until(until);
     }

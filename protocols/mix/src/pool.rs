@@ -48,22 +48,10 @@ impl Pool {
         let discipline: Box<dyn Discipline> = match times.strategy {
             Strategy::Windows => Box::new(Gathering::new(windows, times.floor)),
             Strategy::Continuous => Box::new(Continuous),
-            Strategy::BinomialPool => Box::new(BinomialPool {
-                windows,
-                floor: times.floor.packets,
-                pools: BTreeMap::new(),
-                lonely: 0,
-                until: None,
-            }),
-            Strategy::LockStep(each) => {
-                let windows = Windows { window, phase: Time::from_millis(0) };
-                Box::new(LockStep {
-                    windows,
-                    each,
-                    queues: BTreeMap::new(),
-                    top_ups: Vec::new(),
-                    until: windows.end_of(now),
-                })
+            Strategy::BinomialPool => Box::new(BinomialPool::new(windows, times.floor)),
+            Strategy::LockStep => {
+                let phase = Time::from_millis(0);
+                Box::new(LockStep::new(Windows { window, phase }, now))
             }
         };
         Self {
@@ -77,9 +65,12 @@ impl Pool {
         }
     }
 
-    /// Keeps what has not been shuffled until then.
+    /// Keeps what has not been shuffled until then, and to the end of that window.
     pub(crate) fn keep_until(&mut self, until: Time) {
-        self.kept_until = Some(until);
+        if !self.discipline.keeps_until(until) {
+            let windows = self.discipline.windows();
+            self.kept_until = Some(windows.map_or(until, |windows| windows.end_of(until)));
+        }
     }
 
     /// When what is due leaves.
@@ -89,7 +80,7 @@ impl Pool {
 
     /// The end of any one window, if there are windows.
     pub(crate) fn phase(&self) -> Option<Time> {
-        self.discipline.phase()
+        self.discipline.windows().map(|windows| windows.phase)
     }
 
     /// Whether this node's own packets leave with those of others.
@@ -100,12 +91,16 @@ impl Pool {
     /// Reserves room for a packet of this many octets from a previous hop, for which the newest
     /// packets that have not been shuffled may have to go of hops that have more.
     pub(crate) fn reserve(&mut self, from: NodeId, octets: usize) -> Result<(), NoRoom> {
-        let (waiting, displaced) = (&mut self.waiting, &mut self.displaced);
-        self.shares.take(from, octets, |hop| {
+        let Self { waiting, displaced, discipline, shares, .. } = self;
+        shares.take(from, octets, |hop| {
             let theirs = waiting.iter().filter(|(_, held)| held.from == *hop);
-            let newest = theirs.map(|(place, _)| *place).max_by_key(|(_, serial)| *serial)?;
-            *displaced += 1;
-            waiting.remove(&newest).map(|held| held.release.octets())
+            let newest = theirs.map(|(place, _)| *place).max_by_key(|(_, serial)| *serial);
+            let held = match newest {
+                Some(newest) => waiting.remove(&newest),
+                None => discipline.give_up(hop),
+            };
+            *displaced += usize::from(held.is_some());
+            held.map(|held| held.release.octets())
         })
     }
 

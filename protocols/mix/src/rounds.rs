@@ -1,38 +1,38 @@
 //! Two strategies that keep packets back for rounds: the binomial pool, and rounds in lock-step.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use keys::Time;
-use rand::seq::SliceRandom as _;
+use keys::{NodeId, Time};
 use rand::{CryptoRng, RngExt as _};
 use sphinx::SizeClass;
 
-use crate::discipline::{Discipline, Orders, Windows};
+use crate::discipline::{Discipline, Orders, Windows, sort};
 use crate::pool::Held;
-use crate::{Release, TopUp};
+use crate::{Floor, TopUp};
 
 /// The largest share of a pool that leaves in one round (Mixminion has 0.6).
 const MOST: f64 = 0.65;
-/// Rounds after which a packet leaves whatever the coin says: keys do not wait.
-const LONGEST: u8 = 16;
-
-fn class_of(held: &Held) -> Option<SizeClass> {
-    match &held.release {
-        Release::Forward { packet, .. } => Some(packet.class()),
-        Release::End { .. } | Release::Reply { .. } | Release::Stream { .. } => None,
-    }
-}
+/// Times as many rounds as a floor waits after which a packet leaves a pool whatever the coin says: keys do
+/// not wait.
+const LONGEST: u8 = 4;
 
 /// A pool for each size class, of which every packet leaves with the same chance in each round, the greater
-/// the more there are: one less a floor's part of all, up to [`MOST`] (Serjantov, Dingledine and Syverson,
-/// "From a Trickle to a Flood", 2002; Díaz and Serjantov, "Generalising Mixes", 2003).
+/// the more there are, up to [`MOST`]: on average one less than the floor stay (Serjantov, Dingledine and
+/// Syverson, "From a Trickle to a Flood", 2002; Díaz and Serjantov, "Generalising Mixes", 2003).
 pub(crate) struct BinomialPool {
-    pub(crate) windows: Windows,
-    pub(crate) floor: u8,
-    pub(crate) pools: BTreeMap<SizeClass, Vec<(u8, Held)>>,
-    pub(crate) lonely: usize,
+    windows: Windows,
+    floor: Floor,
+    /// Packets with the rounds that they have stayed.
+    pools: BTreeMap<SizeClass, Vec<(u8, Held)>>,
+    lonely: usize,
     /// When the next round ends, while packets are kept back.
-    pub(crate) until: Option<Time>,
+    until: Option<Time>,
+}
+
+impl BinomialPool {
+    pub(crate) fn new(windows: Windows, floor: Floor) -> Self {
+        Self { windows, floor, pools: BTreeMap::new(), lonely: 0, until: None }
+    }
 }
 
 impl Discipline for BinomialPool {
@@ -47,31 +47,25 @@ impl Discipline for BinomialPool {
         now: Time,
         rng: &mut dyn CryptoRng,
     ) -> Vec<(Time, Held)> {
-        let mut leaving = Vec::new();
-        for held in due {
-            match class_of(&held) {
-                Some(class) => self.pools.entry(class).or_default().push((0, held)),
-                None => leaving.push(held),
-            }
+        let (forward, mut leaving) = sort(due);
+        for (class, held) in forward {
+            self.pools.entry(class).or_default().push((0, held));
         }
+        let longest = self.floor.windows.saturating_mul(LONGEST).max(1);
         for pool in self.pools.values_mut() {
-            let share = 1.0 - f64::from(self.floor) / pool.len().max(1) as f64;
-            let chance = share.clamp(0.0, MOST);
-            let before = leaving.len();
-            let (go, stay): (Vec<_>, Vec<_>) = core::mem::take(pool)
-                .into_iter()
-                .partition(|(rounds, _)| *rounds >= LONGEST || rng.random_bool(chance));
-            leaving.extend(go.into_iter().map(|(_, held)| held));
-            pool.extend(stay.into_iter().map(|(rounds, held)| (rounds + 1, held)));
+            let stay = f64::from(self.floor.packets.saturating_sub(1)) / pool.len().max(1) as f64;
+            let chance = (1.0 - stay).clamp(0.0, MOST);
+            let leaves =
+                |(rounds, _): &mut (u8, Held)| *rounds >= longest || rng.random_bool(chance);
+            let go: Vec<_> = pool.extract_if(.., leaves).map(|(_, held)| held).collect();
             // One that leaves while others stay is among these all the same.
-            if leaving.len() == before + 1 && pool.is_empty() {
-                self.lonely += 1;
-            }
+            self.lonely += usize::from(go.len() == 1 && pool.is_empty() && self.floor.packets > 1);
+            pool.iter_mut().for_each(|(rounds, _)| *rounds += 1);
+            leaving.extend(go);
         }
         self.pools.retain(|_, pool| !pool.is_empty());
         self.until = (!self.pools.is_empty()).then(|| at.plus(self.windows.window));
-        leaving.shuffle(rng);
-        leaving.into_iter().map(|held| (self.windows.within(now, rng), held)).collect()
+        self.windows.spread(leaving, now, rng)
     }
 
     fn take_orders(&mut self) -> Orders {
@@ -82,28 +76,47 @@ impl Discipline for BinomialPool {
         self.pools.values().map(Vec::len).sum()
     }
 
+    fn give_up(&mut self, hop: &NodeId) -> Option<Held> {
+        self.pools.values_mut().find_map(|pool| {
+            let newest = pool.iter().rposition(|(_, held)| held.from == *hop)?;
+            Some(pool.remove(newest).1)
+        })
+    }
+
     fn shift(&mut self, millis: i64) {
         self.windows.phase = self.windows.phase.shifted(millis);
         self.until = self.until.map(|until| until.shifted(millis));
     }
 
-    fn phase(&self) -> Option<Time> {
-        Some(self.windows.phase)
+    fn windows(&self) -> Option<Windows> {
+        Some(self.windows)
     }
 }
 
 /// Rounds that begin everywhere at the same time, in each of which a node sends as many packets of each
-/// class as in every other: what is too much waits for the next, in the order in which it came, and dummies
-/// of the node's own make up for what is missing. The clock alone ends a round, so that a node that is
-/// missing delays nobody. This node's own packets are among the rest.
+/// class as in every other: previous hops take turns at a round, what is too much waits for the next, and
+/// dummies of the node's own make up for what is missing. The clock alone ends a round, so that a node that
+/// is missing delays nobody. This node's own packets are among the rest.
 pub(crate) struct LockStep {
-    pub(crate) windows: Windows,
+    windows: Windows,
     /// Packets of each class in a round; none for a class whose packets leave as they come.
-    pub(crate) each: [u8; SizeClass::COUNT],
-    pub(crate) queues: BTreeMap<SizeClass, VecDeque<Held>>,
-    pub(crate) top_ups: Vec<TopUp>,
+    each: [u16; SizeClass::COUNT],
+    /// In the order in which they came.
+    queues: BTreeMap<SizeClass, Vec<Held>>,
+    top_ups: Vec<TopUp>,
     /// When the present round ends.
-    pub(crate) until: Time,
+    until: Time,
+    /// Rounds before that are of dummies alone.
+    kept_until: Option<Time>,
+}
+
+impl LockStep {
+    /// In rounds of this length, with none of a class until [`Discipline::set_rounds`].
+    pub(crate) fn new(windows: Windows, now: Time) -> Self {
+        let (queues, top_ups) = (BTreeMap::new(), Vec::new());
+        let until = windows.end_of(now);
+        Self { windows, each: [0; SizeClass::COUNT], queues, top_ups, until, kept_until: None }
+    }
 }
 
 impl Discipline for LockStep {
@@ -119,35 +132,33 @@ impl Discipline for LockStep {
         now: Time,
         rng: &mut dyn CryptoRng,
     ) -> Vec<(Time, Held)> {
-        let mut leaving = Vec::new();
-        for held in due {
-            match class_of(&held) {
-                Some(class) => self.queues.entry(class).or_default().push_back(held),
-                None => leaving.push(held),
-            }
+        let (forward, mut leaving) = sort(due);
+        for (class, held) in forward {
+            self.queues.entry(class).or_default().push(held);
         }
+        let is_kept = self.kept_until.is_some_and(|until| at < until);
         // What a machine has slept through is no round.
         let is_in_time = now.since(at) < self.windows.window;
-        for class in SizeClass::all() {
-            let each = self.each.get(usize::from(class.number())).copied().unwrap_or_default();
-            let mut queue = self.queues.remove(&class).unwrap_or_default();
-            let rest = queue.split_off(queue.len().min(match each {
+        for (class, each) in SizeClass::all().zip(self.each.map(usize::from)) {
+            let queue = self.queues.remove(&class).unwrap_or_default();
+            let room = match each {
+                _ if is_kept => 0,
                 0 => usize::MAX,
-                each => usize::from(each),
-            }));
+                each => each,
+            };
+            let (round, rest) = in_turn(queue, room);
             if is_in_time {
-                for _ in queue.len()..usize::from(each) {
-                    self.top_ups.push(TopUp { class, at: self.windows.within(now, rng) });
-                }
+                let missing = round.len()..each;
+                let dummy = |_| TopUp { class, at: self.windows.within(now, rng) };
+                self.top_ups.extend(missing.map(dummy));
             }
-            leaving.extend(queue);
+            leaving.extend(round);
             if !rest.is_empty() {
                 self.queues.insert(class, rest);
             }
         }
         self.until = self.windows.end_of(now.plus(core::time::Duration::from_millis(1)));
-        leaving.shuffle(rng);
-        leaving.into_iter().map(|held| (self.windows.within(now, rng), held)).collect()
+        self.windows.spread(leaving, now, rng)
     }
 
     fn take_orders(&mut self) -> Orders {
@@ -155,21 +166,61 @@ impl Discipline for LockStep {
     }
 
     fn kept_back(&self) -> usize {
-        self.queues.values().map(VecDeque::len).sum()
+        self.queues.values().map(Vec::len).sum()
+    }
+
+    fn give_up(&mut self, hop: &NodeId) -> Option<Held> {
+        self.queues.values_mut().find_map(|queue| {
+            let newest = queue.iter().rposition(|held| held.from == *hop)?;
+            Some(queue.remove(newest))
+        })
+    }
+
+    fn keeps_until(&mut self, until: Time) -> bool {
+        self.kept_until = Some(until);
+        true
+    }
+
+    fn set_rounds(&mut self, each: [u16; SizeClass::COUNT]) {
+        self.each = each;
     }
 
     /// Rounds keep to the clock, which has jumped.
     fn shift(&mut self, millis: i64) {
         self.until = self.windows.end_of(self.until.shifted(millis));
+        self.kept_until = self.kept_until.map(|until| until.shifted(millis));
     }
 
-    fn phase(&self) -> Option<Time> {
-        Some(self.windows.phase)
+    fn windows(&self) -> Option<Windows> {
+        Some(self.windows)
     }
 
     fn takes_own(&self) -> bool {
         true
     }
+}
+
+/// As many as there is room for, one of each previous hop after the other, and the rest; each in the order
+/// in which it came. Who sends most must not keep the others waiting.
+fn in_turn(queue: Vec<Held>, room: usize) -> (Vec<Held>, Vec<Held>) {
+    if queue.len() <= room {
+        return (queue, Vec::new());
+    }
+    let mut of_hop: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let turns = queue.iter().map(|held| {
+        let turn = of_hop.entry(held.from).or_default();
+        *turn += 1;
+        *turn
+    });
+    let turns: Vec<_> = turns.collect();
+    let mut order: Vec<_> = turns.iter().copied().zip(0_usize..).collect();
+    order.sort_unstable();
+    let last = order.get(room).copied().unwrap_or((usize::MAX, 0));
+    let (mut round, mut rest) = (Vec::new(), Vec::new());
+    for ((turn, place), held) in turns.into_iter().zip(0_usize..).zip(queue) {
+        if (turn, place) < last { round.push(held) } else { rest.push(held) }
+    }
+    (round, rest)
 }
 
 #[cfg(test)]
@@ -182,6 +233,7 @@ mod tests {
     use sphinx::Packet;
 
     use super::*;
+    use crate::Release;
 
     const WINDOW: Duration = Duration::from_secs(30);
 
@@ -195,32 +247,29 @@ mod tests {
         Windows { window: WINDOW, phase: Time::from_millis(0) }
     }
 
+    fn of_class_1(count: u16) -> [u16; SizeClass::COUNT] {
+        let mut each = [0; SizeClass::COUNT];
+        each[1] = count;
+        each
+    }
+
     #[test]
     fn of_a_pool_a_share_leaves_that_follows_its_size_and_nothing_stays_for_ever() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let mut pool = BinomialPool {
-            windows: windows(),
-            floor: 2,
-            pools: BTreeMap::new(),
-            lonely: 0,
-            until: None,
-        };
+        let floor = Floor { packets: 2, windows: 2, budget: 10 };
+        let mut pool = BinomialPool::new(windows(), floor);
         let class = SizeClass::SMALLEST;
         let (mut at, mut left) = (Time::from_millis(30_000), 0);
         let due: Vec<_> = (0..200).map(|number| held(class, number)).collect();
         left += pool.decide(due, at, at, &mut rng).len();
         assert!((100..160).contains(&left), "{left}");
-        // Of two nothing leaves before its longest time.
-        while pool.kept_back() > 2 {
-            at = pool.next_look(None).unwrap();
-            left += pool.decide(Vec::new(), at, at, &mut rng).len();
-        }
+        // The last one leaves after its longest time.
         let mut rounds = 0;
         while let Some(look) = pool.next_look(None) {
             at = look;
             left += pool.decide(Vec::new(), at, at, &mut rng).len();
             rounds += 1;
-            assert!(rounds <= LONGEST + 1);
+            assert!(rounds <= 2 * LONGEST);
         }
         assert_eq!((left, pool.kept_back()), (200, 0));
     }
@@ -228,15 +277,9 @@ mod tests {
     #[test]
     fn in_lock_step_each_round_sends_as_many_whatever_came() {
         let mut rng = ChaCha20Rng::seed_from_u64(2);
-        let mut each = [0; SizeClass::COUNT];
-        each[1] = 5;
-        let mut rounds = LockStep {
-            windows: windows(),
-            each,
-            queues: BTreeMap::new(),
-            top_ups: Vec::new(),
-            until: Time::from_millis(30_000),
-        };
+        let each = of_class_1(5);
+        let mut rounds = LockStep::new(windows(), Time::from_millis(30_000));
+        rounds.set_rounds(each);
         let class = SizeClass::from_number(1).unwrap();
         let mut number = 0;
         let mut order = Vec::new();
@@ -266,5 +309,60 @@ mod tests {
         assert!(rounds.decide(Vec::new(), at, late, &mut rng).is_empty());
         assert!(rounds.take_orders().top_ups.is_empty());
         assert!(rounds.next_look(None).unwrap() > late);
+    }
+    #[test]
+    fn a_packet_that_need_not_wait_for_company_leaves_a_pool_soon() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let floor = Floor { packets: 1, windows: 2, budget: 10 };
+        let mut waited = 0;
+        for number in 0..100 {
+            let mut pool = BinomialPool::new(windows(), floor);
+            let mut at = Time::from_millis(30_000);
+            let mut due = vec![held(SizeClass::SMALLEST, number)];
+            while pool.decide(core::mem::take(&mut due), at, at, &mut rng).is_empty() {
+                at = pool.next_look(None).unwrap();
+                waited += 1;
+            }
+            assert_eq!(pool.take_orders().lonely, 0);
+        }
+        assert!(waited < 100, "{waited} rounds of a hundred packets");
+    }
+
+    #[test]
+    fn who_sends_most_keeps_nobody_waiting_and_gives_up_its_newest() {
+        let mut rng = ChaCha20Rng::seed_from_u64(4);
+        let mut rounds = LockStep::new(windows(), Time::from_millis(30_000));
+        rounds.set_rounds(of_class_1(5));
+        let class = SizeClass::from_number(1).unwrap();
+        let mut due: Vec<_> = (0..200).map(|_| held(class, 99)).collect();
+        due.extend((1..=3).map(|number| held(class, number)));
+        let at = rounds.next_look(None).unwrap();
+        let left = rounds.decide(due, at, at, &mut rng);
+        let mut hops: Vec<_> = left.iter().map(|(_, held)| held.from.as_bytes()[0]).collect();
+        hops.sort_unstable();
+        assert_eq!(hops, [1, 2, 3, 99, 99]);
+        assert_eq!(rounds.kept_back(), 198);
+        assert!(rounds.give_up(&NodeId::from_bytes([99; 32])).is_some());
+        assert!(rounds.give_up(&NodeId::from_bytes([1; 32])).is_none());
+        assert_eq!(rounds.kept_back(), 197);
+    }
+
+    #[test]
+    fn in_lock_step_what_is_kept_back_leaves_rounds_as_they_were() {
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let mut rounds = LockStep::new(windows(), Time::from_millis(30_000));
+        rounds.set_rounds(of_class_1(5));
+        let class = SizeClass::from_number(1).unwrap();
+        let until = rounds.next_look(None).unwrap().plus(WINDOW * 3);
+        assert!(rounds.keeps_until(until));
+        let mut sent = Vec::new();
+        for number in 0..5 {
+            let at = rounds.next_look(None).unwrap();
+            let left = rounds.decide(vec![held(class, number)], at, at, &mut rng).len();
+            let dummies = rounds.take_orders().top_ups.len();
+            assert_eq!(left + dummies, 5);
+            sent.push(left);
+        }
+        assert_eq!(sent, [0, 0, 0, 4, 1]);
     }
 }

@@ -130,11 +130,7 @@ impl Remailer {
             catch_up: CatchUp::new(&schedule, now),
             author,
             relay: match role {
-                Role::Relay => {
-                    let (_, stage) = parameters.stage_at(0);
-                    let mixing = (&parameters.mixing, stage.weights);
-                    Some(Relay::new(schedule, mixing, now, rng))
-                }
+                Role::Relay => Some(Relay::new(schedule, &parameters.mixing, now, rng)),
                 Role::Client => None,
             },
             sender: Sender::new(descriptor, own, now),
@@ -382,8 +378,7 @@ impl Remailer {
         let needed = self.outlook.voices().needed();
         let waits = Alarm::AwaitsWitnesses { heard: self.catch_up.heard(), needed };
         let waits = self.author.awaits_witnesses().then_some(waits);
-        let losing = self.health.suspects();
-        let beyond = (self.health.beyond() > 0).then_some(Alarm::Losing { losing });
+        let beyond = self.health.too_many().map(|losing| Alarm::Losing { losing });
         let is_besieged = self.relay.as_ref().is_some_and(|relay| relay.is_besieged(now));
         let besieged = is_besieged.then_some(Alarm::Besieged);
         let own = [self.clock_suspect(), rival, besieged, refused, waits, beyond];
@@ -568,7 +563,6 @@ impl Remailer {
     /// Links to these peers have come up together: none is asked first for its key.
     pub fn handle_peers_up(&mut self, peers: &[NodeId], now: Time, rng: &mut impl CryptoRng) {
         for peer in peers {
-            self.health.links.up(*peer);
             if self.health.handle_up(peer, now) {
                 self.sender.avoid(self.health.shunned());
             }
@@ -841,38 +835,31 @@ impl Remailer {
 
     /// Routes avoid the nodes that lose packets.
     fn look_at_health(&mut self, now: Time) {
-        let walked = self.replies.take_walked();
-        if walked.is_empty() && self.health.poll_timeout() > now {
-            return;
-        }
-        let own = self.node();
-        let view = self.outlook.view();
-        let others = view.map(|view| view.iter().map(|record| record.node()));
-        let listed: BTreeSet<_> =
-            others.into_iter().flatten().filter(|node| *node != own).collect();
-        // In a larger network those that the graph of links says; a node outside it wants some of all.
-        let wanted = view.map(|view| match view.links_of(&own) {
-            Some(links) => links.into_iter().filter(|node| listed.contains(node)).collect(),
-            None if view.is_complete() => listed.clone(),
-            None => BTreeSet::new(),
-        });
-        let wanted = wanted.unwrap_or_default();
-        // A node that has lost its own links learns nothing of others.
-        let is_cut_off = wanted.intersection(self.health.links.linked()).count() * 2 < wanted.len();
-        for walked in walked {
-            if walked.took.is_some() || !is_cut_off {
-                self.health.note(walked, now);
-            }
+        for walked in self.replies.take_walked() {
+            self.health.note(walked, now);
         }
         if self.health.poll_timeout() > now {
             return;
         }
-        if let Some(relay) = &mut self.relay {
-            relay.look(self.out.counts.get(Count::LoopReturned), now);
-        }
+        let own = self.node();
+        let view = self.outlook.view();
+        let nodes = view.into_iter().flat_map(|view| view.iter()).map(|record| record.node());
+        let listed: BTreeSet<_> = nodes.filter(|node| *node != own).collect();
+        // In a larger network those that the graph of links says; a node outside it wants some of all.
+        let wanted = match view.map(|view| (view.links_of(&own), view.is_complete())) {
+            Some((Some(links), _)) => {
+                links.into_iter().filter(|node| listed.contains(node)).collect()
+            }
+            Some((None, true)) => listed.clone(),
+            Some((None, false)) | None => BTreeSet::new(),
+        };
         let kept = self.health.look(&listed, &wanted, now);
         self.out.extend(kept.map(Command::KeepHealth));
         self.sender.avoid(self.health.shunned());
+        if let Some(relay) = &mut self.relay {
+            let loops = self.out.counts.get(Count::LoopReturned);
+            relay.look(loops, self.health.has_outage(now), now);
+        }
     }
 
     /// This node's own packets leave, beside those of others or with them.
@@ -941,6 +928,9 @@ impl Remailer {
         let view = self.outlook.sending_view(now).ok().map(AsRef::as_ref);
         if let Some(view) = view {
             self.sender.keep_pace(view, now, rng);
+            if let Some(relay) = &mut self.relay {
+                relay.set_rounds(self.sender.rounds());
+            }
         }
         let from = view.map(|view| (view, owner(self.relay.as_ref(), &self.outlook)));
         self.sender.cover(from, now, rng, &mut self.out);

@@ -32,8 +32,8 @@ pub enum Alarm {
     ClockSuspect(Suspicion),
     /// Another node publishes with this identity.
     Rival,
-    /// Within the last hour loops of this node's own stopped coming back while more packets came than
-    /// before: somebody may be keeping all packets but a few from it, to follow those.
+    /// Within the last hour loops of this node's own stopped coming back while as many packets came as ever:
+    /// somebody may be keeping all packets but a few from it, to follow those.
     Besieged,
     /// There is a proof that this node broke its word.
     Convicted,

@@ -53,7 +53,7 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(
         schedule: Schedule,
-        (mixing, weights): (&Mixing, [u8; SizeClass::COUNT]),
+        mixing: &Mixing,
         now: Time,
         rng: &mut impl CryptoRng,
     ) -> Self {
@@ -61,11 +61,7 @@ impl Relay {
         let strategy = match strategy {
             1 => Strategy::Continuous,
             2 => Strategy::BinomialPool,
-            // As many of each class as its share of the ticks, and one at least.
-            3 => Strategy::LockStep(weights.map(|weight| {
-                u8::try_from((u32::from(floor) * u32::from(weight)).div_ceil(100))
-                    .unwrap_or(u8::MAX)
-            })),
+            3 => Strategy::LockStep,
             _ => Strategy::Windows,
         };
         let floor = Floor { packets: floor, windows: floor_windows, budget: loop_budget };
@@ -265,10 +261,15 @@ impl Relay {
         None
     }
 
+    /// So many packets of each class make a round from now on, if the mix has rounds.
+    pub(crate) fn set_rounds(&mut self, each: [u16; SizeClass::COUNT]) {
+        self.mix.set_rounds(each);
+    }
+
     /// Looks whether somebody keeps packets from this node, with how many of its loops have come back so
-    /// far: then the mix keeps what has not been shuffled.
-    pub(crate) fn look(&mut self, loops: u64, now: Time) {
-        if let Some(keeps) = self.siege.look(self.taken, loops, now) {
+    /// far, and whether an outage explains that: then the mix keeps what has not been shuffled.
+    pub(crate) fn look(&mut self, loops: u64, has_outage: bool, now: Time) {
+        if let Some(keeps) = self.siege.look(self.taken, loops, has_outage, now) {
             self.mix.keep_until(now.plus(keeps));
         }
     }
@@ -360,7 +361,7 @@ mod tests {
         let (schedule, mixing) = (parameters.schedule(), parameters.mixing);
         let now = schedule.start(Epoch::new(1000)).plus(SECOND * 3600);
         let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        (Relay::new(schedule, (&mixing, [0; SizeClass::COUNT]), now, rng), schedule, now)
+        (Relay::new(schedule, &mixing, now, rng), schedule, now)
     }
 
     fn key(number: u32) -> Arc<EpochKey> {

@@ -10,7 +10,7 @@ use sphinx::{BlockName, Payload, ReplyError, ReplyKeys};
 use crate::command::Out;
 use crate::content::ContentType;
 use crate::count::{Count, NoAnswer};
-use crate::health::{Walk, Walked};
+use crate::loops::{Walk, Walked};
 
 /// Reply blocks that wait for their answers, at most; some 300 octets each. The one that would wait
 /// least long makes room for another.

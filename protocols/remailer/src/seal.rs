@@ -11,7 +11,7 @@ use record::Mixing;
 use sphinx::{Body, End, Hop, Packet, ReplyBlock, ReplyEnd, WrapError};
 
 use crate::content::{Fitted, TooBig};
-use crate::health::Walk;
+use crate::loops::Walk;
 use crate::replies::{Expected, Purpose};
 
 const _: () = assert!(Route::MIN == sphinx::MIN_HOPS && Route::MAX == sphinx::MAX_HOPS);

@@ -163,6 +163,18 @@ impl Sender {
         }
     }
 
+    /// Packets of each class in a round, where nodes mix in rounds: the floor is for the slowest clock, and
+    /// a faster one makes them larger in proportion. Without cover there are no dummies, and packets leave
+    /// as they come.
+    pub(crate) fn rounds(&self) -> [u16; SizeClass::COUNT] {
+        let Law { gap, stage, cover, .. } = self.outbox.law();
+        let Parameters { mixing, sending, .. } = self.parameters();
+        let [slowest, ..] = sending.gaps;
+        let faster = slowest.as_secs_f64() / gap.as_secs_f64();
+        let floor = if *cover == 0 { 0.0 } else { f64::from(mixing.floor) * faster };
+        stage.weights.map(|weight| (floor * f64::from(weight) / 100.0).ceil() as u16)
+    }
+
     /// Whether there is a route at `now` that ends at a node that `allows` takes.
     pub(crate) fn reaches(
         &self,
@@ -171,7 +183,8 @@ impl Sender {
         allows: impl Fn(&Record) -> bool,
     ) -> Result<(), RouteError> {
         let epoch = self.schedule.epoch_at(now);
-        view.reaches(&self.avoided, &(epoch..=epoch), allows)
+        let reaches = |avoided: &[NodeId]| view.reaches(avoided, &(epoch..=epoch), &allows);
+        reaches(&self.avoided).or_else(|_| reaches(&self.tried))
     }
 
     /// Plans the pieces of a mail, each with a tick and a route of its own, to one exit. So many have a
@@ -258,10 +271,14 @@ impl Sender {
         let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
-        let planned = view.route(&self.avoided, &epochs, rng, allows).map_err(NotSent::Route);
-        let planned = planned.and_then(|route| {
-            let back =
-                owner.and_then(|owner| self.back(&plan, &route, (view, owner), &self.avoided, rng));
+        // Where all exits for it lose packets one of them takes it all the same; none that is down does.
+        let planned = view.route(&self.avoided, &epochs, rng, &allows);
+        let planned = planned.or_else(|_| view.route(&self.tried, &epochs, rng, &allows));
+        let planned = planned.map_err(NotSent::Route).and_then(|route| {
+            let back = owner.and_then(|owner| {
+                let mut back = |avoided| self.back(&plan, &route, (view, owner), avoided, rng);
+                back(&self.avoided).or_else(|| back(&self.tried))
+            });
             // What leaves on a tick for what returns has to return.
             let returns = back.is_some() == (way == Way::Returning);
             if returns { Ok((route, back)) } else { Err(NotSent::NoWayBack) }
@@ -334,26 +351,29 @@ impl Sender {
             let number = ContentType::TurningPoint.number();
             lot.way == Way::OneWay || record.features().has_content(number)
         };
-        // A first hop that mail avoids would show that this is none.
-        let retries = lot.way == Way::Returning && self.tried.len() < self.avoided.len();
-        let tried = (retries && rng.random_ratio(1, RETRY))
-            .then(|| view.route(&self.tried, &epochs, rng, turns).ok())
-            .flatten()
-            .filter(|route| {
-                let first = route.hops().first();
-                first.is_some_and(|first| !self.avoided.contains(&first.node()))
-            });
-        let avoided = if tried.is_some() { &self.tried } else { &self.avoided };
-        let route = match tried {
-            Some(route) => route,
-            None => view.route(avoided, &epochs, rng, turns).ok()?,
-        };
-        let (fitted, end, back) = match lot.way {
-            Way::OneWay => (Fitted::nothing(lot.class), End::Drop, None),
-            Way::Returning => {
-                let back = self.back(&plan, &route, (view, owner?), avoided, rng)?;
-                (Fitted::turning_point(lot.class), End::Deliver, Some(back))
+        let retries = lot.way == Way::Returning
+            && self.tried.len() < self.avoided.len()
+            && rng.random_ratio(1, RETRY);
+        let mut around = |avoided: &[NodeId], is_retry: bool| {
+            let route = view.route(avoided, &epochs, rng, turns).ok()?;
+            // A first hop that mail avoids would show that this is none.
+            let first = route.hops().first()?.node();
+            if is_retry && self.avoided.contains(&first) {
+                return None;
             }
+            let back = match lot.way {
+                Way::OneWay => None,
+                Way::Returning => Some(self.back(&plan, &route, (view, owner?), avoided, rng)?),
+            };
+            Some((route, back))
+        };
+        // A tick without cover would show which ticks carry mail: at last it goes through any node.
+        let planned = retries.then(|| around(&self.tried, true)).flatten();
+        let mut ways = [&self.avoided, &self.tried, &self.own].into_iter();
+        let (route, back) = planned.or_else(|| ways.find_map(|avoided| around(avoided, false)))?;
+        let (fitted, end) = match lot.way {
+            Way::OneWay => (Fitted::nothing(lot.class), End::Drop),
+            Way::Returning => (Fitted::turning_point(lot.class), End::Deliver),
         };
         Some(Unsealed { tick, route, plan, fitted, end, back, of: Purpose::Loop })
     }

@@ -1004,7 +1004,8 @@ fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_sa
         simulation.nodes()[4].counts().get(Count::PacketRelayed)
     };
     assert!(!is_besieged(&simulation));
-    // All that is for it is held back on the way, and it is sent packets of the adversary's alone.
+    // All that is for it is held back on the way, and it is sent packets of the adversary's alone, as many
+    // as come to it at other times.
     simulation.drop_at(4, 1000);
     let mut rng = ChaCha20Rng::seed_from_u64(36);
     let mut passed = Vec::new();
@@ -1017,7 +1018,7 @@ fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_sa
                 std::sync::Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap())
             })
             .into();
-        for _ in 0..80 {
+        for _ in 0..30 {
             let hops: Vec<_> = records
                 .iter()
                 .map(|record| Hop {
@@ -1031,24 +1032,23 @@ fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_sa
             let body = Body { end: End::Drop, class, content: &[], reply: None };
             let packet = wrap(&hops, &body, &mut rng).unwrap();
             simulation.inject(4, packet.octets().to_vec());
-            simulation.run(Duration::from_millis(750));
+            simulation.run(Duration::from_secs(2));
         }
         passed.push((relayed(&simulation), is_besieged(&simulation)));
+        if !passed.iter().any(|(_, is_besieged)| *is_besieged) {
+            let others = simulation.nodes().iter().filter(|other| other.node() != node);
+            let alarms = others.flat_map(|other| other.alarms(simulation.now()));
+            assert_eq!(alarms.filter(|alarm| *alarm == Alarm::Besieged).count(), 0);
+        }
     }
-    assert_eq!(simulation.nodes()[4].node(), node);
     let first = passed.iter().position(|(_, is_besieged)| *is_besieged).unwrap();
     println!("seen after {} minutes", first + 1);
-    assert!(first <= 7, "{first}");
+    assert!(first <= 9, "{first}");
     // For ten minutes nothing leaves but what was shuffled before, then all of it; and it is said on.
     let at = |minute: usize| passed[minute].0;
     assert_eq!(at(first + 2), at(first + 9), "{passed:?}");
-    assert!(at(first + 12) > at(first + 9) + 500, "{passed:?}");
+    assert!(at(first + 12) > at(first + 9) + 150, "{passed:?}");
     assert!(passed[first..].iter().all(|(_, is_besieged)| *is_besieged));
-    // The next two on the adversary's way are flooded as well.
-    for other in [0, 3, 5, 6, 7, 8, 9] {
-        let alarms = simulation.nodes()[other].alarms(simulation.now());
-        assert!(!alarms.contains(&Alarm::Besieged), "{other}");
-    }
 }
 
 #[test]
