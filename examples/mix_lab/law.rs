@@ -132,7 +132,8 @@ impl Law {
             }
             // As many leave as come: the size of the pool at which that is so.
             Keeps::Pool(floor) => {
-                geometric((others / (others + f64::from(floor))).clamp(0.05, 0.65), 12)
+                let stay = f64::from(floor.saturating_sub(1));
+                geometric((others / (others + stay)).clamp(0.05, 0.65), 8)
             }
             Keeps::Overflow => geometric(0.8, 4),
         };

@@ -37,7 +37,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use clap::Parser;
-use law::{Held, Keeps, Law};
+use law::{Held, Hold, Keeps, Law};
 use pair::Pair;
 use plots::Lines;
 use record::Parameters;
@@ -239,6 +239,9 @@ fn table(arguments: &Arguments) -> Vec<Network> {
     (bare.world.parameters.mixing.window, bare.world.parameters.mixing.floor) = (instant, 1);
     (bare.world.parameters.mixing.mean_delay, bare.world.parameters.mixing.transit) =
         (instant, Duration::from_secs(1));
+    let mut quiet = network(20, 60.0, 20.0, arguments);
+    quiet.name = "20 nodes 60 mails hold 20 min without cover".to_owned();
+    quiet.world.parameters = quiet.world.parameters.quiet();
     // Few mails take longer to count.
     let mut few = network(20, 10.0, 20.0, arguments);
     few.world.hours += 2.0 * arguments.hours;
@@ -249,7 +252,7 @@ fn table(arguments: &Arguments) -> Vec<Network> {
     for nodes in [5, 10, 50] {
         networks.push(Network { is_drawn: false, ..network(nodes, 60.0, 20.0, arguments) });
     }
-    networks.push(Network { is_drawn: false, ..bare });
+    networks.extend([quiet, bare].map(|network| Network { is_drawn: false, ..network }));
     for strategy in 1..STRATEGIES.len() {
         let other = network(20, 60.0, 20.0, arguments);
         networks.push(Network { is_drawn: false, ..with_strategy(other, strategy) });
@@ -350,11 +353,17 @@ fn knows(parameters: &Parameters, trace: &Trace) -> Knows {
     };
     let lag = if mixing.strategy == 3 { window } else { 0.0 };
     let (_, stage) = parameters.stage_at(0);
+    let [gap, ..] = parameters.sending.gaps;
+    // Mail takes ticks for what returns.
+    let holds =
+        (0..).zip(stage.weights).filter(|(_, weight)| *weight > 0).map(|(class, weight)| {
+            let share = f64::from(weight) * f64::from(stage.returning) / 10_000.0;
+            let hold = millis(parameters.sending.max_hold);
+            (class, Hold { hold, tick: millis(gap) / share, lag })
+        });
     Knows {
         law: Law { mean: millis(mixing.mean_delay), held },
-        hold: millis(parameters.sending.max_hold),
-        lag,
-        returning: f64::from(stage.returning) / 100.0,
+        holds: holds.collect(),
         owned: 0,
         sees_class: true,
         follows_answers: false,

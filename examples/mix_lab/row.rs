@@ -10,6 +10,8 @@ pub struct Row {
     pub name: String,
     /// Deliveries that were looked at.
     pub targets: usize,
+    /// Those of which the observer believes nothing: guesses that are wrong.
+    pub untraced: usize,
     /// Mails among which a mail hides: two to the mean entropy in bits of the observer's belief, with the
     /// standard error of that mean, as a factor.
     pub mails: f64,
@@ -28,7 +30,7 @@ pub struct Row {
 }
 
 impl Row {
-    pub const HEAD: &str = "network,targets,mails,error,least,hit,expected,ratio,packets,\
+    pub const HEAD: &str = "network,targets,untraced,mails,error,least,hit,expected,ratio,packets,\
                             latency_median_s,latency_p95_s,mib_per_hour";
 
     /// The best guess is right so many times more often than one of as many as the set has.
@@ -39,9 +41,10 @@ impl Row {
     pub fn to_csv(&self) -> String {
         let [median, late] = self.latency;
         format!(
-            "{},{},{:.1},{:.3},{:.1},{:.3},{:.3},{:.2},{:.0},{:.0},{:.0},{:.1}",
+            "{},{},{},{:.1},{:.3},{:.1},{:.3},{:.3},{:.2},{:.0},{:.0},{:.0},{:.1}",
             self.name,
             self.targets,
+            self.untraced,
             self.mails,
             self.error,
             self.least,
@@ -63,11 +66,16 @@ impl Row {
         let begin = trace.links.first().map_or(0, |link| link.sent) + settling;
         let end = trace.links.last().map_or(0, |link| link.sent).saturating_sub(settling);
         let (mut entropies, mut least, mut packets) = (Vec::new(), 0.0, 0.0);
-        let (mut hit, mut expected) = (0.0, 0.0);
+        let (mut hit, mut expected, mut targets, mut untraced) = (0.0, 0.0, 0, 0);
         for (delivered, traced) in trace.delivered.iter().zip(&traced) {
             let submitted = &trace.submitted[delivered.of];
             let counts = (begin..end).contains(&submitted.at) && submitted.node >= knows.owned;
-            if !counts || traced.submissions.is_empty() {
+            if !counts {
+                continue;
+            }
+            targets += 1;
+            if traced.submissions.is_empty() {
+                untraced += 1;
                 continue;
             }
             let chances = traced.submissions.iter().map(|(_, chance)| *chance);
@@ -82,8 +90,8 @@ impl Row {
             least -= best.log2();
             packets += traced.packets.log2();
         }
-        let targets = entropies.len();
-        let count = targets.max(1) as f64;
+        let count = entropies.len().max(1) as f64;
+        let all = f64::from(targets.max(1_u32));
         let mean = entropies.iter().sum::<f64>() / count;
         let variance = entropies.iter().map(|bits| (bits - mean).powi(2)).sum::<f64>() / count;
         let latencies = trace.latencies();
@@ -93,12 +101,13 @@ impl Row {
         };
         Self {
             name: name.to_owned(),
-            targets,
+            targets: targets as usize,
+            untraced,
             mails: mean.exp2(),
             error: (variance / count).sqrt().exp2() - 1.0,
             least: (least / count).exp2(),
-            hit: hit / count,
-            expected: expected / count,
+            hit: hit / all,
+            expected: expected / all,
             packets: (packets / count).exp2(),
             latency: [at(0.5), at(0.95)],
             volume: trace.volume(),

@@ -9,7 +9,8 @@
 //! them, for routes of each length, to where the packet was wrapped; and from there to the submissions.
 //! At last deliveries and submissions are matched one for one in the same way.
 //!
-//! A node that the observer owns tells which packet became which.
+//! A node that the observer owns tells which packet became which, and which carried mail; which of these
+//! was which mail is told by the time of its delivery. That no route visits a node twice is not used.
 
 use std::collections::BTreeMap;
 
@@ -27,12 +28,8 @@ const LONGEST: f64 = 12.0;
 #[derive(Clone, Debug)]
 pub struct Knows {
     pub law: Law,
-    /// The longest hold of a mail at its ingress, in milliseconds.
-    pub hold: f64,
-    /// How much later own packets of a node are on a link, in milliseconds.
-    pub lag: f64,
-    /// Share of the ticks that are for packets that return.
-    pub returning: f64,
+    /// How long a mail of each class waits at its ingress.
+    pub holds: BTreeMap<u8, Hold>,
     /// The first nodes are the observer's, so many.
     pub owned: usize,
     /// Whether the class of a mail is seen when it is submitted and delivered.
@@ -80,8 +77,6 @@ pub struct Watcher<'a> {
     /// The chance that a packet that comes to a node goes on.
     goes_on: f64,
     lengths: Vec<(usize, f64)>,
-    /// The hold of a mail of each class.
-    holds: BTreeMap<u8, Hold>,
 }
 
 /// The weight of each link in what an observer believes, for links of one class and time.
@@ -123,15 +118,9 @@ impl<'a> Watcher<'a> {
         for link in &trace.links {
             *wrapped.entry(link.class).or_insert(0.0) += each / mean;
         }
-        // What is wrapped leaves on ticks, or answers to what has returned.
-        let tick = |wrapped: &f64| (1.0 + knows.returning) / (wrapped * knows.returning);
-        let holds = wrapped.iter().map(|(class, wrapped)| {
-            (*class, Hold { hold: knows.hold, tick: tick(wrapped), lag: knows.lag })
-        });
-        let holds = holds.collect();
         let goes_on = 1.0 - 1.0 / mean;
         let lanes = BTreeMap::new();
-        let mut watcher = Self { trace, knows, lanes, wrapped, goes_on, lengths, holds };
+        let mut watcher = Self { trace, knows, lanes, wrapped, goes_on, lengths };
         watcher.lanes = watcher.match_hops();
         watcher
     }
@@ -410,7 +399,7 @@ impl<'a> Watcher<'a> {
         homes: Option<Vec<f64>>,
         submissions: &mut BTreeMap<usize, f64>,
     ) {
-        let Some(hold) = self.holds.get(&class) else { return };
+        let Some(hold) = self.knows.holds.get(&class) else { return };
         let wrapped = self.wrapped.get(&class).copied().unwrap_or_default();
         let mut sum = 0.0;
         let mut found = Vec::new();
@@ -547,6 +536,8 @@ mod tests {
     use rand_distr::{Distribution, Exp1};
 
     use super::*;
+    use crate::law::{Held, Keeps};
+    use crate::trace::{Delivered, Submitted};
 
     /// One mix from which every packet goes on, and all others came from elsewhere: what came when, and
     /// what left when.
@@ -656,5 +647,66 @@ mod tests {
         let (exact, found) = (exact.exp2(), found.exp2());
         assert!((found / exact - 1.0).abs() < 0.1, "{found} where {exact} is exact");
         assert!((hit - expected).abs() < 3.0 * (expected / 400.0).sqrt(), "{hit} of {expected}");
+    }
+    /// A network in which each of these routes was taken by a packet with mail, a window after the other, and
+    /// what the observer believes of each delivery.
+    fn traced(routes: &[&[usize]], owned: usize) -> Vec<Vec<(usize, f64)>> {
+        const WINDOW: Millis = 30_000;
+        let mut trace = Trace { nodes: 16, phases: vec![0; 16], ..Trace::default() };
+        for (of, route) in routes.iter().enumerate() {
+            trace.submitted.push(Submitted { at: WINDOW, node: route[0], class: 1 });
+            let mut after = None;
+            for (hop, ends) in (2..).zip(route.windows(2)) {
+                let sent = WINDOW * hop + 15_000;
+                let (from, to) = (ends[0], ends[1]);
+                let is_mail = Some(&to) == route.last();
+                trace.links.push(Link { sent, arrives: sent, from, to, class: 1, after, is_mail });
+                after = Some(trace.links.len() - 1);
+            }
+            let (exit, hops) = (route[route.len() - 1], route.len() as u64 + 1);
+            trace.delivered.push(Delivered { at: WINDOW * hops + 15_000, exit, of });
+        }
+        // As an observer has them: in the order of time.
+        let mut order: Vec<_> = (0..trace.links.len()).collect();
+        order.sort_by_key(|number| trace.links[*number].sent);
+        let place = |number: usize| order.iter().position(|other| *other == number);
+        let links = order.iter().map(|number| {
+            let link = trace.links[*number];
+            Link { after: link.after.and_then(place), ..link }
+        });
+        let trace = Trace { links: links.collect(), ..trace.clone() };
+        let held = Held::Windows { window: 30_000.0, phases: vec![0; 16], keeps: Keeps::Below(1) };
+        let knows = Knows {
+            law: Law { mean: 10_000.0, held },
+            holds: BTreeMap::from([(1, Hold { hold: 0.0, tick: 50_000.0, lag: 0.0 })]),
+            owned,
+            sees_class: true,
+            follows_answers: false,
+        };
+        let traced = Watcher::new(&trace, knows).trace_all();
+        traced.into_iter().map(|traced| traced.submissions).collect()
+    }
+
+    fn chance(believed: &[(usize, f64)], submission: usize) -> f64 {
+        let of = believed.iter().find(|(number, _)| *number == submission);
+        of.map_or(0.0, |(_, chance)| *chance)
+    }
+
+    #[test]
+    fn mail_that_meets_no_other_is_traced_and_two_that_meet_may_each_be_the_other() {
+        let apart = traced(&[&[0, 1, 2, 3], &[4, 5, 6, 7, 8]], 0);
+        for (number, believed) in apart.iter().enumerate() {
+            assert!((chance(believed, number) - 1.0).abs() < 1e-6, "{apart:?}");
+        }
+        let meet = traced(&[&[10, 11, 2, 13], &[4, 5, 2, 6]], 0);
+        for believed in &meet {
+            assert!((chance(believed, 0) - 0.5).abs() < 1e-3, "{meet:?}");
+            assert!((chance(believed, 1) - 0.5).abs() < 1e-3, "{meet:?}");
+        }
+        // Who owns the node at which they met knows better.
+        let owned = traced(&[&[10, 11, 2, 13], &[4, 5, 2, 6]], 3);
+        for (number, believed) in owned.iter().enumerate() {
+            assert!(chance(believed, number) > 0.999, "{owned:?}");
+        }
     }
 }

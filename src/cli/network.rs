@@ -83,7 +83,7 @@ const FEW_VOTERS: usize = 3;
 
 /// What a node sends in a day, and receives: its own packets and those that it passes on, which are as
 /// many as others pass on for it. A packet takes as many links as its route has hops, and one that
-/// returns as many again.
+/// returns as many again; in lock-step, a round has room for all of them and for dummies.
 fn octets_a_day(parameters: &Parameters, pace: usize) -> u64 {
     let day = Duration::from_secs(24 * 3600);
     let gap = parameters.sending.gaps.get(pace).copied().unwrap_or(day);
@@ -92,7 +92,16 @@ fn octets_a_day(parameters: &Parameters, pace: usize) -> u64 {
     let sizes = sizes.zip(stage.weights).map(|(octets, weight)| octets * f64::from(weight) / 100.0);
     let links = (Route::MIN + Route::MAX) as f64 / 2.0 * (1.0 + f64::from(stage.returning) / 100.0);
     let covered = f64::from(parameters.sending.cover) / 100.0;
-    (day.as_secs_f64() / gap.as_secs_f64() * sizes.sum::<f64>() * links * covered) as u64
+    let ticks = |every: Duration| day.as_secs_f64() / every.as_secs_f64();
+    let mixing = &parameters.mixing;
+    let packets = match parameters.sending.gaps {
+        [slowest, ..] if mixing.strategy == Mixes::LockStep as u8 => {
+            let faster = slowest.as_secs_f64() / gap.as_secs_f64();
+            ticks(mixing.window) * f64::from(mixing.floor) * faster
+        }
+        _ => ticks(gap) * links,
+    };
+    (packets * sizes.sum::<f64>() * covered) as u64
 }
 
 /// These nodes and those of these state folders, each once.
@@ -211,6 +220,18 @@ mod tests {
     struct Line {
         #[command(flatten)]
         arguments: Arguments,
+    }
+
+    #[test]
+    fn what_a_strategy_costs_is_what_its_nodes_send() {
+        let cost = |strategy, pace| {
+            octets_a_day(&Parameters::main().with_strategy(strategy), pace) as f64 / 24e6
+        };
+        // In MB an hour: the laboratory finds 101, and 201 in rounds.
+        assert!((95.0..105.0).contains(&cost(0, 0)), "{}", cost(0, 0));
+        assert!((160.0..205.0).contains(&cost(3, 0)), "{}", cost(3, 0));
+        assert!(cost(3, PACES - 1) > 5.0 * cost(3, 0) / 2.0);
+        assert_eq!(octets_a_day(&Parameters::main().quiet().with_strategy(3), 0), 0);
     }
 
     #[test]

@@ -142,6 +142,9 @@ impl Remailer {
             operator: Operator::default(),
             out: Out::default(),
         };
+        if let Some(relay) = &mut remailer.relay {
+            relay.set_rounds(remailer.sender.rounds());
+        }
         remailer.outlook.begin_hour(now, &mut remailer.out);
         remailer.restore_keys(setup.epochs, now);
         let Known { statements, list, vote, health } = setup.known;
@@ -318,8 +321,8 @@ impl Remailer {
         self.relay.as_ref().and_then(Relay::latest)
     }
 
-    /// The end of any one window of its mix; `None` for a client, and if its mix has none. An observer who measures for long
-    /// enough knows it too.
+    /// The end of any one window of its mix; `None` for a client, and if its mix has none. An observer who
+    /// measures for long enough knows it too.
     #[must_use]
     pub fn phase(&self) -> Option<Time> {
         self.relay.as_ref().and_then(Relay::phase)
@@ -927,8 +930,8 @@ impl Remailer {
         }
         let view = self.outlook.sending_view(now).ok().map(AsRef::as_ref);
         if let Some(view) = view {
-            self.sender.keep_pace(view, now, rng);
-            if let Some(relay) = &mut self.relay {
+            let has_changed = self.sender.keep_pace(view, now, rng);
+            if let Some(relay) = self.relay.as_mut().filter(|_| has_changed) {
                 relay.set_rounds(self.sender.rounds());
             }
         }

@@ -155,24 +155,19 @@ impl Sender {
         usize::try_from(slots).unwrap_or(usize::MAX)
     }
 
-    /// The clock goes as the hour's list says.
-    pub(crate) fn keep_pace(&mut self, view: &View, now: Time, rng: &mut impl CryptoRng) {
+    /// The clock goes as the hour's list says; whether it has changed for that.
+    pub(crate) fn keep_pace(&mut self, view: &View, now: Time, rng: &mut impl CryptoRng) -> bool {
         let law = law(self.descriptor.parameters(), view.volume(), view.listed());
-        if law != *self.outbox.law() {
+        let has_changed = law != *self.outbox.law();
+        if has_changed {
             self.outbox.change(law, now, rng);
         }
+        has_changed
     }
 
-    /// Packets of each class in a round, where nodes mix in rounds: the floor is for the slowest clock, and
-    /// a faster one makes them larger in proportion. Without cover there are no dummies, and packets leave
-    /// as they come.
+    /// Packets of each class in a round, where nodes mix in rounds.
     pub(crate) fn rounds(&self) -> [u16; SizeClass::COUNT] {
-        let Law { gap, stage, cover, .. } = self.outbox.law();
-        let Parameters { mixing, sending, .. } = self.parameters();
-        let [slowest, ..] = sending.gaps;
-        let faster = slowest.as_secs_f64() / gap.as_secs_f64();
-        let floor = if *cover == 0 { 0.0 } else { f64::from(mixing.floor) * faster };
-        stage.weights.map(|weight| (floor * f64::from(weight) / 100.0).ceil() as u16)
+        rounds(self.parameters(), self.outbox.law())
     }
 
     /// Whether there is a route at `now` that ends at a node that `allows` takes.
@@ -505,6 +500,16 @@ fn law(parameters: &Parameters, volume: u32, nodes: usize) -> Law {
     Law { gap, stage: stage.clone(), ahead, cover: sending.cover }
 }
 
+/// Packets of each class in a round: the floor is for the slowest clock, and a faster one makes rounds larger
+/// in proportion. Without cover there are no dummies, and packets leave as they come.
+fn rounds(parameters: &Parameters, law: &Law) -> [u16; SizeClass::COUNT] {
+    let Parameters { mixing, sending, .. } = parameters;
+    let [slowest, ..] = sending.gaps;
+    let faster = slowest.as_secs_f64() / law.gap.as_secs_f64();
+    let floor = if law.cover == 0 { 0.0 } else { f64::from(mixing.floor) * faster };
+    law.stage.weights.map(|weight| (floor * f64::from(weight) / 100.0).ceil() as u16)
+}
+
 /// What an exit's policy is asked about mail for a domain.
 pub(crate) fn ask(domain: &str, octets: usize, needed: Needs) -> Ask<'_> {
     let pairs = [
@@ -522,6 +527,26 @@ pub(crate) fn ask(domain: &str, octets: usize, needed: Needs) -> Ask<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_have_room_for_what_comes_at_each_pace() {
+        let parameters = Parameters::main().with_strategy(3);
+        let of = |parameters: &Parameters, volume| {
+            rounds(parameters, &law(parameters, volume, 20)).map(f64::from)
+        };
+        assert_eq!(of(&parameters, 0), [0.0, 15.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0, 3.0]);
+        assert_eq!(of(&parameters.clone().quiet(), 0), [0.0; SizeClass::COUNT]);
+        for volume in [0, 600, 900, 1800, 3000] {
+            let law = law(&parameters, volume, 20);
+            // A packet of each tick comes to 4.5 nodes, and to as many again if it returns.
+            let ticks = parameters.mixing.window.as_secs_f64() / law.gap.as_secs_f64();
+            let returning = 1.0 + f64::from(law.stage.returning) / 100.0;
+            for (round, weight) in of(&parameters, volume).into_iter().zip(law.stage.weights) {
+                let come = ticks * f64::from(weight) / 100.0 * 4.5 * returning;
+                assert!(round >= come * 1.7 && round <= come * 2.6 + 1.0, "{round}, {come}");
+            }
+        }
+    }
 
     #[test]
     fn the_clock_goes_as_fast_as_the_mails_of_an_hour_and_node_ask_for() {

@@ -1,0 +1,217 @@
+//! Whole networks with cover in virtual time: what mixes do, and what nodes do about others that fail or
+//! attack them.
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::{MINUTE, mail, network, total};
+use fog_remailer::sim::{Delivered, Simulation};
+use fog_remailer::{Alarm, Count, Shunned};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use record::Parameters;
+use sphinx::{Body, End, Hop, SizeClass, wrap};
+
+/// A network whose nodes send cover, with all its links.
+fn covered(nodes: u16, seed: u64) -> Simulation<ChaCha20Rng> {
+    let parameters = Parameters::main().with_first_list(nodes).with_probation(0, 0);
+    let mut simulation = network(nodes, &parameters, seed);
+    simulation.run(MINUTE * 5);
+    simulation
+}
+
+fn delivered(simulation: &Simulation<ChaCha20Rng>) -> BTreeSet<u32> {
+    let of = |delivered: &Delivered| {
+        delivered.delivery.recipients[0].local().trim_start_matches('r').parse().unwrap()
+    };
+    simulation.delivered().iter().map(of).collect()
+}
+
+#[test]
+fn no_new_mail_goes_through_nodes_that_were_killed_and_they_are_used_again_once_they_are_back() {
+    let mut simulation = covered(10, 31);
+    let begin = simulation.now();
+    let avoid = |simulation: &Simulation<ChaCha20Rng>, of: usize| {
+        let dead = [8, 9].map(|node| simulation.nodes()[node].node());
+        let node = &simulation.nodes()[of];
+        dead.map(|dead| node.health(&dead, simulation.now()).shunned).iter().flatten().count()
+    };
+    for node in [8, 9] {
+        simulation.stop(node);
+    }
+    // Minute after minute, four mails from each of two nodes.
+    let mut mails = Vec::new();
+    for minute in 0..12 {
+        for number in 0..8 {
+            let name = minute * 8 + number;
+            let mail = mail(&format!("r{name}@b.example"), "body");
+            let from = usize::from(number % 2 == 0);
+            if simulation.submit(from, &mail).is_ok() {
+                mails.push((minute, name));
+            }
+        }
+        simulation.run(MINUTE);
+        let of_all = (0..8).map(|node| avoid(&simulation, node)).sum::<usize>();
+        if minute >= 4 {
+            assert_eq!(of_all, 16, "minute {minute}");
+        }
+    }
+    simulation.run(MINUTE * 75);
+    let came = delivered(&simulation);
+    let mut shares = Vec::new();
+    for minute in 0..12 {
+        let of_minute = mails.iter().filter(|(at, _)| *at == minute);
+        let (mut sent, mut lost) = (0, 0);
+        for (_, name) in of_minute {
+            sent += 1;
+            lost += usize::from(!came.contains(name));
+        }
+        shares.push((sent, lost));
+    }
+    println!(
+        "mails of each minute after the death of two of ten, and how many were lost: {shares:?}"
+    );
+    assert!(shares[..3].iter().any(|(_, lost)| *lost > 0), "{shares:?}");
+    assert!(shares[5..].iter().all(|(sent, lost)| *sent > 0 && *lost == 0), "{shares:?}");
+    for node in [8, 9] {
+        simulation.go_on(node);
+    }
+    let back = simulation.now();
+    simulation.run(MINUTE * 10);
+    assert_eq!((0..8).map(|node| avoid(&simulation, node)).sum::<usize>(), 0);
+    let to_them = simulation.sent().iter().filter(|sent| sent.at > back && sent.to >= 8);
+    assert!(to_them.count() > 20 && begin < back);
+}
+
+#[test]
+fn a_node_that_drops_most_of_what_it_gets_is_found_by_loops_alone() {
+    let mut simulation = covered(10, 33);
+    simulation.drop_at(6, 600);
+    let bad = simulation.nodes()[6].node();
+    let found = |simulation: &Simulation<ChaCha20Rng>| {
+        let shun = |of: &usize| {
+            let health = simulation.nodes()[*of].health(&bad, simulation.now());
+            health.shunned == Some(Shunned::Losing)
+        };
+        (0..10).filter(|of| *of != 6).filter(shun).count()
+    };
+    let mut minutes = 0;
+    while found(&simulation) < 9 {
+        simulation.run(MINUTE);
+        minutes += 1;
+        assert!(minutes < 240, "{} of 9", found(&simulation));
+    }
+    let sent = total(&simulation, Count::LoopSent) / 10;
+    println!("all nine others leave it out after {minutes} minutes, and {sent} loops of each");
+    for (number, node) in simulation.nodes().iter().enumerate() {
+        for other in simulation.nodes() {
+            let health = node.health(&other.node(), simulation.now());
+            assert!(health.shunned.is_none() || other.node() == bad, "{number}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_says_so() {
+    let mut simulation = covered(10, 35);
+    simulation.run(MINUTE * 40);
+    let node = simulation.nodes()[4].node();
+    let is_besieged = |simulation: &Simulation<ChaCha20Rng>| {
+        simulation.nodes()[4].alarms(simulation.now()).contains(&Alarm::Besieged)
+    };
+    let relayed = |simulation: &Simulation<ChaCha20Rng>| {
+        simulation.nodes()[4].counts().get(Count::PacketRelayed)
+    };
+    assert!(!is_besieged(&simulation));
+    // All that is for it is held back on the way, and it is sent packets of the adversary's alone, as many
+    // as come to it at other times.
+    simulation.drop_at(4, 1000);
+    let mut rng = ChaCha20Rng::seed_from_u64(36);
+    let mut passed = Vec::new();
+    for _ in 0..30 {
+        let now = simulation.now();
+        let epoch = simulation.descriptor().parameters().schedule().epoch_at(now);
+        let records: Vec<_> = [4, 1, 2]
+            .map(|hop| simulation.nodes()[hop].node())
+            .map(|hop| {
+                std::sync::Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap())
+            })
+            .into();
+        for _ in 0..30 {
+            let hops: Vec<_> = records
+                .iter()
+                .map(|record| Hop {
+                    node: record.node(),
+                    epoch,
+                    key: record.key(epoch).unwrap(),
+                    delay: Duration::from_secs(1),
+                })
+                .collect();
+            let class = SizeClass::from_number(1).unwrap();
+            let body = Body { end: End::Drop, class, content: &[], reply: None };
+            let packet = wrap(&hops, &body, &mut rng).unwrap();
+            simulation.inject(4, packet.octets().to_vec());
+            simulation.run(Duration::from_secs(2));
+        }
+        passed.push((relayed(&simulation), is_besieged(&simulation)));
+        if !passed.iter().any(|(_, is_besieged)| *is_besieged) {
+            let others = simulation.nodes().iter().filter(|other| other.node() != node);
+            let alarms = others.flat_map(|other| other.alarms(simulation.now()));
+            assert_eq!(alarms.filter(|alarm| *alarm == Alarm::Besieged).count(), 0);
+        }
+    }
+    let first = passed.iter().position(|(_, is_besieged)| *is_besieged).unwrap();
+    println!("seen after {} minutes", first + 1);
+    assert!(first <= 9, "{first}");
+    // For ten minutes nothing leaves but what was shuffled before, then all of it; and it is said on.
+    let at = |minute: usize| passed[minute].0;
+    assert_eq!(at(first + 2), at(first + 9), "{passed:?}");
+    assert!(at(first + 12) > at(first + 9) + 150, "{passed:?}");
+    assert!(passed[first..].iter().all(|(_, is_besieged)| *is_besieged));
+}
+
+#[test]
+fn every_strategy_delivers_and_in_lock_step_each_round_is_as_the_others() {
+    for strategy in 0..4 {
+        let parameters = Parameters::main().with_first_list(7).with_probation(0, 0);
+        let parameters = parameters.with_strategy(strategy);
+        let mut simulation = network(7, &parameters, 40 + u64::from(strategy));
+        simulation.run(MINUTE * 10);
+        let mut taken = 0;
+        for number in 0..20 {
+            let mail = mail(&format!("r{number}@b.example"), "body");
+            taken += usize::from(simulation.submit(number % 7, &mail).is_ok());
+            simulation.run(MINUTE / 4);
+        }
+        simulation.run(MINUTE * 50);
+        assert_eq!(delivered(&simulation).len(), taken, "strategy {strategy}");
+        let loops =
+            [Count::LoopReturned, Count::LoopMissing].map(|count| total(&simulation, count));
+        println!("strategy {strategy}: {taken} mails, {loops:?} loops back and missing");
+        assert!(
+            taken > 15 && loops[0] > 300 && loops[1] * 50 < loops[0],
+            "strategy {strategy}: {loops:?}"
+        );
+        let mut lots = BTreeMap::new();
+        let begin = simulation.now().minus(MINUTE * 30).as_millis().div_ceil(30_000);
+        for sent in simulation.sent() {
+            let round = sent.at.as_millis() / 30_000;
+            if (begin..begin + 50).contains(&round) {
+                *lots.entry((round, sent.from, sent.octets)).or_insert(0) += 1;
+            }
+        }
+        let counts = |octets: usize| {
+            let of: BTreeSet<usize> =
+                lots.iter().filter(|((.., size), _)| *size == octets).map(|(_, n)| *n).collect();
+            of
+        };
+        let sizes = [24, 64, 256].map(|kib| counts(kib * 1024));
+        match strategy {
+            3 => assert_eq!(sizes, [15, 8, 3].map(|count| BTreeSet::from([count]))),
+            _ => assert!(sizes.iter().all(|counts| counts.len() > 3), "{sizes:?}"),
+        }
+    }
+}
