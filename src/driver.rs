@@ -5,7 +5,7 @@
 //! 1. the order to stop
 //! 2. timers
 //! 3. results of own work: opened packets, what was kept, sealed messages, the look at the disk,
-//!    deliveries, what the next server takes, failed sends
+//!    deliveries, what the next server takes, decoys, failed sends
 //! 4. the control socket
 //! 5. submissions
 //! 6. the network: whether it reaches this node, links, statements, catching up, invites
@@ -14,6 +14,7 @@
 
 mod asked;
 mod commands;
+mod decoys;
 mod disk;
 mod network;
 mod operator;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{ClockJump, Dropped, Handed, Held, Remailer, StreamId};
+use remailer::{ClockJump, Decoy, Dropped, Handed, Held, Remailer, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -41,6 +42,7 @@ use crate::net::tor::TorState;
 use crate::net::{self, Links, Reach, Scores};
 use crate::places::Places;
 use asked::Asked;
+use decoys::Decoys;
 use disk::Disk;
 pub use start::{Carrier, Node, Progress, Settings};
 use work::{Done, Work};
@@ -52,6 +54,8 @@ struct Inputs {
     failures: mpsc::Receiver<net::SendFailed>,
     calls: mpsc::Receiver<Call>,
     questions: mpsc::Receiver<Question>,
+    /// Whether each decoy was taken.
+    decoys: mpsc::Receiver<bool>,
     events: mpsc::Receiver<net::NetEvent>,
     links: watch::Receiver<Links>,
     reach: watch::Receiver<Reach>,
@@ -87,6 +91,7 @@ struct Driver {
     net: Net,
     exit: Option<Exit>,
     work: Work,
+    decoys: Decoys,
     disk: Disk,
     places: Vec<(PlaceKind, Arc<Places>)>,
     asked: Asked,
@@ -160,6 +165,9 @@ impl Driver {
                 }
                 Some(delivered) = inputs.exit.outcomes.recv() => self.delivered(delivered),
                 Some(offered) = inputs.exit.offers.recv() => self.offered(offered),
+                Some(is_taken) = inputs.decoys.recv() => {
+                    self.remailer.handle_decoy_submitted(is_taken);
+                }
                 Some(failure) = inputs.failures.recv() => self.send_failed(failure),
                 Some((order, to)) = inputs.calls.recv() => self.order_from_operator(order, to),
                 Some(question) = inputs.questions.recv() => self.question(question),
@@ -252,6 +260,12 @@ impl Driver {
             net::SendFailed::QueueFull => Dropped::QueueFull,
             net::SendFailed::Forgotten => Dropped::UnknownHop,
         });
+    }
+
+    fn submit_decoy(&mut self, decoy: Decoy) {
+        if !self.decoys.submit(decoy) {
+            self.remailer.handle_decoy_submitted(false);
+        }
     }
 
     fn question(&mut self, question: Question) {

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::machine::Machine;
 pub use probe::probe;
-pub use smarthost::submit;
+pub use smarthost::{submit, submit_on};
 
 /// Conversations with the next server at once.
 const DELIVERIES_AT_ONCE: usize = 8;

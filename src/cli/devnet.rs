@@ -64,7 +64,7 @@ pub(super) struct Arguments {
     #[arg(long, requires = "lose", default_value_t = 0)]
     seed: u64,
     /// Write down what each link carries, a line for each packet and receipt: milliseconds, from, to,
-    /// octets.
+    /// octets; and `decoy` for the octets of a decoy that one submits to the other.
     #[arg(long, value_name = "FILE", conflicts_with = "tor")]
     link_log: Option<PathBuf>,
 }

@@ -34,6 +34,7 @@ impl Driver {
                         self.remailer.handle_cover_sealed(Err(sealing.give_up()));
                     }
                 }
+                Command::Submit(decoy) => self.submit_decoy(decoy),
                 Command::Answer(id, Ok(taken)) => {
                     let verdict = taken_by(taken, self.now());
                     self.asked.answer_submission(id, verdict);

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::asked::Asked;
+use super::decoys::Decoys;
 use super::disk::Disk;
 use super::work::Work;
 use super::{Driver, Inputs, Net, Troubles};
@@ -109,6 +110,9 @@ impl Node {
         let (carries, may_carry) = watch::channel(mail::MAX_MESSAGE);
         let cutting = Cutting::new(machine.clone(), Arc::new(descriptor.clone()), may_carry);
         let smtp = ingress::listen(settings.smtp, carried.smtp, questions_in, cutting).await?;
+        carried.connector.publish_smtp(&onion, smtp.here.port()).map_err(|error| {
+            Failure::new(FailureKind::Port, format!("the port of SMTP: {error}"))
+        })?;
         store.bind(&identity.node())?;
         store.pin_network(&descriptor)?;
         let chosen: Vec<OnionAddress> = store.list(List::Peers)?;
@@ -116,6 +120,7 @@ impl Node {
         let beginning = Beginning { bootstrap: bootstrap.clone(), chosen };
         let (connector, swarm) = (carried.connector, carried.swarm);
         let runs_on = machine.clone();
+        let decoys = Decoys::new(onion, connector.clone(), machine.clone());
         let net = net::spawn(&identity, &descriptor, connector, swarm, beginning, runs_on)?;
         desk.startup().set(Awaited::Onion);
         if let Some(tor) = &carried.tor {
@@ -135,8 +140,18 @@ impl Node {
         let (calls_in, calls) = mpsc::channel(QUESTIONS);
         let socket = desk.hand_over(calls_in);
         let has_bootstrap = !bootstrap.is_empty();
-        let started =
-            Started { remailer, keeper, machine, net, has_bootstrap, exit, tor, socket, carries };
+        let started = Started {
+            remailer,
+            keeper,
+            machine,
+            net,
+            has_bootstrap,
+            exit,
+            tor,
+            socket,
+            carries,
+            decoys,
+        };
         Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
     }
 
@@ -167,6 +182,7 @@ struct Started {
     tor: Option<Tor>,
     socket: Socket,
     carries: watch::Sender<usize>,
+    decoys: (Decoys, mpsc::Receiver<bool>),
 }
 
 impl Started {
@@ -181,6 +197,7 @@ impl Started {
     ) -> Node {
         let net = self.net;
         let (work, done, keeping) = Work::start(self.machine.clone(), net.packets, self.keeper);
+        let (decoys, decoys_taken) = self.decoys;
         let (progress_in, progress) = watch::channel(Progress::default());
         let (stop, stopped) = oneshot::channel();
         let inputs = Inputs {
@@ -190,6 +207,7 @@ impl Started {
             failures: net.failures,
             calls,
             questions,
+            decoys: decoys_taken,
             events: net.events,
             links: net.links,
             reach: net.reach.clone(),
@@ -212,6 +230,7 @@ impl Started {
             },
             exit: self.exit,
             work,
+            decoys,
             disk: Disk::new(net.reception.takes_packets),
             places: PlaceKind::ALL
                 .into_iter()

@@ -1,5 +1,7 @@
 //! Conversations with an SMTP server: the next one of an exit, or a node that mail is submitted to.
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 
 use mail::Delivery;
@@ -63,8 +65,20 @@ pub async fn submit(
     node: SocketAddr,
     clock: Clock,
 ) -> Result<String, Option<String>> {
+    submit_on(delivery, TcpStream::connect(node), clock).await
+}
+
+/// Hands a message to a node over a connection that is still to be made; returns its reply.
+///
+/// # Errors
+/// The reply of a node that refuses the message; `None` if no node answers there.
+pub async fn submit_on(
+    delivery: Delivery,
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+    clock: Clock,
+) -> Result<String, Option<String>> {
     let client = Client::submit(EHLO_NAME, delivery);
-    let (outcome, _, reply) = talk(client, node, clock).await;
+    let (outcome, _, reply) = talk(client, connecting, clock).await;
     match outcome {
         Outcome::Delivered { refused: 0, later: 0, .. } => Ok(reply),
         Outcome::Delivered { .. } => Err(Some(format!("not every recipient was taken; {reply}"))),
@@ -79,19 +93,19 @@ async fn converse(
     address: SocketAddr,
     clock: Clock,
 ) -> (Outcome, Option<Delivery>) {
-    let (outcome, delivery, _) = talk(client, address, clock).await;
+    let (outcome, delivery, _) = talk(client, TcpStream::connect(address), clock).await;
     (outcome, delivery)
 }
 
 /// Runs a conversation over a connection; also returns the reply that decided.
 async fn talk(
     mut client: Client,
-    address: SocketAddr,
+    connecting: impl Future<Output = io::Result<TcpStream>>,
     clock: Clock,
 ) -> (Outcome, Option<Delivery>, String) {
     let start = clock.elapsed();
     let now = || clock.elapsed().saturating_sub(start);
-    if let Ok(Ok(mut stream)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+    if let Ok(Ok(mut stream)) = timeout(CONNECT_TIMEOUT, connecting).await {
         let mut octets = [0; 4096];
         while client.port() == Port::Open {
             let left = client.poll_timeout().saturating_sub(now());

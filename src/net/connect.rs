@@ -18,7 +18,7 @@ use crate::files::write_whole;
 /// Dials onion addresses.
 #[derive(Clone)]
 pub enum Connector {
-    /// A folder in which every node of a devnet writes the loopback port it listens on, in a file
+    /// A folder in which every node of a devnet writes the loopback ports it listens on, in files
     /// named after its onion address. Nodes of several processes can share it.
     Devnet(DevnetFolder),
     /// Onion addresses through Tor.
@@ -26,7 +26,7 @@ pub enum Connector {
 }
 
 impl Connector {
-    /// Connects to a node.
+    /// Connects to a node's swarm, or to its SMTP port.
     ///
     /// # Errors
     /// If the node is not known, or does not answer.
@@ -34,11 +34,22 @@ impl Connector {
         match self {
             Self::Tor(tor) => tor.dial(onion, purpose).await,
             Self::Devnet(folder) => {
-                let port = folder.port(onion)?;
+                let port = folder.port(onion, purpose)?;
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
                 stream.set_nodelay(true)?;
                 Ok(stream)
             }
+        }
+    }
+
+    /// Publishes the port at which a node takes mail. Behind Tor it has the same number at every node.
+    ///
+    /// # Errors
+    /// If it cannot be published.
+    pub fn publish_smtp(&self, onion: &OnionAddress, port: u16) -> io::Result<()> {
+        match self {
+            Self::Tor(_) => Ok(()),
+            Self::Devnet(folder) => write_port(&folder.file(onion, DialPurpose::Submit), port),
         }
     }
 
@@ -72,7 +83,7 @@ impl Connector {
 
 const DESCRIPTOR: &str = "network";
 
-/// The folder of a devnet: its descriptor, and a file for each node; and what its links are put to.
+/// The folder of a devnet: its descriptor, and two files for each node; and what its links are put to.
 #[derive(Clone, Debug)]
 pub struct DevnetFolder {
     path: PathBuf,
@@ -121,26 +132,31 @@ impl DevnetFolder {
     /// If there is no free port, or it cannot be published.
     pub async fn listen(&self, onion: &OnionAddress) -> io::Result<Incoming> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        self.enter(onion, listener.local_addr()?.port())?;
+        write_port(&self.file(onion, DialPurpose::Swarm), listener.local_addr()?.port())?;
         Ok(Incoming::Socket(listener))
     }
 
-    fn port(&self, onion: &OnionAddress) -> io::Result<u16> {
-        let text = std::fs::read_to_string(self.file(onion))?;
+    fn port(&self, onion: &OnionAddress, purpose: DialPurpose) -> io::Result<u16> {
+        let text = std::fs::read_to_string(self.file(onion, purpose))?;
         text.trim().parse().map_err(io::Error::other)
-    }
-
-    fn enter(&self, onion: &OnionAddress, port: u16) -> io::Result<()> {
-        // The file is renamed into place, so that no other process reads half a number.
-        write_whole(&self.file(onion), format!("{port}\n").as_bytes())
     }
 
     fn leave(&self, onion: &OnionAddress) {
         // A file left behind does no harm: nothing at its port answers with the right key.
-        let _ = std::fs::remove_file(self.file(onion));
+        for purpose in [DialPurpose::Swarm, DialPurpose::Submit] {
+            let _ = std::fs::remove_file(self.file(onion, purpose));
+        }
     }
 
-    fn file(&self, onion: &OnionAddress) -> PathBuf {
-        self.path.join(onion.to_string())
+    fn file(&self, onion: &OnionAddress, purpose: DialPurpose) -> PathBuf {
+        self.path.join(match purpose {
+            DialPurpose::Swarm | DialPurpose::Reach | DialPurpose::Join => onion.to_string(),
+            DialPurpose::Submit => format!("{onion}.smtp"),
+        })
     }
+}
+
+/// The file is renamed into place, so that no other process reads half a number.
+fn write_port(file: &Path, port: u16) -> io::Result<()> {
+    write_whole(file, format!("{port}\n").as_bytes())
 }

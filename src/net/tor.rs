@@ -199,12 +199,13 @@ pub struct TorConnector {
     state: watch::Receiver<TorState>,
     dials: Arc<Semaphore>,
     turn: Arc<AtomicU32>,
+    submissions: Arc<AtomicU32>,
 }
 
 impl TorConnector {
     fn new(node: NodeId, state: watch::Receiver<TorState>) -> Self {
         let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
-        Self { node, state, dials, turn: Arc::default() }
+        Self { node, state, dials, turn: Arc::default(), submissions: Arc::default() }
     }
 
     /// The state of its Tor, kept up to date.
@@ -213,13 +214,15 @@ impl TorConnector {
         self.state.clone()
     }
 
-    /// Connects to the swarm of a node.
+    /// Connects to the swarm of a node, or to its SMTP port.
     ///
     /// # Errors
     /// [`DialFailed`].
     pub async fn dial(&self, onion: &OnionAddress, purpose: DialPurpose) -> io::Result<TcpStream> {
         let _place = match purpose {
-            DialPurpose::Swarm | DialPurpose::Join => self.dials.acquire().await.ok(),
+            DialPurpose::Swarm | DialPurpose::Join | DialPurpose::Submit => {
+                self.dials.acquire().await.ok()
+            }
             // This is a single dial, which must not wait for peers that do not answer.
             DialPurpose::Reach => None,
         };
@@ -228,9 +231,13 @@ impl TorConnector {
             DialPurpose::Swarm | DialPurpose::Join => self.turn.load(Ordering::Relaxed),
             // An existing circuit would not show that a new caller can reach this node.
             DialPurpose::Reach => self.turn.fetch_add(1, Ordering::Relaxed),
+            // A circuit for each decoy, as for each user.
+            DialPurpose::Submit => self.submissions.fetch_add(1, Ordering::Relaxed),
         };
-        let dialled = socks::connect(socks, &self.node, onion, SWARM_PORT, purpose, turn).await;
-        if dialled.as_ref().is_err_and(|failed| failed.is_of_circuit()) {
+        let port = purpose.port();
+        let dialled = socks::connect(socks, &self.node, onion, port, purpose, turn).await;
+        let is_shared = purpose != DialPurpose::Submit;
+        if is_shared && dialled.as_ref().is_err_and(|failed| failed.is_of_circuit()) {
             // This circuit will keep failing, so later dials take a fresh one.
             let next = turn.wrapping_add(1);
             let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);

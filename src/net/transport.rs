@@ -212,7 +212,7 @@ pub(super) fn transport(
     yamux.set_max_num_streams(MAX_STREAMS);
     let version = match carrier.purpose() {
         // Lazy negotiation saves one round trip each time, most of a dial through Tor.
-        DialPurpose::Swarm | DialPurpose::Join => Version::V1Lazy,
+        DialPurpose::Swarm | DialPurpose::Join | DialPurpose::Submit => Version::V1Lazy,
         // A lazy negotiation ends with the first data, and this connection carries none.
         DialPurpose::Reach => Version::V1,
     };

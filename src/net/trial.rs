@@ -56,7 +56,8 @@ impl Losing {
 }
 
 /// A file with a line for whatever a node sends on a stream for packets in one piece: milliseconds of
-/// Unix time, its address, the peer's address and the octets.
+/// Unix time, its address, the peer's address and the octets. A decoy that it hands to the peer has the word
+/// `decoy` in their place.
 #[derive(Clone, Debug)]
 pub struct LinkLog(Arc<Mutex<File>>);
 
@@ -69,6 +70,11 @@ impl LinkLog {
         let mut file = File::create(path)?;
         file.write_all(b"milliseconds,from,to,octets\n")?;
         Ok(Self(Arc::new(Mutex::new(file))))
+    }
+
+    /// Notes that a node begins to hand a decoy to another.
+    pub fn note_decoy(&self, clock: Clock, from: &OnionAddress, to: &OnionAddress) {
+        self.note(&format!("{},{from},{to},decoy\n", clock.now().as_millis()));
     }
 
     fn note(&self, line: &str) {

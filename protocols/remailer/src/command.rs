@@ -12,6 +12,7 @@ use sphinx::{EpochKeys, Packet};
 
 use crate::answer::{Done, InviteAnswer, NotDone, Refused, Taken};
 use crate::count::{Count, Counts};
+use crate::decoys::Decoy;
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::invite::{OpenInvite, Token};
 use crate::seal::Sealing;
@@ -46,6 +47,9 @@ pub enum Command {
     Seal(SubmissionId, Sealing),
     /// Seal cover in the same way, then report [`crate::Remailer::handle_cover_sealed`].
     SealCover(Sealing),
+    /// Submit a decoy to another node as a user would, then report
+    /// [`crate::Remailer::handle_decoy_submitted`].
+    Submit(Decoy),
     /// Answer a submission.
     Answer(SubmissionId, Result<Taken, Refused>),
     /// Hand a message to the next server, then report [`crate::Remailer::handle_delivery`].
@@ -151,6 +155,7 @@ impl fmt::Debug for Command {
             Self::KeepTags(tags) => write!(f, "KeepTags({}, {})", tags.batch, tags.tags.len()),
             Self::Seal(id, sealing) => write!(f, "Seal({}, {} packets)", id.0, sealing.len()),
             Self::SealCover(sealing) => write!(f, "SealCover({} packets)", sealing.len()),
+            Self::Submit(decoy) => write!(f, "Submit({} octets)", decoy.octets),
             Self::Answer(id, Ok(_)) => write!(f, "Answer({}, taken)", id.0),
             Self::Answer(id, Err(why)) => write!(f, "Answer({}, {why:?})", id.0),
             Self::Deliver(_, delivery) => {

@@ -45,6 +45,12 @@ pub enum Count {
     MessageTaken,
     /// A submission was not taken.
     MessageRefused(Refused),
+    /// A decoy was answered with 250.
+    DecoyTaken,
+    /// Another node took a decoy of this one.
+    DecoySubmitted,
+    /// A decoy of this node was not taken, or found no node that answers.
+    DecoyNotTaken,
     /// A piece of a message came that takes several packets.
     PieceTaken,
     /// A piece came of a message that is whole already, or a copy of one.

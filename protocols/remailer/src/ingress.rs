@@ -1,6 +1,6 @@
 //! Mail in: from a submission to sealed packets on the clock, and its answer.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use directory::View;
@@ -13,10 +13,11 @@ use crate::answer::{Refused, Taken};
 use crate::command::{Command, Out};
 use crate::count::Count;
 use crate::cutting::Cut;
+use crate::decoys::is_decoy;
 use crate::ids::{QueueId, SubmissionId};
 use crate::outbox::Way;
 use crate::replies::Replies;
-use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
+use crate::seal::{Reserved, SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
 use crate::sender::{EITHER, NotSent, Part, Sender, ask};
 
 /// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
@@ -27,13 +28,22 @@ const MAX_UNDER_WAY: usize = 1024;
 /// What stands between a submission and its answer.
 #[derive(Default)]
 pub(crate) struct Ingress {
-    under_way: BTreeSet<SubmissionId>,
+    under_way: BTreeMap<SubmissionId, Fate>,
+}
+
+/// What becomes of the packets of a submission once they are sealed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They leave on their ticks.
+    Leaves,
+    /// It is a decoy. What it took as long to seal as mail is dropped, and its ticks are free for cover.
+    Ends,
 }
 
 impl Ingress {
     /// Whether one more message may be sealed under this name.
     pub(crate) fn check_room(&self, id: SubmissionId) -> Result<(), Refused> {
-        let has_room = self.under_way.len() < MAX_UNDER_WAY && !self.under_way.contains(&id);
+        let has_room = self.under_way.len() < MAX_UNDER_WAY && !self.under_way.contains_key(&id);
         if has_room { Ok(()) } else { Err(Refused::Full) }
     }
 
@@ -41,12 +51,12 @@ impl Ingress {
     pub(crate) fn handle_planned(
         &mut self,
         id: SubmissionId,
-        planned: Result<Sealing, Refused>,
+        planned: Result<(Sealing, Fate), Refused>,
         out: &mut Out,
     ) {
         match planned {
-            Ok(sealing) => {
-                self.under_way.insert(id);
+            Ok((sealing, fate)) => {
+                self.under_way.insert(id, fate);
                 out.push(Command::Seal(id, sealing));
             }
             Err(why) => refuse(id, why, out),
@@ -62,18 +72,24 @@ impl Ingress {
         rng: &mut impl CryptoRng,
         out: &mut Out,
     ) {
-        if !self.under_way.remove(&id) {
-            return;
-        }
+        let Some(fate) = self.under_way.remove(&id) else { return };
         match sealed {
             Ok(SealedMessage { packets, through }) => {
                 for (tick, packet, expected) in packets {
+                    if fate == Fate::Ends {
+                        let octets = packet.packet.octets().len();
+                        sender.release([Reserved { tick, octets }]);
+                        continue;
+                    }
                     if let Some(expected) = expected {
                         replies.expect(expected, out);
                     }
                     sender.fill(tick, packet);
                 }
-                out.count(Count::MessageTaken);
+                out.count(match fate {
+                    Fate::Leaves => Count::MessageTaken,
+                    Fate::Ends => Count::DecoyTaken,
+                });
                 let mut name = [0; 16];
                 rng.fill_bytes(&mut name);
                 let taken = Taken { name: QueueId(name), through };
@@ -100,11 +116,17 @@ pub(crate) fn check_recipient(
     let octets = size.map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
     let size = u32::try_from(octets.saturating_add(REBUILT_OCTETS)).unwrap_or(u32::MAX);
     let ask = Ask { domain: recipient.domain().as_str(), size, needs };
-    let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
+    let allows = |record: &Record| takes(record, &ask);
     Ok(sender.reaches(view, now, allows)?)
 }
 
-/// A message that was cut, with a tick and a route for each packet. On an error nothing is kept.
+/// Whether mail that is asked about may end at a node. A decoy is planned to end at any.
+fn takes(record: &Record, ask: &Ask<'_>) -> bool {
+    is_decoy(ask.domain) || record.exit().is_some_and(|exit| exit.allows(ask))
+}
+
+/// A message that was cut, with a tick and a route for each packet, and what becomes of them. Of one that
+/// goes to others too, what goes to nobody is left out. On an error nothing is kept.
 pub(crate) fn plan(
     cut: Result<Cut, Refused>,
     view: Result<&View, Refused>,
@@ -112,8 +134,10 @@ pub(crate) fn plan(
     sender: &mut Sender,
     now: Time,
     rng: &mut impl CryptoRng,
-) -> Result<Sealing, Refused> {
-    let (cut, view) = (cut?, view?);
+) -> Result<(Sealing, Fate), Refused> {
+    let (mut cut, view) = (cut?, view?);
+    let is_mail = cut.mails.iter().any(|mail| !is_decoy(&mail.domain));
+    cut.mails.retain(|mail| !is_mail || !is_decoy(&mail.domain));
     let packets = cut.packets();
     let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
     let largest = cut.mails.iter().flat_map(|mail| &mail.pieces).map(|piece| piece.len()).max();
@@ -129,7 +153,7 @@ pub(crate) fn plan(
     let part = Part { of: packets, hold: cut.hold };
     for mail in &cut.mails {
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
-        let allows = |record: &Record| record.exit().is_some_and(|exit| exit.allows(&ask));
+        let allows = |record: &Record| takes(record, &ask);
         match sender.plan_all(&mail.pieces, part, (view, owner), now, rng, allows) {
             Ok(unsealed) => planned.extend(unsealed),
             Err(why) => {
@@ -138,7 +162,8 @@ pub(crate) fn plan(
             }
         }
     }
-    Ok(Sealing { packets: planned, schedule: *sender.schedule(), is_large })
+    let fate = if is_mail { Fate::Leaves } else { Fate::Ends };
+    Ok((Sealing { packets: planned, schedule: *sender.schedule(), is_large }, fate))
 }
 
 /// Why a mail has too few ticks, with the size that would go if that is of use.

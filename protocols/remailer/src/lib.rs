@@ -9,6 +9,7 @@ mod command;
 mod content;
 mod count;
 mod cutting;
+mod decoys;
 mod exit;
 mod health;
 mod ids;
@@ -39,6 +40,7 @@ pub use count::{
     Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken,
 };
 pub use cutting::Cut;
+pub use decoys::{DECOY_DOMAIN, Decoy};
 pub use exit::ExitOffer;
 pub use health::{PeerHealth, Shunned};
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};

@@ -515,6 +515,11 @@ impl Remailer {
         self.sender.handle_cover_sealed(sealed);
     }
 
+    /// Takes what came of [`Command::Submit`]: whether the other node took it.
+    pub fn handle_decoy_submitted(&mut self, is_taken: bool) {
+        self.out.count(if is_taken { Count::DecoySubmitted } else { Count::DecoyNotTaken });
+    }
+
     /// Takes what came of an attempt to deliver.
     pub fn handle_delivery(
         &mut self,
@@ -809,7 +814,7 @@ impl Remailer {
     /// 3. an hour begins: its list is put together, and votes that are due are signed
     /// 4. peers are asked for what they have
     /// 5. packets leave the mix, and messages that ended here begin to be delivered
-    /// 6. the node's own packets leave, and cover is made for its next ticks
+    /// 6. the node's own packets leave, and cover is made for its next ticks; a decoy is submitted
     /// 7. deliveries are tried again
     /// 8. answers that cannot come any more are given up
     /// 9. what became of loops is looked at
@@ -937,6 +942,7 @@ impl Remailer {
         }
         let from = view.map(|view| (view, owner(self.relay.as_ref(), &self.outlook)));
         self.sender.cover(from, now, rng, &mut self.out);
+        self.sender.submit_decoy(view, now, rng, &mut self.out);
         from.is_some()
     }
 

@@ -481,7 +481,7 @@ impl Law {
     }
 
     /// The class first, then the way.
-    fn draw(&self, rng: &mut (impl CryptoRng + ?Sized)) -> Lot {
+    pub(crate) fn draw(&self, rng: &mut (impl CryptoRng + ?Sized)) -> Lot {
         let mut point = rng.random_range(0..100);
         let mut class = SizeClass::LARGEST;
         for (candidate, weight) in SizeClass::all().zip(self.stage.weights) {

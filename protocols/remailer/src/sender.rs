@@ -19,6 +19,7 @@ use crate::command::{Command, Out};
 use crate::content::{ContentType, Fitted, open_class};
 use crate::count::{Count, Dropped};
 use crate::cutting::piece_room;
+use crate::decoys::{Decoy, Decoys};
 use crate::health::Shunned;
 use crate::outbox::{Due, Law, Leaving, Lot, Outbox, Way};
 use crate::replies::{Purpose, Replies};
@@ -48,6 +49,7 @@ pub(crate) struct Sender {
     /// The same without those that are tried again by loops.
     tried: Vec<NodeId>,
     outbox: Outbox,
+    decoys: Decoys,
     mail: Traffic,
     cover: Traffic,
 }
@@ -101,9 +103,11 @@ impl Sender {
     pub(crate) fn new(descriptor: Arc<Descriptor>, own: Vec<NodeId>, now: Time) -> Self {
         let schedule = descriptor.parameters().schedule();
         let outbox = Outbox::new(law(descriptor.parameters(), 0, 1), now);
+        let sending = &descriptor.parameters().sending;
+        let decoys = Decoys::new((sending.cover > 0).then_some(sending.decoy_gap));
         let (mail, cover) = (Traffic::default(), Traffic::default());
         let (avoided, tried) = (own.clone(), own.clone());
-        Self { descriptor, schedule, own, avoided, tried, outbox, mail, cover }
+        Self { descriptor, schedule, own, avoided, tried, outbox, decoys, mail, cover }
     }
 
     /// No route goes through these nodes from now on; some loops try those again that only lose packets.
@@ -146,6 +150,7 @@ impl Sender {
     /// The clock jumped: what waits for its tick goes on waiting for as long.
     pub(crate) fn handle_clock_jump(&mut self, millis: i64) {
         self.outbox.shift(millis);
+        self.decoys.shift(millis);
     }
 
     /// Ticks of a class for these ways within the time for which a mail is tried, on average.
@@ -333,6 +338,31 @@ impl Sender {
         }
     }
 
+    /// Has a decoy submitted that is due, to a random node that is not known to be down.
+    pub(crate) fn submit_decoy(
+        &mut self,
+        view: Option<&View>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        if !self.decoys.take_due(now, rng) {
+            return;
+        }
+        let nodes = view.into_iter().flat_map(View::iter).map(|record| record.node());
+        let others: Vec<_> = nodes.filter(|node| !self.tried.contains(node)).collect();
+        if others.is_empty() {
+            return;
+        }
+        let law = self.outbox.law();
+        let class = law.draw(rng).class;
+        let mut smaller = SizeClass::all().filter(|open| *open < class);
+        let below = smaller.rfind(|open| law.stage.is_open(open.number()));
+        if let Some(to) = others.get(rng.random_range(0..others.len())) {
+            out.push(Command::Submit(Decoy::draw(*to, class, below, rng)));
+        }
+    }
+
     fn plan_cover(
         &self,
         tick: Tick,
@@ -407,7 +437,7 @@ impl Sender {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.outbox.poll_timeout()
+        self.outbox.poll_timeout().into_iter().chain(self.decoys.poll_timeout()).min()
     }
 
     /// What has come to its tick.

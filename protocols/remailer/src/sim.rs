@@ -25,11 +25,12 @@ use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused, Taken
 use crate::command::Command;
 use crate::content::ContentType;
 use crate::cutting::Cut;
+use crate::decoys::Decoy;
 use crate::exit::ExitOffer;
 use crate::ids::{OrderId, QuestionId, StreamId, SubmissionId};
 use crate::node::Remailer;
 use crate::operator::OperatorOrder;
-use crate::setup::Setup;
+use crate::setup::{ClockJump, Setup};
 use crate::statements::Judgement;
 use crate::streams::Handed;
 
@@ -77,6 +78,7 @@ struct Surroundings {
 #[derive(Default)]
 struct Seen {
     delivered: Vec<Delivered>,
+    decoys: Vec<Decoyed>,
     sent: Vec<Sent>,
     /// Of which packet each one was made that a node holds, by its first octets.
     inside: BTreeMap<Beginning, usize>,
@@ -99,6 +101,19 @@ pub struct Delivered {
     pub exit: usize,
     /// The message.
     pub delivery: Delivery,
+}
+
+/// A decoy that a node took from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoyed {
+    /// When.
+    pub at: Time,
+    /// The node that submitted it.
+    pub from: usize,
+    /// The node that took it.
+    pub to: usize,
+    /// Octets of header and body.
+    pub octets: usize,
 }
 
 /// A packet on a link, as an observer of the link sees it.
@@ -268,6 +283,12 @@ impl<R: CryptoRng> Simulation<R> {
         &self.seen.delivered
     }
 
+    /// The decoys that nodes took so far.
+    #[must_use]
+    pub fn decoys(&self) -> &[Decoyed] {
+        &self.seen.decoys
+    }
+
     /// What an observer of all links saw of packets so far.
     #[must_use]
     pub fn sent(&self) -> &[Sent] {
@@ -398,6 +419,16 @@ impl<R: CryptoRng> Simulation<R> {
             self.later(peer, Event::Dial { from: node });
             self.later(node, Event::Dial { from: peer });
         }
+    }
+
+    /// Lets a stopped node go on whose machine has slept since, and whose clock has been set on for it.
+    pub fn wake(&mut self, node: usize, slept: Duration) {
+        let millis = i64::try_from(slept.as_millis()).unwrap_or(i64::MAX);
+        if let Some(remailer) = self.nodes.get_mut(node) {
+            remailer.handle_clock_jump(ClockJump { millis, slept }, self.now, &mut self.rng);
+        }
+        self.go_on(node);
+        self.carry_out(node);
     }
 
     /// From now on, all peers of a node keep votes from it and answer none of its questions.
@@ -674,6 +705,7 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::KeepVote(..)
             | Command::KeepBanned(..)
             | Command::KeepInvites(..) => self.report(index, command),
+            Command::Submit(decoy) => self.submit_decoy(index, decoy),
             Command::Answer(id, answer) => {
                 self.seen.answers.insert(id, answer);
             }
@@ -689,6 +721,20 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::ForgetStatements(_)
             | Command::ForgetInvite(_)
             | Command::ViewTaken(_) => {}
+        }
+    }
+
+    fn submit_decoy(&mut self, from: usize, decoy: Decoy) {
+        let to = self.ids.get(&decoy.to).copied().filter(|to| !self.is_stopped(*to));
+        let taken = to.zip(decoy.delivery(&mut self.rng).ok()).map(|(to, delivery)| {
+            let (recipients, message) = (delivery.recipients.clone(), delivery.message.clone());
+            let octets = message.len();
+            let is_taken = self.submit(to, &Submission { recipients, message }).is_ok();
+            self.seen.decoys.extend(is_taken.then_some(Decoyed { at: self.now, from, to, octets }));
+            is_taken
+        });
+        if let Some(node) = self.nodes.get_mut(from) {
+            node.handle_decoy_submitted(taken.unwrap_or(false));
         }
     }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::{MINUTE, mail, network, total};
 use fog_remailer::sim::{Delivered, Simulation};
-use fog_remailer::{Alarm, Count, Shunned};
+use fog_remailer::{Alarm, Count, DECOY_DOMAIN, Shunned};
+use keys::Time;
+use mail::Mailbox;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::Parameters;
@@ -214,4 +216,104 @@ fn every_strategy_delivers_and_in_lock_step_each_round_is_as_the_others() {
             _ => assert!(sizes.iter().all(|counts| counts.len() > 3), "{sizes:?}"),
         }
     }
+}
+
+/// The distance between samples and an exponential law of this mean, as a part of the distance below which
+/// 99.9 % of samples of the law lie.
+fn from_exponential(mut gaps: Vec<f64>, mean: f64) -> f64 {
+    gaps.sort_by(f64::total_cmp);
+    let count = gaps.len() as f64;
+    let apart = |(rank, gap): (usize, &f64)| {
+        let expected = 1.0 - (-gap / mean).exp();
+        (expected - rank as f64 / count).abs().max((expected - (rank as f64 + 1.0) / count).abs())
+    };
+    gaps.iter().enumerate().map(apart).fold(0.0, f64::max) * count.sqrt() / 1.95
+}
+
+#[test]
+fn decoys_are_submitted_at_random_and_end_where_they_are_taken() {
+    let mut simulation = covered(10, 41);
+    let begin = simulation.now();
+    simulation.run(MINUTE * 60 * 4);
+    let decoys: Vec<_> = simulation.decoys().iter().filter(|decoy| decoy.at >= begin).collect();
+    // Three an hour for each of ten nodes: 120, give or take 11.
+    assert!((80..165).contains(&decoys.len()), "{}", decoys.len());
+    let seconds = |one: &Time, other: &Time| other.since(*one).as_secs_f64();
+    let gaps = decoys.windows(2).map(|pair| seconds(&pair[0].at, &pair[1].at)).collect();
+    let distance = from_exponential(gaps, 120.0);
+    assert!(distance < 1.0, "{distance}");
+    let mut ends: BTreeMap<_, [u32; 2]> = BTreeMap::new();
+    for decoy in &decoys {
+        assert_ne!(decoy.from, decoy.to);
+        ends.entry(decoy.from).or_default()[0] += 1;
+        ends.entry(decoy.to).or_default()[1] += 1;
+    }
+    // 12 each, give or take 3.5.
+    assert!(ends.len() == 10 && ends.values().flatten().all(|times| (1..30).contains(times)));
+    let of_size = |least, most| {
+        let within = decoys.iter().filter(|decoy| (least..most).contains(&decoy.octets));
+        within.count() * 100 / decoys.len()
+    };
+    // As the clock's ticks: 60, 30 and 10 of a hundred.
+    let [small, medium, large] =
+        [1, 5, 8].map(|class| SizeClass::from_number(class).unwrap().capacity());
+    let shares = [of_size(400, small), of_size(small, medium), of_size(medium, large + 1)];
+    println!("{} decoys, of each size in percent: {shares:?}; {ends:?}", decoys.len());
+    assert!(
+        shares[0].abs_diff(60) < 19 && shares[1].abs_diff(30) < 18 && shares[2].abs_diff(10) < 10
+    );
+    let counts = [Count::DecoyTaken, Count::DecoySubmitted].map(|of| total(&simulation, of));
+    assert_eq!(counts, [simulation.decoys().len() as u64; 2]);
+    // Their ticks carry cover: no packet is one of mail, and none is missing.
+    for of in [Count::MessageTaken, Count::PacketSent, Count::TickEmpty, Count::MessageToDeliver] {
+        assert_eq!(total(&simulation, of), 0, "{of:?}");
+    }
+}
+
+#[test]
+fn mail_for_somebody_and_for_nobody_comes_to_somebody() {
+    let mut simulation = covered(6, 42);
+    let mut both = mail("r1@b.example", "body");
+    both.recipients.push(Mailbox::parse(&format!("x@{DECOY_DOMAIN}")).unwrap());
+    simulation.submit(2, &both).unwrap();
+    simulation.run(MINUTE * 75);
+    assert_eq!(delivered(&simulation), BTreeSet::from([1]));
+    assert_eq!(simulation.delivered()[0].delivery.recipients.len(), 1);
+}
+
+#[test]
+fn a_node_that_has_slept_for_two_hours_sends_no_burst_and_nothing_early() {
+    const SLEPT: Duration = Duration::from_secs(7200);
+    const SLEEPER: usize = 4;
+    let mut simulation = covered(10, 43);
+    simulation.run(MINUTE * 60);
+    for number in 0..6 {
+        simulation.submit(SLEEPER, &mail(&format!("r{number}@b.example"), "body")).unwrap();
+    }
+    let (asleep, held) = (simulation.now(), simulation.nodes()[SLEEPER].held());
+    assert!(held.mixing > 0 && held.waiting == 6, "{held:?}");
+    simulation.stop(SLEEPER);
+    simulation.run(SLEPT);
+    simulation.wake(SLEEPER, SLEPT);
+    let awake = simulation.now();
+    simulation.run(MINUTE);
+    let waiting = simulation.nodes()[SLEEPER].held().waiting;
+    simulation.run(MINUTE * 19);
+    let left = |from: Time, span: Duration| {
+        let within = from..from.plus(span);
+        let own = simulation.sent().iter().filter(|sent| sent.from == SLEEPER);
+        own.filter(|sent| within.contains(&sent.at)).count()
+    };
+    assert_eq!(left(asleep, SLEPT), 0);
+    let minute = |from: Time, number: u32| left(from.plus(MINUTE * number), MINUTE);
+    let usual: Vec<_> = (0..10).map(|number| minute(asleep.minus(MINUTE * 10), number)).collect();
+    let after: Vec<_> = (0..10).map(|number| minute(awake, number)).collect();
+    println!("packets a minute before two hours of sleep: {usual:?}; after: {after:?}");
+    let most = usual.iter().max().unwrap();
+    assert!(after.iter().all(|packets| packets <= most), "{usual:?}, {after:?}");
+    // In the first windows nothing comes in that could go out: what leaves is what was held, on its time.
+    assert!(after[0] * 2 <= usual.iter().sum::<usize>() / 5, "{usual:?}, {after:?}");
+    // Mail waits for as long as it had to: on average ten minutes from when it was submitted.
+    println!("of six mails {waiting} wait a minute after");
+    assert!(waiting >= 4);
 }

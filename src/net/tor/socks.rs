@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
 use tokio_util::io::InspectReader;
 
+use super::SMTP_PORT;
 use super::listener::listener;
+use crate::net::onion::SWARM_PORT;
 
 /// Tor's own bound is two minutes; most dials that take longer than this never end well, and a new
 /// circuit does better.
@@ -31,6 +33,8 @@ pub enum DialPurpose {
     Reach,
     /// Fetching a network's descriptor.
     Join,
+    /// Handing a decoy to a node's SMTP port.
+    Submit,
 }
 
 impl DialPurpose {
@@ -39,6 +43,15 @@ impl DialPurpose {
             Self::Swarm => "swarm",
             Self::Reach => "reach",
             Self::Join => "join",
+            Self::Submit => "submit",
+        }
+    }
+
+    /// The port that it goes to.
+    pub(super) const fn port(self) -> u16 {
+        match self {
+            Self::Swarm | Self::Reach | Self::Join => SWARM_PORT,
+            Self::Submit => SMTP_PORT,
         }
     }
 }
