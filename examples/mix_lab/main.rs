@@ -11,16 +11,23 @@
 //! cargo run --release --example mix_lab -- --nodes 10 --mails 600 --hold 5
 //! ```
 //!
-//! What a devnet's links carried is looked at in the same way: see `--links`.
+//! A devnet of processes, sockets and real time is looked at in the same way, beside its simulation:
+//!
+//! ```text
+//! cargo run --release --example mix_lab -- --hours 4 --devnet target/release/fog
+//! ```
 #![allow(
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::struct_excessive_bools,
     unreachable_pub,
-    reason = "a program for the desk: what it indexes it has made"
+    reason = "a program for the desk: what it indexes it has made, and a devnet has no other clock"
 )]
 
 mod law;
+mod live;
 mod pair;
 mod plots;
 mod row;
@@ -51,6 +58,8 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long before the first mail that counts, and after the last, mails come that do not, beside the hold.
 const SETTLING: f64 = 0.7;
+/// The longest hold in a devnet, in minutes.
+const DEVNETS_HOLD: f64 = 20.0;
 /// Mails an hour of the pair's network, and its users, who mail twice a day.
 const USERS: usize = 720;
 
@@ -69,9 +78,9 @@ struct Arguments {
     /// Hours whose mails count.
     #[arg(long, default_value_t = 6.0)]
     hours: f64,
-    /// Decoys an hour in the whole network.
-    #[arg(long, default_value_t = 0.0)]
-    decoys: f64,
+    /// Let the observer see decoys, which take the place of cover.
+    #[arg(long)]
+    decoys: bool,
     /// Nodes that the observer owns, in percent.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=90))]
     owned: u16,
@@ -93,20 +102,12 @@ struct Arguments {
     /// Write the table and the figures here.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Look at what the links of a devnet carried, as `fog devnet --link-log FILE` wrote it, instead of a
-    /// network in virtual time.
-    #[arg(long, value_name = "FILE", requires = "mails_log")]
-    links: Option<PathBuf>,
-    /// The mails of that devnet: a line for each, after a first one of names, with milliseconds and node of
-    /// its submission and of its delivery.
-    #[arg(long, value_name = "FILE")]
-    mails_log: Option<PathBuf>,
-    /// The onion addresses of the devnet's nodes, in order.
-    #[arg(long, value_name = "ONION", num_args = 1..)]
-    names: Vec<String>,
+    /// Also run a devnet like it with this program, in real time, and look at its links.
+    #[arg(long, value_name = "FOG", conflicts_with_all = ["table", "sizes", "strategy", "answers", "owned"])]
+    devnet: Option<PathBuf>,
     /// The speed of that devnet.
-    #[arg(long, default_value_t = 100)]
-    speed: u64,
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=200))]
+    speed: u32,
 }
 
 fn main() -> ExitCode {
@@ -120,12 +121,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failed> {
-    if let (Some(links), Some(mails)) = (&arguments.links, &arguments.mails_log) {
-        let trace = Trace::read(links, mails, &arguments.names, arguments.speed)?;
-        let parameters = world::parameters(arguments.nodes, minutes(arguments.hold));
-        let knows = Knows { law: unphased(&parameters), ..knows(&parameters, &trace) };
-        println!("{}\n{}", Row::HEAD, Row::of("devnet", &trace, &knows, settling(0.0)).to_csv());
-        return Ok(());
+    if let Some(fog) = &arguments.devnet {
+        return beside_devnet(arguments, fog);
     }
     let networks = if arguments.table { table(arguments) } else { vec![one(arguments)] };
     let Looked { rows, pairs, latencies } = run_all(networks, arguments.seed)?;
@@ -143,6 +140,22 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
     if let Some(out) = &arguments.out {
         write(out, &rows, pairs, latencies)?;
     }
+    Ok(())
+}
+
+/// A devnet and the simulation of one, to an observer who knows the windows of neither.
+fn beside_devnet(arguments: &Arguments, fog: &Path) -> Result<(), Failed> {
+    let Network { world, .. } = network(arguments.nodes, arguments.mails, DEVNETS_HOLD, arguments);
+    println!("{}", Row::HEAD);
+    let look = |name: &str, trace: &Trace| {
+        let knows = Knows { law: unphased(&world.parameters), ..knows(&world.parameters, trace) };
+        let settling = settling(DEVNETS_HOLD);
+        println!("{}", Row::of(name, trace, &knows, settling).to_csv());
+        let with = trace.with_decoys();
+        println!("{}", Row::of(&format!("{name} decoys seen"), &with, &knows, settling).to_csv());
+    };
+    look("devnet", &live::run(&world, fog, arguments.speed)?);
+    look("simulation", &world.run(|_| ())?);
     Ok(())
 }
 
@@ -167,7 +180,7 @@ fn write(out: &Path, rows: &[Row], pairs: Vec<Line>, latencies: Vec<Line>) -> Re
 struct Network {
     name: String,
     world: World,
-    /// The name that is added to that of the network, what the observer knows, and decoys an hour.
+    /// The name that is added to that of the network, and what the observer knows.
     looks: Vec<(String, Look)>,
     /// Whether it has a place in the figures.
     is_drawn: bool,
@@ -176,7 +189,7 @@ struct Network {
 /// A way to look at a network.
 #[derive(Clone, Copy, Default)]
 struct Look {
-    decoys: f64,
+    sees_decoys: bool,
     owned: usize,
     is_unphased: bool,
     is_blind_to_class: bool,
@@ -185,7 +198,7 @@ struct Look {
 
 fn one(arguments: &Arguments) -> Network {
     let look = Look {
-        decoys: arguments.decoys,
+        sees_decoys: arguments.decoys,
         owned: usize::from(arguments.nodes * arguments.owned / 100),
         follows_answers: arguments.answers,
         ..Look::default()
@@ -222,7 +235,7 @@ fn table(arguments: &Arguments) -> Vec<Network> {
     main.looks = vec![
         named("", plain),
         named("answers followed", Look { follows_answers: true, ..plain }),
-        named("60 decoys", Look { decoys: 60.0, ..plain }),
+        named("decoys seen", Look { sees_decoys: true, ..plain }),
         named("fifth of nodes owned", Look { owned: 4, ..plain }),
         named("windows not known", Look { is_unphased: true, ..plain }),
     ];
@@ -308,7 +321,7 @@ fn look_at(network: &Network, seed: u64) -> Result<Looked, Failed> {
     let parameters = &network.world.parameters;
     let hold = parameters.sending.max_hold.as_secs_f64() / 60.0;
     let rows = network.looks.iter().map(|(name, look)| {
-        let decoyed = (look.decoys > 0.0).then(|| trace.with_decoys(look.decoys, seed));
+        let decoyed = look.sees_decoys.then(|| trace.with_decoys());
         let trace = decoyed.as_ref().unwrap_or(&trace);
         let knows = knows(parameters, trace);
         let law = if look.is_unphased { unphased(parameters) } else { knows.law };

@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use rand_distr::{Distribution as _, Exp1};
 use sphinx::SizeClass;
 
 use crate::Failed;
@@ -49,30 +46,19 @@ pub struct Trace {
     pub nodes: usize,
     pub links: Vec<Link>,
     pub submitted: Vec<Submitted>,
+    /// The same of decoys, which nobody gets.
+    pub decoys: Vec<Submitted>,
     pub delivered: Vec<Delivered>,
     /// The end of a window of each node, if that is known.
     pub phases: Vec<Millis>,
 }
 
 impl Trace {
-    /// The same with so many submissions an hour beside mail that go to nobody, to random nodes at the times
-    /// of a Poisson process. An observer sees them come; their packets take the place of cover.
-    pub fn with_decoys(&self, an_hour: f64, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+    /// The same with decoys among the submissions. An observer sees them come; their ticks carry cover.
+    pub fn with_decoys(&self) -> Self {
         let numbered = self.submitted.iter().copied().enumerate();
         let mut all: Vec<_> = numbered.map(|(number, mail)| (mail, Some(number))).collect();
-        let class = smallest_class(&self.links).unwrap_or_default();
-        let begin = self.links.first().map_or(0, |link| link.sent) as f64;
-        let mut after = 0.0;
-        loop {
-            let gap: f64 = Exp1.sample(&mut rng);
-            after += gap * 3_600_000.0 / an_hour;
-            if after > self.span() {
-                break;
-            }
-            let node = rng.random_range(0..self.nodes);
-            all.push((Submitted { at: (begin + after) as Millis, node, class }, None));
-        }
+        all.extend(self.decoys.iter().map(|decoy| (*decoy, None)));
         all.sort_by_key(|(one, _)| one.at);
         let mut with = self.clone();
         with.submitted = all.iter().map(|(one, _)| *one).collect();
@@ -109,25 +95,32 @@ impl Trace {
         latencies
     }
 
-    /// Reads what `fog devnet --link-log` wrote, and a file with a line for each mail: milliseconds and
-    /// number of the node that it was submitted to, and milliseconds and number of the node that
-    /// delivered it. Nodes are numbered from 0 in the order of `names`. All times are multiplied by the
+    /// Reads what `fog devnet --link-log` wrote of the nodes of these names. All times are multiplied by the
     /// speed of the devnet.
-    pub fn read(links: &Path, mails: &Path, names: &[String], speed: u64) -> Result<Self, Failed> {
+    pub fn read(links: &Path, names: &[String], speed: u64) -> Result<Self, Failed> {
         let numbers: BTreeMap<_, _> =
             names.iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
         let mut trace = Self { nodes: names.len(), ..Self::default() };
+        let parameters = record::Parameters::main();
+        let (_, stage) = parameters.stage_at(0);
+        let open = SizeClass::all().filter(|class| stage.is_open(class.number()));
+        let open: Vec<_> = open.collect();
         let bad = |line: &str| Failed::from(format!("not a line of a log: {line}"));
         for line in fs::read_to_string(links)?.lines().skip(1) {
             let [millis, from, to, octets] = fields(line).ok_or_else(|| bad(line))?;
+            let sent = millis.parse::<Millis>()? * speed;
+            let (from, to) = numbers.get(from).zip(numbers.get(to)).ok_or_else(|| bad(line))?;
+            if let Some(octets) = octets.strip_prefix("decoy ") {
+                let class = class_of(octets.parse()?, &open);
+                trace.decoys.push(Submitted { at: sent, node: *to, class });
+                continue;
+            }
             let octets: usize = octets.parse()?;
             // Receipts follow packets and say no more than they do.
             if octets == 1 {
                 continue;
             }
             let class = SizeClass::of_packet(octets.saturating_sub(1)).ok_or_else(|| bad(line))?;
-            let (from, to) = numbers.get(from).zip(numbers.get(to)).ok_or_else(|| bad(line))?;
-            let sent = millis.parse::<Millis>()? * speed;
             trace.links.push(Link {
                 sent,
                 arrives: sent,
@@ -139,25 +132,16 @@ impl Trace {
             });
         }
         trace.links.sort_by_key(|link| link.sent);
-        let class = smallest_class(&trace.links).ok_or("no packets")?;
-        for line in fs::read_to_string(mails)?.lines().skip(1) {
-            let [at, node, delivered, exit] = fields(line).ok_or_else(|| bad(line))?;
-            let of = trace.submitted.len();
-            let (at, node) = (at.parse::<Millis>()? * speed, node.parse()?);
-            trace.submitted.push(Submitted { at, node, class });
-            if !delivered.is_empty() {
-                let (at, exit) = (delivered.parse::<Millis>()? * speed, exit.parse()?);
-                trace.delivered.push(Delivered { at, exit, of });
-            }
-        }
-        trace.delivered.sort_by_key(|delivered| delivered.at);
         Ok(trace)
     }
 }
 
-/// The class of small mail.
-pub fn smallest_class(links: &[Link]) -> Option<u8> {
-    links.iter().map(|link| link.class).min()
+/// The class of a mail of so many octets, among those that are open, which are compressed by a sixth at the
+/// most.
+pub fn class_of(octets: usize, open: &[SizeClass]) -> u8 {
+    let needed = octets * 5 / 6;
+    let class = open.iter().find(|class| class.capacity() >= needed);
+    class.copied().unwrap_or(SizeClass::LARGEST).number()
 }
 
 fn fields(line: &str) -> Option<[&str; 4]> {

@@ -12,7 +12,7 @@ use remailer::sim::Simulation;
 use sphinx::SizeClass;
 
 use crate::Failed;
-use crate::trace::{Delivered, Link, Submitted, Trace};
+use crate::trace::{Delivered, Link, Submitted, Trace, class_of};
 
 /// What a network is like.
 #[derive(Clone, Debug)]
@@ -86,23 +86,23 @@ impl World {
                 is_mail: sent.is_mail,
             })
         });
+        let open = simulation.nodes().first().map(|node| node.classes(simulation.now()).open);
+        let open = open.unwrap_or_default();
+        let decoys = simulation.decoys().iter().map(|decoy| Submitted {
+            at: decoy.at.as_millis(),
+            node: decoy.to,
+            class: class_of(decoy.octets, &open),
+        });
         let phases = simulation.nodes().iter().filter_map(|node| node.phase());
         Ok(Trace {
             nodes: usize::from(self.nodes),
             links: links.collect(),
             submitted,
+            decoys: decoys.collect(),
             delivered,
             phases: phases.map(|phase| phase.as_millis()).collect(),
         })
     }
-}
-
-/// The class of a mail of so many octets, among those that are open, which are compressed by a sixth at the
-/// most.
-fn class_of(octets: usize, open: &[SizeClass]) -> u8 {
-    let needed = octets * 5 / 6;
-    let class = open.iter().find(|class| class.capacity() >= needed);
-    class.copied().unwrap_or(SizeClass::LARGEST).number()
 }
 
 fn mail(number: usize, octets: usize, rng: &mut StdRng) -> Submission {

@@ -48,6 +48,9 @@ pub(super) struct Arguments {
     /// Deliver mail to maildir:DIR or smtp://ADDRESS:PORT [default: maildir:STATE-DIR/mail].
     #[arg(long, value_name = "TARGET")]
     deliver: Option<Target>,
+    /// Let each node deliver into a Maildir of its own: n1, n2, ... in STATE-DIR/mail.
+    #[arg(long, conflicts_with = "deliver")]
+    mail_apart: bool,
     /// Divide all times of the network by this.
     #[arg(long, default_value_t = DEFAULT_SPEED, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: u32,
@@ -64,7 +67,7 @@ pub(super) struct Arguments {
     #[arg(long, requires = "lose", default_value_t = 0)]
     seed: u64,
     /// Write down what each link carries, a line for each packet and receipt: milliseconds, from, to,
-    /// octets; and `decoy` for the octets of a decoy that one submits to the other.
+    /// octets; the octets of a decoy that one submits to the other follow the word `decoy`.
     #[arg(long, value_name = "FILE", conflicts_with = "tor")]
     link_log: Option<PathBuf>,
 }
@@ -179,7 +182,10 @@ async fn start(
     let target = arguments.deliver.clone();
     let target = target.unwrap_or_else(|| Target::Maildir(state.join("mail")));
     let mut tors = tor.map(|tor| tor.clients().iter().cycle());
-    for (store, port) in stores.into_iter().zip(arguments.smtp_port..=last) {
+    for (number, store) in stores.into_iter().enumerate() {
+        let port = arguments.smtp_port.saturating_add(u16::try_from(number).unwrap_or(u16::MAX));
+        let apart = || Target::Maildir(state.join("mail").join(format!("n{}", number + 1)));
+        let target = if arguments.mail_apart { apart() } else { target.clone() };
         let carrier = match tors.as_mut().and_then(Iterator::next) {
             None => Carrier::Devnet(folder.clone()),
             Some(client) => Carrier::Tor(use_tor(&store, client, clock).await?),
@@ -193,7 +199,7 @@ async fn start(
             family: Vec::new(),
             smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             exit: Some(ExitSettings {
-                target: target.clone(),
+                target,
                 domains: Domains::Any,
                 anonymous: Mailbox::parse("anonymous@fog.invalid")
                     .map_err(|error| Failure::new(FailureKind::Internal, error))?,

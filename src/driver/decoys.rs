@@ -44,7 +44,7 @@ impl Decoys {
         let (own, results) = (self.own, self.results.clone());
         tokio::spawn(async move {
             if let Some(log) = connector.trial().link_log {
-                log.note_decoy(clock, &own, &to);
+                log.note_decoy(clock.now(), [&own, &to], delivery.message.len());
             }
             let connecting = connector.dial(&to, DialPurpose::Submit);
             let submitted = submit_on(delivery, connecting, clock).await;

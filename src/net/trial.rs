@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use futures::{AsyncRead, AsyncWrite};
-use keys::{NodeId, OnionAddress};
+use keys::{NodeId, OnionAddress, Time};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -56,8 +56,8 @@ impl Losing {
 }
 
 /// A file with a line for whatever a node sends on a stream for packets in one piece: milliseconds of
-/// Unix time, its address, the peer's address and the octets. A decoy that it hands to the peer has the word
-/// `decoy` in their place.
+/// Unix time, its address, the peer's address and the octets. Before those of a
+/// decoy that it hands to the peer stands the word `decoy`.
 #[derive(Clone, Debug)]
 pub struct LinkLog(Arc<Mutex<File>>);
 
@@ -73,8 +73,9 @@ impl LinkLog {
     }
 
     /// Notes that a node begins to hand a decoy to another.
-    pub fn note_decoy(&self, clock: Clock, from: &OnionAddress, to: &OnionAddress) {
-        self.note(&format!("{},{from},{to},decoy\n", clock.now().as_millis()));
+    pub fn note_decoy(&self, now: Time, ends: [&OnionAddress; 2], octets: usize) {
+        let [from, to] = ends;
+        self.note(&format!("{},{from},{to},decoy {octets}\n", now.as_millis()));
     }
 
     fn note(&self, line: &str) {

@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::devnet::{Devnet, fog, wait_for};
 use crate::large::Session;
 
-/// A packet on a link: when it was sent, by whom, and how large.
+const SPEED: u32 = 100;
+
+/// A packet on a link: when it was sent, between whom, and how large.
 struct Seen {
     millis: u64,
-    from: String,
+    ends: (String, String),
     octets: u64,
 }
 
@@ -20,14 +26,11 @@ fn seen(link_log: &Path) -> Vec<Seen> {
     let log = fs::read_to_string(link_log).unwrap();
     let packets = log.lines().skip(1).filter_map(|line| {
         let fields: Vec<_> = line.split(',').collect();
-        let [millis, from, _, octets] = fields[..] else { panic!("{line}") };
-        let octets = octets.parse().unwrap();
-        // The others are receipts.
-        (octets > 1).then(|| Seen {
-            millis: millis.parse().unwrap(),
-            from: from.to_owned(),
-            octets,
-        })
+        let [millis, from, to, octets] = fields[..] else { panic!("{line}") };
+        // The others are receipts, and decoys, which go another way.
+        let octets = octets.parse().ok().filter(|octets| *octets > 1)?;
+        let ends = (from.to_owned(), to.to_owned());
+        Some(Seen { millis: millis.parse().unwrap(), ends, octets })
     });
     let mut packets: Vec<_> = packets.collect();
     packets.sort_by_key(|packet| packet.millis);
@@ -52,15 +55,139 @@ fn gaps(packets: &[&Seen]) -> Vec<u64> {
     packets.windows(2).map(|pair| pair[1].millis - pair[0].millis).collect()
 }
 
-/// Whether a mail is taken; a clock that is full refuses it.
-fn submit(session: &mut Session) -> bool {
+/// Whether a mail of so many octets is taken; a clock that is full refuses it.
+fn submit(session: &mut Session, octets: usize) -> bool {
     for line in ["MAIL FROM:<a@b.example>\r\n", "RCPT TO:<user@b.example>\r\n"] {
         assert!(session.say(line.as_bytes()).starts_with("250"));
     }
     assert!(session.say(b"DATA\r\n").starts_with("354"));
-    session.say(b"To: user@b.example\r\n\r\nbody\r\n.\r\n").starts_with("250")
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut mail = b"To: user@b.example\r\n\r\n".to_vec();
+    while mail.len() < octets {
+        mail.extend((0..76).map(|_| rng.random_range(b'/'..=b'~')));
+        mail.extend_from_slice(b"\r\n");
+    }
+    mail.extend_from_slice(b".\r\n");
+    session.say(&mail).starts_with("250")
 }
 
+/// What the kernel has counted on each TCP socket of a process: octets that the peer has acknowledged.
+fn sockets(process: u32) -> BTreeMap<String, u64> {
+    let output = Command::new("ss").args(["-tinpHO", "state", "established"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let own = format!("pid={process},");
+    let counted = text.lines().filter(|line| line.contains(&own)).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let acked = words.clone().find_map(|word| word.strip_prefix("bytes_acked:"))?;
+        let (local, peer) = (words.nth(2)?, words.next()?);
+        Some((format!("{local} {peer}"), acked.parse().ok()?))
+    });
+    counted.collect()
+}
+
+/// What happens in a time, and what an observer has seen of it.
+struct Phase {
+    name: &'static str,
+    /// Mails an hour that the first node is handed, and octets of each.
+    mails: (u32, usize),
+    from: u64,
+    /// Mails that were taken.
+    taken: usize,
+    /// Octets that each socket sent in each half second.
+    counted: Vec<u64>,
+    ticks: u64,
+}
+
+impl Phase {
+    const fn new(name: &'static str, mails: (u32, usize)) -> Self {
+        Self { name, mails, from: 0, taken: 0, counted: Vec::new(), ticks: 0 }
+    }
+
+    /// Lets it pass: as many mails as are due, twice in a second a look at the sockets.
+    fn pass(&mut self, devnet: &Devnet, session: &mut Session, log: &Path, span: Duration) {
+        const LOOK: Duration = Duration::from_millis(500);
+        self.from = seen(log).last().map_or(0, |packet| packet.millis);
+        let (ticks, start) = (ticks_used(devnet), Instant::now());
+        let (an_hour, octets) = self.mails;
+        let (mut handed, mut looks) = (0, 0);
+        let mut before = sockets(devnet.process());
+        while start.elapsed() < span {
+            let hours = start.elapsed().as_secs_f64() * f64::from(SPEED) / 3600.0;
+            if f64::from(handed) < hours * f64::from(an_hour) {
+                handed += 1;
+                self.taken += usize::from(submit(session, octets));
+                continue;
+            }
+            if start.elapsed() < LOOK * looks {
+                sleep(Duration::from_millis(20));
+                continue;
+            }
+            looks += 1;
+            let now = sockets(devnet.process());
+            let more = now.iter().filter_map(|(name, sent)| Some(sent - before.get(name)?));
+            self.counted.extend(more);
+            before = now;
+        }
+        self.ticks = ticks_used(devnet) - ticks;
+    }
+
+    fn of<'a>(&self, all: &'a [Seen], span: Duration) -> Vec<&'a Seen> {
+        let within = self.from..self.from + u64::try_from(span.as_millis()).unwrap();
+        all.iter().filter(|packet| within.contains(&packet.millis)).collect()
+    }
+}
+
+/// The packets of each group, as what it is called.
+fn groups<'a>(
+    packets: &[&'a Seen],
+    name: impl Fn(&Seen) -> String,
+) -> BTreeMap<String, Vec<&'a Seen>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for packet in packets {
+        groups.entry(name(packet)).or_default().push(*packet);
+    }
+    groups
+}
+
+/// How far two phases are apart, in all that is looked at: a part of what chance alone is let have.
+fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String, f64> {
+    // There are some hundred samples, of which none may be further apart than one in a million pairs of
+    // samples is: 2.69 and not 1.95 is the factor for that.
+    const MANY: f64 = 1.95 / 2.69;
+    let sizes = |packets: &[&Seen]| packets.iter().map(|packet| packet.octets).collect();
+    let mut apart = BTreeMap::new();
+    // A packet is on some seven links, and has one size: so many fewer are independent.
+    apart.insert("all sizes".to_owned(), distance(sizes(one.1), sizes(other.1)) / 7_f64.sqrt());
+    apart.insert("all gaps".to_owned(), distance(gaps(one.1), gaps(other.1)));
+    let counted = distance(one.0.counted.clone(), other.0.counted.clone());
+    apart.insert("sockets".to_owned(), counted * MANY);
+    // Counts of a Poisson process.
+    let times = |one: u64, other: u64| {
+        let (one, other) = (one as f64, other as f64);
+        (one - other).abs() / (4.0 * (one + other).sqrt())
+    };
+    apart.insert("ticks".to_owned(), times(one.0.ticks, other.0.ticks));
+    let node = |packet: &Seen| format!("from {}", packet.ends.0);
+    let link = |packet: &Seen| format!("{} to {}", packet.ends.0, packet.ends.1);
+    for (what, of) in [("node", &node as &dyn Fn(&Seen) -> String), ("link", &link)] {
+        let (first, second) = (groups(one.1, of), groups(other.1, of));
+        assert!(first.keys().eq(second.keys()) && first.len() >= 7);
+        let mut most = [0.0_f64; 3];
+        for (first, second) in first.values().zip(second.values()) {
+            let counts = [first, second].map(|packets| u64::try_from(packets.len()).unwrap());
+            let found = [
+                distance(gaps(first), gaps(second)) * MANY,
+                distance(sizes(first), sizes(second)) * MANY,
+                times(counts[0], counts[1]),
+            ];
+            most = core::array::from_fn(|what| most[what].max(found[what]));
+        }
+        for (of, most) in ["gaps", "sizes", "packets"].iter().zip(most) {
+            apart.insert(format!("{of} of a {what}"), most);
+        }
+    }
+    apart
+}
 /// What the first node has sent on its clock.
 fn ticks_used(devnet: &Devnet) -> u64 {
     let status = devnet.status(1);
@@ -91,82 +218,85 @@ fn shows_health(devnet: &Devnet, returned: u64) {
     assert!(print(&["peers"]).lines().all(|line| line.contains(" a hop")));
 }
 
+/// Phases without mail, and with mail of different sizes. In the short form there is one with mail, of as
+/// much as the clock takes.
+fn phases() -> (Duration, Vec<Phase>) {
+    let quiet = Phase::new("no mail", (0, 0));
+    let full = Phase::new("mail on every tick for it", (600, 2000));
+    if std::env::var_os("FOG_LONG").is_none() {
+        return (Duration::from_secs(30), vec![quiet, full]);
+    }
+    let mails = [
+        Phase::new("no mail again", (0, 0)),
+        Phase::new("10 mails of 2 KB", (10, 2000)),
+        Phase::new("60 mails of 2 KB", (60, 2000)),
+        Phase::new("10 mails of 1 MB", (10, 1_000_000)),
+        Phase::new("60 mails of 1 MB", (60, 1_000_000)),
+        full,
+    ];
+    // Three hours of the network.
+    (Duration::from_secs(108), [quiet].into_iter().chain(mails).collect())
+}
+
 #[test]
 fn links_carry_the_same_with_and_without_mail() {
-    const PHASE: Duration = Duration::from_secs(30);
     let folder = tempfile::tempdir().unwrap();
     let link_log = folder.path().join("links");
-    let devnet = Devnet::start_with(100, None, &["--link-log", link_log.to_str().unwrap()]);
-    // Loops come back from the first minutes on.
+    let devnet = Devnet::start_with(SPEED, None, &["--link-log", link_log.to_str().unwrap()]);
+    // Loops come back from the first minutes on, and decoys go.
     wait_for("a loop", Duration::from_secs(60), || {
         (devnet.count("loop returned") > 20).then_some(())
     });
-    let begin = |log: &Path| seen(log).last().map_or(0, |packet| packet.millis);
-    let quiet_from = begin(&link_log);
-    let before = ticks_used(&devnet);
-    sleep(PHASE);
-    let in_quiet = ticks_used(&devnet) - before;
-    assert_eq!(devnet.count("packet sent"), 0);
-    let (mut one, mut other) = (Session::open(devnet.port), Session::open(devnet.port + 1));
-    for session in [&mut one, &mut other] {
-        assert!(session.say(b"EHLO x\r\n").starts_with("250"));
-    }
-    // As many as there is room for wait when the second phase begins.
-    let mut mails = (0..60).filter(|_| submit(&mut one)).count();
-    wait_for("a packet of mail", Duration::from_secs(60), || {
-        (devnet.count("packet sent") > 0).then_some(())
+    wait_for("a decoy", Duration::from_secs(60), || {
+        (devnet.count("decoy taken") > 0 && devnet.count("decoy submitted") > 0).then_some(())
     });
-    let busy_from = begin(&link_log);
-    let before = ticks_used(&devnet);
-    let start = Instant::now();
-    while start.elapsed() < PHASE {
-        mails += usize::from(submit(&mut one)) + usize::from(submit(&mut other));
-        sleep(Duration::from_millis(500));
+    let mut session = Session::open(devnet.port);
+    assert!(session.say(b"EHLO x\r\n").starts_with("250"));
+    let (span, mut phases) = phases();
+    for phase in &mut phases {
+        let before = devnet.count("packet sent");
+        phase.pass(&devnet, &mut session, &link_log, span);
+        let of_mail = devnet.count("packet sent") - before;
+        println!(
+            "{}: {} taken, which took {of_mail} of {} ticks",
+            phase.name, phase.taken, phase.ticks
+        );
+        if phase.mails.0 > 0 {
+            wait_for("a packet of mail", Duration::from_secs(60), || {
+                (devnet.count("packet sent") > before).then_some(())
+            });
+        }
     }
-    let in_busy = ticks_used(&devnet) - before;
-    let of_mail = devnet.count("packet sent");
-    println!("{in_quiet} ticks used without mail, {in_busy} with {mails}, which took {of_mail}");
-    assert!(of_mail > 60, "{of_mail}");
-    // Both counts are Poisson. Mail beside the clock would be a quarter more.
-    let (quiet, busy) = (in_quiet as f64, in_busy as f64);
-    assert!((quiet - busy).abs() < 4.0 * (quiet + busy).sqrt(), "{in_quiet} and {in_busy}");
     wait_for("a mail", Duration::from_secs(60), || (!devnet.mails().is_empty()).then_some(()));
     let all = seen(&link_log);
-    let phase = |from: u64| -> Vec<&Seen> {
-        let within = from..from + u64::try_from(PHASE.as_millis()).unwrap();
-        all.iter().filter(|packet| within.contains(&packet.millis)).collect()
-    };
-    let (quiet, busy) = (phase(quiet_from), phase(busy_from));
+    let (quiet, others) = phases.split_first().unwrap();
+    let of_quiet = quiet.of(&all, span);
     let octets = |packets: &[&Seen]| packets.iter().map(|packet| packet.octets).sum::<u64>();
-    println!(
-        "{} packets of {} KiB without mail, {} of {} KiB with {mails} mails",
-        quiet.len(),
-        octets(&quiet) / 1024,
-        busy.len(),
-        octets(&busy) / 1024
-    );
-    let sizes = |packets: &[&Seen]| packets.iter().map(|packet| packet.octets).collect();
-    let mut distances = BTreeMap::new();
-    // A packet is on some seven links, and has one size: so many fewer are independent.
-    let of_sizes = distance(sizes(&quiet), sizes(&busy)) / 7_f64.sqrt();
-    distances.insert("sizes".to_owned(), of_sizes);
-    distances.insert("gaps".to_owned(), distance(gaps(&quiet), gaps(&busy)));
-    let mut nodes: Vec<_> = all.iter().map(|packet| &packet.from).collect();
-    nodes.sort();
-    nodes.dedup();
-    for (number, node) in nodes.into_iter().enumerate() {
-        let of = |packets: &[&Seen]| -> Vec<u64> {
-            let own: Vec<_> = packets.iter().filter(|packet| packet.from == *node).collect();
-            own.windows(2).map(|pair| pair[1].millis - pair[0].millis).collect()
-        };
-        distances.insert(format!("gaps of node {number}"), distance(of(&quiet), of(&busy)));
+    // The kernel has counted what the log has, and little beside it.
+    let (counted, logged) = (quiet.counted.iter().sum::<u64>() as f64, octets(&of_quiet) as f64);
+    println!("{counted} octets on sockets, {logged} of packets");
+    assert!(counted > logged * 0.95 && counted < logged * 1.2, "{counted}, {logged}");
+    for phase in others {
+        let of_phase = phase.of(&all, span);
+        println!(
+            "{} packets of {} KiB with no mail, {} of {} KiB with {}",
+            of_quiet.len(),
+            octets(&of_quiet) / 1024,
+            of_phase.len(),
+            octets(&of_phase) / 1024,
+            phase.name
+        );
+        let apart = apart((quiet, &of_quiet), (phase, &of_phase));
+        println!("{apart:.2?}");
+        assert!(apart.values().all(|apart| *apart < 1.0), "{}: {apart:.2?}", phase.name);
     }
-    println!("{distances:.2?}");
-    assert!(distances.values().all(|distance| *distance < 1.0), "{distances:.2?}");
     let missing = devnet.count("loop missing");
     let returned = devnet.count("loop returned");
     assert!(missing * 20 < returned, "{missing} missing, {returned} returned");
     shows_health(&devnet, returned);
     // Each word of a delivery came back where a loop would have.
     assert!(devnet.count("recipient acknowledged: delivered") > 0);
+    // A node whose clock is full with mail refuses a decoy as it refuses mail.
+    let refused = devnet.count("decoy not taken by another node");
+    assert!(refused * 5 < devnet.count("decoy submitted"), "{refused}");
 }

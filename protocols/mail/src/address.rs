@@ -194,6 +194,40 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_parts_are_taken_and_one_octet_more_is_not() {
+        let label = |octets: usize| "b".repeat(octets);
+        let domain = |last: usize| [label(63), label(63), label(63), label(last)].join(".");
+        assert_eq!(domain(61).len(), Domain::MAX);
+        assert!(Domain::parse(&domain(61)).is_ok() && Domain::parse(&domain(62)).is_err());
+        let local = "a".repeat(64);
+        assert!(Mailbox::parse(&format!("{local}@b.example")).is_ok());
+        assert_eq!(Mailbox::parse(&format!("{local}a@b.example")), Err(AddressError::Local));
+        let longest = |last: usize| [label(63), label(63), label(last)].join(".");
+        for (last, taken) in [(61, Ok(())), (62, Err(AddressError::Length))] {
+            let domain = longest(last);
+            let text = format!("{local}@{domain}");
+            assert_eq!(text.len() <= Mailbox::MAX, taken.is_ok());
+            assert_eq!(Mailbox::parse(&text).map(|_| ()), taken);
+            let put_together = Mailbox::of(&local, Domain::parse(&domain).unwrap());
+            assert_eq!(put_together.map(|_| ()), taken);
+        }
+    }
+
+    #[test]
+    fn a_quotation_mark_ends_what_it_quotes_and_controls_are_never_quoted() {
+        for bad in ["\"a\"b\"@b.example", "\"a\u{1}b\"@b.example", "\"a\u{7f}\"@b.example"] {
+            assert_eq!(Mailbox::parse(bad), Err(AddressError::Local), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_printed_of_an_address() {
+        let mailbox = Mailbox::parse("secret@secret.example").unwrap();
+        let printed = format!("{mailbox:?} {:?}", mailbox.domain());
+        assert_eq!(printed, "Mailbox(..) Domain(..)");
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         let long_local = format!("{}@example.org", "a".repeat(65));
         let long = format!("a@{}", ["b".repeat(63).as_str(); 4].join("."));

@@ -574,6 +574,57 @@ mod tests {
         assert_eq!(exit(&news).err(), Some(FragmentError::News.to_string()));
     }
 
+    /// A piece with these counts, and as many octets as they ask for and `more`.
+    fn counted(
+        index: u16,
+        needed: u16,
+        total: u16,
+        octets: u32,
+        more: usize,
+    ) -> Option<FragmentError> {
+        let whole = usize::try_from(octets).unwrap();
+        let length = if needed == 1 { whole } else { piece_len(whole, needed.into()) };
+        let piece = vec![1; length + more];
+        let piece =
+            Piece { version: VERSION, delivery: [2; 16], index, needed, total, octets, piece };
+        Piece::decode(&encode::<MAX_FRAGMENT>(&piece).unwrap()).err()
+    }
+
+    #[test]
+    fn counts_and_lengths_that_no_ingress_makes_are_refused() {
+        let (unknown, malformed) = (Some(FragmentError::Unknown), Some(FragmentError::Malformed));
+        assert_eq!(counted(5, 4, 6, 1000, 0), None);
+        assert_eq!(counted(6, 4, 6, 1000, 0), unknown, "no such piece");
+        assert_eq!(counted(1, 1, 1, 1000, 0), unknown, "no such piece");
+        assert_eq!(counted(0, 4, 5, 1000, 0), unknown, "too little to spare");
+        assert_eq!(counted(0, 4, 7, 1000, 0), unknown, "too much to spare");
+        assert_eq!(counted(0, 0, 0, 0, 0), unknown);
+        assert_eq!(counted(0, 257, 343, 100_000, 0), unknown, "too many");
+        assert_eq!(counted(0, 4, 6, 1000, 2), malformed, "too long a piece");
+        assert_eq!(counted(0, 4, 6, 4, 0), None);
+        assert_eq!(counted(0, 4, 6, 3, 0), malformed, "a piece of nothing");
+        let most = u32::try_from(MAX_WHOLE).unwrap();
+        assert_eq!(counted(0, 256, 342, most, 0), None);
+        assert_eq!(counted(0, 256, 342, most + 1, 0), malformed, "a whole of too many octets");
+        assert_eq!(MAX_WHOLE, 10_551_296, "a message of ten megabytes, and an envelope");
+    }
+
+    #[test]
+    fn the_longest_piece_is_taken_and_one_octet_more_is_not() {
+        let only = |octets: usize| Piece::only([2; 16], Zeroizing::new(vec![1; octets]));
+        let longest = only(MAX_FRAGMENT - AROUND_PIECE).to_octets().unwrap();
+        assert_eq!(longest.len(), MAX_FRAGMENT);
+        assert!(Piece::decode(&longest).is_ok());
+        assert!(only(MAX_FRAGMENT - AROUND_PIECE + 1).to_octets().is_err());
+        let longer = [longest.as_slice(), &[0]].concat();
+        assert_eq!(Piece::decode(&longer).err(), Some(FragmentError::TooLong));
+        assert_eq!(
+            Piece::decode(&longest[..longest.len() - 1]).err(),
+            Some(FragmentError::Malformed)
+        );
+        assert_eq!(Piece::decode(&[]).err(), Some(FragmentError::Malformed));
+    }
+
     #[test]
     fn what_a_later_version_sends_is_told_from_what_nobody_sends() {
         let unknown = Some(FragmentError::Unknown.to_string());

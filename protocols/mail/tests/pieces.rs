@@ -160,6 +160,65 @@ fn a_bomb_stops_at_the_limit() {
     assert_eq!(Fragment::decode(&bomb).err(), Some(FragmentError::Malformed));
 }
 
+#[test]
+fn a_message_that_fits_is_not_compressed_and_pieces_use_the_room_that_they_have() {
+    let fragment = fragment(&words(3000));
+    let plain = fragment.encode().unwrap();
+    assert_eq!(fragment.pieces(plain.len()).unwrap(), [plain.clone()]);
+    let squeezed = fragment.pieces(plain.len() - 1).unwrap();
+    assert!(squeezed.len() == 1 && squeezed[0].len() < plain.len() / 2);
+    assert_eq!(fragment.size(), "To: a@b.example\r\n\r\n".len() + words(3000).len());
+    let several = self::fragment(&noise(100_000, 3)).pieces(1000).unwrap();
+    // A piece is of whole pairs of octets, beside 35 others.
+    assert!(several.iter().all(|piece| piece.len() == several[0].len()));
+    assert!((980..=1000).contains(&several[0].len()), "{}", several[0].len());
+    assert_eq!(Fragment::decode(&several[0]).err(), Some(FragmentError::Unknown));
+}
+
+#[test]
+fn a_message_may_have_ten_megabytes_and_256_pieces_and_no_more() {
+    let header = "To: a@b.example\r\n\r\n".len();
+    let mut body = noise(MAX_MESSAGE - header - 200, 9);
+    body.truncate(body.len() - body.len() % 78);
+    let line = [vec![b'x'; MAX_MESSAGE - header - body.len() - 2], b"\r\n".to_vec()].concat();
+    let most = fragment(&[body.clone(), line].concat());
+    assert_eq!(most.size(), MAX_MESSAGE);
+    assert!(most.pieces(200_000).is_ok());
+    let line = [vec![b'x'; MAX_MESSAGE - header - body.len() - 1], b"\r\n".to_vec()].concat();
+    let more = fragment(&[body, line].concat());
+    assert_eq!(more.pieces(200_000).err(), Some(FragmentError::TooLong));
+    let noisy = fragment(&noise(300_000, 5));
+    let needed = |room: usize| noisy.pieces(room).map(|pieces| pieces.len() * 3 / 4);
+    let fewest = (500..2000).find(|room| noisy.pieces(*room).is_ok()).unwrap();
+    assert_eq!(needed(fewest), Ok(256));
+    assert_eq!(needed(fewest - 2), Err(FragmentError::TooLong));
+}
+
+#[test]
+fn a_piece_says_of_what_it_is_and_what_keeping_it_costs() {
+    let several = pieces(&fragment(&noise(30_000, 1)), ROOM);
+    let only = pieces(&fragment(b"x\r\n"), ROOM).pop().unwrap();
+    assert!(only.is_whole() && several.iter().all(|piece| !piece.is_whole()));
+    for piece in several.iter().chain([&only]) {
+        assert!(piece.delivery() == [7; 16] && !piece.is_empty());
+        assert_eq!(piece.len(), piece.to_octets().unwrap().len() - 35);
+    }
+    let length = several[0].len();
+    let mut pieces = several.into_iter();
+    let mut assembly = Assembly::begin(pieces.next().unwrap());
+    assert_eq!(assembly.octets(), length);
+    assembly.add(pieces.next().unwrap()).unwrap();
+    assert_eq!(assembly.octets(), 2 * length);
+}
+
+#[test]
+fn a_piece_with_a_known_number_and_other_octets_contradicts() {
+    let first = |seed| pieces(&fragment(&noise(30_000, seed)), ROOM).swap_remove(0);
+    let mut assembly = Assembly::begin(first(1));
+    assert_eq!(assembly.add(first(2)), Err(FragmentError::Contradiction));
+    assert_eq!(assembly.add(first(1)), Ok(()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

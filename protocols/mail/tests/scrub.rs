@@ -194,6 +194,60 @@ fn the_fragment_is_laid_out_as_the_vector() {
     assert_eq!(hex, include_str!("vectors/fragment-2.hex").trim());
 }
 
+#[test]
+fn needs_are_a_set() {
+    let all = [Needs::EIGHT_BIT, Needs::SMTP_UTF8, Needs::KEEP_FROM];
+    let has = |set: Needs| all.map(|need| set.contains(need));
+    assert_eq!(has(Needs::EIGHT_BIT | Needs::KEEP_FROM), [true, false, true]);
+    assert_eq!(has(Needs::EIGHT_BIT | Needs::EIGHT_BIT), [true, false, false]);
+    let both = Needs::EIGHT_BIT | Needs::KEEP_FROM;
+    assert_eq!(has(both & (Needs::KEEP_FROM | Needs::SMTP_UTF8)), [false, false, true]);
+    assert_eq!(both & Needs::SMTP_UTF8, Needs::NONE);
+}
+
+#[test]
+fn a_scrubbed_message_says_what_it_needs_and_how_long_it_is() {
+    let text = "X-Fog-From: keep\r\nFrom: a@b.example\r\nSubject: s\r\n\r\n\u{e4}\r\n";
+    let mut scrubbed = scrub(&submission(&["a@b.example"], text.as_bytes())).unwrap();
+    let scrubbed = scrubbed.pop().unwrap();
+    assert_eq!(scrubbed.needs(), Needs::EIGHT_BIT | Needs::KEEP_FROM);
+    let size = scrubbed.size();
+    let fragment = Fragment::cut(scrubbed, [1; 16], [2; 16]);
+    assert_eq!((fragment.size(), fragment.needs()), (size, Needs::EIGHT_BIT | Needs::KEEP_FROM));
+    assert!((30..text.len()).contains(&size), "{size}");
+    let printed = format!("{:?}", submission(&["a@b.example"], b"secret"));
+    assert_eq!(printed, "Submission(..)");
+}
+
+#[test]
+fn long_lines_are_folded_where_they_may_be_and_refused_beyond_what_smtp_takes() {
+    let longest = |octets: usize| format!("Subject: {}\r\n\r\n", "x".repeat(octets));
+    let most = 998 - "Subject: ".len();
+    assert!(carry(&["a@b.example"], longest(most).as_bytes()).is_ok());
+    let longer = carry(&["a@b.example"], longest(most + 1).as_bytes());
+    assert_eq!(longer.err(), Some(MessageError::LongLine));
+    // Words of nine octets and a space: as many as fit 78 octets.
+    let words = vec!["x23456789"; 20].join(" ");
+    let text = arrives(format!("Subject: {words}\r\n\r\n").as_bytes());
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("x23456789")).collect();
+    let lengths: Vec<_> = lines.iter().map(|line| line.len()).collect();
+    assert_eq!(lengths, [78, 70, 60], "{lines:?}");
+    // A quotation mark in a subject quotes nothing: spaces behind it may be folded.
+    let quoted = format!("Subject: \"{words}\"\r\n\r\n");
+    let folded = arrives(quoted.as_bytes());
+    assert!(folded.lines().all(|line| line.len() <= 80), "{folded}");
+    // In a field with structure they may not.
+    let kept = arrives(format!("To: \"{words}\" <a@b.example>\r\n\r\n").as_bytes());
+    assert!(kept.contains(&format!("\"{words}\"")), "{kept}");
+}
+
+#[test]
+fn an_archive_is_told_no_only_with_the_word_for_it() {
+    let of = |value: &str| arrives(format!("X-No-Archive: {value}\r\n\r\n").as_bytes());
+    assert!(of("Yes").contains("X-No-Archive: yes"));
+    assert!(!of("MARKER").contains("X-No-Archive"));
+}
+
 proptest! {
     #[test]
     fn a_body_arrives_octet_for_octet(lines in proptest::collection::vec("[ -~äß.]{0,80}", 0..30)) {
