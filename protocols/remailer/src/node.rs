@@ -305,13 +305,22 @@ impl Remailer {
     }
 
     /// Mails among which one hides from an observer of all submissions, deliveries and links: those that
-    /// are submitted within the usual hold, in the whole network, if all have one size and no node is the
-    /// observer's. Itself is one of them.
+    /// are submitted within the usual hold, in the whole network, if all are of the smallest class and no
+    /// node is the observer's, and decoys of that class. Itself is one of them.
     #[must_use]
     pub fn hides_among(&self) -> u32 {
         let volume = self.view().map_or(0, |view| view.volume());
-        let hold = self.descriptor().parameters().sending.max_hold.as_millis();
-        let within = u128::from(volume) * hold / self.schedule().hour().as_millis().max(1);
+        let nodes = self.view().map_or(0, |view| view.listed());
+        let parameters = self.descriptor().parameters();
+        let hour = self.schedule().hour().as_millis().max(1);
+        let (_, stage) = parameters.stage_at(volume);
+        let smallest = stage.weights.into_iter().find(|weight| *weight > 0).unwrap_or_default();
+        let gap = parameters.sending.decoy_gap.as_millis().max(1);
+        let each = if parameters.sending.cover > 0 { hour / gap } else { 0 };
+        let decoys = u128::try_from(nodes).unwrap_or(u128::MAX).saturating_mul(each);
+        let decoys = decoys.saturating_mul(smallest.into()) / 100;
+        let submitted = u128::from(volume).saturating_add(decoys);
+        let within = submitted.saturating_mul(parameters.sending.max_hold.as_millis()) / hour;
         u32::try_from(within).unwrap_or(u32::MAX)
     }
 

@@ -5,12 +5,13 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{MINUTE, mail, network, total};
-use fog_remailer::sim::{Delivered, Simulation};
-use fog_remailer::{Alarm, Count, DECOY_DOMAIN, Shunned};
-use keys::Time;
+use fog_remailer::sim::{Delivered, Sent, Simulation};
+use fog_remailer::{Alarm, Count, DECOY_DOMAIN, Role, Setup, Shunned};
+use keys::{Identity, Time};
 use mail::Mailbox;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -139,7 +140,7 @@ fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_sa
         let records: Vec<_> = [4, 1, 2]
             .map(|hop| simulation.nodes()[hop].node())
             .map(|hop| {
-                std::sync::Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap())
+                Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap())
             })
             .into();
         for _ in 0..30 {
@@ -316,4 +317,68 @@ fn a_node_that_has_slept_for_two_hours_sends_no_burst_and_nothing_early() {
     // Mail waits for as long as it had to: on average ten minutes from when it was submitted.
     println!("of six mails {waiting} wait a minute after");
     assert!(waiting >= 4);
+}
+
+/// The distance of Kolmogorov and Smirnov between two samples, as a part of the distance below which 99.9 %
+/// of pairs of samples of one law lie.
+fn distance(mut one: Vec<u64>, mut other: Vec<u64>) -> f64 {
+    one.sort_unstable();
+    other.sort_unstable();
+    let share = |sample: &[u64], most: u64| {
+        sample.partition_point(|value| *value <= most) as f64 / sample.len() as f64
+    };
+    let apart = |value: &u64| (share(&one, *value) - share(&other, *value)).abs();
+    let most = one.iter().chain(&other).map(apart).fold(0.0, f64::max);
+    let (n, m) = (one.len() as f64, other.len() as f64);
+    most / (1.95 * ((n + m) / (n * m)).sqrt())
+}
+
+#[test]
+fn a_node_that_relays_nothing_sends_the_same_with_and_without_mail() {
+    let mut simulation = covered(5, 46);
+    let identity = Identity::generate(&mut ChaCha20Rng::seed_from_u64(45));
+    let setup = Setup::new(identity, Arc::clone(simulation.descriptor()));
+    let client = simulation.join(Setup { role: Role::Client, ..setup });
+    simulation.run(MINUTE * 5);
+    const HOURS: u32 = 3;
+    let mut begins = Vec::new();
+    for (an_hour, octets) in [(0, 0), (60, 2000), (6, 100_000)] {
+        begins.push(simulation.now());
+        for number in 0..(HOURS * 60) {
+            if number * an_hour / 60 != (number + 1) * an_hour / 60 {
+                let body = format!("{number} {}", "0123456789abcdef\r\n".repeat(octets / 18));
+                // A clock that is full refuses it.
+                let _ = simulation.submit(client, &mail("r1@b.example", &body));
+            }
+            simulation.run(MINUTE);
+        }
+    }
+    assert!(simulation.delivered().len() > 100, "{}", simulation.delivered().len());
+    let phase = |from: &Time| {
+        let within = *from..from.plus(MINUTE * 60 * HOURS);
+        let own = simulation.sent().iter().filter(|sent| sent.from == client);
+        own.filter(|sent| within.contains(&sent.at)).copied().collect::<Vec<_>>()
+    };
+    let phases: Vec<_> = begins.iter().map(phase).collect();
+    let gaps = |phase: &[Sent]| {
+        let gap = |pair: &[Sent]| u64::try_from(pair[1].at.since(pair[0].at).as_millis()).unwrap();
+        phase.windows(2).map(gap).collect::<Vec<_>>()
+    };
+    let of = |phase: &[Sent], what: fn(&Sent) -> usize| {
+        phase.iter().map(|sent| what(sent) as u64).collect::<Vec<_>>()
+    };
+    let (quiet, others) = phases.split_first().unwrap();
+    for busy in others {
+        let apart = [
+            distance(gaps(quiet), gaps(busy)),
+            distance(of(quiet, |sent| sent.octets), of(busy, |sent| sent.octets)),
+            distance(of(quiet, |sent| sent.to), of(busy, |sent| sent.to)),
+        ];
+        println!("{} packets without mail, {} with: {apart:.2?}", quiet.len(), busy.len());
+        assert!(apart.iter().all(|apart| *apart < 1.0), "{apart:.2?}");
+        let (one, other) = (quiet.len() as f64, busy.len() as f64);
+        assert!((one - other).abs() < 4.0 * (one + other).sqrt(), "{one} and {other}");
+    }
+    // Nothing comes to it: it has no key for answers, and takes ticks for what does not return.
+    assert_eq!(simulation.sent().iter().filter(|sent| sent.to == client).count(), 0);
 }
