@@ -200,3 +200,79 @@ fn printable(text: &str, max: usize) -> bool {
     let turns = |c: char| matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.len() <= max && text.chars().all(|c| !c.is_control() && !turns(c))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use keys::{Epoch, Schedule, Time};
+
+    /// The body of an honest record.
+    fn honest() -> Body {
+        let hour = core::time::Duration::from_secs(3600);
+        let schedule = Schedule::new(hour * 3, hour / 2, hour / 6);
+        let at = schedule.start(Epoch::new(165_000)).plus(hour);
+        let octets = testing::draft(1, at, &schedule)
+            .sign(&Identity::from_seed(&[1; 32]), &NetworkId::from_bytes([3; 32]))
+            .unwrap();
+        let body = octets.get(1..octets.len() - 64).unwrap();
+        assert!(at > Time::default());
+        canonical::decode::<_, MAX_RECORD_BODY>(body).unwrap()
+    }
+
+    #[test]
+    fn a_body_that_no_honest_author_signs_is_not_well_formed() {
+        assert!(honest().well_formed() && honest().is_known_version());
+        assert!(!Body { version: VERSION + 1, ..honest() }.is_known_version());
+        let keys = |order: &[usize]| {
+            let all = honest().keys;
+            order.iter().map(|at| all[*at].clone()).collect::<Vec<_>>()
+        };
+        let epoch = |at: usize| honest().keys[at].epoch;
+        let node = |number: u8| [number; 32];
+        let extension = |kind| Extension { kind, critical: false, value: Vec::new() };
+        let long = |octets: usize| "x".repeat(octets);
+        for (is_taken, body) in [
+            (true, Body { keys: keys(&[0]), ..honest() }),
+            (false, Body { keys: Vec::new(), ..honest() }),
+            (true, Body { keys: Vec::new(), withdrawn: vec![epoch(0)], ..honest() }),
+            (false, Body { keys: keys(&[1, 0]), ..honest() }),
+            (false, Body { keys: keys(&[0, 0]), ..honest() }),
+            (true, Body { withdrawn: vec![epoch(2) + 1, epoch(2) + 2], ..honest() }),
+            (false, Body { withdrawn: vec![epoch(2) + 2, epoch(2) + 1], ..honest() }),
+            (false, Body { withdrawn: vec![epoch(2) + 1; 2], ..honest() }),
+            (false, Body { withdrawn: vec![epoch(0)], ..honest() }),
+            (false, Body { withdrawn: (1..=5).map(|more| epoch(2) + more).collect(), ..honest() }),
+            (true, Body { family: (1..=16).map(node).collect(), ..honest() }),
+            (false, Body { family: (1..=17).map(node).collect(), ..honest() }),
+            (false, Body { family: vec![node(2), node(1)], ..honest() }),
+            (true, Body { contact: long(128), ..honest() }),
+            (false, Body { contact: long(129), ..honest() }),
+            (false, Body { contact: "a\u{1b}[2J".into(), ..honest() }),
+            (false, Body { contact: "a\u{202e}b".into(), ..honest() }),
+            (false, Body { contact: "a\u{2066}b".into(), ..honest() }),
+            (true, Body { software: long(32), ..honest() }),
+            (false, Body { software: long(33), ..honest() }),
+            (true, Body { traffic: [0, 1, 2, 4, 8, 16, 32, 64, 128], ..honest() }),
+            (false, Body { traffic: [0, 1, 2, 4, 8, 16, 32, 64, 129], ..honest() }),
+            (true, Body { delivered: 64, ..honest() }),
+            (false, Body { delivered: 63, ..honest() }),
+            (true, Body { extensions: vec![extension(1), extension(2)], ..honest() }),
+            (false, Body { extensions: vec![extension(2), extension(1)], ..honest() }),
+            (true, Body { extensions: (0..16).map(extension).collect(), ..honest() }),
+            (false, Body { extensions: (0..17).map(extension).collect(), ..honest() }),
+        ] {
+            assert_eq!(body.well_formed(), is_taken, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_critical_and_unknown_bars_a_record() {
+        let with = |kind, critical| {
+            let extensions = vec![Extension { kind, critical, value: Vec::new() }];
+            Body { extensions, ..honest() }.has_unknown_critical()
+        };
+        assert!(with(9, true) && !with(9, false));
+        assert!(!with(Extension::MAILBOX, true) && !with(Extension::REPLIES, true));
+    }
+}

@@ -372,7 +372,7 @@ impl AdmissionBody {
 
 /// The octets of a descriptor whatever its parameters, with a critical extension of this kind, if
 /// any.
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn unchecked(
     maker: &Identity,
     parameters: &Parameters,
@@ -489,6 +489,77 @@ mod tests {
         let rule = Admission::Vouched { roots: roots.clone(), depth: 2, fan_out: 2 };
         let vouched = Descriptor::create(&maker, "n", at, &parameters, &[], &rule).unwrap();
         assert_eq!(vouched.voters(), roots);
+    }
+
+    /// What becomes of a descriptor whose body was changed before its maker signed it.
+    fn signed_after(change: &dyn Fn(&mut Body)) -> Result<Descriptor, DescriptorError> {
+        let known = devnet(100);
+        let (signed, _) = known.octets().split_last_chunk::<64>().unwrap();
+        let mut body: Body = canonical::decode::<_, MAX_BODY>(signed).unwrap();
+        change(&mut body);
+        Descriptor::parse(&body.sign(&Identity::from_seed(&MAKER)).unwrap())
+    }
+
+    #[test]
+    fn what_no_honest_maker_signs_is_refused() {
+        let (malformed, unknown) =
+            (StatementError::Malformed.into(), StatementError::Unknown.into());
+        assert_eq!(signed_after(&|_| {}).unwrap().name(), "devnet");
+        assert_eq!(signed_after(&|body| body.version += 1).unwrap_err(), unknown);
+        let named = |name: &str| signed_after(&|body| body.name = name.to_owned()).map(|_| ());
+        assert_eq!(named(&"x".repeat(64)), Ok(()));
+        assert_eq!(named("a-b.C9"), Ok(()));
+        for bad in ["", &"x".repeat(65), "a b", "a/b", "a\u{1b}", "\u{e4}"] {
+            assert_eq!(named(bad), Err(malformed), "{bad:?}");
+        }
+        let extended = |kinds: &[u16]| {
+            let extension = |kind: &u16| Extension { kind: *kind, critical: false, value: vec![] };
+            signed_after(&|body| body.extensions = kinds.iter().map(extension).collect())
+                .map(|_| ())
+        };
+        assert_eq!(extended(&[3, 4]), Ok(()));
+        assert_eq!(extended(&[4, 3]), Err(malformed));
+        let voters = |seeds: &[u8]| {
+            let node = |seed: &u8| *Identity::from_seed(&[*seed; 32]).node().as_bytes();
+            let mut voters: Vec<_> = seeds.iter().map(node).collect();
+            voters.sort_unstable();
+            voters
+        };
+        let of =
+            |voters: Vec<[u8; 32]>| signed_after(&|body| body.voters = voters.clone()).map(|_| ());
+        let because = Err(DescriptorError::Parameter("list of voters"));
+        let all: Vec<u8> = (1..=33).collect();
+        assert_eq!(of(voters(&all[..32])), Ok(()));
+        assert_eq!(of(voters(&all)), because, "too many");
+        assert_eq!(of(voters(&[1, 1])), because, "one twice");
+        assert_eq!(of(voters(&[1, 2]).into_iter().rev().collect()), because, "in another order");
+        assert_eq!(of(vec![[2; 32]]), because, "no key");
+        let vouched = |depth, fan_out| {
+            let roots = voters(&[1]);
+            let rule = |body: &mut Body| {
+                let roots = roots.clone();
+                body.admission = AdmissionBody::Vouched { roots, depth, fan_out };
+            };
+            signed_after(&rule).map(|_| ())
+        };
+        assert_eq!(vouched(1, 1), Ok(()));
+        let because = Err(DescriptorError::Parameter("depth or fan-out"));
+        assert_eq!((vouched(0, 1), vouched(1, 0)), (because, because));
+    }
+
+    #[test]
+    fn a_test_may_have_any_parameters_signed() {
+        let maker = Identity::from_seed(&MAKER);
+        let parameters = Parameters::main();
+        let made =
+            Descriptor::parse(&crate::testing::descriptor(&maker, &parameters, None)).unwrap();
+        assert_eq!((made.parameters(), made.name()), (&parameters, "testing"));
+        let critical = crate::testing::descriptor(&maker, &parameters, Some(9));
+        assert_eq!(Descriptor::parse(&critical).unwrap_err(), DescriptorError::Extension(9));
+        let mut odd = parameters;
+        odd.sending.cover = 101;
+        let odd = Descriptor::parse(&crate::testing::descriptor(&maker, &odd, None));
+        assert_eq!(odd.unwrap_err(), DescriptorError::Parameter("cover"));
     }
 
     #[test]

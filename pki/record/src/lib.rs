@@ -27,7 +27,7 @@ mod policy;
 mod proof;
 mod record;
 mod statement;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod vote;
 mod vouch;

@@ -139,9 +139,7 @@ fn a_node_that_is_kept_from_all_packets_but_an_adversarys_keeps_its_batch_and_sa
         let epoch = simulation.descriptor().parameters().schedule().epoch_at(now);
         let records: Vec<_> = [4, 1, 2]
             .map(|hop| simulation.nodes()[hop].node())
-            .map(|hop| {
-                Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap())
-            })
+            .map(|hop| Arc::clone(simulation.nodes()[0].directory().newest(&hop).unwrap()))
             .into();
         for _ in 0..30 {
             let hops: Vec<_> = records
