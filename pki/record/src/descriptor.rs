@@ -463,6 +463,123 @@ mod tests {
         assert_eq!(refused(&|p| p.bounds.spacing = Duration::ZERO), because("spacing"));
     }
 
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// Each bound on a parameter of the main network, alone: what is on it is taken, and the next step beyond
+    /// it is refused by its name.
+    #[test]
+    fn each_parameter_has_its_bounds() {
+        type Change = fn(&mut Parameters, u64);
+        let day = 24 * 3_600_000;
+        let hour = 3_600_000;
+        let main = Parameters::main();
+        let of = |span: Duration| u64::try_from(span.as_millis()).unwrap();
+        let (window, settle) = (of(main.lists.lead), of(main.lists.settle));
+        let gaps = main.sending.gaps.map(of);
+        let bounds: &[(&'static str, Change, &[u64], &[u64])] = &[
+            ("grace", |p, to| p.timing.grace = ms(to), &[hour], &[0, day + 1]),
+            ("early", |p, to| p.timing.early = ms(to), &[hour], &[0, day + 1]),
+            (
+                "grace and early",
+                |p, to| p.timing.grace = p.timing.epoch - p.timing.early - ms(to),
+                &[1],
+                &[0],
+            ),
+            ("epoch", |p, to| p.timing.epoch += ms(to), &[0], &[1, 2]),
+            ("lead", |p, to| p.lists.lead = ms(to), &[1, window], &[0]),
+            ("settle", |p, to| p.lists.settle = ms(to), &[settle], &[0]),
+            (
+                "lead and settle",
+                |p, to| p.lists.lead = p.timing.epoch / 3 * 8 / 10 - p.lists.settle + ms(to),
+                &[0],
+                &[1],
+            ),
+            ("late", |p, to| p.lists.late = ms(to), &[1, settle], &[0, settle + 1]),
+            ("keep", |p, to| p.lists.keep = ms(to), &[hour, 6 * hour], &[hour - 1, 6 * hour + 1]),
+            ("fewest nodes", |p, to| p.lists.fewest = to as u16, &[4], &[3]),
+            (
+                "probation",
+                |p, to| (p.lists.relay_probation, p.lists.exit_probation) = (to as u16, 5),
+                &[5],
+                &[6],
+            ),
+            ("spacing", |p, to| p.bounds.spacing = ms(to), &[1, hour / 3], &[0, hour / 3 + 1]),
+            ("newcomers", |p, to| p.bounds.newcomers = to as u32, &[1, 10_000], &[0, 10_001]),
+            ("strangers", |p, to| p.bounds.strangers = to as u32, &[1, 10_000], &[0, 10_001]),
+            ("life of a word", |p, to| p.bounds.word_epochs = to as u32, &[1, 720], &[0, 721]),
+            ("mean delay", |p, to| p.mixing.mean_delay = ms(to), &[1, 600_000], &[0, day + 1]),
+            (
+                "longest delay",
+                |p, to| p.mixing.max_delay = ms(to),
+                &[30_000, 3 * hour],
+                &[29_999, 3 * hour + 1],
+            ),
+            ("window", |p, to| p.mixing.window = ms(to), &[1, 3 * hour], &[0, 3 * hour + 1]),
+            ("transit", |p, to| p.mixing.transit = ms(to), &[1, 3 * hour], &[0, 3 * hour + 1]),
+            ("strategy", |p, to| p.mixing.strategy = to as u8, &[0, 3], &[4]),
+            ("batch floor", |p, to| p.mixing.floor = to as u8, &[1, 64], &[0, 65]),
+            ("windows of the floor", |p, to| p.mixing.floor_windows = to as u8, &[0, 16], &[17]),
+            ("loop budget", |p, to| p.mixing.loop_budget = to as u8, &[10], &[9]),
+            ("hold", |p, to| p.sending.max_hold = ms(to), &[1], &[0]),
+            (
+                "longest hold",
+                |p, to| p.sending.longest_hold = ms(to),
+                &[20 * 60_000, day],
+                &[20 * 60_000 - 1, day + 1],
+            ),
+            ("gaps", |p, to| p.sending.gaps[0] = ms(to), &[gaps[1], day], &[gaps[1] - 1, day + 1]),
+            ("paces", |p, to| p.sending.pace_from[0] = to as u16, &[0], &[u64::from(u16::MAX)]),
+            (
+                "paces",
+                |p, to| p.sending.pace_from[1] = p.sending.pace_from[0] + to as u16,
+                &[1],
+                &[0],
+            ),
+            ("decoys", |p, to| p.sending.decoy_gap = ms(to), &[1, day], &[0, day + 1]),
+            ("first hop", |p, to| p.sending.first_hop = ms(to), &[1, 365 * day], &[0, 367 * day]),
+            ("health", |p, to| p.sending.health_loops = to as u8, &[1], &[0]),
+            ("health", |p, to| p.sending.health_loss = to as u8, &[0, 100], &[101]),
+            ("share of excluded nodes", |p, to| p.sending.health_share = to as u8, &[0, 50], &[51]),
+            ("cover", |p, to| p.sending.cover = to as u8, &[0, 100], &[101]),
+            ("horizon", |p, to| p.custody.horizon = ms(to), &[day], &[0, day + 1]),
+            (
+                "gap of attempts",
+                |p, to| p.custody.apart = ms(to),
+                &[1, 6 * hour],
+                &[0, 6 * hour + 1],
+            ),
+            ("attempts", |p, to| p.custody.attempts = to as u8, &[1, 16], &[0, 17]),
+            (
+                "attempts of fragments",
+                |p, to| p.custody.fragment_attempts = to as u8,
+                &[1, 16],
+                &[0, 17],
+            ),
+            ("stages", |p, to| p.stages[0].from = to as u32, &[0], &[1]),
+            ("stages", |p, to| p.stages[2].from = p.stages[1].from + to as u32, &[1], &[0]),
+            ("returning share", |p, to| p.stages[2].returning = to as u8, &[1, 99], &[0, 100]),
+            ("weights of classes", |p, to| p.stages[0].weights[1] = 50 + to as u8, &[10], &[9, 11]),
+        ];
+        for (name, change, taken, refused) in bounds {
+            let with = |to: u64| {
+                let mut parameters = Parameters::main();
+                change(&mut parameters, to);
+                made(&parameters).err()
+            };
+            for to in *taken {
+                assert_eq!(with(*to), None, "{name} of {to}");
+            }
+            for to in *refused {
+                assert_eq!(with(*to), Some(DescriptorError::Parameter(name)), "{name} of {to}");
+            }
+        }
+        let mut empty = main.clone();
+        (empty.stages[0].weights[1], empty.stages[0].weights[8]) = (70, 0);
+        assert_eq!(made(&empty).err(), Some(DescriptorError::Parameter("largest class")));
+    }
+
     #[test]
     fn a_critical_field_of_a_later_version_is_named_and_any_other_is_kept() {
         let maker = Identity::from_seed(&MAKER);
