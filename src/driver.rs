@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{ClockJump, Decoy, Dropped, Handed, Held, Remailer, StreamId};
+use remailer::{ClockJump, Decoy, DecoyEnd, Dropped, Handed, Held, Remailer, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -54,8 +54,7 @@ struct Inputs {
     failures: mpsc::Receiver<net::SendFailed>,
     calls: mpsc::Receiver<Call>,
     questions: mpsc::Receiver<Question>,
-    /// Whether each decoy was taken.
-    decoys: mpsc::Receiver<bool>,
+    decoys: mpsc::Receiver<DecoyEnd>,
     events: mpsc::Receiver<net::NetEvent>,
     links: watch::Receiver<Links>,
     reach: watch::Receiver<Reach>,
@@ -165,9 +164,7 @@ impl Driver {
                 }
                 Some(delivered) = inputs.exit.outcomes.recv() => self.delivered(delivered),
                 Some(offered) = inputs.exit.offers.recv() => self.offered(offered),
-                Some(is_taken) = inputs.decoys.recv() => {
-                    self.remailer.handle_decoy_submitted(is_taken);
-                }
+                Some(end) = inputs.decoys.recv() => self.remailer.handle_decoy_submitted(end),
                 Some(failure) = inputs.failures.recv() => self.send_failed(failure),
                 Some((order, to)) = inputs.calls.recv() => self.order_from_operator(order, to),
                 Some(question) = inputs.questions.recv() => self.question(question),
@@ -263,8 +260,8 @@ impl Driver {
     }
 
     fn submit_decoy(&mut self, decoy: Decoy) {
-        if !self.decoys.submit(decoy) {
-            self.remailer.handle_decoy_submitted(false);
+        if let Err(end) = self.decoys.submit(decoy) {
+            self.remailer.handle_decoy_submitted(end);
         }
     }
 

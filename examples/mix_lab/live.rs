@@ -53,7 +53,7 @@ pub fn run(world: &World, fog: &Path, speed: u32) -> Result<Trace, Failed> {
     let folder = tempfile::tempdir()?;
     let (state, links) = (folder.path().join("state"), folder.path().join("links"));
     let (nodes, of_speed) = (world.nodes.to_string(), speed.to_string());
-    let port = (20_000 + std::process::id() % 20_000).to_string();
+    let port = (10_000 + std::process::id() % 20_000).to_string();
     let mut command = Command::new(fog);
     command.args(["devnet", "--json", "--mail-apart", "--nodes", &nodes, "--speed", &of_speed]);
     command.args(["--smtp-port", &port]).arg("--link-log").arg(&links);
@@ -88,6 +88,7 @@ pub fn run(world: &World, fog: &Path, speed: u32) -> Result<Trace, Failed> {
     let last = submitted.last().map_or(0, |mail: &Submitted| mail.at);
     // A simulation ends with its last submission too.
     trace.links.retain(|link| link.sent <= last);
+    trace.decoys.retain(|decoy| decoy.at <= last);
     trace.submitted = submitted;
     for exit in 0..names.len() {
         let new = state.join("mail").join(format!("n{}", exit + 1)).join("new");
@@ -98,7 +99,9 @@ pub fn run(world: &World, fog: &Path, speed: u32) -> Result<Trace, Failed> {
             let text = fs::read_to_string(&path)?;
             let number = text.lines().find_map(|line| line.strip_prefix("Subject: r"));
             let of = number.ok_or("a mail that nobody submitted")?.parse()?;
-            trace.delivered.push(Delivered { at, exit, of });
+            if at <= last {
+                trace.delivered.push(Delivered { at, exit, of });
+            }
         }
     }
     trace.delivered.sort_by_key(|delivered| delivered.at);

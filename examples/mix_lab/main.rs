@@ -103,7 +103,7 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Also run a devnet like it with this program, in real time, and look at its links.
-    #[arg(long, value_name = "FOG", conflicts_with_all = ["table", "sizes", "strategy", "answers", "owned"])]
+    #[arg(long, value_name = "FOG", conflicts_with_all = ["table", "sizes", "strategy", "answers", "owned", "hold", "decoys"])]
     devnet: Option<PathBuf>,
     /// The speed of that devnet.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=200))]

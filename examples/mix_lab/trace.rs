@@ -136,11 +136,14 @@ impl Trace {
     }
 }
 
-/// The class of a mail of so many octets, among those that are open, which are compressed by a sixth at the
-/// most.
+/// Octets around a mail in its packet, more or less.
+const AROUND: usize = 130;
+
+/// The class of a mail of so many octets that cannot be compressed by more than a sixth, among those that are
+/// open. Only what no class holds as it is gets compressed.
 pub fn class_of(octets: usize, open: &[SizeClass]) -> u8 {
-    let needed = octets * 5 / 6;
-    let class = open.iter().find(|class| class.capacity() >= needed);
+    let holds = |octets: usize| open.iter().find(|class| class.capacity() >= octets + AROUND);
+    let class = holds(octets).or_else(|| holds(octets * 5 / 6));
     class.copied().unwrap_or(SizeClass::LARGEST).number()
 }
 

@@ -111,6 +111,7 @@ fn name(count: Count) -> String {
         Count::MessageTaken => "message taken".to_owned(),
         Count::MessageRefused(why) => format!("message refused: {}", refused(why)),
         Count::DecoyTaken => "decoy taken".to_owned(),
+        Count::DecoyRefused => "decoy refused".to_owned(),
         Count::DecoySubmitted => "decoy submitted".to_owned(),
         Count::DecoyNotTaken => "decoy not taken by another node".to_owned(),
         Count::MessageToDeliver => "message to deliver".to_owned(),

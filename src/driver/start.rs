@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keys::{Identity, NodeId, OnionAddress};
 use record::Descriptor;
-use remailer::{ExitOffer, InvitesKept, Known, Remailer, Setup};
+use remailer::{DecoyEnd, ExitOffer, InvitesKept, Known, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -110,11 +110,11 @@ impl Node {
         let (carries, may_carry) = watch::channel(mail::MAX_MESSAGE);
         let cutting = Cutting::new(machine.clone(), Arc::new(descriptor.clone()), may_carry);
         let smtp = ingress::listen(settings.smtp, carried.smtp, questions_in, cutting).await?;
+        store.bind(&identity.node())?;
+        store.pin_network(&descriptor)?;
         carried.connector.publish_smtp(&onion, smtp.here.port()).map_err(|error| {
             Failure::new(FailureKind::Port, format!("the port of SMTP: {error}"))
         })?;
-        store.bind(&identity.node())?;
-        store.pin_network(&descriptor)?;
         let chosen: Vec<OnionAddress> = store.list(List::Peers)?;
         let chosen = chosen.iter().map(OnionAddress::node).collect();
         let beginning = Beginning { bootstrap: bootstrap.clone(), chosen };
@@ -182,7 +182,7 @@ struct Started {
     tor: Option<Tor>,
     socket: Socket,
     carries: watch::Sender<usize>,
-    decoys: (Decoys, mpsc::Receiver<bool>),
+    decoys: (Decoys, mpsc::Receiver<DecoyEnd>),
 }
 
 impl Started {

@@ -142,7 +142,8 @@ impl DevnetFolder {
     }
 
     fn leave(&self, onion: &OnionAddress) {
-        // A file left behind does no harm: nothing at its port answers with the right key.
+        // A file left behind does little harm: nothing at the swarm's port answers with the right key, and what
+        // listens at that of SMTP is on this machine.
         for purpose in [DialPurpose::Swarm, DialPurpose::Submit] {
             let _ = std::fs::remove_file(self.file(onion, purpose));
         }

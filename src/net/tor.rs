@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::entropy::Generator;
 use data_encoding::BASE64;
 use keys::{Identity, NodeId, OnionAddress};
+use rand::RngExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
@@ -91,7 +92,7 @@ impl Tor {
     ) -> Result<Self, Failure> {
         startup.set(Awaited::Tor { percent: None });
         let (state_in, state) = watch::channel(TorState::default());
-        let connector = TorConnector::new(node, state.clone());
+        let connector = TorConnector::new(node, state.clone(), rng.random());
         if settings.mode == Mode::Manual {
             let socks = settings.socks.unwrap_or(USUAL_SOCKS);
             let socks = SocksPort { at: socks, owner: Some(listener::check(socks)?) };
@@ -203,9 +204,11 @@ pub struct TorConnector {
 }
 
 impl TorConnector {
-    fn new(node: NodeId, state: watch::Receiver<TorState>) -> Self {
+    fn new(node: NodeId, state: watch::Receiver<TorState>, first_submission: u32) -> Self {
         let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
-        Self { node, state, dials, turn: Arc::default(), submissions: Arc::default() }
+        // Not where the last run began: Tor may still hold its circuits.
+        let submissions = Arc::new(AtomicU32::new(first_submission));
+        Self { node, state, dials, turn: Arc::default(), submissions }
     }
 
     /// The state of its Tor, kept up to date.

@@ -56,8 +56,8 @@ impl Losing {
 }
 
 /// A file with a line for whatever a node sends on a stream for packets in one piece: milliseconds of
-/// Unix time, its address, the peer's address and the octets. Before those of a
-/// decoy that it hands to the peer stands the word `decoy`.
+/// Unix time, its address, the peer's address and the octets. A line
+/// with the word `decoy` before the octets is of a decoy that it hands to the peer by SMTP.
 #[derive(Clone, Debug)]
 pub struct LinkLog(Arc<Mutex<File>>);
 

@@ -116,29 +116,42 @@ impl Phase {
         self.from = seen(log).last().map_or(0, |packet| packet.millis);
         let (ticks, start) = (ticks_used(devnet), Instant::now());
         let (an_hour, octets) = self.mails;
-        let (mut handed, mut looks) = (0, 0);
-        let mut before = sockets(devnet.process());
+        let mut handed = 0;
+        let process = devnet.process();
+        // In a thread of its own: mail must not keep it from looking.
+        let looking = std::thread::spawn(move || {
+            let mut counted = Vec::new();
+            let mut before = sockets(process);
+            for look in 1.. {
+                let due = LOOK * look;
+                if due > span {
+                    break;
+                }
+                sleep(due.saturating_sub(start.elapsed()));
+                let now = sockets(process);
+                let more = now.iter().filter_map(|(name, sent)| {
+                    // A pair of ports may be used again.
+                    sent.checked_sub(*before.get(name)?)
+                });
+                counted.extend(more);
+                before = now;
+            }
+            counted
+        });
         while start.elapsed() < span {
             let hours = start.elapsed().as_secs_f64() * f64::from(SPEED) / 3600.0;
-            if f64::from(handed) < hours * f64::from(an_hour) {
-                handed += 1;
-                // A session may bring a hundred.
-                if handed % 50 == 0 {
-                    session = open();
-                }
-                self.taken += usize::from(submit(&mut session, octets));
-                continue;
-            }
-            if start.elapsed() < LOOK * looks {
+            if f64::from(handed) >= hours * f64::from(an_hour) {
                 sleep(Duration::from_millis(20));
                 continue;
             }
-            looks += 1;
-            let now = sockets(devnet.process());
-            let more = now.iter().filter_map(|(name, sent)| Some(sent - before.get(name)?));
-            self.counted.extend(more);
-            before = now;
+            handed += 1;
+            // A session may bring a hundred.
+            if handed % 50 == 0 {
+                session = open();
+            }
+            self.taken += usize::from(submit(&mut session, octets));
         }
+        self.counted = looking.join().unwrap();
         self.ticks = ticks_used(devnet) - ticks;
     }
 
@@ -160,6 +173,18 @@ fn groups<'a>(
     groups
 }
 
+/// Packets of each second.
+fn seconds((phase, packets): (&Phase, &[&Seen])) -> Vec<u64> {
+    let last = packets.last().map_or(0, |packet| packet.millis);
+    let mut seconds = vec![0; usize::try_from((last - phase.from) / 1000).unwrap()];
+    for packet in packets {
+        if let Some(second) = seconds.get_mut(((packet.millis - phase.from) / 1000) as usize) {
+            *second += 1;
+        }
+    }
+    seconds
+}
+
 /// How far two phases are apart, in all that is looked at: a part of what chance alone is let have.
 fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String, f64> {
     // There are some hundred samples, of which none may be further apart than one in a million pairs of
@@ -169,9 +194,9 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
     let mut apart = BTreeMap::new();
     // A packet is on some seven links, and has one size: so many fewer are independent.
     apart.insert("all sizes".to_owned(), distance(sizes(one.1), sizes(other.1)) / 7_f64.sqrt());
-    apart.insert("all gaps".to_owned(), distance(gaps(one.1), gaps(other.1)));
-    let counted = distance(one.0.counted.clone(), other.0.counted.clone());
-    apart.insert("sockets".to_owned(), counted * MANY);
+    let counted = distance(one.0.counted.clone(), other.0.counted.clone()) / 7_f64.sqrt();
+    apart.insert("sockets".to_owned(), counted);
+    apart.insert("packets a second".to_owned(), distance(seconds(one), seconds(other)));
     // Counts of a Poisson process.
     let times = |one: u64, other: u64| {
         let (one, other) = (one as f64, other as f64);

@@ -60,6 +60,10 @@ fn lengths_on(link_log: &Path) -> (BTreeSet<usize>, usize) {
     for line in fs::read_to_string(link_log).unwrap().lines().skip(1) {
         let fields: Vec<_> = line.split(',').collect();
         let [_, from, to, octets] = fields[..] else { panic!("{line}") };
+        // A decoy goes another way.
+        if octets.starts_with("decoy ") {
+            continue;
+        }
         pairs.insert([from.to_owned(), to.to_owned()]);
         match octets.parse::<usize>().unwrap() {
             1 => {}

@@ -537,7 +537,7 @@ mod tests {
                 &[1],
                 &[0],
             ),
-            ("decoys", |p, to| p.sending.decoy_gap = ms(to), &[1, day], &[0, day + 1]),
+            ("decoys", |p, to| p.sending.decoy_gap = ms(to), &[1000, day], &[999, day + 1]),
             ("first hop", |p, to| p.sending.first_hop = ms(to), &[1, 365 * day], &[0, 367 * day]),
             ("health", |p, to| p.sending.health_loops = to as u8, &[1], &[0]),
             ("health", |p, to| p.sending.health_loss = to as u8, &[0, 100], &[101]),

@@ -14,6 +14,8 @@ const MIN_GRACE: Duration = Duration::from_secs(5);
 const MIN_EARLY: Duration = Duration::from_secs(2);
 const MIN_SETTLE: Duration = Duration::from_secs(3);
 const MIN_GAP: Duration = Duration::from_millis(50);
+/// Each decoy is a conversation.
+const MIN_DECOY_GAP: Duration = Duration::from_secs(1);
 const MAX_TICKS: u128 = 100_000;
 const MIN_LEAD: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -250,6 +252,7 @@ impl Parameters {
         }
         let Self { timing, lists, bounds, sending, .. } = &mut scaled;
         sending.gaps = sending.gaps.map(|gap| gap.max(MIN_GAP));
+        sending.decoy_gap = sending.decoy_gap.max(MIN_DECOY_GAP);
         // Three hours make an epoch, in whole milliseconds.
         let hour = whole_millis(timing.epoch.max(MIN_EPOCH)).div_ceil(3);
         timing.epoch = Duration::from_millis(hour * 3);
@@ -427,7 +430,7 @@ impl Sending {
         require(self.gaps.iter().all(|gap| within(*gap, MIN_GAP)), "gaps")?;
         require(self.gaps.is_sorted_by(|slow, fast| slow >= fast), "gaps")?;
         require(self.pace_from.is_sorted_by(|few, many| few < many), "paces")?;
-        require(within(self.decoy_gap, TICK), "decoys")?;
+        require(within(self.decoy_gap, MIN_DECOY_GAP), "decoys")?;
         require(self.first_hop >= TICK && self.first_hop <= YEAR, "first hop")?;
         require(self.health_loops > 0 && self.health_loss <= 100, "health")?;
         require(self.health_share <= 50, "share of excluded nodes")?;

@@ -164,7 +164,7 @@ fn a_bomb_stops_at_the_limit() {
 fn a_message_that_fits_is_not_compressed_and_pieces_use_the_room_that_they_have() {
     let fragment = fragment(&words(3000));
     let plain = fragment.encode().unwrap();
-    assert_eq!(fragment.pieces(plain.len()).unwrap(), [plain.clone()]);
+    assert_eq!(fragment.pieces(plain.len()).unwrap(), vec![plain.clone()]);
     let squeezed = fragment.pieces(plain.len() - 1).unwrap();
     assert!(squeezed.len() == 1 && squeezed[0].len() < plain.len() / 2);
     assert_eq!(fragment.size(), "To: a@b.example\r\n\r\n".len() + words(3000).len());

@@ -47,6 +47,8 @@ pub enum Count {
     MessageRefused(Refused),
     /// A decoy was answered with 250.
     DecoyTaken,
+    /// A decoy of another node was not taken.
+    DecoyRefused,
     /// Another node took a decoy of this one.
     DecoySubmitted,
     /// A decoy of this node was not taken, or found no node that answers.

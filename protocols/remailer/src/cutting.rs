@@ -73,6 +73,11 @@ impl Cut {
         Ok(Self { mails, hold })
     }
 
+    /// The domains that it goes to.
+    pub(crate) fn domains(&self) -> impl Iterator<Item = &str> {
+        self.mails.iter().map(|mail| mail.domain.as_str())
+    }
+
     /// How many packets it takes.
     pub(crate) fn packets(&self) -> usize {
         self.mails.iter().map(|mail| mail.pieces.len()).sum()

@@ -1,7 +1,7 @@
 //! Decoys: mail for nobody that a node hands to another as a user would, at the times of a Poisson process.
 //!
-//! An observer of submissions counts them among the others. The node that takes one answers as for mail, and
-//! its tick of the clock carries cover like every tick that no mail takes.
+//! An observer who sees submissions arrive counts them among the others. The node that takes one knows it, gives
+//! it ticks of its clock as it gives them to mail, and has them carry cover.
 
 use core::time::Duration;
 
@@ -56,15 +56,27 @@ impl Decoy {
         let recipient = format!("{}@{DECOY_DOMAIN}", word(3, 16, rng));
         let subject = word(3, 40, rng);
         let mut message = format!("To: {recipient}\r\nSubject: {subject}\r\n\r\n").into_bytes();
+        // One call of the generator, which may be the system's, for a line.
+        let mut drawn = [0; LINE];
         while message.len() < self.octets {
             let left = self.octets.saturating_sub(message.len()).saturating_sub(2).clamp(1, LINE);
-            message
-                .extend((0..left).filter_map(|_| LETTERS.get(rng.random_range(0..LETTERS.len()))));
+            rng.fill_bytes(&mut drawn);
+            let letters = drawn.iter().take(left);
+            message.extend(letters.filter_map(|octet| LETTERS.get(usize::from(octet & 63))));
             message.extend_from_slice(b"\r\n");
         }
         let recipients = vec![Mailbox::parse(&recipient)?];
         Ok(Delivery { recipients, needs: Needs::NONE, message })
     }
+}
+
+/// What became of a decoy that was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecoyEnd {
+    /// The other node took it.
+    Taken,
+    /// It refused it, or did not answer.
+    NotTaken,
 }
 
 /// Whether mail for this domain is a decoy.

@@ -17,7 +17,7 @@ use crate::decoys::is_decoy;
 use crate::ids::{QueueId, SubmissionId};
 use crate::outbox::Way;
 use crate::replies::Replies;
-use crate::seal::{Reserved, SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
+use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
 use crate::sender::{EITHER, NotSent, Part, Sender, ask};
 
 /// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
@@ -34,10 +34,20 @@ pub(crate) struct Ingress {
 /// What becomes of the packets of a submission once they are sealed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// They leave on their ticks.
-    Leaves,
-    /// It is a decoy. What it took as long to seal as mail is dropped, and its ticks are free for cover.
-    Ends,
+    /// It is mail, for an exit.
+    Carried,
+    /// It is a decoy: they are cover, on ticks that it took as mail does. Whoever asks for ticks cannot tell
+    /// whether mail has taken them.
+    Covers,
+}
+
+impl Fate {
+    /// Of a submission that was cut. One that goes to somebody too is mail.
+    pub(crate) fn of(cut: &Result<Cut, Refused>) -> Self {
+        let domains = cut.iter().flat_map(|cut| cut.domains());
+        let is_mail = |domain: &str| !is_decoy(domain);
+        if cut.is_err() || domains.into_iter().any(is_mail) { Self::Carried } else { Self::Covers }
+    }
 }
 
 impl Ingress {
@@ -51,15 +61,16 @@ impl Ingress {
     pub(crate) fn handle_planned(
         &mut self,
         id: SubmissionId,
-        planned: Result<(Sealing, Fate), Refused>,
+        fate: Fate,
+        planned: Result<Sealing, Refused>,
         out: &mut Out,
     ) {
         match planned {
-            Ok((sealing, fate)) => {
+            Ok(sealing) => {
                 self.under_way.insert(id, fate);
                 out.push(Command::Seal(id, sealing));
             }
-            Err(why) => refuse(id, why, out),
+            Err(why) => refuse(id, fate, why, out),
         }
     }
 
@@ -76,9 +87,8 @@ impl Ingress {
         match sealed {
             Ok(SealedMessage { packets, through }) => {
                 for (tick, packet, expected) in packets {
-                    if fate == Fate::Ends {
-                        let octets = packet.packet.octets().len();
-                        sender.release([Reserved { tick, octets }]);
+                    if fate == Fate::Covers {
+                        sender.fill_decoy(tick, packet, expected);
                         continue;
                     }
                     if let Some(expected) = expected {
@@ -87,8 +97,8 @@ impl Ingress {
                     sender.fill(tick, packet);
                 }
                 out.count(match fate {
-                    Fate::Leaves => Count::MessageTaken,
-                    Fate::Ends => Count::DecoyTaken,
+                    Fate::Carried => Count::MessageTaken,
+                    Fate::Covers => Count::DecoyTaken,
                 });
                 let mut name = [0; 16];
                 rng.fill_bytes(&mut name);
@@ -97,7 +107,7 @@ impl Ingress {
             }
             Err(SealingFailed { reserved, why }) => {
                 sender.release(reserved);
-                refuse(id, why.into(), out);
+                refuse(id, fate, why.into(), out);
             }
         }
     }
@@ -120,24 +130,33 @@ pub(crate) fn check_recipient(
     Ok(sender.reaches(view, now, allows)?)
 }
 
-/// Whether mail that is asked about may end at a node. A decoy is planned to end at any.
+/// Whether an exit takes mail that is asked about. A decoy is taken if mail of its size would be, for whatever
+/// domain: where no mail can go, one that goes past RCPT would show that it is none.
 fn takes(record: &Record, ask: &Ask<'_>) -> bool {
-    is_decoy(ask.domain) || record.exit().is_some_and(|exit| exit.allows(ask))
+    record.exit().is_some_and(|exit| match is_decoy(ask.domain) {
+        true => ask.size <= exit.max_message,
+        false => exit.allows(ask),
+    })
 }
 
-/// A message that was cut, with a tick and a route for each packet, and what becomes of them. Of one that
-/// goes to others too, what goes to nobody is left out. On an error nothing is kept.
+/// A message that was cut, with a tick and a route for each packet. Of mail that goes to nobody as well, that
+/// part is left out. On an error nothing is kept.
 pub(crate) fn plan(
-    cut: Result<Cut, Refused>,
+    (cut, fate): (Result<Cut, Refused>, Fate),
     view: Result<&View, Refused>,
     owner: Option<&Arc<Record>>,
     sender: &mut Sender,
     now: Time,
     rng: &mut impl CryptoRng,
-) -> Result<(Sealing, Fate), Refused> {
+) -> Result<Sealing, Refused> {
     let (mut cut, view) = (cut?, view?);
-    let is_mail = cut.mails.iter().any(|mail| !is_decoy(&mail.domain));
-    cut.mails.retain(|mail| !is_mail || !is_decoy(&mail.domain));
+    if fate == Fate::Carried {
+        cut.mails.retain(|mail| !is_decoy(&mail.domain));
+    }
+    for mail in cut.mails.iter().filter(|_| fate == Fate::Covers) {
+        let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
+        sender.reaches(view, now, |record: &Record| takes(record, &ask))?;
+    }
     let packets = cut.packets();
     let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
     let largest = cut.mails.iter().flat_map(|mail| &mail.pieces).map(|piece| piece.len()).max();
@@ -150,7 +169,7 @@ pub(crate) fn plan(
         }
     }
     let mut planned: Vec<Unsealed> = Vec::with_capacity(packets);
-    let part = Part { of: packets, hold: cut.hold };
+    let part = Part { of: packets, hold: cut.hold, fate };
     for mail in &cut.mails {
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
         let allows = |record: &Record| takes(record, &ask);
@@ -162,8 +181,7 @@ pub(crate) fn plan(
             }
         }
     }
-    let fate = if is_mail { Fate::Leaves } else { Fate::Ends };
-    Ok((Sealing { packets: planned, schedule: *sender.schedule(), is_large }, fate))
+    Ok(Sealing { packets: planned, schedule: *sender.schedule(), is_large })
 }
 
 /// Why a mail has too few ticks, with the size that would go if that is of use.
@@ -175,10 +193,13 @@ fn full(cut: &Cut, share: usize, sender: &Sender) -> Refused {
     }
 }
 
-fn refuse(id: SubmissionId, why: Refused, out: &mut Out) {
+fn refuse(id: SubmissionId, fate: Fate, why: Refused, out: &mut Out) {
     // A count is one of a fixed set, whatever the size.
     let counted = if matches!(why, Refused::FullFor(_)) { Refused::Full } else { why };
-    out.count(Count::MessageRefused(counted));
+    out.count(match fate {
+        Fate::Carried => Count::MessageRefused(counted),
+        Fate::Covers => Count::DecoyRefused,
+    });
     out.push(Command::Answer(id, Err(why)));
 }
 

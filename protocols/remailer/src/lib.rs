@@ -40,7 +40,7 @@ pub use count::{
     Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken,
 };
 pub use cutting::Cut;
-pub use decoys::{DECOY_DOMAIN, Decoy};
+pub use decoys::{DECOY_DOMAIN, Decoy, DecoyEnd};
 pub use exit::ExitOffer;
 pub use health::{PeerHealth, Shunned};
 pub use ids::{DeliveryId, KeepId, OrderId, QuestionId, QueueId, StreamId, SubmissionId};

@@ -20,10 +20,11 @@ use crate::command::{Command, Out};
 use crate::content::ContentType;
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
 use crate::cutting::{Cut, piece_room};
+use crate::decoys::DecoyEnd;
 use crate::exit::{Exit, ExitOffer};
 use crate::health::{Health, PeerHealth};
 use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
-use crate::ingress::{self, Ingress};
+use crate::ingress::{self, Fate, Ingress};
 use crate::invite::GivenInvite;
 use crate::operator::{self, Operator, OperatorOrder};
 use crate::outbox::Way;
@@ -305,22 +306,13 @@ impl Remailer {
     }
 
     /// Mails among which one hides from an observer of all submissions, deliveries and links: those that
-    /// are submitted within the usual hold, in the whole network, if all are of the smallest class and no
-    /// node is the observer's, and decoys of that class. Itself is one of them.
+    /// are submitted within the usual hold, in the whole network, if all have one size and no node is the
+    /// observer's. Itself is one of them; decoys are not.
     #[must_use]
     pub fn hides_among(&self) -> u32 {
         let volume = self.view().map_or(0, |view| view.volume());
-        let nodes = self.view().map_or(0, |view| view.listed());
-        let parameters = self.descriptor().parameters();
-        let hour = self.schedule().hour().as_millis().max(1);
-        let (_, stage) = parameters.stage_at(volume);
-        let smallest = stage.weights.into_iter().find(|weight| *weight > 0).unwrap_or_default();
-        let gap = parameters.sending.decoy_gap.as_millis().max(1);
-        let each = if parameters.sending.cover > 0 { hour / gap } else { 0 };
-        let decoys = u128::try_from(nodes).unwrap_or(u128::MAX).saturating_mul(each);
-        let decoys = decoys.saturating_mul(smallest.into()) / 100;
-        let submitted = u128::from(volume).saturating_add(decoys);
-        let within = submitted.saturating_mul(parameters.sending.max_hold.as_millis()) / hour;
+        let hold = self.descriptor().parameters().sending.max_hold.as_millis();
+        let within = u128::from(volume) * hold / self.schedule().hour().as_millis().max(1);
         u32::try_from(within).unwrap_or(u32::MAX)
     }
 
@@ -501,11 +493,12 @@ impl Remailer {
     ) {
         let view = self.outlook.sending_view(now).map(AsRef::as_ref);
         let owner = owner(self.relay.as_ref(), &self.outlook);
+        let fate = Fate::of(&cut);
         let planned = self
             .ingress
             .check_room(id)
-            .and_then(|()| ingress::plan(cut, view, owner, &mut self.sender, now, rng));
-        self.ingress.handle_planned(id, planned, &mut self.out);
+            .and_then(|()| ingress::plan((cut, fate), view, owner, &mut self.sender, now, rng));
+        self.ingress.handle_planned(id, fate, planned, &mut self.out);
     }
 
     /// Takes what came of [`Command::Seal`].
@@ -525,8 +518,11 @@ impl Remailer {
     }
 
     /// Takes what came of [`Command::Submit`]: whether the other node took it.
-    pub fn handle_decoy_submitted(&mut self, is_taken: bool) {
-        self.out.count(if is_taken { Count::DecoySubmitted } else { Count::DecoyNotTaken });
+    pub fn handle_decoy_submitted(&mut self, end: DecoyEnd) {
+        self.out.count(match end {
+            DecoyEnd::Taken => Count::DecoySubmitted,
+            DecoyEnd::NotTaken => Count::DecoyNotTaken,
+        });
     }
 
     /// Takes what came of an attempt to deliver.
@@ -942,6 +938,7 @@ impl Remailer {
                 self.sender.top_up(top_up, way);
             }
         }
+        let carries = self.carries();
         let view = self.outlook.sending_view(now).ok().map(AsRef::as_ref);
         if let Some(view) = view {
             let has_changed = self.sender.keep_pace(view, now, rng);
@@ -951,7 +948,7 @@ impl Remailer {
         }
         let from = view.map(|view| (view, owner(self.relay.as_ref(), &self.outlook)));
         self.sender.cover(from, now, rng, &mut self.out);
-        self.sender.submit_decoy(view, now, rng, &mut self.out);
+        self.sender.submit_decoy(view, carries, now, rng, &mut self.out);
         from.is_some()
     }
 

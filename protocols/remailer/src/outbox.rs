@@ -88,6 +88,8 @@ enum Load {
     /// Its mail is being sealed; whether it was to stay empty.
     Reserved(bool),
     Mail(Sealed),
+    /// What a decoy became: cover that was made when it was submitted.
+    Decoy(Sealed, Option<Expected>),
 }
 
 /// What came of a tick.
@@ -279,6 +281,12 @@ impl Outbox {
         self.turn(tick.serial, Load::Mail(sealed), |load| matches!(load, Load::Reserved(_)));
     }
 
+    /// Puts what a decoy became on its reserved tick.
+    pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
+        let load = Load::Decoy(sealed, expected);
+        self.turn(tick.serial, load, |load| matches!(load, Load::Reserved(_)));
+    }
+
     /// Gives a reserved tick back.
     pub(crate) fn release(&mut self, tick: Tick, octets: usize) {
         self.packets = self.packets.saturating_sub(1);
@@ -336,7 +344,8 @@ impl Outbox {
         for slot in self.slots.values_mut() {
             slot.at = slot.at.shifted(millis);
             // The keys of what is sealed do not wait: a loop that leaves so late proves nothing.
-            if let Load::Cover(_, Some(expected)) = &mut slot.load {
+            if let Load::Cover(_, Some(expected)) | Load::Decoy(_, Some(expected)) = &mut slot.load
+            {
                 expected.until = expected.until.shifted(millis);
                 expected.walk = None;
             }
@@ -370,6 +379,16 @@ impl Outbox {
                 Load::Cover(sealed, expected) if is_in_time => {
                     let cover = Some((lot, expected));
                     return Some(Due::Leaves(Box::new(Leaving { sealed, cover, is_extra })));
+                }
+                // Nobody waits for it: late, it stays away as other cover does.
+                Load::Decoy(sealed, expected) => {
+                    self.packets = self.packets.saturating_sub(1);
+                    self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
+                    let cover = Some((lot, expected));
+                    return Some(match is_in_time && sealed.until > now {
+                        true => Due::Leaves(Box::new(Leaving { sealed, cover, is_extra })),
+                        false => Due::Empty,
+                    });
                 }
                 Load::Mail(sealed) => sealed,
                 Load::Free | Load::Empty | Load::Awaited | Load::Cover(..) | Load::Reserved(_) => {
@@ -453,7 +472,7 @@ impl Load {
     fn due(&self, at: Time) -> Option<Time> {
         match self {
             Self::Free => Some(at.minus(LEAD)),
-            Self::Awaited | Self::Cover(..) | Self::Mail(_) => Some(at),
+            Self::Awaited | Self::Cover(..) | Self::Mail(_) | Self::Decoy(..) => Some(at),
             Self::Empty | Self::Reserved(_) => None,
         }
     }

@@ -21,8 +21,9 @@ use crate::count::{Count, Dropped};
 use crate::cutting::piece_room;
 use crate::decoys::{Decoy, Decoys};
 use crate::health::Shunned;
+use crate::ingress::Fate;
 use crate::outbox::{Due, Law, Leaving, Lot, Outbox, Way};
-use crate::replies::{Purpose, Replies};
+use crate::replies::{Expected, Purpose, Replies};
 use crate::seal::{
     Plan, Reserved, SealError, Sealed, SealedMessage, Sealing, SealingFailed, Tick, Unsealed,
 };
@@ -64,6 +65,7 @@ pub(crate) struct Part {
     pub(crate) of: usize,
     /// How long each packet may be held.
     pub(crate) hold: Duration,
+    pub(crate) fate: Fate,
 }
 
 /// How long a packet may wait for its tick, and for which.
@@ -71,6 +73,7 @@ pub(crate) struct Part {
 struct Wait<'a> {
     ways: &'a [Way],
     hold: Duration,
+    fate: Fate,
     /// Whether it is all of its submission. It is under way soon then; one of several has as long as a mail
     /// is tried.
     is_one: bool,
@@ -212,7 +215,7 @@ impl Sender {
                 Some(_) if number < answering => &[Way::Returning],
                 Some(_) => EITHER,
             };
-            let wait = Wait { ways, hold: part.hold, is_one: part.of == 1 };
+            let wait = Wait { ways, hold: part.hold, fate: part.fate, is_one: part.of == 1 };
             let planned_one = match self.plan(piece, (view, owner), (now, wait), rng, takes) {
                 // It goes without an answer, on a tick for such packets.
                 Err(NotSent::NoWayBack) => {
@@ -268,6 +271,14 @@ impl Sender {
             .outbox
             .reserve(earliest..=latest, fitted.class, wait.ways, wait.is_one, rng)
             .ok_or(NotSent::Full)?;
+        if wait.fate == Fate::Covers {
+            let lot = Lot { class: fitted.class, way };
+            let planned = self.plan_cover(tick, lot, (view, owner), rng);
+            if planned.is_none() {
+                self.outbox.release(tick, fitted.packet_len());
+            }
+            return planned.ok_or(NotSent::NoWayBack);
+        }
         let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
@@ -342,6 +353,7 @@ impl Sender {
     pub(crate) fn submit_decoy(
         &mut self,
         view: Option<&View>,
+        carries: usize,
         now: Time,
         rng: &mut impl CryptoRng,
         out: &mut Out,
@@ -359,7 +371,10 @@ impl Sender {
         let mut smaller = SizeClass::all().filter(|open| *open < class);
         let below = smaller.rfind(|open| law.stage.is_open(open.number()));
         if let Some(to) = others.get(rng.random_range(0..others.len())) {
-            out.push(Command::Submit(Decoy::draw(*to, class, below, rng)));
+            let mut decoy = Decoy::draw(*to, class, below, rng);
+            // No client brings more than a node says that it takes.
+            decoy.octets = decoy.octets.min(carries);
+            out.push(Command::Submit(decoy));
         }
     }
 
@@ -427,6 +442,11 @@ impl Sender {
     /// Puts a sealed packet on its tick.
     pub(crate) fn fill(&mut self, tick: Tick, packet: Sealed) {
         self.outbox.fill(tick, packet);
+    }
+
+    /// Puts what a decoy became on its tick.
+    pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
+        self.outbox.fill_decoy(tick, sealed, expected);
     }
 
     /// Gives back the ticks of packets that will not come.

@@ -25,7 +25,7 @@ use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused, Taken
 use crate::command::Command;
 use crate::content::ContentType;
 use crate::cutting::Cut;
-use crate::decoys::Decoy;
+use crate::decoys::{Decoy, DecoyEnd};
 use crate::exit::ExitOffer;
 use crate::ids::{OrderId, QuestionId, StreamId, SubmissionId};
 use crate::node::Remailer;
@@ -734,7 +734,10 @@ impl<R: CryptoRng> Simulation<R> {
             is_taken
         });
         if let Some(node) = self.nodes.get_mut(from) {
-            node.handle_decoy_submitted(taken.unwrap_or(false));
+            node.handle_decoy_submitted(match taken {
+                Some(true) => DecoyEnd::Taken,
+                Some(false) | None => DecoyEnd::NotTaken,
+            });
         }
     }
 

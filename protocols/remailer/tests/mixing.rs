@@ -12,7 +12,8 @@ use common::{MINUTE, mail, network, total};
 use fog_remailer::sim::{Delivered, Sent, Simulation};
 use fog_remailer::{Alarm, Count, DECOY_DOMAIN, Role, Setup, Shunned};
 use keys::{Identity, Time};
-use mail::Mailbox;
+use mail::{Mailbox, Submission};
+use rand::RngExt as _;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use record::Parameters;
@@ -263,10 +264,48 @@ fn decoys_are_submitted_at_random_and_end_where_they_are_taken() {
     );
     let counts = [Count::DecoyTaken, Count::DecoySubmitted].map(|of| total(&simulation, of));
     assert_eq!(counts, [simulation.decoys().len() as u64; 2]);
-    // Their ticks carry cover: no packet is one of mail, and none is missing.
+    // They are cover: no packet is one of mail, and no tick is without one.
     for of in [Count::MessageTaken, Count::PacketSent, Count::TickEmpty, Count::MessageToDeliver] {
         assert_eq!(total(&simulation, of), 0, "{of:?}");
     }
+}
+
+#[test]
+fn decoys_take_the_ticks_that_mail_would_and_are_refused_when_there_are_none() {
+    let decoy = || mail(&format!("nobody@{DECOY_DOMAIN}"), "body");
+    let large = |to: &str| {
+        let mut rng = ChaCha20Rng::seed_from_u64(9);
+        let mut line = || (0..70).map(|_| char::from(rng.random_range(b'/'..=b'~'))).collect();
+        mail(to, &(0..6000).map(|_| line()).collect::<Vec<String>>().join("\r\n"))
+    };
+    // As many decoys as mails are taken: who asks for ticks cannot tell which of them took those.
+    let taken = |of: &dyn Fn() -> Submission| {
+        let mut simulation = covered(6, 43);
+        let before = simulation.nodes()[2].held().waiting;
+        let taken = (0..200).filter(|_| simulation.submit(2, &of()).is_ok()).count();
+        assert_eq!(simulation.nodes()[2].held().waiting - before, taken);
+        assert!(simulation.submit(2, &decoy()).is_err());
+        assert!(simulation.submit(2, &mail("r1@b.example", "body")).is_err());
+        (simulation, taken)
+    };
+    let (_, mails) = taken(&|| mail("r1@b.example", "body"));
+    let (mut simulation, decoys) = taken(&decoy);
+    assert!(decoys > 20 && decoys == mails, "{decoys} decoys, {mails} mails");
+    let before = simulation.nodes()[3].held().waiting;
+    simulation.submit(3, &large(&format!("x@{DECOY_DOMAIN}"))).unwrap();
+    let of_several = simulation.nodes()[3].held().waiting - before;
+    assert!(of_several > 1, "{of_several} packets");
+    let refused = simulation.nodes()[2].counts().get(Count::DecoyRefused);
+    assert!(refused > 100, "{refused}");
+    simulation.run(MINUTE * 60 * 7);
+    // All of them have left as cover, and nothing is delivered.
+    for node in [2, 3] {
+        assert!(simulation.nodes()[node].held().waiting < 20);
+        let counted = |of| simulation.nodes()[node].counts().get(of);
+        assert_eq!(counted(Count::PacketSent) + counted(Count::TickEmpty), 0);
+    }
+    assert_eq!(total(&simulation, Count::PieceTaken), 0);
+    assert!(simulation.delivered().is_empty());
 }
 
 #[test]

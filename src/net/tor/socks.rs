@@ -306,6 +306,8 @@ mod tests {
         let name = user(DialPurpose::Swarm, &a, &b);
         assert!(name.len() <= 255 && name.starts_with("fog-swarm-0101"));
         assert_ne!(name, user(DialPurpose::Reach, &a, &b));
+        assert!(user(DialPurpose::Submit, &a, &b).starts_with("fog-submit-0101"));
+        assert_eq!([DialPurpose::Swarm.port(), DialPurpose::Submit.port()], [9999, 2525]);
         assert_ne!(name, user(DialPurpose::Swarm, &b, &b));
         assert_ne!(name, user(DialPurpose::Swarm, &a, &a));
     }

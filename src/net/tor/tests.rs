@@ -145,7 +145,7 @@ async fn dials_of_dead_onions_leave_nothing_behind(
         socks: Some(SocksPort { at: socks, owner: None }),
         ..TorState::default()
     });
-    let connector = TorConnector::new(identity.node(), state);
+    let connector = TorConnector::new(identity.node(), state, 0);
     dial_dead_onions("a SOCKS port", &identity, connector, 10_000, rng).await;
 }
 
