@@ -264,6 +264,8 @@ fn decoys_are_submitted_at_random_and_end_where_they_are_taken() {
     );
     let counts = [Count::DecoyTaken, Count::DecoySubmitted].map(|of| total(&simulation, of));
     assert_eq!(counts, [simulation.decoys().len() as u64; 2]);
+    // No mail hides among them for whoever takes them, and `fog status` counts none.
+    assert_eq!(simulation.nodes()[0].hides_among(), 0);
     // They are cover: no packet is one of mail, and no tick is without one.
     for of in [Count::MessageTaken, Count::PacketSent, Count::TickEmpty, Count::MessageToDeliver] {
         assert_eq!(total(&simulation, of), 0, "{of:?}");

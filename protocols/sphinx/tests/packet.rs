@@ -5,8 +5,8 @@ mod common;
 
 use common::Route;
 use fog_sphinx::{
-    Body, End, HEADER_LEN, Kind, Layer, MAX_HOPS, MIN_HOPS, Packet, Refusal, ReplyEnd, SizeClass,
-    WrapError, peel, reply_block, wrap,
+    Body, End, EpochKeys, HEADER_LEN, Kind, Layer, MAX_HOPS, MIN_HOPS, Packet, Refusal, ReplyEnd,
+    SizeClass, WrapError, peel, reply_block, wrap,
 };
 use keys::Epoch;
 use proptest::prelude::*;
@@ -15,6 +15,37 @@ fn refusal(route: &Route, hop: usize, octets: Vec<u8>) -> Option<Refusal> {
     match Packet::from_octets(octets).and_then(|packet| peel(packet, &route.keys(hop))) {
         Ok(peeled) => peeled.outcome.err(),
         Err(refusal) => Some(refusal),
+    }
+}
+
+#[test]
+fn keys_are_told_apart_by_their_public_halves_and_epochs() {
+    let (one, other) = (Route::new(3, 1), Route::new(3, 2));
+    assert!(one.keys(0) == Route::new(3, 1).keys(0));
+    assert!(one.keys(0) != other.keys(0) && one.keys(0) != EpochKeys::default());
+    assert_eq!(one.keys(1).epochs().collect::<Vec<_>>(), [one.epoch(1)]);
+    assert_eq!(EpochKeys::default().epochs().count(), 0);
+}
+
+#[test]
+fn a_payload_has_the_length_of_its_class_whatever_it_carries() {
+    let route = Route::new(3, 1);
+    for class in SizeClass::all() {
+        let mut packet = route.wrap(End::Deliver, class, b"x").unwrap();
+        let mut end = None;
+        for hop in 0..3 {
+            match peel(packet, &route.keys(hop)).unwrap().outcome.unwrap() {
+                Layer::Forward { packet: next, .. } => packet = next,
+                Layer::End { payload, .. } => {
+                    end = Some(payload);
+                    break;
+                }
+                Layer::Reply { .. } | Layer::Stream { .. } => panic!("another end"),
+            }
+        }
+        let payload = end.unwrap();
+        assert!(!payload.is_empty());
+        assert_eq!(HEADER_LEN + payload.len(), class.packet_len());
     }
 }
 
