@@ -234,10 +234,10 @@ fn from_exponential(mut gaps: Vec<f64>, mean: f64) -> f64 {
 fn decoys_are_submitted_at_random_and_end_where_they_are_taken() {
     let mut simulation = covered(10, 41);
     let begin = simulation.now();
-    simulation.run(MINUTE * 60 * 4);
+    simulation.run(MINUTE * 60 * 3);
     let decoys: Vec<_> = simulation.decoys().iter().filter(|decoy| decoy.at >= begin).collect();
-    // Three an hour for each of ten nodes: 120, give or take 11.
-    assert!((80..165).contains(&decoys.len()), "{}", decoys.len());
+    // Three an hour for each of ten nodes: 90, give or take 10.
+    assert!((55..130).contains(&decoys.len()), "{}", decoys.len());
     let seconds = |one: &Time, other: &Time| other.since(*one).as_secs_f64();
     let gaps = decoys.windows(2).map(|pair| seconds(&pair[0].at, &pair[1].at)).collect();
     let distance = from_exponential(gaps, 120.0);
@@ -248,7 +248,7 @@ fn decoys_are_submitted_at_random_and_end_where_they_are_taken() {
         ends.entry(decoy.from).or_default()[0] += 1;
         ends.entry(decoy.to).or_default()[1] += 1;
     }
-    // 12 each, give or take 3.5.
+    // 9 each, give or take 3.
     assert!(ends.len() == 10 && ends.values().flatten().all(|times| (1..30).contains(times)));
     let of_size = |least, most| {
         let within = decoys.iter().filter(|decoy| (least..most).contains(&decoy.octets));
@@ -299,10 +299,10 @@ fn decoys_take_the_ticks_that_mail_would_and_are_refused_when_there_are_none() {
     assert!(of_several > 1, "{of_several} packets");
     let refused = simulation.nodes()[2].counts().get(Count::DecoyRefused);
     assert!(refused > 100, "{refused}");
-    simulation.run(MINUTE * 60 * 7);
-    // All of them have left as cover, and nothing is delivered.
-    for node in [2, 3] {
-        assert!(simulation.nodes()[node].held().waiting < 20);
+    simulation.run(MINUTE * 60);
+    // They leave as cover, and nothing is delivered.
+    for (node, most) in [(2, 20), (3, before + of_several - 1)] {
+        assert!(simulation.nodes()[node].held().waiting <= most);
         let counted = |of| simulation.nodes()[node].counts().get(of);
         assert_eq!(counted(Count::PacketSent) + counted(Count::TickEmpty), 0);
     }
@@ -379,7 +379,7 @@ fn a_node_that_relays_nothing_sends_the_same_with_and_without_mail() {
     let setup = Setup::new(identity, Arc::clone(simulation.descriptor()));
     let client = simulation.join(Setup { role: Role::Client, ..setup });
     simulation.run(MINUTE * 5);
-    const HOURS: u32 = 3;
+    const HOURS: u32 = 2;
     let mut begins = Vec::new();
     for (an_hour, octets) in [(0, 0), (60, 2000), (6, 100_000)] {
         begins.push(simulation.now());
@@ -392,7 +392,7 @@ fn a_node_that_relays_nothing_sends_the_same_with_and_without_mail() {
             simulation.run(MINUTE);
         }
     }
-    assert!(simulation.delivered().len() > 100, "{}", simulation.delivered().len());
+    assert!(simulation.delivered().len() > 60, "{}", simulation.delivered().len());
     let phase = |from: &Time| {
         let within = *from..from.plus(MINUTE * 60 * HOURS);
         let own = simulation.sent().iter().filter(|sent| sent.from == client);
