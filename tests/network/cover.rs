@@ -51,8 +51,9 @@ fn distance(mut first: Vec<u64>, mut second: Vec<u64>) -> f64 {
     most / (1.95 * ((n + m) / (n * m)).sqrt())
 }
 
+/// In hundredths of a second, which are seconds of the network: what is finer is how busy this machine is.
 fn gaps(packets: &[&Seen]) -> Vec<u64> {
-    packets.windows(2).map(|pair| pair[1].millis - pair[0].millis).collect()
+    packets.windows(2).map(|pair| (pair[1].millis - pair[0].millis) / 10).collect()
 }
 
 /// Whether a mail of so many octets is taken; a clock that is full refuses it.
@@ -196,7 +197,9 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
     apart.insert("all sizes".to_owned(), distance(sizes(one.1), sizes(other.1)) / 7_f64.sqrt());
     let counted = distance(one.0.counted.clone(), other.0.counted.clone()) / 7_f64.sqrt();
     apart.insert("sockets".to_owned(), counted);
-    apart.insert("packets a second".to_owned(), distance(seconds(one), seconds(other)));
+    // One tick makes several packets, which fall into one second or two.
+    let of_seconds = distance(seconds(one), seconds(other)) / 2_f64.sqrt();
+    apart.insert("packets a second".to_owned(), of_seconds);
     // Counts of a Poisson process.
     let times = |one: u64, other: u64| {
         let (one, other) = (one as f64, other as f64);
@@ -212,7 +215,8 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
         for (first, second) in first.values().zip(second.values()) {
             let counts = [first, second].map(|packets| u64::try_from(packets.len()).unwrap());
             let found = [
-                distance(gaps(first), gaps(second)) * MANY,
+                // Windows group packets, so that no more than a third of the gaps is independent.
+                distance(gaps(first), gaps(second)) * MANY / 3_f64.sqrt(),
                 distance(sizes(first), sizes(second)) * MANY,
                 times(counts[0], counts[1]),
             ];
