@@ -218,7 +218,8 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
                 // Windows group packets, so that no more than a third of the gaps is independent.
                 distance(gaps(first), gaps(second)) * MANY / 3_f64.sqrt(),
                 distance(sizes(first), sizes(second)) * MANY,
-                times(counts[0], counts[1]),
+                // A tick makes several packets: these counts vary by more than a Poisson process.
+                times(counts[0], counts[1]) / 2.0,
             ];
             most = core::array::from_fn(|what| most[what].max(found[what]));
         }
