@@ -65,8 +65,10 @@ pub(crate) struct Outbox {
     times: BTreeSet<(Time, u64)>,
     /// When there is something to do for a tick.
     agenda: BTreeSet<(Time, u64)>,
+    /// Packets of mail and of decoys, and their octets.
     packets: usize,
     octets: usize,
+    decoys: usize,
 }
 
 struct Slot {
@@ -124,6 +126,7 @@ impl Outbox {
             agenda: BTreeSet::new(),
             packets: 0,
             octets: 0,
+            decoys: 0,
         }
     }
 
@@ -283,6 +286,8 @@ impl Outbox {
 
     /// Puts what a decoy became on its reserved tick.
     pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
+        let is_reserved = |slot: &Slot| matches!(slot.load, Load::Reserved(_));
+        self.decoys += usize::from(self.slots.get(&tick.serial).is_some_and(is_reserved));
         let load = Load::Decoy(sealed, expected);
         self.turn(tick.serial, load, |load| matches!(load, Load::Reserved(_)));
     }
@@ -382,6 +387,7 @@ impl Outbox {
                 }
                 // Nobody waits for it: late, it stays away as other cover does.
                 Load::Decoy(sealed, expected) => {
+                    self.decoys = self.decoys.saturating_sub(1);
                     self.packets = self.packets.saturating_sub(1);
                     self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
                     let cover = Some((lot, expected));
@@ -435,7 +441,7 @@ impl Outbox {
 
     /// Packets of mail that wait for their tick.
     pub(crate) fn len(&self) -> usize {
-        self.packets
+        self.packets.saturating_sub(self.decoys)
     }
 
     /// Draws one more tick; returns when it is.

@@ -283,9 +283,7 @@ fn decoys_take_the_ticks_that_mail_would_and_are_refused_when_there_are_none() {
     // As many decoys as mails are taken: who asks for ticks cannot tell which of them took those.
     let taken = |of: &dyn Fn() -> Submission| {
         let mut simulation = covered(6, 43);
-        let before = simulation.nodes()[2].held().waiting;
         let taken = (0..200).filter(|_| simulation.submit(2, &of()).is_ok()).count();
-        assert_eq!(simulation.nodes()[2].held().waiting - before, taken);
         assert!(simulation.submit(2, &decoy()).is_err());
         assert!(simulation.submit(2, &mail("r1@b.example", "body")).is_err());
         (simulation, taken)
@@ -293,16 +291,14 @@ fn decoys_take_the_ticks_that_mail_would_and_are_refused_when_there_are_none() {
     let (_, mails) = taken(&|| mail("r1@b.example", "body"));
     let (mut simulation, decoys) = taken(&decoy);
     assert!(decoys > 20 && decoys == mails, "{decoys} decoys, {mails} mails");
-    let before = simulation.nodes()[3].held().waiting;
     simulation.submit(3, &large(&format!("x@{DECOY_DOMAIN}"))).unwrap();
-    let of_several = simulation.nodes()[3].held().waiting - before;
-    assert!(of_several > 1, "{of_several} packets");
     let refused = simulation.nodes()[2].counts().get(Count::DecoyRefused);
     assert!(refused > 100, "{refused}");
     simulation.run(MINUTE * 60);
     // They leave as cover, and nothing is delivered.
-    for (node, most) in [(2, 20), (3, before + of_several - 1)] {
-        assert!(simulation.nodes()[node].held().waiting <= most);
+    for node in [2, 3] {
+        // No mail waits.
+        assert_eq!(simulation.nodes()[node].held().waiting, 0);
         let counted = |of| simulation.nodes()[node].counts().get(of);
         assert_eq!(counted(Count::PacketSent) + counted(Count::TickEmpty), 0);
     }
