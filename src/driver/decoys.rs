@@ -51,11 +51,8 @@ impl Decoys {
         let (own, connector, machine) = (self.own, self.connector.clone(), self.machine.clone());
         let ends = self.ends.clone();
         tokio::spawn(async move {
-            let handed = timeout(PATIENCE, hand_over(decoy, [own, to], connector, machine)).await;
-            let end = match handed {
-                Ok(Ok(())) => DecoyEnd::Taken,
-                Ok(Err(())) | Err(_) => DecoyEnd::NotTaken,
-            };
+            let handed = timeout(PATIENCE, hand_over(decoy, [own, to], connector, machine));
+            let end = handed.await.unwrap_or(DecoyEnd::NotTaken);
             // The loop is gone only when the node is.
             let _ = ends.send(end).await;
             drop(turn);
@@ -69,11 +66,14 @@ async fn hand_over(
     [own, to]: [OnionAddress; 2],
     connector: Connector,
     mut machine: Machine,
-) -> Result<(), ()> {
-    let delivery = decoy.delivery(&mut machine.rng).map_err(|_| ())?;
+) -> DecoyEnd {
+    let Ok(delivery) = decoy.delivery(&mut machine.rng) else { return DecoyEnd::NotTaken };
     if let Some(log) = connector.trial().link_log {
         log.note_decoy(machine.clock.now(), [&own, &to], delivery.message.len());
     }
     let connecting = connector.dial(&to, DialPurpose::Submit);
-    submit_on(delivery, connecting, machine.clock).await.map(|_| ()).map_err(|_| ())
+    match submit_on(delivery, connecting, machine.clock).await {
+        Ok(_) => DecoyEnd::Taken,
+        Err(_) => DecoyEnd::NotTaken,
+    }
 }

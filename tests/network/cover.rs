@@ -73,8 +73,9 @@ fn submit(session: &mut Session, octets: usize) -> bool {
     session.say(&mail).starts_with("250")
 }
 
-/// What the kernel has counted on each TCP socket of a process: octets that the peer has acknowledged.
-fn sockets(process: u32) -> BTreeMap<String, u64> {
+/// What the kernel has counted on each TCP socket of a process whose peer is in it as well, another node:
+/// octets that the peer has acknowledged.
+fn sockets(process: u32) -> BTreeMap<(String, String), u64> {
     let output = Command::new("ss").args(["-tinpHO", "state", "established"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let own = format!("pid={process},");
@@ -82,16 +83,23 @@ fn sockets(process: u32) -> BTreeMap<String, u64> {
         let mut words = line.split_whitespace();
         let acked = words.clone().find_map(|word| word.strip_prefix("bytes_acked:"))?;
         let (local, peer) = (words.nth(2)?, words.next()?);
-        Some((format!("{local} {peer}"), acked.parse().ok()?))
+        Some(((local.to_owned(), peer.to_owned()), acked.parse().ok()?))
     });
-    counted.collect()
+    let all: BTreeMap<_, _> = counted.collect();
+    let is_link =
+        |(local, peer): &(String, String)| all.contains_key(&(peer.clone(), local.clone()));
+    all.iter()
+        .filter(|(ends, _)| is_link(ends))
+        .map(|(ends, acked)| (ends.clone(), *acked))
+        .collect()
 }
 
 /// What happens in a time, and what an observer has seen of it.
 struct Phase {
     name: &'static str,
-    /// Mails an hour that the first node is handed, and octets of each.
+    /// Mails an hour that each of so many nodes is handed, and octets of each.
     mails: (u32, usize),
+    nodes: u16,
     from: u64,
     /// Mails that were taken.
     taken: usize,
@@ -101,19 +109,20 @@ struct Phase {
 }
 
 impl Phase {
-    const fn new(name: &'static str, mails: (u32, usize)) -> Self {
-        Self { name, mails, from: 0, taken: 0, counted: Vec::new(), ticks: 0 }
+    const fn new(name: &'static str, mails: (u32, usize), nodes: u16) -> Self {
+        Self { name, mails, nodes, from: 0, taken: 0, counted: Vec::new(), ticks: 0 }
     }
 
-    /// Lets it pass: as many mails as are due, twice in a second a look at the sockets.
+    /// Lets it pass: as many mails as are due, twice in a second a look at the sockets. A clock that is full
+    /// refuses mail.
     fn pass(&mut self, devnet: &Devnet, log: &Path, span: Duration) {
         const LOOK: Duration = Duration::from_millis(500);
-        let open = || {
-            let mut session = Session::open(devnet.port);
+        let open = |node| {
+            let mut session = Session::open(devnet.port + node);
             assert!(session.say(b"EHLO x\r\n").starts_with("250"));
             session
         };
-        let mut session = open();
+        let mut sessions: Vec<_> = (0..self.nodes).map(open).collect();
         self.from = seen(log).last().map_or(0, |packet| packet.millis);
         let (ticks, start) = (ticks_used(devnet), Instant::now());
         let (an_hour, octets) = self.mails;
@@ -148,9 +157,10 @@ impl Phase {
             handed += 1;
             // A session may bring a hundred.
             if handed % 50 == 0 {
-                session = open();
+                sessions = (0..self.nodes).map(open).collect();
             }
-            self.taken += usize::from(submit(&mut session, octets));
+            let taken = sessions.iter_mut().map(|session| submit(session, octets));
+            self.taken += taken.map(usize::from).sum::<usize>();
         }
         self.counted = looking.join().unwrap();
         self.ticks = ticks_used(devnet) - ticks;
@@ -200,12 +210,15 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
     // One tick makes several packets, which fall into one second or two.
     let of_seconds = distance(seconds(one), seconds(other)) / 2_f64.sqrt();
     apart.insert("packets a second".to_owned(), of_seconds);
-    // Counts of a Poisson process.
-    let times = |one: u64, other: u64| {
+    // Counts of what comes so many at a time by a Poisson process, five standard deviations apart.
+    let times = |[one, other]: [u64; 2], together: f64| {
         let (one, other) = (one as f64, other as f64);
-        (one - other).abs() / (4.0 * (one + other).sqrt())
+        (one - other).abs() / (5.0 * (together * (one + other)).sqrt())
     };
-    apart.insert("ticks".to_owned(), times(one.0.ticks, other.0.ticks));
+    apart.insert("ticks".to_owned(), times([one.0.ticks, other.0.ticks], 1.0));
+    // One tick makes a packet on each of its links, half of them there and back.
+    let packets = [one.1, other.1].map(|packets| u64::try_from(packets.len()).unwrap());
+    apart.insert("packets".to_owned(), times(packets, 8.0));
     let node = |packet: &Seen| format!("from {}", packet.ends.0);
     let link = |packet: &Seen| format!("{} to {}", packet.ends.0, packet.ends.1);
     for (what, of) in [("node", &node as &dyn Fn(&Seen) -> String), ("link", &link)] {
@@ -218,8 +231,8 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
                 // Windows group packets, so that no more than a third of the gaps is independent.
                 distance(gaps(first), gaps(second)) * MANY / 3_f64.sqrt(),
                 distance(sizes(first), sizes(second)) * MANY,
-                // A tick makes several packets: these counts vary by more than a Poisson process.
-                times(counts[0], counts[1]) / 2.0,
+                // Of those of one tick some leave the same node.
+                times(counts, 3.0),
             ];
             most = core::array::from_fn(|what| most[what].max(found[what]));
         }
@@ -229,11 +242,10 @@ fn apart(one: (&Phase, &[&Seen]), other: (&Phase, &[&Seen])) -> BTreeMap<String,
     }
     apart
 }
-/// What the first node has sent on its clock.
+
+/// What all nodes have sent on their clocks.
 fn ticks_used(devnet: &Devnet) -> u64 {
-    let status = devnet.status(1);
-    let count = |name| status["counts"][name].as_u64().unwrap_or(0);
-    ["packet sent", "loop sent", "cover sent"].into_iter().map(count).sum()
+    ["packet sent", "loop sent", "cover sent"].into_iter().map(|name| devnet.count(name)).sum()
 }
 
 /// The loops of each node say of the six others that they lose next to nothing.
@@ -259,20 +271,21 @@ fn shows_health(devnet: &Devnet, returned: u64) {
     assert!(print(&["peers"]).lines().all(|line| line.contains(" a hop")));
 }
 
-/// Phases without mail, and with mail of different sizes. In the short form there is one with mail, of as
-/// much as the clock takes.
+/// Phases without mail, and with mail of different sizes at one node. In the last, which is all of the short
+/// form, every node has mail for each tick that takes such mail, three of ten: beside the clock it would be
+/// as many packets more.
 fn phases() -> (Duration, Vec<Phase>) {
-    let quiet = Phase::new("no mail", (0, 0));
-    let full = Phase::new("mail on every tick for it", (600, 2000));
+    let quiet = Phase::new("no mail", (0, 0), 0);
+    let full = Phase::new("mail on every tick for it", (200, 2000), 7);
     if std::env::var_os("FOG_LONG").is_none() {
         return (Duration::from_secs(30), vec![quiet, full]);
     }
     let mails = [
-        Phase::new("no mail again", (0, 0)),
-        Phase::new("10 mails of 2 KB", (10, 2000)),
-        Phase::new("60 mails of 2 KB", (60, 2000)),
-        Phase::new("10 mails of 1 MB", (10, 1_000_000)),
-        Phase::new("60 mails of 1 MB", (60, 1_000_000)),
+        Phase::new("no mail again", (0, 0), 0),
+        Phase::new("10 mails of 2 KB", (10, 2000), 1),
+        Phase::new("60 mails of 2 KB", (60, 2000), 1),
+        Phase::new("10 mails of 1 MB", (10, 1_000_000), 1),
+        Phase::new("60 mails of 1 MB", (60, 1_000_000), 1),
         full,
     ];
     // Three hours of the network.
@@ -284,9 +297,9 @@ fn links_carry_the_same_with_and_without_mail() {
     let folder = tempfile::tempdir().unwrap();
     let link_log = folder.path().join("links");
     let devnet = Devnet::start_with(SPEED, None, &["--link-log", link_log.to_str().unwrap()]);
-    // Loops come back from the first minutes on, and decoys go.
-    wait_for("a loop", Duration::from_secs(60), || {
-        (devnet.count("loop returned") > 20).then_some(())
+    // As many loops are under way as come back from then on: some twenty leave in a second.
+    wait_for("loops", Duration::from_secs(60), || {
+        (devnet.count("loop returned") > 400).then_some(())
     });
     wait_for("a decoy", Duration::from_secs(60), || {
         (devnet.count("decoy taken") > 0 && devnet.count("decoy submitted") > 0).then_some(())

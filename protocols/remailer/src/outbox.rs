@@ -68,7 +68,6 @@ pub(crate) struct Outbox {
     /// Packets of mail and of decoys, and their octets.
     packets: usize,
     octets: usize,
-    decoys: usize,
 }
 
 struct Slot {
@@ -126,7 +125,6 @@ impl Outbox {
             agenda: BTreeSet::new(),
             packets: 0,
             octets: 0,
-            decoys: 0,
         }
     }
 
@@ -286,8 +284,6 @@ impl Outbox {
 
     /// Puts what a decoy became on its reserved tick.
     pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
-        let is_reserved = |slot: &Slot| matches!(slot.load, Load::Reserved(_));
-        self.decoys += usize::from(self.slots.get(&tick.serial).is_some_and(is_reserved));
         let load = Load::Decoy(sealed, expected);
         self.turn(tick.serial, load, |load| matches!(load, Load::Reserved(_)));
     }
@@ -387,7 +383,6 @@ impl Outbox {
                 }
                 // Nobody waits for it: late, it stays away as other cover does.
                 Load::Decoy(sealed, expected) => {
-                    self.decoys = self.decoys.saturating_sub(1);
                     self.packets = self.packets.saturating_sub(1);
                     self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
                     let cover = Some((lot, expected));
@@ -441,7 +436,8 @@ impl Outbox {
 
     /// Packets of mail that wait for their tick.
     pub(crate) fn len(&self) -> usize {
-        self.packets.saturating_sub(self.decoys)
+        let is_decoy = |slot: &&Slot| matches!(slot.load, Load::Decoy(..));
+        self.packets.saturating_sub(self.slots.values().filter(is_decoy).count())
     }
 
     /// Draws one more tick; returns when it is.
