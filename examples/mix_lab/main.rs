@@ -58,8 +58,6 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long before the first mail that counts, and after the last, mails come that do not, beside the hold.
 const SETTLING: f64 = 0.7;
-/// The longest hold in a devnet, in minutes.
-const DEVNETS_HOLD: f64 = 20.0;
 /// Mails an hour of the pair's network, and its users, who mail twice a day.
 const USERS: usize = 720;
 
@@ -145,11 +143,13 @@ fn run(arguments: &Arguments) -> Result<(), Failed> {
 
 /// A devnet and the simulation of one, to an observer who knows the windows of neither.
 fn beside_devnet(arguments: &Arguments, fog: &Path) -> Result<(), Failed> {
-    let Network { world, .. } = network(arguments.nodes, arguments.mails, DEVNETS_HOLD, arguments);
+    // Nobody can ask for another hold than that of a devnet.
+    let hold = arguments.hold;
+    let Network { world, .. } = network(arguments.nodes, arguments.mails, hold, arguments);
     println!("{}", Row::HEAD);
     let look = |name: &str, trace: &Trace| {
         let knows = Knows { law: unphased(&world.parameters), ..knows(&world.parameters, trace) };
-        let settling = settling(DEVNETS_HOLD);
+        let settling = settling(hold);
         println!("{}", Row::of(name, trace, &knows, settling).to_csv());
         let with = trace.with_decoys();
         println!("{}", Row::of(&format!("{name} decoys seen"), &with, &knows, settling).to_csv());
