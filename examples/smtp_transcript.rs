@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use mail::{Delivery, Mailbox, Needs};
-use smtp::{Client, Limits, Outcome, Session, SessionEvent, Verdict};
+use smtp::{Client, Limits, MessageReport, Outcome, Session, SessionEvent, Verdict};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Neither machine has a socket or a clock; time since the start is told to them.
@@ -32,6 +32,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 SessionEvent::Message(submission) => {
                     println!("   (the server has {} octets)", submission.message.len());
                     server.handle_answer(Verdict::Taken([0xab; 16]), now);
+                }
+                SessionEvent::Status(_) => {
+                    server.handle_answer(Verdict::Became(MessageReport::default()), now);
                 }
                 SessionEvent::Close => println!("   (the server hangs up)"),
             }

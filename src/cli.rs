@@ -8,6 +8,7 @@ mod log;
 mod network;
 mod orders;
 mod peers;
+mod queue;
 mod run;
 mod send;
 mod stats;
@@ -57,8 +58,15 @@ enum Command {
         #[command(flatten)]
         arguments: run::Arguments,
     },
-    /// Show the state of a running node.
+    /// Show the state of a running node, or what has become of a message that it has taken.
     Status {
+        #[command(flatten)]
+        state: State,
+        /// The name under which the message was taken, from the reply to it.
+        message: Option<String>,
+    },
+    /// Show the messages in the custody of a running node.
+    Queue {
         #[command(flatten)]
         state: State,
     },
@@ -181,7 +189,11 @@ pub fn run() -> Result<(), Failure> {
         Command::Devnet(arguments) => runtime.block_on(devnet::run(arguments, json)),
         Command::Init { state, arguments } => init::run(&state, arguments, json),
         Command::Run { state, arguments } => runtime.block_on(run::run(state, arguments, json)),
-        Command::Status { state } => runtime.block_on(status::run(state, json)),
+        Command::Status { state, message: None } => runtime.block_on(status::run(state, json)),
+        Command::Status { state, message: Some(message) } => {
+            runtime.block_on(status::message(state, message, json))
+        }
+        Command::Queue { state } => runtime.block_on(queue::run(state, json)),
         Command::Peers { state, lists } => runtime.block_on(peers::run(state, lists, json)),
         Command::Stats { state, format } => runtime.block_on(stats::run(state, format, json)),
         Command::Vouch { state, onion } => runtime.block_on(orders::vouch(state, onion, json)),

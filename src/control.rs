@@ -7,6 +7,7 @@ mod counts;
 mod desk;
 mod status;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -22,12 +23,12 @@ use tokio::time::timeout;
 
 use crate::failure::{Failure, FailureKind};
 use crate::startup::Awaited;
-pub use counts::{PlaceKind, named, of_places, of_turned};
+pub use counts::{PlaceKind, named, named_state, of_places, of_turned};
 pub use desk::Desk;
 pub use status::{
     Avoided, ClassesStatus, DayStatus, DiskTrouble, HealthStatus, HeldStatus, Lateness, NoMail,
-    NodeUse, Peer, PeerList, PeerRole, ProvenBreach, ReachStatus, Status, ViewStatus, Warned,
-    Warning,
+    NodeUse, Peer, PeerList, PeerRole, ProvenBreach, Queue, QueuedMessage, ReachStatus, Status,
+    ViewStatus, Warned, Warning,
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -56,6 +57,10 @@ pub enum ControlOrder {
     Status,
     /// Report what the node knows of other nodes.
     Peers,
+    /// Report the messages in custody.
+    Queue,
+    /// Report what has become of the message that was taken under this name.
+    Message(String),
     /// Vouch for a node.
     Vouch(String),
     /// Withdraw a vouch.
@@ -80,6 +85,10 @@ pub enum Response {
     Starting(Starting),
     /// The answer to [`ControlOrder::Peers`].
     Peers(Vec<Peer>),
+    /// The answer to [`ControlOrder::Queue`].
+    Queue(Queue),
+    /// The answer to [`ControlOrder::Message`]: what it is for how many recipients.
+    Message(BTreeMap<String, u8>),
     /// The answer to an order that was carried out: the node it was about, or the new invite.
     Done(String),
     /// The answer to an invalid request.
@@ -171,6 +180,8 @@ pub async fn call(folder: &Path, order: ControlOrder) -> Result<Response, Failur
         answer @ (Response::Status(_)
         | Response::Starting(_)
         | Response::Peers(_)
+        | Response::Queue(_)
+        | Response::Message(_)
         | Response::Done(_)) => Ok(answer),
     }
 }

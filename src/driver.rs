@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use keys::{NodeId, Time};
 use record::ExitPolicy;
-use remailer::{ClockJump, Decoy, DecoyEnd, Dropped, Handed, Held, Remailer, StreamId};
+use remailer::{ClockJump, Decoy, DecoyEnd, Dropped, Handed, Held, QueueId, Remailer, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
@@ -223,7 +223,8 @@ impl Driver {
                 self.remailer.handle_peeled(from, peeled, self.machine.clock.now());
             }
             Done::Sealed(id, sealed) => {
-                self.remailer.handle_sealed(id, sealed, &mut self.machine.rng);
+                let now = self.now();
+                self.remailer.handle_sealed(id, sealed, now, &mut self.machine.rng);
             }
             Done::CoverSealed(sealed) => self.remailer.handle_cover_sealed(sealed),
             Done::Disk(report, result) => self.disk_done(report, result),
@@ -267,9 +268,16 @@ impl Driver {
 
     fn question(&mut self, question: Question) {
         let now = self.now();
+        if let Question::Status(id, to) = question {
+            let states = self.remailer.message(&QueueId::from_bytes(id)).unwrap_or_default();
+            // A client that has disconnected gets no answer.
+            let _ = to.send(smtp::Verdict::Became(commands::report(&states)));
+            return;
+        }
         // Nothing is answered for that may have to be kept.
         if self.disk.failing().is_some() {
-            let (Question::Recipient(_, to) | Question::Message(_, to)) = question;
+            let (Question::Recipient(_, to) | Question::Message(_, to) | Question::Status(_, to)) =
+                question;
             // A client that has disconnected gets no answer.
             let _ = to.send(smtp::Verdict::Full);
             return;
@@ -284,6 +292,7 @@ impl Driver {
                 // A client that has disconnected gets no answer.
                 let _ = to.send(answer);
             }
+            Question::Status(..) => {}
             Question::Message(cut, to) => {
                 let id = self.asked.submission(to);
                 self.remailer.handle_submission(id, cut, now, &mut self.machine.rng);

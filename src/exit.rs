@@ -270,7 +270,8 @@ async fn deliver(
         Target::Maildir(folder) => {
             let write = move || maildir::deliver(&folder, delivery, &machine);
             // The thread is cancelled only with the runtime: the node is ending.
-            let cut_short = (DeliveryOutcome::Done { taken: 0, refused: 0 }, Ok(()));
+            let cut_short =
+                (DeliveryOutcome::Done { taken: 0, refused: 0, refused_here: 0 }, Ok(()));
             tokio::task::spawn_blocking(write).await.unwrap_or(cut_short)
         }
         Target::Smarthost(address) => smarthost::deliver(address, delivery, machine.clock).await,

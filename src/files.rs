@@ -204,6 +204,14 @@ pub fn write_new(path: &Path, octets: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Writes one octet at a place of a file, mode 0600, which is made if it is not there. It is not synced.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn mark(path: &Path, place: u64, octet: u8) -> io::Result<()> {
+    write_at(&open_in_place(path)?, path, &[octet], place)
+}
+
 /// Makes a folder with all above it, mode 0700, if it is not there.
 ///
 /// # Errors

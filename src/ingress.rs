@@ -49,6 +49,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 pub enum Question {
     /// Is there a way to this recipient?
     Recipient(RecipientAsk, oneshot::Sender<Verdict>),
+    /// What has become of the message with this id?
+    Status([u8; 16], oneshot::Sender<Verdict>),
     /// Take this message, which was cut, or cannot be carried.
     Message(Result<Cut, Refused>, oneshot::Sender<Verdict>),
 }
@@ -257,6 +259,10 @@ impl Connection {
                     }
                     SessionEvent::Recipient(ask) => {
                         let answer = put(questions, |to| Question::Recipient(ask, to)).await;
+                        self.session.handle_answer(answer, self.now());
+                    }
+                    SessionEvent::Status(id) => {
+                        let answer = put(questions, |to| Question::Status(id, to)).await;
                         self.session.handle_answer(answer, self.now());
                     }
                     SessionEvent::Message(submission) => {

@@ -13,6 +13,7 @@
 //! epochs/<n>.withdrawn  marks that key as given up
 //! banned peers  onion addresses, one a line: nodes to avoid, and to dial first
 //! invites       tokens that this node handed out; `invite` has the one that it was given
+//! spool/        messages in custody, and what became of others: see `spool.rs`
 //! db/           verified statements (sled); db.damaged is one that could not be read
 //! control.sock  the control socket
 //! ```
@@ -28,6 +29,7 @@ mod identity;
 mod keeper;
 mod lists;
 mod room;
+mod spool;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -45,9 +47,12 @@ pub use error::{Error, Fault};
 pub use keeper::{DiskKeeper, Job};
 pub use lists::List;
 pub use room::RESERVE;
+pub use spool::SpoolFound;
 
-const VERSION: &str = "3\n";
-/// The layout before: replay tags in the database, with a file that counts them.
+const VERSION: &str = "4\n";
+/// The layout before: without messages in custody.
+const VERSION_3: &str = "3\n";
+/// The layout before that: replay tags in the database, with a file that counts them.
 const VERSION_2: &str = "2\n";
 
 /// An open state folder.
@@ -75,9 +80,13 @@ impl Store {
         let epochs = folder.join(epochs::EPOCHS);
         make_folder(&epochs).map_err(|error| fail(&epochs, &error))?;
         let store = Self { folder: folder.to_owned(), _lock: lock };
-        if version == VERSION_2 {
+        if version != VERSION {
             room::check(folder)?;
+        }
+        if version == VERSION_2 {
             store.renew()?;
+        }
+        if version != VERSION {
             store.write("version", VERSION.as_bytes())?;
         }
         Ok(store)
@@ -113,7 +122,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
 fn check_version(folder: &Path) -> Result<String, Error> {
     let path = folder.join("version");
     match fs::read_to_string(&path) {
-        Ok(version) if version == VERSION || version == VERSION_2 => Ok(version),
+        Ok(version) if [VERSION, VERSION_3, VERSION_2].contains(&version.as_str()) => Ok(version),
         Ok(_) => Err(Error::new(&path, Fault::Foreign, "the state folder is of another version")
             .remedy("use the fog that wrote it, or another --state-dir")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -43,6 +43,7 @@ fn wrong(warning: &Warning) -> String {
         Warning::Besieged => {
             "loops of this node stopped coming back while as many packets came as ever".to_owned()
         }
+        Warning::Silenced => "no loop of this node returns".to_owned(),
         Warning::Rival => "another node runs with this identity".to_owned(),
         Warning::Convicted => {
             "there is a proof that this identity said two different things".to_owned()
@@ -106,6 +107,9 @@ pub(super) fn cost(warning: &Warning) -> &'static str {
         Warning::Besieged => {
             "somebody may keep others' packets from it, to follow one; it kept all for ten minutes"
         }
+        Warning::Silenced => {
+            "what is in its custody waits: somebody may silence answers to see it tried again"
+        }
         Warning::Rival => {
             "two nodes with one identity contradict each other, and a proof of that ends it for good"
         }
@@ -152,6 +156,7 @@ pub(super) fn remedy(warning: &Warning) -> &'static str {
         Warning::Besieged => {
             "see fog peers for what is lost, and ask others whether they see it too"
         }
+        Warning::Silenced => "see fog peers for what is lost, and whether this node has links",
         Warning::Rival => "stop one of them; the one that goes on is started again",
         Warning::Convicted => {
             "its operator has to be vouched for again, with a later date; a voter or root is none any \

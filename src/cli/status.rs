@@ -11,7 +11,11 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
         Response::Status(status) => status,
         Response::Starting(starting) if json => return say_json(&starting),
         Response::Starting(starting) => return say(&wording::starting(&starting)),
-        Response::Peers(_) | Response::Done(_) | Response::Error(_) => {
+        Response::Peers(_)
+        | Response::Message(_)
+        | Response::Queue(_)
+        | Response::Done(_)
+        | Response::Error(_) => {
             return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
         }
     };
@@ -20,6 +24,21 @@ pub(super) async fn run(state: State, json: bool) -> Result<(), Failure> {
     }
     for line in lines(&status, Clock::start()) {
         say(&line)?;
+    }
+    Ok(())
+}
+
+/// Says what has become of a message.
+pub(super) async fn message(state: State, name: String, json: bool) -> Result<(), Failure> {
+    let order = ControlOrder::Message(name);
+    let Response::Message(states) = control::call(&state.folder(), order).await? else {
+        return Err(Failure::new(FailureKind::Internal, "the node answered something else"));
+    };
+    if json {
+        return say_json(&states);
+    }
+    for (what, recipients) in states {
+        say(&format!("{recipients} {what}"))?;
     }
     Ok(())
 }
@@ -39,6 +58,22 @@ fn hides(among: u32) -> String {
 
 /// What is to be known of a network whose admission is open.
 const OPEN: &str = ", open to everybody: it hides nobody";
+
+/// What went into this node's custody since its start, and what came out of it.
+fn custody(status: &Status) -> String {
+    let count = |name: &str| status.counts.get(name).copied().unwrap_or_default();
+    format!(
+        "custody  {} taken and {} found at the start: {} delivered, {} failed, {} unknown, {} lost, {} \
+         held",
+        count("message taken"),
+        count("message in custody at the start"),
+        count("message over: delivered"),
+        count("message over: failed"),
+        count("message over: unknown"),
+        count("message over: lost"),
+        status.held.messages,
+    )
+}
 
 fn lines(status: &Status, clock: Clock) -> Vec<String> {
     let seconds = |millis: u64| millis / 1000;
@@ -115,6 +150,7 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
             held.answers,
             held.for_streams
         ),
+        custody(status),
     ]);
     lines.extend(status.counts.iter().map(|(name, count)| format!("{count:>8} {name}")));
     lines

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use mail::{DeliveryStatus, FragmentError, MessageError};
 use record::StatementError;
 use remailer::{
-    Count, Counts, Dropped, NoAnswer, NotAnswered, NotDelivered, NotPublished, NotTaken, Refused,
+    Count, Counts, Dropped, MessageState, NoAnswer, NotAnswered, NotDelivered, NotPublished,
+    NotTaken, Refused,
 };
 
 use crate::net::{Turned, TurnedAway};
@@ -109,6 +110,12 @@ fn name(count: Count) -> String {
         Count::CoverEnded => "packet ended: cover".to_owned(),
         Count::PacketDropped(why) => format!("packet dropped: {}", dropped(why)),
         Count::MessageTaken => "message taken".to_owned(),
+        Count::MessageRestored => "message in custody at the start".to_owned(),
+        Count::MessageAcknowledged => "message over: delivered".to_owned(),
+        Count::MessageFailed => "message over: failed".to_owned(),
+        Count::MessageUnknown => "message over: unknown".to_owned(),
+        Count::MessageLost => "message over: lost".to_owned(),
+        Count::MessageAgain => "message came again".to_owned(),
         Count::MessageRefused(why) => format!("message refused: {}", refused(why)),
         Count::DecoyTaken => "decoy taken".to_owned(),
         Count::DecoyRefused => "decoy refused".to_owned(),
@@ -174,6 +181,21 @@ fn dropped(why: Dropped) -> &'static str {
         Dropped::NotKept => "tag not kept",
         Dropped::Expired => "expired",
         Dropped::QueueFull => "queue full",
+    }
+}
+
+/// What a message is for some of its recipients.
+pub fn named_state(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Queued => "queued",
+        MessageState::Sent => "sent",
+        MessageState::Held => "held",
+        MessageState::Delivered => "delivered",
+        MessageState::Failed(DeliveryStatus::RefusedHere) => "failed: refused by every exit, 5.7.1",
+        MessageState::Failed(DeliveryStatus::GaveUp) => "failed: given up, 4.4.7",
+        MessageState::Failed(_) => "failed: refused by the next server, 5.0.0",
+        MessageState::Unknown => "unknown",
+        MessageState::Lost => "lost",
     }
 }
 

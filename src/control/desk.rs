@@ -66,6 +66,8 @@ async fn answer(
         let _ = to.send(match order {
             ControlOrder::Status => Response::Starting(starting),
             ControlOrder::Peers
+            | ControlOrder::Queue
+            | ControlOrder::Message(_)
             | ControlOrder::Vouch(_)
             | ControlOrder::Unvouch(_)
             | ControlOrder::Retire(_)

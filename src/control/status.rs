@@ -105,6 +105,8 @@ pub enum Warning {
     /// Within the last hour loops of this node's own stopped coming back while as many packets came as
     /// ever.
     Besieged,
+    /// No loop of this node's own returns.
+    Silenced,
     /// There is a proof that this identity said two different things.
     Convicted,
     /// There is no list of nodes for the present hour.
@@ -230,6 +232,36 @@ pub struct ClassesStatus {
     pub octets: u64,
 }
 
+/// The messages in a node's custody.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Queue {
+    /// How many there are.
+    pub messages: usize,
+    /// How many were set aside at the start because they cannot be read.
+    pub damaged: usize,
+    /// Whether all of it waits because no loop of the node returns.
+    pub suspended: bool,
+    /// The oldest, a hundred at most.
+    pub oldest: Vec<QueuedMessage>,
+}
+
+/// What a node knows of a message in its custody.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct QueuedMessage {
+    /// When it was taken, in Unix milliseconds.
+    pub accepted_ms: u64,
+    /// When it is over without an answer.
+    pub until_ms: u64,
+    /// The size of its packets, in KiB.
+    pub class_kib: usize,
+    /// Its packets.
+    pub packets: usize,
+    /// Those of them that have left.
+    pub left: usize,
+    /// Whether an exit has said that it holds it.
+    pub held: bool,
+}
+
 /// What a node holds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HeldStatus {
@@ -243,6 +275,8 @@ pub struct HeldStatus {
     pub assembling: usize,
     /// Answers of exits that are waited for.
     pub answers: usize,
+    /// Messages in custody.
+    pub messages: usize,
     /// Packets for peers without an address that wait for their stream.
     pub for_streams: usize,
 }

@@ -3,7 +3,10 @@
 use std::fmt::Display;
 
 use keys::{NodeId, OnionAddress, Time};
-use remailer::{Command, Done, InviteAnswer, NotDone, Refused, Sealing, SubmissionId, Taken};
+use mail::DeliveryStatus;
+use remailer::{
+    Command, Done, InviteAnswer, MessageState, NotDone, Refused, Sealing, SubmissionId, Taken,
+};
 
 use super::Driver;
 use super::disk::Report;
@@ -47,6 +50,11 @@ impl Driver {
                 | Command::KeepVote(..)
                 | Command::KeepTags(_)
                 | Command::ForgetSeeds(_)
+                | Command::KeepMessage(..)
+                | Command::MarkMessage(..)
+                | Command::ForgetMessage(..)
+                | Command::KeepOver(_)
+                | Command::ForgetOver(_)
                 | Command::KeepList(_)
                 | Command::KeepHealth(_)
                 | Command::KeepStatement(..)
@@ -79,7 +87,8 @@ impl Driver {
     fn seal(&mut self, id: SubmissionId, sealing: Sealing) {
         if let Err(sealing) = self.work.seal(id, sealing) {
             let failed = Err(sealing.give_up());
-            self.remailer.handle_sealed(id, failed, &mut self.machine.rng);
+            let now = self.now();
+            self.remailer.handle_sealed(id, failed, now, &mut self.machine.rng);
         }
     }
 
@@ -115,6 +124,26 @@ impl Driver {
         // The swarm ends only after this loop.
         let _ = self.net.orders.send(order).await;
     }
+}
+
+/// What has become of a message, as a session says it.
+pub(super) fn report(states: &[(MessageState, u8)]) -> smtp::MessageReport {
+    let mut report = smtp::MessageReport::default();
+    for (state, recipients) in states {
+        let of = match state {
+            MessageState::Queued => &mut report.queued,
+            MessageState::Sent => &mut report.sent,
+            MessageState::Held => &mut report.held,
+            MessageState::Delivered => &mut report.delivered,
+            MessageState::Failed(DeliveryStatus::RefusedHere) => &mut report.refused_here,
+            MessageState::Failed(DeliveryStatus::GaveUp) => &mut report.gave_up,
+            MessageState::Failed(_) => &mut report.refused,
+            MessageState::Unknown => &mut report.unknown,
+            MessageState::Lost => &mut report.lost,
+        };
+        *of = of.saturating_add((*recipients).into());
+    }
+    report
 }
 
 pub(super) fn addresses<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<OnionAddress> {

@@ -37,6 +37,8 @@ pub(super) struct Disk {
     failing: Option<Failing>,
     /// How often something was not kept, since the start.
     pub(super) times: u64,
+    /// Messages in custody that could not be read at the start.
+    pub(super) damaged: usize,
     /// Since when a look is under way.
     looking: Option<Time>,
     /// Tags that could not be kept, and since when.
@@ -53,8 +55,8 @@ pub(super) struct Failing {
 }
 
 impl Disk {
-    pub(super) fn new(takes: watch::Sender<bool>) -> Self {
-        Self { failing: None, times: 0, looking: None, unkept: None, takes }
+    pub(super) fn new(takes: watch::Sender<bool>, damaged: usize) -> Self {
+        Self { failing: None, times: 0, damaged, looking: None, unkept: None, takes }
     }
 
     /// The trouble, if there is one.
@@ -172,6 +174,11 @@ fn job(command: Command) -> Option<(Job, Report)> {
         Command::ForgetSeeds(oldest) => (Job::SeedsFrom(oldest), Report::Nothing),
         Command::KeepOwn(id, octets) => (Job::Own(octets), Report::Named(id)),
         Command::KeepVote(id, octets) => (Job::Vote(octets), Report::Named(id)),
+        Command::KeepMessage(id, name, octets) => (Job::Message(name, octets), Report::Named(id)),
+        Command::MarkMessage(name, mark) => (Job::Mark(name, mark), Report::Nothing),
+        Command::ForgetMessage(name, ended) => (Job::NoMessage(name, ended), Report::Nothing),
+        Command::KeepOver(over) => (Job::Over(over), Report::Nothing),
+        Command::ForgetOver(oldest) => (Job::OverFrom(oldest), Report::Nothing),
         Command::KeepList(octets) => (Job::HourList(octets), Report::Nothing),
         Command::KeepHealth(octets) => (Job::Health(octets), Report::Nothing),
         Command::KeepStatement(name, octets) => (Job::Statement(name, octets), Report::Nothing),
@@ -270,6 +277,7 @@ mod tests {
                 list: store.hour_list()?,
                 vote: store.vote()?,
                 health: store.health(),
+                custody: store.custody()?.kept,
             };
             let setup = Setup {
                 epochs: store.epochs()?,

@@ -17,6 +17,8 @@ impl Driver {
         let order = match order {
             ControlOrder::Status => Err(Response::Status(Box::new(self.status()))),
             ControlOrder::Peers => Err(Response::Peers(self.peers())),
+            ControlOrder::Queue => Err(Response::Queue(self.queue())),
+            ControlOrder::Message(name) => Err(self.message(&name)),
             ControlOrder::Vouch(onion) => node(&onion).map(OperatorOrder::Vouch),
             ControlOrder::Unvouch(onion) => node(&onion).map(OperatorOrder::Unvouch),
             ControlOrder::Retire(onion) => node(&onion).map(OperatorOrder::Retire),

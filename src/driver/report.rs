@@ -3,17 +3,53 @@
 use directory::Standing;
 use keys::{Epoch, NodeId, OnionAddress, Time};
 use record::{Admission, Breach, Record};
-use remailer::{Agreement, Classes, PeerHealth, Refused, Shunned};
+use remailer::{Agreement, Classes, PeerHealth, QueueId, Refused, Shunned};
 use sphinx::SizeClass;
 
 use super::Driver;
 use crate::control::{
     Avoided, ClassesStatus, DayStatus, HealthStatus, HeldStatus, Lateness, NoMail, NodeUse, Peer,
-    PeerList, PeerRole, ProvenBreach, ReachStatus, Status, ViewStatus, named, of_places, of_turned,
+    PeerList, PeerRole, ProvenBreach, Queue, QueuedMessage, ReachStatus, Response, Status,
+    ViewStatus, named, named_state, of_places, of_turned,
 };
 use crate::net::Reach;
 
+/// Messages of the queue that are shown, at most.
+const SHOWN: usize = 100;
+
 impl Driver {
+    pub(super) fn queue(&self) -> Queue {
+        let entries = self.remailer.queue();
+        let oldest = entries.iter().take(SHOWN).map(|entry| QueuedMessage {
+            accepted_ms: entry.accepted.as_millis(),
+            until_ms: entry.until.as_millis(),
+            class_kib: entry.class.packet_len() / 1024,
+            packets: entry.packets,
+            left: entry.left,
+            held: entry.is_held,
+        });
+        Queue {
+            messages: entries.len(),
+            damaged: self.disk.damaged,
+            suspended: self.remailer.is_silenced(),
+            oldest: oldest.collect(),
+        }
+    }
+
+    /// What has become of the message that was taken under a name.
+    pub(super) fn message(&self, name: &str) -> Response {
+        let id = u128::from_str_radix(name, 16).ok().filter(|_| name.len() == 32);
+        let Some(id) = id else {
+            return Response::Error("not a name: 32 hexadecimal digits, from the reply".to_owned());
+        };
+        let id = QueueId::from_bytes(id.to_be_bytes());
+        let Some(states) = self.remailer.message(&id) else {
+            return Response::Error("no such message is known here".to_owned());
+        };
+        let said = states.into_iter().map(|(state, all)| (named_state(state).to_owned(), all));
+        Response::Message(said.collect())
+    }
+
     pub(super) fn status(&self) -> Status {
         let now = self.now();
         let schedule = self.remailer.schedule();
@@ -47,6 +83,7 @@ impl Driver {
                 delivering: held.delivering,
                 assembling: held.assembling,
                 answers: held.answers,
+                messages: held.messages,
                 for_streams: held.for_streams,
             },
             lateness: Lateness {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keys::{Identity, NodeId, OnionAddress};
 use record::Descriptor;
-use remailer::{DecoyEnd, ExitOffer, InvitesKept, Known, Remailer, Setup};
+use remailer::{CustodyKept, DecoyEnd, ExitOffer, InvitesKept, Known, Remailer, Setup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -127,8 +127,10 @@ impl Node {
             tor.serve(&identity, smtp.onion).await?;
         }
         let offer = exit.as_ref().map(Exit::offer);
-        let statements = database.statements();
-        let setup = setup(&store, statements, identity, descriptor, offer, &bootstrap)?;
+        let found = store.custody()?;
+        let (statements, damaged) = (database.statements(), found.damaged);
+        let mut setup = setup(&store, statements, identity, descriptor, offer, &bootstrap)?;
+        setup.known.custody = found.kept;
         let setup = Setup { contact, family, ..setup };
         let mut remailer = Remailer::new(setup, clock.now(), &mut machine.rng);
         if exit.as_ref().is_some_and(|exit| !exit.delivers()) {
@@ -150,6 +152,7 @@ impl Node {
             tor,
             socket,
             carries,
+            damaged,
             decoys,
         };
         Ok(started.drive(onion, smtp, exit_inputs, calls, questions))
@@ -182,6 +185,8 @@ struct Started {
     tor: Option<Tor>,
     socket: Socket,
     carries: watch::Sender<usize>,
+    /// Messages in custody that cannot be read.
+    damaged: usize,
     decoys: (Decoys, mpsc::Receiver<DecoyEnd>),
 }
 
@@ -231,7 +236,7 @@ impl Started {
             exit: self.exit,
             work,
             decoys,
-            disk: Disk::new(net.reception.takes_packets),
+            disk: Disk::new(net.reception.takes_packets, self.damaged),
             places: PlaceKind::ALL
                 .into_iter()
                 .zip(smtp.places.into_iter().chain(net.entrances.places))
@@ -320,6 +325,7 @@ fn setup(
             list: store.hour_list()?,
             vote: store.vote()?,
             health: store.health(),
+            custody: CustodyKept::default(),
         },
         banned,
         invites: InvitesKept {

@@ -73,6 +73,7 @@ impl Driver {
             Alarm::ClockSuspect(Suspicion::Ahead) => Warning::ClockSuspect { behind: false },
             Alarm::Rival => Warning::Rival,
             Alarm::Besieged => Warning::Besieged,
+            Alarm::Silenced => Warning::Silenced,
             Alarm::Convicted => Warning::Convicted,
             Alarm::NoList { hours } => {
                 let voters = self.remailer.missing_voters(now).into_iter();

@@ -31,9 +31,9 @@ pub(super) fn deliver(
         written.is_err()
     });
     if delivery.recipients.is_empty() {
-        (DeliveryOutcome::Done { taken, refused: 0 }, Ok(()))
+        (DeliveryOutcome::Done { taken, refused: 0, refused_here: 0 }, Ok(()))
     } else {
-        let outcome = DeliveryOutcome::Later { delivery, taken, refused: 0 };
+        let outcome = DeliveryOutcome::Later { delivery, taken, refused: 0, refused_here: 0 };
         (outcome, Err(ServerFault::CannotWrite))
     }
 }

@@ -23,7 +23,9 @@ pub(super) async fn offers(address: SocketAddr, clock: Clock) -> Result<Offers, 
     match converse(Client::probe(EHLO_NAME), address, clock).await.0 {
         Outcome::Probed(offers) => Ok(offers),
         Outcome::Barred(bar) => Err(ServerFault::of(bar)),
-        Outcome::Delivered { .. } | Outcome::Refused | Outcome::Later => Err(ServerFault::Silent),
+        Outcome::Delivered { .. } | Outcome::Refused | Outcome::RefusedHere | Outcome::Later => {
+            Err(ServerFault::Silent)
+        }
     }
 }
 
@@ -34,26 +36,31 @@ pub(super) async fn deliver(
     clock: Clock,
 ) -> (DeliveryOutcome, Result<(), ServerFault>) {
     match converse(Client::deliver(EHLO_NAME, delivery), address, clock).await {
-        (Outcome::Delivered { taken, refused, later: 0 }, _) => {
-            (DeliveryOutcome::Done { taken, refused }, Ok(()))
+        (Outcome::Delivered { taken, refused, refused_here, later: 0 }, _) => {
+            (DeliveryOutcome::Done { taken, refused, refused_here }, Ok(()))
         }
         // What is wrong is not the mail, which waits until it is mended.
         (Outcome::Barred(bar), Some(delivery)) => {
-            (later(delivery, 0, 0), Err(ServerFault::of(bar)))
+            (later(delivery, [0; 3]), Err(ServerFault::of(bar)))
         }
-        (Outcome::Delivered { taken, refused, .. }, Some(delivery)) => {
-            (later(delivery, taken, refused), Ok(()))
+        (Outcome::Delivered { taken, refused, refused_here, .. }, Some(delivery)) => {
+            (later(delivery, [taken, refused, refused_here]), Ok(()))
         }
-        (Outcome::Later, Some(delivery)) => (later(delivery, 0, 0), Ok(())),
+        (Outcome::Later, Some(delivery)) => (later(delivery, [0; 3]), Ok(())),
+        (Outcome::RefusedHere, Some(delivery)) => {
+            let refused_here = delivery.recipients.len();
+            (DeliveryOutcome::Done { taken: 0, refused: 0, refused_here }, Ok(()))
+        }
         (_, delivery) => {
             let refused = delivery.map_or(0, |delivery| delivery.recipients.len());
-            (DeliveryOutcome::Done { taken: 0, refused }, Ok(()))
+            (DeliveryOutcome::Done { taken: 0, refused, refused_here: 0 }, Ok(()))
         }
     }
 }
 
-fn later(delivery: Delivery, taken: usize, refused: usize) -> DeliveryOutcome {
-    DeliveryOutcome::Later { delivery, taken, refused }
+fn later(delivery: Delivery, came: [usize; 3]) -> DeliveryOutcome {
+    let [taken, refused, refused_here] = came;
+    DeliveryOutcome::Later { delivery, taken, refused, refused_here }
 }
 
 /// Hands a message to a node as a user's program does; returns its reply.
@@ -80,11 +87,13 @@ pub async fn submit_on(
     let client = Client::submit(EHLO_NAME, delivery);
     let (outcome, _, reply) = talk(client, connecting, clock).await;
     match outcome {
-        Outcome::Delivered { refused: 0, later: 0, .. } => Ok(reply),
+        Outcome::Delivered { refused: 0, refused_here: 0, later: 0, .. } => Ok(reply),
         Outcome::Delivered { .. } => Err(Some(format!("not every recipient was taken; {reply}"))),
-        Outcome::Probed(_) | Outcome::Refused | Outcome::Later | Outcome::Barred(_) => {
-            Err(Some(reply).filter(|reply| !reply.is_empty()))
-        }
+        Outcome::Probed(_)
+        | Outcome::Refused
+        | Outcome::RefusedHere
+        | Outcome::Later
+        | Outcome::Barred(_) => Err(Some(reply).filter(|reply| !reply.is_empty())),
     }
 }
 

@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 
 use directory::ItemId;
 use keys::{Epoch, MixSeed, OnionAddress};
-use remailer::OpenInvite;
+use remailer::{Ended, Mark, MessageName, OpenInvite, Over};
 use sphinx::ReplayTag;
+use zeroize::Zeroizing;
 
 use super::database::Database;
 use super::epochs::EPOCHS;
 use super::error::Error;
 use super::lists::List;
+use super::spool::Spool;
 use super::tags::Tags;
 use super::{Store, room};
 use crate::files::{remove, write_whole};
@@ -44,6 +46,16 @@ pub enum Job {
     Invites(Vec<OpenInvite>),
     /// No longer the invite that this node was given.
     NoInvite,
+    /// A message in custody.
+    Message(MessageName, Zeroizing<Vec<u8>>),
+    /// A mark of one.
+    Mark(MessageName, Mark),
+    /// No longer a message; its end, if it has one.
+    NoMessage(MessageName, Option<Ended>),
+    /// That a delivery is over.
+    Over(Over),
+    /// Only the deliveries that were over in this epoch and later ones.
+    OverFrom(Epoch),
     /// Replay tags.
     Tags(Vec<(Epoch, ReplayTag)>),
     /// Nothing: whether there is room, and, if asked, whether anything can be written.
@@ -58,6 +70,7 @@ pub struct DiskKeeper {
     store: Store,
     database: Database,
     tags: Tags,
+    spool: Spool,
     /// Epochs whose withdrawal could not be kept: it is tried again before anything else.
     unkept: BTreeSet<Epoch>,
     /// The oldest epoch whose key is to be there, if older ones could not be destroyed.
@@ -69,7 +82,8 @@ impl DiskKeeper {
     #[must_use]
     pub fn new(store: Store, database: Database) -> Self {
         let tags = Tags::new(store.folder.join(EPOCHS));
-        Self { store, database, tags, unkept: BTreeSet::new(), undestroyed: None }
+        let spool = Spool::new(&store.folder);
+        Self { store, database, tags, spool, unkept: BTreeSet::new(), undestroyed: None }
     }
 
     /// Carries a job out; it is on the disk when this returns.
@@ -108,6 +122,21 @@ impl DiskKeeper {
                 store.keep_list(List::Invites, open)
             }
             Job::NoInvite => store.keep_list::<String>(List::Invite, &[]),
+            Job::Message(name, octets) => {
+                room::check(&store.folder)?;
+                self.spool.keep(name, octets).map_err(|error| self.no_spool(&error))
+            }
+            Job::Mark(name, mark) => {
+                self.spool.mark(name, *mark).map_err(|error| self.no_spool(&error))
+            }
+            Job::NoMessage(name, ended) => {
+                let forgotten = self.spool.forget(name, ended.as_ref());
+                forgotten.map_err(|error| self.no_spool(&error))
+            }
+            Job::Over(over) => self.spool.over(over).map_err(|error| self.no_spool(&error)),
+            Job::OverFrom(oldest) => {
+                self.spool.forget_over(*oldest).map_err(|error| self.no_spool(&error))
+            }
             Job::Tags(tags) => self.tags.keep(tags).map_err(|error| self.no_tags(&error)),
             Job::Look { writes } => self.look(*writes),
         }
@@ -129,6 +158,10 @@ impl DiskKeeper {
 
     fn no_tags(&self, error: &std::io::Error) -> Error {
         Error::io(&self.store.folder.join(EPOCHS), error)
+    }
+
+    fn no_spool(&self, error: &std::io::Error) -> Error {
+        Error::io(&self.store.folder.join("spool"), error)
     }
 
     fn look(&mut self, writes: bool) -> Result<(), Error> {

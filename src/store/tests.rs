@@ -236,7 +236,7 @@ fn a_folder_that_is_open_damaged_or_newer_is_refused() {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(open(folder.path()).unwrap_err().contains("other users"));
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    fs::write(folder.path().join("version"), "4\n").unwrap();
+    fs::write(folder.path().join("version"), "5\n").unwrap();
     assert!(open(folder.path()).unwrap_err().contains("another version"));
     fs::write(folder.path().join("version"), VERSION).unwrap();
     fs::write(folder.path().join("identity"), [0; 31]).unwrap();

@@ -16,6 +16,7 @@ mod admission;
 mod clocks;
 mod commands;
 mod cover;
+mod custody;
 mod devnet;
 mod disk;
 mod large;

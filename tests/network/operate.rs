@@ -269,9 +269,9 @@ fn mistakes_of_an_operator_are_named_before_anything_is_changed() {
     fails(4, &["identity", "backup"]);
     fs::write(node.folder.join("identity"), identity).unwrap();
 
-    fs::write(node.folder.join("version"), "4\n").unwrap();
+    fs::write(node.folder.join("version"), "5\n").unwrap();
     fails(4, &["version", "another version", "--state-dir"]);
-    fs::write(node.folder.join("version"), "3\n").unwrap();
+    fs::write(node.folder.join("version"), "4\n").unwrap();
 
     std::os::unix::fs::symlink("/nonexistent", node.folder.join("control.sock")).unwrap();
     let (exit, said) = node.fails();

@@ -106,8 +106,6 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
     let first = nodes[0].ask("status")["epoch"].as_u64().unwrap();
     let start = Instant::now();
     let mut taken = 0;
-    // Packets held by stopped nodes, or sent to them meanwhile.
-    let mut lost = 0;
     let mut before_restarts = Vec::new();
     for number in 0..MAILS {
         match number {
@@ -116,11 +114,7 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
                 let counts = Counts::of(node);
                 counts.assert_adds_up();
                 counts.assert_no_key_was_missing("before it was stopped");
-                let held = |what| counts.0["held"][what].as_u64().unwrap();
-                lost += held("mixing") + held("waiting") + held("delivering");
                 before_restarts.push(counts);
-                // Packets may arrive between that answer and the end.
-                lost += 3;
                 node.signal(if number == 220 { "-KILL" } else { "-TERM" });
                 if number == 330 {
                     sleep(Duration::from_secs(180) / speed);
@@ -138,14 +132,14 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
     let last = nodes[0].ask("status")["epoch"].as_u64().unwrap();
     assert!(last - first >= 8, "{} epochs", last - first);
     assert_eq!(taken, MAILS, "mail was taken all the time");
-    wait_for("nothing held", Duration::from_secs(60), || {
+    wait_for("nothing held", Duration::from_secs(120), || {
         let quiet = |node: &Node| {
             let held = &node.ask("status")["held"];
-            ["mixing", "waiting", "delivering"].iter().all(|what| held[what] == 0)
+            ["mixing", "waiting", "delivering", "messages"].iter().all(|what| held[what] == 0)
         };
         nodes.iter().all(quiet).then_some(())
     });
-    let mut expired = 0;
+    let (mut expired, mut unsure) = (0, 0);
     // A restart forgets what was measured; those that were not restarted sent most of the packets.
     let all: Vec<_> = nodes.iter().map(Counts::of).chain(before_restarts).collect();
     assert_late_packets_were_delayed(&all, Duration::from_secs(1800 / u64::from(speed)).max(GRACE));
@@ -154,15 +148,27 @@ fn five_hundred_mails_over_eight_epochs_with_a_restart_a_kill_and_an_outage() {
         counts.assert_adds_up();
         counts.assert_no_key_was_missing(&format!("node {number}"));
         expired += counts.like("packet dropped");
+        unsure += counts.like("message over: lost") + counts.like("message over: unknown");
     }
-    let delivered = maildir(&mail).len() as u64;
+    let mails = maildir(&mail);
+    let once: BTreeSet<_> = mails.iter().filter_map(|mail| field(mail, "Message-ID: ")).collect();
+    let (delivered, twice) = (once.len() as u64, mails.len() - once.len());
     println!(
-        "{taken} mails over {} epochs of {epoch:?}: {delivered} delivered; one node restarted, one killed, \
-         one off for a while, which held at most {lost}; {expired} dropped by who still had them",
+        "{taken} mails over {} epochs of {epoch:?}: {delivered} delivered, {twice} of them twice, {unsure} \
+         said to be lost or unknown; one node restarted, one killed, one off for a while; {expired} packets \
+         dropped",
         last - first
     );
-    assert!(delivered + lost + expired >= taken, "{delivered} + {lost} + {expired} of {taken}");
-    assert!(delivered <= taken, "none twice");
+    assert!(delivered + unsure >= taken, "{delivered} + {unsure} of {taken}");
+    assert!(delivered * 100 >= taken * 99, "{delivered} of {taken}");
+    // What an exit had delivered when it was killed, or whose word was lost, comes by another once more.
+    assert!(twice * 10 <= mails.len(), "{twice} twice");
+}
+
+/// The value of a field of a mail.
+pub(crate) fn field(mail: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(mail);
+    text.lines().find_map(|line| line.strip_prefix(name)).map(ToOwned::to_owned)
 }
 
 /// The mix key of a node for an epoch, as its own folder has it.

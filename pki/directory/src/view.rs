@@ -276,7 +276,7 @@ impl View {
         exits.shuffle(rng);
         if let Some(graph) = &self.graph {
             let walks = walks(graph, own, &nodes);
-            let route = exits.into_iter().find_map(|exit| self.walk(&walks, exit, rng));
+            let route = exits.into_iter().find_map(|exit| self.walk(&walks, exit, None, rng));
             return route.ok_or(RouteError::TooFewNodes);
         }
         nodes.shuffle(rng);
@@ -285,6 +285,47 @@ impl View {
             if !hops.is_empty() {
                 let length = rng.random_range(Route::MIN..=hops.len() + 1);
                 hops.truncate(length - 1);
+                hops.push(Arc::clone(exit));
+                return Ok(Route(hops));
+            }
+        }
+        Err(RouteError::TooFewNodes)
+    }
+
+    /// Draws another route as [`View::route`] does, of which the first node is this one.
+    ///
+    /// # Errors
+    /// [`RouteError`]; never a shorter route.
+    pub fn route_through(
+        &self,
+        first: &NodeId,
+        own: &[NodeId],
+        epochs: &RangeInclusive<Epoch>,
+        rng: &mut (impl CryptoRng + ?Sized),
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Route, RouteError> {
+        let (mut nodes, mut exits) = self.candidates(own, epochs, allows)?;
+        let is_first = |record: &&&Arc<Record>| record.node() == *first;
+        let first = nodes.iter().find(is_first).map(|record| Arc::clone(record));
+        let first = first.ok_or(RouteError::TooFewNodes)?;
+        let is_other =
+            |record: &&Arc<Record>| record.node() != first.node() && !record.is_family_of(&first);
+        nodes.retain(is_other);
+        exits.retain(is_other);
+        exits.shuffle(rng);
+        if let Some(graph) = &self.graph {
+            let usable: BTreeSet<_> = nodes.iter().map(|record| record.node()).collect();
+            let walks = graph.walks(Some(&first.node()), |node| usable.contains(node));
+            let mut walk = |exit| self.walk(&walks, exit, Some(&first), rng);
+            return exits.into_iter().find_map(&mut walk).ok_or(RouteError::TooFewNodes);
+        }
+        nodes.shuffle(rng);
+        for exit in exits {
+            let mut hops = some_strangers(exit, &nodes, Route::MAX - 2);
+            if hops.len() + 2 >= Route::MIN {
+                let length = rng.random_range(Route::MIN..=hops.len() + 2);
+                hops.truncate(length - 2);
+                hops.insert(0, first);
                 hops.push(Arc::clone(exit));
                 return Ok(Route(hops));
             }
@@ -321,7 +362,7 @@ impl View {
             let mut usable: BTreeSet<_> = nodes.iter().map(|record| record.node()).collect();
             usable.insert(owner.node());
             let walks = graph.walks(Some(&from.node()), |node| usable.contains(node));
-            return self.walk(&walks, owner, rng).ok_or(RouteError::TooFewNodes);
+            return self.walk(&walks, owner, None, rng).ok_or(RouteError::TooFewNodes);
         }
         nodes.shuffle(rng);
         let mut hops = strangers(owner, &nodes, Route::MAX - 1);
@@ -335,14 +376,16 @@ impl View {
     }
 
     /// A walk to an exit that visits nobody twice and no two of one family. Most are such; a network
-    /// in which hardly any is has no route.
+    /// in which hardly any is has no route. The walks may be those that begin after a first node.
     fn walk(
         &self,
         walks: &Walks<'_>,
         exit: &Arc<Record>,
+        first: Option<&Arc<Record>>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Option<Route> {
-        let lengths = LENGTHS.filter(|hops| walks.reach(&exit.node(), *hops));
+        let lengths = LENGTHS.map(|hops| hops - usize::from(first.is_some()));
+        let lengths = lengths.filter(|hops| walks.reach(&exit.node(), *hops));
         let lengths: Vec<_> = lengths.collect();
         for _ in 0..MAX_DRAWS {
             let length = lengths.choose(rng)?;
@@ -351,7 +394,8 @@ impl View {
                 true => Some(Arc::clone(exit)),
                 false => self.get(node).cloned(),
             };
-            let hops: Option<Vec<_>> = visited.iter().map(record).collect();
+            let hops = visited.iter().map(record);
+            let hops: Option<Vec<_>> = first.cloned().map(Some).into_iter().chain(hops).collect();
             let hops = hops?;
             let fits = |(place, hop): (usize, &Arc<Record>)| {
                 let mut later = hops.iter().skip(place + 1);
@@ -415,15 +459,7 @@ fn walks<'a>(graph: &'a Graph, own: &[NodeId], nodes: &[&Arc<Record>]) -> Walks<
 /// with each other; empty if they are too few for a route.
 fn strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Arc<Record>> {
     let fits = |node: &Record| node.node() != exit.node() && !exit.is_family_of(node);
-    let mut taken: Vec<Arc<Record>> = Vec::with_capacity(Route::MAX);
-    for node in nodes.iter().filter(|node| fits(node)) {
-        if taken.len() == count {
-            break;
-        }
-        if !taken.iter().any(|other| other.is_family_of(node)) {
-            taken.push(Arc::clone(node));
-        }
-    }
+    let taken = some_strangers(exit, nodes, count);
     if taken.len() >= Route::MIN - 1 {
         return taken;
     }
@@ -436,6 +472,21 @@ fn strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Ar
         }
     }
     Vec::new()
+}
+
+/// The same, however few they are.
+fn some_strangers(exit: &Arc<Record>, nodes: &[&Arc<Record>], count: usize) -> Vec<Arc<Record>> {
+    let fits = |node: &Record| node.node() != exit.node() && !exit.is_family_of(node);
+    let mut taken: Vec<Arc<Record>> = Vec::with_capacity(Route::MAX);
+    for node in nodes.iter().filter(|node| fits(node)) {
+        if taken.len() == count {
+            break;
+        }
+        if !taken.iter().any(|other| other.is_family_of(node)) {
+            taken.push(Arc::clone(node));
+        }
+    }
+    taken
 }
 
 impl Route {

@@ -139,6 +139,39 @@ fn routes_are_distinct_and_end_at_an_exit_that_may_deliver() {
     }
 }
 
+/// Further attempts at a mail go by the first hop of the first one, in a small network and in a large one.
+#[test]
+fn a_route_through_a_given_node_begins_there_and_is_like_any_other_from_then_on() {
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    for (count, exits) in [(5, 3), (9, 4), (120, 20)] {
+        let view = viewed(directory(count, exits));
+        let own = identity(u8::try_from(count).unwrap()).node();
+        let linked = |one: NodeId, other: NodeId| view.links_of(&one).unwrap().contains(&other);
+        let delivers = |record: &Record| record.exit().is_some();
+        let (mut lengths, mut ends) = (BTreeSet::new(), BTreeSet::new());
+        let first = view.route(&[own], &epochs(), &mut rng, delivers).unwrap().hops()[0].node();
+        for _ in 0..400 {
+            let route = view.route_through(&first, &[own], &epochs(), &mut rng, delivers).unwrap();
+            let nodes: Vec<NodeId> = route.hops().iter().map(|record| record.node()).collect();
+            assert!(nodes[0] == first && !nodes.contains(&own));
+            assert!(nodes.windows(2).all(|pair| linked(pair[0], pair[1])));
+            assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len());
+            assert!(route.hops().last().unwrap().exit().is_some());
+            lengths.insert(nodes.len());
+            ends.insert(*nodes.last().unwrap());
+        }
+        let longest = usize::from(count - 1).min(Route::MAX);
+        assert_eq!(lengths, (Route::MIN..=longest).collect());
+        assert!(ends.len() + 1 >= usize::from(exits), "{} of {exits} exits", ends.len());
+        let unknown = identity(250).node();
+        let none = view.route_through(&unknown, &[own], &epochs(), &mut rng, delivers).err();
+        assert_eq!(none, Some(RouteError::TooFewNodes));
+        let to_first = |record: &Record| record.node() == first;
+        let none = view.route_through(&first, &[own], &epochs(), &mut rng, to_first).err();
+        assert!(none.is_some(), "no node is passed twice");
+    }
+}
+
 #[test]
 fn no_route_holds_two_of_one_family() {
     let mut rng = ChaCha20Rng::seed_from_u64(4);

@@ -22,7 +22,7 @@ pub enum DeliveryStatus {
     RefusedHere,
     /// 0x84: the next server did not take it in time.
     GaveUp,
-    /// 0x05: it is held, and tried again. Reserved.
+    /// 0x05: it is held, and tried again.
     Held,
     /// Another.
     Other {
@@ -50,7 +50,9 @@ impl DeliveryStatus {
     const KNOWN: [Self; 5] =
         [Self::Delivered, Self::Refused, Self::RefusedHere, Self::GaveUp, Self::Held];
 
-    const fn number(self) -> u8 {
+    /// Its octet.
+    #[must_use]
+    pub const fn number(self) -> u8 {
         match self {
             Self::Delivered => FINAL | 1,
             Self::Refused => FINAL | 2,
@@ -62,7 +64,9 @@ impl DeliveryStatus {
         }
     }
 
-    fn from_number(number: u8) -> Self {
+    /// Of any octet.
+    #[must_use]
+    pub fn from_number(number: u8) -> Self {
         let known = Self::KNOWN.into_iter().find(|known| known.number() == number);
         known.unwrap_or(Self::Other { is_final: number & FINAL != 0 })
     }

@@ -118,6 +118,12 @@ impl Envelope {
         &self.domain
     }
 
+    /// How many recipients it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.locals.len()
+    }
+
     pub(crate) fn recipients(&self) -> Option<Vec<Mailbox>> {
         let mailbox = |local: &String| Mailbox::of(local, self.domain.clone()).ok();
         self.locals.iter().map(mailbox).collect()

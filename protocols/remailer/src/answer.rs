@@ -124,8 +124,10 @@ pub enum DeliveryOutcome {
     Done {
         /// How many recipients were taken.
         taken: usize,
-        /// How many were refused.
+        /// How many were refused, as any other server would refuse them.
         refused: usize,
+        /// How many were refused by this server, as another may not.
+        refused_here: usize,
     },
     /// Recipients remain to be tried again.
     Later {
@@ -133,7 +135,9 @@ pub enum DeliveryOutcome {
         delivery: Delivery,
         /// How many were taken.
         taken: usize,
-        /// How many were refused.
+        /// How many were refused, as any other server would refuse them.
         refused: usize,
+        /// How many were refused by this server, as another may not.
+        refused_here: usize,
     },
 }

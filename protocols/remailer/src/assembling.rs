@@ -17,8 +17,6 @@ use crate::count::{Count, NotDelivered};
 const MAX_OCTETS: usize = 64 << 20;
 /// Messages of which some pieces are here, at most.
 const MAX_MESSAGES: usize = 1024;
-/// Messages that came whole, whose further pieces and copies are known by their names.
-const MAX_DONE: usize = 16 * 1024;
 /// Octets that a message costs beside its pieces: its reply block, and places in maps.
 const OVERHEAD: usize = 8 * 1024;
 
@@ -32,9 +30,6 @@ pub(crate) struct Assembling {
     /// When each is given up.
     ends: BTreeSet<(Time, Name)>,
     octets: usize,
-    done: BTreeSet<Name>,
-    /// Until when each is remembered.
-    done_until: BTreeSet<(Time, Name)>,
     /// What is answered for messages that are given up, until [`Assembling::take_given_up`].
     given_up: Vec<ReplyBlock>,
     /// Blocks of messages that are answered for by another.
@@ -55,12 +50,11 @@ impl UnderWay {
     }
 }
 
-/// A message that is whole, what it is answered with, and until when its name is to be remembered.
+/// A message that is whole, and what it is answered with.
 pub(crate) struct Whole {
     pub(crate) fragment: Fragment,
     pub(crate) block: Option<ReplyBlock>,
     pub(crate) name: Name,
-    pub(crate) until: Time,
 }
 
 impl Assembling {
@@ -72,8 +66,6 @@ impl Assembling {
             under_way: BTreeMap::new(),
             ends: BTreeSet::new(),
             octets: 0,
-            done: BTreeSet::new(),
-            done_until: BTreeSet::new(),
             given_up: Vec::new(),
             spare: Vec::new(),
         }
@@ -91,11 +83,6 @@ impl Assembling {
         out: &mut Out,
     ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
         let name = piece.delivery();
-        if self.done.contains(&name) {
-            out.count(Count::PieceSpare);
-            self.spare.extend(block);
-            return Ok(None);
-        }
         if !piece.is_whole() && piece.len() < self.least {
             return Err((FragmentError::Malformed, block));
         }
@@ -132,11 +119,11 @@ impl Assembling {
         out: &mut Out,
     ) -> Result<Option<Whole>, (FragmentError, Option<ReplyBlock>)> {
         if self.under_way.get(&name).is_some_and(|known| known.assembly.is_complete()) {
-            let Some(UnderWay { assembly, block, until, .. }) = self.remove(&name) else {
+            let Some(UnderWay { assembly, block, .. }) = self.remove(&name) else {
                 return Ok(None);
             };
             return match assembly.finish() {
-                Ok(fragment) => Ok(Some(Whole { fragment, block, name, until })),
+                Ok(fragment) => Ok(Some(Whole { fragment, block, name })),
                 Err(why) => Err((why, block)),
             };
         }
@@ -155,17 +142,6 @@ impl Assembling {
         Some(removed)
     }
 
-    /// From now on further pieces of a message, and copies of it, are spare.
-    pub(crate) fn remember(&mut self, name: Name, until: Time) {
-        if self.done.len() >= MAX_DONE
-            && let Some((_, first)) = self.done_until.pop_first()
-        {
-            self.done.remove(&first);
-        }
-        self.done.insert(name);
-        self.done_until.insert((until, name));
-    }
-
     /// When the next one is given up.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         self.ends.first().map(|(until, _)| *until)
@@ -173,12 +149,6 @@ impl Assembling {
 
     /// Gives up messages whose pieces cannot come any more.
     pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut Out) {
-        while let Some((until, name)) = self.done_until.first().copied()
-            && until <= now
-        {
-            self.done_until.remove(&(until, name));
-            self.done.remove(&name);
-        }
         while let Some((until, name)) = self.ends.first().copied()
             && until <= now
         {
@@ -208,10 +178,8 @@ impl Assembling {
             known.latest = known.latest.shifted(millis);
             known.until = known.until.shifted(millis);
         }
-        for times in [&mut self.ends, &mut self.done_until] {
-            let before = core::mem::take(times).into_iter();
-            *times = before.map(|(until, name)| (until.shifted(millis), name)).collect();
-        }
+        let before = core::mem::take(&mut self.ends).into_iter();
+        self.ends = before.map(|(until, name)| (until.shifted(millis), name)).collect();
     }
 
     /// Messages of which some pieces are here.
@@ -267,22 +235,20 @@ mod tests {
 
     fn take(assembling: &mut Assembling, piece: Piece, now: Time, out: &mut Out) -> Option<usize> {
         let taken = assembling.take(piece, None, (now, now.plus(HOUR)), out);
-        let whole = taken.ok().unwrap()?;
-        assembling.remember(whole.name, whole.until);
-        Some(whole.fragment.size())
+        Some(taken.ok().unwrap()?.fragment.size())
     }
 
     #[test]
-    fn pieces_make_a_message_once_and_their_copies_none() {
+    fn pieces_make_a_message_as_soon_as_they_are_enough() {
         let (mut assembling, mut out) = (Assembling::new(LEAST), Out::default());
-        let mut whole = Vec::new();
-        for piece in pieces(1, 1_000_000).into_iter().chain(pieces(1, 1_000_000)) {
-            whole.extend(take(&mut assembling, piece, START, &mut out));
-        }
+        let pieces = pieces(1, 1_000_000);
+        let last = pieces.len() - 1;
+        // A copy of one is none more.
+        let twice = pieces.into_iter().chain(self::pieces(1, 1_000_000)).take(last + 1);
+        let whole = twice.filter_map(|piece| take(&mut assembling, piece, START, &mut out));
+        let whole: Vec<_> = whole.collect();
         assert_eq!(whole.len(), 1);
         assert!(whole[0] > 1_000_000);
-        assert_eq!((assembling.len(), assembling.octets()), (0, 0));
-        assert!(out.counts.get(Count::PieceSpare) > 3);
     }
 
     /// Two octets that say to be one of 256 pieces cost a small packet.

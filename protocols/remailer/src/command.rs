@@ -9,12 +9,15 @@ use keys::{Epoch, MixSeed, NodeId, Time};
 use mail::Delivery;
 use mix::Tags;
 use sphinx::{EpochKeys, Packet};
+use zeroize::Zeroizing;
 
 use crate::answer::{Done, InviteAnswer, NotDone, Refused, Taken};
 use crate::count::{Count, Counts};
+use crate::custody::{Ended, Mark};
 use crate::decoys::Decoy;
-use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
+use crate::ids::{DeliveryId, KeepId, MessageName, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::invite::{OpenInvite, Token};
+use crate::over::Over;
 use crate::seal::Sealing;
 use crate::streams::Handed;
 
@@ -65,6 +68,17 @@ pub enum Command {
     KeepOwn(KeepId, Vec<u8>),
     /// Keep this vote as the last one that this node signed, then report as above.
     KeepVote(KeepId, Vec<u8>),
+    /// Keep these octets of a message in custody under its name, then report as above: only then is it
+    /// answered for.
+    KeepMessage(KeepId, MessageName, Zeroizing<Vec<u8>>),
+    /// Keep a mark of a message; one that is lost does no harm.
+    MarkMessage(MessageName, Mark),
+    /// Forget a message, and keep its end, if it has one.
+    ForgetMessage(MessageName, Option<Ended>),
+    /// Keep that a delivery is over.
+    KeepOver(Over),
+    /// Forget the deliveries that were over in the epochs before this one.
+    ForgetOver(Epoch),
     /// Keep this as the list in use.
     KeepList(Vec<u8>),
     /// Keep what is known of the health of other nodes, for [`crate::Known::health`].
@@ -166,6 +180,13 @@ impl fmt::Debug for Command {
             Self::ForgetSeeds(epoch) => write!(f, "ForgetSeeds({})", epoch.number()),
             Self::KeepOwn(_, octets) => write!(f, "KeepOwn({} octets)", octets.len()),
             Self::KeepVote(_, octets) => write!(f, "KeepVote({} octets)", octets.len()),
+            Self::KeepMessage(id, _, octets) => {
+                write!(f, "KeepMessage({}, {} octets)", id.0, octets.len())
+            }
+            Self::MarkMessage(_, mark) => write!(f, "MarkMessage({})", mark.place),
+            Self::ForgetMessage(_, ended) => write!(f, "ForgetMessage({})", ended.is_some()),
+            Self::KeepOver(over) => write!(f, "KeepOver({})", over.epoch.number()),
+            Self::ForgetOver(epoch) => write!(f, "ForgetOver({})", epoch.number()),
             Self::KeepList(octets) => write!(f, "KeepList({} octets)", octets.len()),
             Self::KeepHealth(octets) => write!(f, "KeepHealth({} octets)", octets.len()),
             Self::KeepStatement(_, octets) => write!(f, "KeepStatement({} octets)", octets.len()),

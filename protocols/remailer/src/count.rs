@@ -43,6 +43,16 @@ pub enum Count {
     PacketDropped(Dropped),
     /// A submission was answered with 250.
     MessageTaken,
+    /// A message in custody was found there after a restart.
+    MessageRestored,
+    /// All recipients of a message in custody were served.
+    MessageAcknowledged,
+    /// A message in custody was refused for at least one recipient, or exits gave up.
+    MessageFailed,
+    /// Nothing certain is known of a message in custody that an exit held, and never will be.
+    MessageUnknown,
+    /// Nothing was heard of a message in custody, and never will be.
+    MessageLost,
     /// A submission was not taken.
     MessageRefused(Refused),
     /// A decoy was answered with 250.
@@ -57,6 +67,8 @@ pub enum Count {
     PieceTaken,
     /// A piece came of a message that is whole already, or a copy of one.
     PieceSpare,
+    /// A message came again that is being delivered, or was.
+    MessageAgain,
     /// A message left the network here and is being delivered.
     MessageToDeliver,
     /// The next server took a message for at least one recipient.

@@ -29,6 +29,7 @@ pub struct Cut {
 pub(crate) struct CutMail {
     pub(crate) domain: String,
     pub(crate) needs: Needs,
+    pub(crate) recipients: u8,
     /// Octets of header and body.
     pub(crate) octets: usize,
     pub(crate) pieces: Vec<Zeroizing<Vec<u8>>>,
@@ -65,6 +66,7 @@ impl Cut {
             Ok(CutMail {
                 domain: fragment.envelope().domain().as_str().to_owned(),
                 needs: fragment.needs(),
+                recipients: u8::try_from(fragment.envelope().count()).unwrap_or(u8::MAX),
                 octets: fragment.size(),
                 pieces: fragment.pieces(room).map_err(|_: FragmentError| Refused::TooBig)?,
             })

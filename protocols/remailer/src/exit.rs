@@ -3,19 +3,20 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use keys::{Hour, Time};
-use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Fragment, Mailbox, Needs, Piece};
+use keys::{Hour, Schedule, Time};
+use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Mailbox, Needs, Piece};
 use mix::{NoRoom, Shares};
 use rand::{CryptoRng, RngExt as _};
 use record::ExitPolicy;
 use sphinx::{Payload, REPLY_BLOCK_LEN, ReplyBlock};
 
 use crate::answer::DeliveryOutcome;
-use crate::assembling::{Assembling, Whole};
+use crate::assembling::{Assembling, Name, Whole};
 use crate::command::{Command, Out};
 use crate::content::ContentType;
 use crate::count::{Count, NotAnswered, NotDelivered};
 use crate::ids::DeliveryId;
+use crate::over::{OverIn, Overs};
 use crate::sender::ask;
 use crate::traffic::DeliveredLately;
 
@@ -36,6 +37,12 @@ const JITTER: f64 = 0.25;
 /// world are never scaled.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(4000);
+/// A message that waits this long for its next attempt is said to be held.
+const HELD_AFTER: Duration = Duration::from_secs(480);
+/// For how long a message is tried at least, even if it cannot be answered for then.
+const LEAST_TRIED: Duration = Duration::from_secs(600);
+/// Part of an hour before the end of a reply block in which the exit gives up: 30 minutes.
+const ANSWERED_BEFORE: u32 = 2;
 /// For how long an exit tries to deliver a message.
 const HORIZON: Duration = Duration::from_secs(6 * 3600);
 
@@ -55,15 +62,23 @@ pub(crate) struct Exit {
     deliveries: Deliveries,
     lately: DeliveredLately,
     assembling: Assembling,
+    over: Overs,
+    schedule: Schedule,
 }
 
 impl Exit {
     /// An exit of a network in which a packet carries so many octets of a mail that takes several.
-    pub(crate) fn new(offer: ExitOffer, room: usize) -> Self {
+    pub(crate) fn new(offer: ExitOffer, room: usize, schedule: Schedule) -> Self {
         let (deliveries, lately) = (Deliveries::new(), DeliveredLately::default());
         // The fewest pieces of equal length are more than half full.
         let assembling = Assembling::new(room / 2 - room / 16);
-        Self { offer, is_barred: false, deliveries, lately, assembling }
+        let over = Overs::default();
+        Self { offer, is_barred: false, deliveries, lately, assembling, over, schedule }
+    }
+
+    /// What was over before a restart.
+    pub(crate) fn restore(&mut self, over: Vec<OverIn>) {
+        self.over.restore(over);
     }
 
     /// What the node's record says that it delivers.
@@ -102,16 +117,13 @@ impl Exit {
             Ok(None) => return,
             Err(dropped) => Err(dropped),
         };
-        let begun = whole.and_then(|whole| match self.begin(&whole.fragment, at.0, out) {
-            Ok(begun) => {
-                self.assembling.remember(whole.name, whole.until);
-                Ok((begun, whole.block))
-            }
+        let begun = whole.and_then(|whole| match self.begin(&whole, at.0, out) {
+            Ok(begun) => Ok((begun, whole.block)),
             Err(why) => Err((why, whole.block)),
         });
         match begun {
             Ok(((id, delivery), block)) => {
-                self.deliveries.answer_with(id, block);
+                self.deliveries.answer_with(id, block.map(|block| self.dated(block)));
                 out.push(Command::Deliver(id, delivery));
                 out.count(Count::MessageToDeliver);
             }
@@ -140,11 +152,35 @@ impl Exit {
             Ok(piece) => piece,
             Err(why) => return Err((NotDelivered::Fragment(why), block)),
         };
-        if !piece.is_whole() {
+        let name = piece.delivery();
+        let is_whole = piece.is_whole();
+        if !is_whole {
             out.count(Count::PieceTaken);
         }
+        let again = if is_whole { Count::MessageAgain } else { Count::PieceSpare };
+        // What came again brings a block for the next word.
+        if let Some(said) = self.over.find(&name) {
+            self.deliveries.answers.extend(block.map(|block| (block, said)));
+            out.count(again);
+            return Ok(None);
+        }
+        let block = match self.deliveries.names.get(&name).copied() {
+            Some(id) => {
+                let block = block.map(|block| self.dated(block));
+                self.deliveries.answer_with(id, block);
+                out.count(again);
+                return Ok(None);
+            }
+            None => block,
+        };
         let taken = self.assembling.take(piece, block, at, out);
         taken.map_err(|(why, block)| (NotDelivered::Fragment(why), block))
+    }
+
+    /// A reply block, and until when it is good.
+    fn dated(&self, block: ReplyBlock) -> (ReplyBlock, Time) {
+        let until = self.schedule.end(block.last_epoch());
+        (block, until)
     }
 
     /// Blocks of messages that are answered for by another, each told once.
@@ -163,7 +199,7 @@ impl Exit {
 
     fn begin(
         &mut self,
-        fragment: &Fragment,
+        Whole { fragment, name, .. }: &Whole,
         now: Time,
         out: &mut Out,
     ) -> Result<(DeliveryId, Delivery), NotDelivered> {
@@ -179,8 +215,12 @@ impl Exit {
             return Err(NotDelivered::NotInPolicy);
         }
         let domain = fragment.envelope().domain();
-        let begun =
-            self.deliveries.begin(domain, weight(&delivery), delivery.recipients.len(), now);
+        let begun = self.deliveries.begin(
+            (domain, name),
+            weight(&delivery),
+            delivery.recipients.len(),
+            now,
+        );
         for _ in 0..self.deliveries.take_dropped() {
             out.count(Count::MessageDropped(NotDelivered::NoRoom));
         }
@@ -203,27 +243,44 @@ impl Exit {
         out: &mut Out,
     ) {
         match outcome {
-            DeliveryOutcome::Done { taken, refused } => {
-                self.deliveries.note(id, taken, refused);
-                self.deliveries.done(id);
+            DeliveryOutcome::Done { taken, refused, refused_here } => {
+                self.deliveries.note(id, [taken, refused, refused_here]);
+                let over = self.deliveries.done(id);
+                self.note_over(over, now, rng, out);
                 if taken > 0 {
                     self.lately.note(hour);
                     out.count(Count::MessageDelivered);
                 }
-                if refused > 0 {
+                if refused + refused_here > 0 {
                     out.count(Count::MessageRefusedByServer);
                 }
-                if taken == 0 && refused == 0 {
+                if taken + refused + refused_here == 0 {
                     out.count(Count::MessageDropped(NotDelivered::CutShort));
                 }
             }
-            DeliveryOutcome::Later { delivery, taken, refused } => {
+            DeliveryOutcome::Later { delivery, taken, refused, refused_here } => {
                 out.count(Count::DeliveryPostponed);
-                self.deliveries.note(id, taken, refused);
-                if self.deliveries.later(id, delivery, now, rng.random()).is_err() {
+                self.deliveries.note(id, [taken, refused, refused_here]);
+                let margin = self.schedule.hour() / ANSWERED_BEFORE;
+                let tried = self.deliveries.later(id, delivery, (now, margin), rng.random());
+                if let Err(GaveUp(over)) = tried {
+                    self.note_over(over, now, rng, out);
                     out.count(Count::MessageDropped(NotDelivered::GaveUp));
                 }
             }
+        }
+    }
+
+    /// What was taken or refused for good for at least one recipient is not tried again if it comes again.
+    fn note_over(
+        &mut self,
+        over: Option<(Name, Acknowledgement)>,
+        now: Time,
+        rng: &mut impl CryptoRng,
+        out: &mut Out,
+    ) {
+        if let Some((name, said)) = over {
+            self.over.note(&name, &said, self.schedule.epoch_at(now), rng, out);
         }
     }
 
@@ -236,6 +293,7 @@ impl Exit {
             out.push(Command::Deliver(id, delivery));
         }
         self.assembling.handle_timeout(now, out);
+        self.over.forget_past(self.schedule.epoch_at(now), out);
     }
 
     /// Messages of which some pieces are here.
@@ -261,34 +319,53 @@ struct Deliveries {
     dropped: usize,
     /// What is to be answered, until [`Exit::take_answers`].
     answers: Vec<(ReplyBlock, Acknowledgement)>,
+    /// Which delivery each message is that is under way or waits.
+    names: BTreeMap<Name, DeliveryId>,
+    /// What each is answered with, and until when that is good.
+    blocks: BTreeMap<DeliveryId, (ReplyBlock, Time)>,
     under_way: BTreeMap<DeliveryId, Tries>,
     waiting: BTreeMap<(Time, DeliveryId), (Tries, Delivery)>,
 }
 
 struct Tries {
+    name: Name,
     domain: Domain,
     octets: usize,
+    begun: Time,
     give_up: Time,
     wait: Duration,
-    /// Recipients that nothing is known of yet; that were taken; that were refused.
-    recipients: [usize; 3],
-    block: Option<ReplyBlock>,
+    /// Recipients that nothing is known of yet; that were taken; that were refused; that were refused by
+    /// this server.
+    recipients: [usize; 4],
+    has_said_held: bool,
 }
 
 impl Tries {
     /// What is to be answered, if nothing more will be tried.
-    fn answer(self) -> Option<(ReplyBlock, Acknowledgement)> {
-        let [open, taken, refused] = self.recipients;
-        let said = Acknowledgement::of([
+    fn said(&self) -> Acknowledgement {
+        let [open, taken, refused, here] = self.recipients;
+        Acknowledgement::of([
             (DeliveryStatus::Delivered, taken),
             (DeliveryStatus::Refused, refused),
+            (DeliveryStatus::RefusedHere, here),
             (DeliveryStatus::GaveUp, open),
-        ]);
-        Some((self.block?, said))
+        ])
+    }
+
+    fn held(&self) -> Acknowledgement {
+        let [open, ..] = self.recipients;
+        Acknowledgement::of([(DeliveryStatus::Held, open)])
+    }
+
+    /// Whether another attempt would bring somebody a copy, or a refusal again.
+    fn is_over(&self) -> bool {
+        let [_, taken, refused, _] = self.recipients;
+        taken + refused > 0
     }
 }
 
-struct GaveUp;
+/// Nothing more is tried; with what is to be remembered.
+struct GaveUp(Option<(Name, Acknowledgement)>);
 
 /// What a message costs while it is held, in octets.
 fn weight(delivery: &Delivery) -> usize {
@@ -300,28 +377,31 @@ fn weight(delivery: &Delivery) -> usize {
 impl Deliveries {
     fn new() -> Self {
         let (under_way, waiting) = (BTreeMap::new(), BTreeMap::new());
+        let (names, blocks) = (BTreeMap::new(), BTreeMap::new());
         let shares = Shares::new(MAX_OCTETS, MAX_SHARE);
-        Self { serial: 0, shares, dropped: 0, answers: Vec::new(), under_way, waiting }
+        let answers = Vec::new();
+        Self { serial: 0, shares, dropped: 0, answers, names, blocks, under_way, waiting }
     }
 
     /// Begins a delivery, for which postponed ones may have to go: of the same domain if that has
     /// its share, or else of those that have more, the oldest first.
     fn begin(
         &mut self,
-        domain: &Domain,
+        (domain, name): (&Domain, &Name),
         octets: usize,
         recipients: usize,
         now: Time,
     ) -> Result<DeliveryId, NoRoom> {
-        let (waiting, answers) = (&mut self.waiting, &mut self.answers);
+        let Self { waiting, answers, names, blocks, .. } = self;
         let mut drop_oldest = |of: &Domain| {
             let theirs = waiting.iter().filter(|(_, (tries, _))| tries.domain == *of);
             let oldest = theirs.map(|(place, _)| *place).min_by_key(|(_, id)| *id)?;
             self.dropped += 1;
             let (tries, _) = waiting.remove(&oldest)?;
-            let octets = tries.octets;
-            answers.extend(tries.answer());
-            Some(octets)
+            names.remove(&tries.name);
+            let (_, id) = oldest;
+            answers.extend(blocks.remove(&id).map(|(block, _)| (block, tries.said())));
+            Some(tries.octets)
         };
         while !self.shares.allow(domain, octets) {
             let freed = drop_oldest(domain).ok_or(NoRoom)?;
@@ -332,13 +412,16 @@ impl Deliveries {
         let id = DeliveryId(self.serial);
         let domain = domain.clone();
         let tries = Tries {
+            name: *name,
             domain,
             octets,
+            begun: now,
             give_up: now.plus(HORIZON),
             wait: FIRST_WAIT,
-            recipients: [recipients, 0, 0],
-            block: None,
+            recipients: [recipients, 0, 0, 0],
+            has_said_held: false,
         };
+        self.names.insert(*name, id);
         self.under_way.insert(id, tries);
         Ok(id)
     }
@@ -353,6 +436,7 @@ impl Deliveries {
         self.waiting = waiting.map(|((at, id), held)| ((at.shifted(millis), id), held)).collect();
         let waiting = self.waiting.values_mut().map(|(tries, _)| tries);
         for tries in waiting.chain(self.under_way.values_mut()) {
+            tries.begun = tries.begun.shifted(millis);
             tries.give_up = tries.give_up.shifted(millis);
         }
     }
@@ -361,48 +445,69 @@ impl Deliveries {
         self.shares.give_back(&tries.domain, tries.octets);
     }
 
-    /// What is answered with when it is known what became of a message.
-    fn answer_with(&mut self, id: DeliveryId, block: Option<ReplyBlock>) {
-        if let Some(tries) = self.under_way.get_mut(&id) {
-            tries.block = block;
+    /// What is answered with when it is known what became of a message. The block of an earlier attempt
+    /// says that it is held.
+    fn answer_with(&mut self, id: DeliveryId, block: Option<(ReplyBlock, Time)>) {
+        let Some(block) = block else { return };
+        if let Some((before, _)) = self.blocks.insert(id, block) {
+            let held = Acknowledgement::of([(DeliveryStatus::Held, 1)]);
+            self.answers.push((before, held));
         }
     }
 
-    /// What an attempt came to for some recipients.
-    fn note(&mut self, id: DeliveryId, taken: usize, refused: usize) {
+    /// For how many recipients an attempt came to what: taken, refused, refused by this server.
+    fn note(&mut self, id: DeliveryId, came: [usize; 3]) {
         if let Some(tries) = self.under_way.get_mut(&id) {
-            let [open, before, no] = &mut tries.recipients;
-            *open = open.saturating_sub(taken.saturating_add(refused));
-            *before = before.saturating_add(taken);
-            *no = no.saturating_add(refused);
-        }
-    }
-
-    /// A message of which nothing remains to be tried. One that the end of the node cut short is not
-    /// answered for: nobody knows what became of it.
-    fn done(&mut self, id: DeliveryId) {
-        if let Some(tries) = self.under_way.remove(&id) {
-            self.give_back(&tries);
-            if matches!(tries.recipients, [0, _, _]) {
-                self.answers.extend(tries.answer());
+            let [open, known @ ..] = &mut tries.recipients;
+            for (known, came) in known.iter_mut().zip(came) {
+                *open = open.saturating_sub(came);
+                *known = known.saturating_add(came);
             }
         }
     }
 
-    /// `jitter` is from 0 to 1: attempts at fixed times could be told from first ones.
+    /// A message of which nothing remains to be tried, with what is to be remembered of it. One that the
+    /// end of the node cut short is not answered for: nobody knows what became of it.
+    fn done(&mut self, id: DeliveryId) -> Option<(Name, Acknowledgement)> {
+        let tries = self.under_way.remove(&id)?;
+        self.finish(id, &tries, matches!(tries.recipients, [0, ..]))
+    }
+
+    fn finish(
+        &mut self,
+        id: DeliveryId,
+        tries: &Tries,
+        is_answered: bool,
+    ) -> Option<(Name, Acknowledgement)> {
+        self.give_back(tries);
+        self.names.remove(&tries.name);
+        let block = self.blocks.remove(&id).filter(|_| is_answered);
+        self.answers.extend(block.map(|(block, _)| (block, tries.said())));
+        tries.is_over().then(|| (tries.name, tries.said()))
+    }
+
+    /// `jitter` is from 0 to 1: attempts at fixed times could be told from first ones. Of what is tried for
+    /// so long that its block dies the sender is told in time, `margin` before that.
     fn later(
         &mut self,
         id: DeliveryId,
         delivery: Delivery,
-        now: Time,
+        (now, margin): (Time, Duration),
         jitter: f64,
     ) -> Result<(), GaveUp> {
         let Some(mut tries) = self.under_way.remove(&id) else { return Ok(()) };
         let at = now.plus(tries.wait.mul_f64(jitter.mul_add(JITTER, 1.0)));
-        if at > tries.give_up {
-            self.give_back(&tries);
-            self.answers.extend(tries.answer());
-            return Err(GaveUp);
+        let answered = self.blocks.get(&id).map(|(_, until)| until.minus(margin));
+        let answered = answered.map(|until| until.max(tries.begun.plus(LEAST_TRIED)));
+        if at > answered.unwrap_or(tries.give_up).min(tries.give_up) {
+            return Err(GaveUp(self.finish(id, &tries, true)));
+        }
+        if tries.wait >= HELD_AFTER
+            && !tries.has_said_held
+            && let Some((block, _)) = self.blocks.remove(&id)
+        {
+            tries.has_said_held = true;
+            self.answers.push((block, tries.held()));
         }
         tries.wait = (tries.wait * 2).min(LONGEST_WAIT);
         self.waiting.insert((at, id), (tries, delivery));
@@ -437,6 +542,15 @@ mod tests {
         Domain::parse(&format!("d{number}.example")).unwrap()
     }
 
+    const MARGIN: Duration = Duration::from_secs(1800);
+
+    /// Another at each call.
+    fn name() -> Name {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        u128::from(CALLS.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
+    }
+
     fn delivery() -> Delivery {
         Delivery { recipients: Vec::new(), needs: Needs::default(), message: Vec::new() }
     }
@@ -445,9 +559,9 @@ mod tests {
     fn waits_double_to_their_bound_and_end_at_the_horizon() {
         let start = Time::from_millis(1_000_000);
         let mut deliveries = Deliveries::new();
-        let id = deliveries.begin(&domain(1), 100, 1, start).unwrap();
+        let id = deliveries.begin((&domain(1), &name()), 100, 1, start).unwrap();
         let (mut now, mut waits) = (start, Vec::new());
-        while deliveries.later(id, delivery(), now, 0.0).is_ok() {
+        while deliveries.later(id, delivery(), (now, MARGIN), 0.0).is_ok() {
             let due = deliveries.poll_timeout().unwrap();
             assert!(deliveries.next_due(due.minus(Duration::from_millis(1))).is_none());
             waits.push(due.since(now).as_secs());
@@ -458,7 +572,7 @@ mod tests {
         assert!(now.since(start) <= HORIZON && now.since(start) + LONGEST_WAIT > HORIZON);
         assert_eq!((deliveries.len(), deliveries.shares.taken()), (0, 0));
         assert!(
-            deliveries.later(id, delivery(), now, 0.0).is_ok(),
+            deliveries.later(id, delivery(), (now, MARGIN), 0.0).is_ok(),
             "nothing is known of it any more"
         );
     }
@@ -469,14 +583,17 @@ mod tests {
         let mut deliveries = Deliveries::new();
         let mut ids = Vec::new();
         for number in 0..8 {
-            ids.push(deliveries.begin(&domain(number), MAX_SHARE, 1, now).unwrap());
-            assert!(deliveries.begin(&domain(number), 1, 1, now).is_err(), "an eighth for each");
+            ids.push(deliveries.begin((&domain(number), &name()), MAX_SHARE, 1, now).unwrap());
+            assert!(
+                deliveries.begin((&domain(number), &name()), 1, 1, now).is_err(),
+                "an eighth for each"
+            );
         }
-        assert!(deliveries.begin(&domain(8), 1, 1, now).is_err(), "all is under way");
+        assert!(deliveries.begin((&domain(8), &name()), 1, 1, now).is_err(), "all is under way");
         deliveries.done(ids[0]);
         deliveries.done(ids[0]);
-        assert!(deliveries.begin(&domain(8), MAX_SHARE, 1, now).is_ok());
-        assert!(deliveries.begin(&domain(9), 1, 1, now).is_err());
+        assert!(deliveries.begin((&domain(8), &name()), MAX_SHARE, 1, now).is_ok());
+        assert!(deliveries.begin((&domain(9), &name()), 1, 1, now).is_err());
         assert_eq!(deliveries.shares.taken(), MAX_OCTETS);
     }
 
@@ -487,8 +604,8 @@ mod tests {
         let octets = 240_000;
         let mut ids = Vec::new();
         for _ in 0..1000 {
-            let id = deliveries.begin(&domain(1), octets, 1, now).unwrap();
-            assert!(deliveries.later(id, delivery(), now, 0.0).is_ok());
+            let id = deliveries.begin((&domain(1), &name()), octets, 1, now).unwrap();
+            assert!(deliveries.later(id, delivery(), (now, MARGIN), 0.0).is_ok());
             ids.push(id);
         }
         let fit = MAX_SHARE / octets;
@@ -498,12 +615,12 @@ mod tests {
         // Eight such domains have all the room; another still gets what it needs of theirs.
         for number in 2..=8 {
             for _ in 0..fit {
-                let id = deliveries.begin(&domain(number), octets, 1, now).unwrap();
-                assert!(deliveries.later(id, delivery(), now, 0.0).is_ok());
+                let id = deliveries.begin((&domain(number), &name()), octets, 1, now).unwrap();
+                assert!(deliveries.later(id, delivery(), (now, MARGIN), 0.0).is_ok());
             }
         }
         for _ in 0..20 {
-            assert!(deliveries.begin(&domain(100), octets, 1, now).is_ok());
+            assert!(deliveries.begin((&domain(100), &name()), octets, 1, now).is_ok());
         }
         assert!(deliveries.shares.taken() <= MAX_OCTETS && deliveries.take_dropped() > 0);
     }

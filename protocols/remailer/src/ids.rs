@@ -14,6 +14,38 @@ impl QueueId {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// Takes the 16 octets that a submitter was told.
+    #[must_use]
+    pub const fn from_bytes(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
+}
+
+/// The name under which a node keeps what it knows of a message: BLAKE3 over its [`QueueId`], cut to 16
+/// octets. A disk that is seized does not give away what submitters were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageName([u8; 16]);
+
+impl MessageName {
+    /// Of the message that was given this id.
+    #[must_use]
+    pub fn of(id: &QueueId) -> Self {
+        let hash = blake3::derive_key("fog-v1 name of a message in custody", &id.0);
+        Self(hash.first_chunk().copied().unwrap_or_default())
+    }
+
+    /// The 16 octets.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Takes 16 octets from where they were kept.
+    #[must_use]
+    pub const fn from_bytes(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
 }
 
 /// Names a delivery between a command and its outcome.

@@ -12,13 +12,17 @@ use record::{Ask, Capabilities, Record};
 use crate::answer::{Refused, Taken};
 use crate::command::{Command, Out};
 use crate::count::Count;
+use crate::custody::{Custody, KeptMessage, Pending};
 use crate::cutting::Cut;
 use crate::decoys::is_decoy;
-use crate::ids::{QueueId, SubmissionId};
-use crate::outbox::Way;
-use crate::replies::Replies;
-use crate::seal::{SealError, SealedMessage, Sealing, SealingFailed, Unsealed};
+use crate::ids::{MessageName, QueueId, SubmissionId};
+use crate::outbox::{Of, Way};
+use crate::replies::{Purpose, Replies};
+use crate::seal::{
+    Reserved, SealError, SealedMessage, SealedPacket, Sealing, SealingFailed, Tick, Unsealed,
+};
 use crate::sender::{EITHER, NotSent, Part, Sender, ask};
+use crate::spool::{Spooled, SpooledPacket, SpooledPart};
 
 /// What an exit adds to a message, at most: From, Date, Message-ID and the notice.
 pub(crate) const REBUILT_OCTETS: usize = 1024;
@@ -28,7 +32,21 @@ const MAX_UNDER_WAY: usize = 1024;
 /// What stands between a submission and its answer.
 #[derive(Default)]
 pub(crate) struct Ingress {
-    under_way: BTreeMap<SubmissionId, Fate>,
+    under_way: BTreeMap<SubmissionId, UnderWay>,
+    /// What this node has answered for.
+    pub(crate) custody: Custody,
+}
+
+/// A submission that is being sealed.
+struct UnderWay {
+    fate: Fate,
+    parts: Vec<PlannedPart>,
+}
+
+/// The number of a part of a message, and of its recipients.
+pub(crate) struct PlannedPart {
+    number: u64,
+    recipients: u8,
 }
 
 /// What becomes of the packets of a submission once they are sealed.
@@ -62,48 +80,38 @@ impl Ingress {
         &mut self,
         id: SubmissionId,
         fate: Fate,
-        planned: Result<Sealing, Refused>,
+        planned: Result<(Sealing, Vec<PlannedPart>), Refused>,
         out: &mut Out,
     ) {
         match planned {
-            Ok(sealing) => {
-                self.under_way.insert(id, fate);
+            Ok((sealing, parts)) => {
+                self.under_way.insert(id, UnderWay { fate, parts });
                 out.push(Command::Seal(id, sealing));
             }
             Err(why) => refuse(id, fate, why, out),
         }
     }
 
-    /// Takes what came of sealing, and answers: only now may the message be answered for.
+    /// Takes what came of sealing, and has it kept.
     pub(crate) fn handle_sealed(
         &mut self,
         id: SubmissionId,
         sealed: Result<SealedMessage, SealingFailed>,
-        (sender, replies): (&mut Sender, &mut Replies),
-        rng: &mut impl CryptoRng,
+        sender: &mut Sender,
+        (now, rng): (Time, &mut impl CryptoRng),
         out: &mut Out,
     ) {
-        let Some(fate) = self.under_way.remove(&id) else { return };
+        let Some(UnderWay { fate, parts }) = self.under_way.remove(&id) else { return };
         match sealed {
             Ok(SealedMessage { packets, through }) => {
-                for (tick, packet, expected) in packets {
-                    if fate == Fate::Covers {
-                        sender.fill_decoy(tick, packet, expected);
-                        continue;
-                    }
-                    if let Some(expected) = expected {
-                        replies.expect(expected, out);
-                    }
-                    sender.fill(tick, packet);
-                }
-                out.count(match fate {
-                    Fate::Carried => Count::MessageTaken,
-                    Fate::Covers => Count::DecoyTaken,
-                });
                 let mut name = [0; 16];
                 rng.fill_bytes(&mut name);
-                let taken = Taken { name: QueueId(name), through };
-                out.push(Command::Answer(id, Ok(taken)));
+                let queue_id = QueueId::from_bytes(name);
+                let (spooled, ticks) = spooled(queue_id, (fate, parts), packets, now);
+                let pending = Pending { submission: id, id: queue_id, spooled, ticks, through };
+                if let Err(pending) = self.custody.keep(pending, out) {
+                    not_kept(*pending, Refused::TooBig, sender, out);
+                }
             }
             Err(SealingFailed { reserved, why }) => {
                 sender.release(reserved);
@@ -111,6 +119,115 @@ impl Ingress {
             }
         }
     }
+}
+
+/// Sealed packets as they are kept, and their ticks.
+fn spooled(
+    id: QueueId,
+    (fate, planned): (Fate, Vec<PlannedPart>),
+    packets: Vec<SealedPacket>,
+    now: Time,
+) -> (Spooled, Vec<Vec<Tick>>) {
+    let part =
+        |planned: &PlannedPart| SpooledPart { recipients: planned.recipients, packets: Vec::new() };
+    let mut parts: Vec<_> = planned.iter().map(part).collect();
+    let mut ticks = vec![Vec::new(); parts.len()];
+    for packet in packets {
+        let place = planned.iter().position(|part| Some(part.number) == packet.of.part());
+        let Some((part, ticks)) = place.and_then(|p| parts.get_mut(p).zip(ticks.get_mut(p))) else {
+            continue;
+        };
+        let exit = match packet.of {
+            Purpose::Message { exit, .. } => exit,
+            Purpose::Loop | Purpose::Decoy(_) => 0,
+        };
+        ticks.push(packet.tick);
+        let way = packet.way();
+        let SealedPacket { tick, sealed, expected, .. } = packet;
+        let answer = expected.map(|expected| (expected.keys, expected.until, expected.walk));
+        part.packets.push(SpooledPacket { at: tick.at, way, exit, sealed, answer });
+    }
+    let is_cover = fate == Fate::Covers;
+    (Spooled { name: MessageName::of(&id), accepted: now, is_cover, parts }, ticks)
+}
+
+/// Takes a message that is kept: only now may it be answered for, and may its packets leave.
+pub(crate) fn handle_kept(
+    pending: Pending,
+    (sender, replies, custody): (&mut Sender, &mut Replies, &mut Custody),
+    now: Time,
+    out: &mut Out,
+) {
+    let Pending { submission, id, spooled, ticks, through } = pending;
+    let numbers: Vec<_> = spooled.parts.iter().map(|_| custody.next_part()).collect();
+    custody.insert(&spooled, &numbers, &[], now);
+    let is_cover = spooled.is_cover;
+    for ((part, number), ticks) in spooled.parts.into_iter().zip(numbers).zip(ticks) {
+        for ((place, packet), tick) in (0..).zip(part.packets).zip(ticks) {
+            let of = Of { part: number, packet: place };
+            let (sealed, expected) = packet.expecting(number, is_cover);
+            if is_cover {
+                sender.fill_decoy(tick, (sealed, expected), of);
+                continue;
+            }
+            if let Some(expected) = expected {
+                replies.expect(expected, out);
+            }
+            sender.fill(tick, sealed, of);
+        }
+    }
+    out.count(if is_cover { Count::DecoyTaken } else { Count::MessageTaken });
+    out.push(Command::Answer(submission, Ok(Taken { name: id, through })));
+}
+
+/// Goes on with a message that was kept before a restart. A packet of it whose time is past leaves if nodes
+/// take it as late as that.
+pub(crate) fn restore(
+    KeptMessage { spooled, marks }: KeptMessage,
+    (sender, replies, custody): (&mut Sender, &mut Replies, &mut Custody),
+    now: Time,
+    rng: &mut impl CryptoRng,
+    out: &mut Out,
+) {
+    if spooled.is_cover {
+        return out.push(Command::ForgetMessage(spooled.name, None));
+    }
+    let numbers: Vec<_> = spooled.parts.iter().map(|_| custody.next_part()).collect();
+    custody.insert(&spooled, &numbers, &marks, now);
+    out.count(Count::MessageRestored);
+    for (part, number) in spooled.parts.into_iter().zip(numbers) {
+        for (place, packet) in (0..).zip(part.packets) {
+            let of = Of { part: number, packet: place };
+            let tick = match custody.awaits(of) {
+                true => sender.reserve_again(&packet, now, rng),
+                false => None,
+            };
+            let (sealed, expected) = packet.expecting(number, false);
+            if let Some(expected) = expected.filter(|expected| expected.until > now) {
+                replies.expect(expected, out);
+            }
+            match tick {
+                Some(tick) => sender.fill(tick, sealed, of),
+                None => custody.handle_left(of, out),
+            }
+        }
+    }
+}
+
+/// Takes back a message that could not be kept.
+pub(crate) fn not_kept(pending: Pending, why: Refused, sender: &mut Sender, out: &mut Out) {
+    let Pending { submission, spooled, ticks, .. } = pending;
+    for (part, ticks) in spooled.parts.iter().zip(ticks) {
+        let reserved = part.packets.iter().zip(ticks);
+        sender.release(
+            reserved.map(|(packet, tick)| Reserved {
+                tick,
+                octets: packet.sealed.packet.octets().len(),
+            }),
+        );
+    }
+    let fate = if spooled.is_cover { Fate::Covers } else { Fate::Carried };
+    refuse(submission, fate, why, out);
 }
 
 /// Whether mail of this many octets would be taken for this recipient.
@@ -145,10 +262,13 @@ pub(crate) fn plan(
     (cut, fate): (Result<Cut, Refused>, Fate),
     view: Result<&View, Refused>,
     owner: Option<&Arc<Record>>,
-    sender: &mut Sender,
+    (sender, custody): (&mut Sender, &mut Custody),
     now: Time,
     rng: &mut impl CryptoRng,
-) -> Result<Sealing, Refused> {
+) -> Result<(Sealing, Vec<PlannedPart>), Refused> {
+    if !custody.has_room() {
+        return Err(Refused::Full);
+    }
     let (mut cut, view) = (cut?, view?);
     if fate == Fate::Carried {
         cut.mails.retain(|mail| !is_decoy(&mail.domain));
@@ -169,8 +289,11 @@ pub(crate) fn plan(
         }
     }
     let mut planned: Vec<Unsealed> = Vec::with_capacity(packets);
-    let part = Part { of: packets, hold: cut.hold, fate };
+    let mut parts = Vec::with_capacity(cut.mails.len());
     for mail in &cut.mails {
+        let number = custody.next_part();
+        let part = Part { of: packets, hold: cut.hold, fate, number };
+        parts.push(PlannedPart { number, recipients: mail.recipients });
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
         let allows = |record: &Record| takes(record, &ask);
         match sender.plan_all(&mail.pieces, part, (view, owner), now, rng, allows) {
@@ -181,7 +304,7 @@ pub(crate) fn plan(
             }
         }
     }
-    Ok(Sealing { packets: planned, schedule: *sender.schedule(), is_large })
+    Ok((Sealing { packets: planned, schedule: *sender.schedule(), is_large }, parts))
 }
 
 /// Why a mail has too few ticks, with the size that would go if that is of use.

@@ -19,11 +19,14 @@ use crate::catch_up::CatchUp;
 use crate::command::{Command, Out};
 use crate::content::ContentType;
 use crate::count::{Count, Counts, Dropped, NotAnswered, NotDelivered, NotTaken};
+use crate::custody::{Cancelled, ENDED_HOURS, MessageState, QueueEntry};
 use crate::cutting::{Cut, piece_room};
 use crate::decoys::DecoyEnd;
 use crate::exit::{Exit, ExitOffer};
 use crate::health::{Health, PeerHealth};
-use crate::ids::{DeliveryId, KeepId, OrderId, QuestionId, StreamId, SubmissionId};
+use crate::ids::{
+    DeliveryId, KeepId, MessageName, OrderId, QuestionId, QueueId, StreamId, SubmissionId,
+};
 use crate::ingress::{self, Fate, Ingress};
 use crate::invite::GivenInvite;
 use crate::operator::{self, Operator, OperatorOrder};
@@ -33,7 +36,7 @@ use crate::relay::{Arrival, Relay};
 use crate::replies::Replies;
 use crate::seal::{SealedMessage, SealingFailed, exponential};
 use crate::sender::{Sender, Sends};
-use crate::setup::{ClockJump, Kept, Known, Past, Role, Setup};
+use crate::setup::{ClockJump, CustodyKept, Kept, Known, Past, Role, Setup};
 use crate::statements::{Hearing, Judgement, Rejected};
 use crate::streams::Handed;
 use crate::traffic::{Carried, blurred};
@@ -76,6 +79,8 @@ pub struct Held {
     pub assembling: usize,
     /// Answers of exits that are waited for.
     pub answers: usize,
+    /// Messages in custody.
+    pub messages: usize,
     /// Packets that wait for a stream with their token.
     pub for_streams: usize,
 }
@@ -139,7 +144,7 @@ impl Remailer {
             replies: Replies::default(),
             health,
             answers: Answers::default(),
-            exit: exit.map(|offer| Exit::new(offer, room)),
+            exit: exit.map(|offer| Exit::new(offer, room, schedule)),
             operator: Operator::default(),
             out: Out::default(),
         };
@@ -148,7 +153,7 @@ impl Remailer {
         }
         remailer.outlook.begin_hour(now, &mut remailer.out);
         remailer.restore_keys(setup.epochs, now);
-        let Known { statements, list, vote, health } = setup.known;
+        let Known { statements, list, vote, health, custody } = setup.known;
         if let Some(health) = health {
             remailer.health.restore(&health, now);
         }
@@ -160,7 +165,20 @@ impl Remailer {
         remailer.restore_vote(vote.as_deref(), now, rng);
         remailer.note_witnesses(now);
         remailer.put_list_together(now, rng);
+        remailer.restore_custody(custody, now, rng);
         remailer
+    }
+
+    /// Goes on with the messages that this node has answered for.
+    fn restore_custody(&mut self, kept: CustodyKept, now: Time, rng: &mut impl CryptoRng) {
+        if let Some(exit) = &mut self.exit {
+            exit.restore(kept.over);
+        }
+        self.ingress.custody.restore_ended(kept.ended);
+        for kept in kept.messages {
+            let parts = (&mut self.sender, &mut self.replies, &mut self.ingress.custody);
+            ingress::restore(kept, parts, now, rng, &mut self.out);
+        }
     }
 
     fn restore_keys(&mut self, epochs: Vec<(Epoch, Kept)>, now: Time) {
@@ -290,6 +308,7 @@ impl Remailer {
             delivering: self.exit.as_ref().map_or(0, Exit::held),
             assembling: self.exit.as_ref().map_or(0, Exit::assembling),
             answers: self.replies.waiting(),
+            messages: self.ingress.custody.len(),
             for_streams: self.relay.as_ref().map_or(0, Relay::for_streams),
         }
     }
@@ -385,7 +404,8 @@ impl Remailer {
         let beyond = self.health.too_many().map(|losing| Alarm::Losing { losing });
         let is_besieged = self.relay.as_ref().is_some_and(|relay| relay.is_besieged(now));
         let besieged = is_besieged.then_some(Alarm::Besieged);
-        let own = [self.clock_suspect(), rival, besieged, refused, waits, beyond];
+        let silenced = self.ingress.custody.is_suspended().then_some(Alarm::Silenced);
+        let own = [self.clock_suspect(), rival, besieged, silenced, refused, waits, beyond];
         let own = own.into_iter().flatten();
         let mut alarms: Vec<_> = self.outlook.alarms(now).chain(own).collect();
         alarms.sort_unstable();
@@ -494,10 +514,10 @@ impl Remailer {
         let view = self.outlook.sending_view(now).map(AsRef::as_ref);
         let owner = owner(self.relay.as_ref(), &self.outlook);
         let fate = Fate::of(&cut);
-        let planned = self
-            .ingress
-            .check_room(id)
-            .and_then(|()| ingress::plan((cut, fate), view, owner, &mut self.sender, now, rng));
+        let planned = self.ingress.check_room(id).and_then(|()| {
+            let parts = (&mut self.sender, &mut self.ingress.custody);
+            ingress::plan((cut, fate), view, owner, parts, now, rng)
+        });
         self.ingress.handle_planned(id, fate, planned, &mut self.out);
     }
 
@@ -506,10 +526,30 @@ impl Remailer {
         &mut self,
         id: SubmissionId,
         sealed: Result<SealedMessage, SealingFailed>,
+        now: Time,
         rng: &mut impl CryptoRng,
     ) {
-        let parts = (&mut self.sender, &mut self.replies);
-        self.ingress.handle_sealed(id, sealed, parts, rng, &mut self.out);
+        let clock = (now, rng);
+        self.ingress.handle_sealed(id, sealed, &mut self.sender, clock, &mut self.out);
+    }
+
+    /// For how many recipients a message is what that this node has answered for; `None` if it knows nothing
+    /// of it.
+    #[must_use]
+    pub fn message(&self, id: &QueueId) -> Option<Vec<(MessageState, u8)>> {
+        self.ingress.custody.states(&MessageName::of(id))
+    }
+
+    /// Whether what is in its custody waits because no loop of its own returns.
+    #[must_use]
+    pub fn is_silenced(&self) -> bool {
+        self.ingress.custody.is_suspended()
+    }
+
+    /// The messages in its custody, the oldest first.
+    #[must_use]
+    pub fn queue(&self) -> Vec<QueueEntry> {
+        self.ingress.custody.queue()
     }
 
     /// Takes what came of [`Command::SealCover`].
@@ -555,7 +595,7 @@ impl Remailer {
             Some(exit) => exit.change(offer),
             None => {
                 let room = piece_room(self.outlook.descriptor().parameters());
-                self.exit = Some(Exit::new(offer, room));
+                self.exit = Some(Exit::new(offer, room, *self.outlook.schedule()));
             }
         }
         self.author.hasten(now);
@@ -755,6 +795,10 @@ impl Remailer {
 
     /// Notes that what was to be kept under this name is on the disk.
     pub fn handle_kept(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
+        if let Some(pending) = self.ingress.custody.take_pending(id) {
+            let parts = (&mut self.sender, &mut self.replies, &mut self.ingress.custody);
+            return ingress::handle_kept(pending, parts, now, &mut self.out);
+        }
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_kept(id, &mut hearing);
         if hearing.handle_kept(id) {
@@ -767,6 +811,9 @@ impl Remailer {
     /// Notes that what was to be kept under this name could not be kept. What may be on the disk
     /// all the same is neither stated nor announced.
     pub fn handle_keep_failed(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
+        if let Some(pending) = self.ingress.custody.take_pending(id) {
+            return ingress::not_kept(pending, Refused::Full, &mut self.sender, &mut self.out);
+        }
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
         operator.handle_keep_failed(id, &mut hearing);
         hearing.handle_keep_failed(id);
@@ -782,6 +829,7 @@ impl Remailer {
             self.relay.as_ref().and_then(Relay::poll_timeout),
             self.sender.poll_timeout(),
             self.replies.poll_timeout(),
+            self.ingress.custody.poll_timeout(),
             self.exit.as_ref().and_then(Exit::poll_timeout),
             self.outlook.destroys_at(self.oldest_key()),
             self.publishes_at(),
@@ -801,6 +849,7 @@ impl Remailer {
         }
         self.sender.handle_clock_jump(jump.millis);
         self.replies.handle_clock_jump(jump.millis);
+        self.ingress.custody.shift(jump.millis);
         self.health.handle_clock_jump(jump.millis);
         if let Some(exit) = &mut self.exit {
             exit.handle_clock_jump(jump.millis);
@@ -821,7 +870,7 @@ impl Remailer {
     /// 5. packets leave the mix, and messages that ended here begin to be delivered
     /// 6. the node's own packets leave, and cover is made for its next ticks; a decoy is submitted
     /// 7. deliveries are tried again
-    /// 8. answers that cannot come any more are given up
+    /// 8. answers that cannot come any more are given up, and with the last of them a message
     /// 9. what became of loops is looked at
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.outlook.note_clocks(now);
@@ -836,19 +885,40 @@ impl Remailer {
         self.catch_up.handle_timeout(&self.health.links, &schedule, now, rng, &mut self.out);
         self.relay_packets(now, rng);
         let is_covered = self.cover(now, rng);
-        let leaving =
-            self.sender.handle_timeout(is_covered, now, &mut self.replies, rng, &mut self.out);
+        let leaves = is_covered && !self.ingress.custody.is_suspended();
+        let parts = (&mut self.replies, &mut self.ingress.custody);
+        let leaving = self.sender.handle_timeout(leaves, now, parts, rng, &mut self.out);
         self.send(leaving, now);
         if let Some(exit) = &mut self.exit {
             exit.handle_timeout(now, &mut self.out);
         }
         self.replies.handle_timeout(now, &mut self.out);
+        self.hear(now);
         self.look_at_health(now);
+    }
+
+    /// Takes what exits have said of messages in custody, and ends those of which nothing more is heard.
+    fn hear(&mut self, now: Time) {
+        for word in self.replies.take_words() {
+            let cancelled = self.ingress.custody.handle_word(&word, now, &mut self.out);
+            self.cancel(&cancelled, now);
+        }
+        let forgotten = now.minus(self.schedule().hour() * ENDED_HOURS);
+        let cancelled = self.ingress.custody.handle_timeout(now, forgotten, &mut self.out);
+        self.cancel(&cancelled, now);
+    }
+
+    fn cancel(&mut self, cancelled: &Cancelled, now: Time) {
+        self.sender.cancel(&cancelled.packets, now);
+        for part in &cancelled.parts {
+            self.replies.forget_part(*part);
+        }
     }
 
     /// Routes avoid the nodes that lose packets.
     fn look_at_health(&mut self, now: Time) {
         for walked in self.replies.take_walked() {
+            self.ingress.custody.note_loop(walked.took.is_some());
             self.health.note(walked, now);
         }
         if self.health.poll_timeout() > now {

@@ -20,9 +20,9 @@ use crate::replies::Expected;
 use crate::seal::{Sealed, Tick, exponential};
 
 /// Packets of mail waiting, at most; a clock of 15 s has 1,440 ticks in six hours.
-const MAX_PACKETS: usize = 4096;
+const MAX_PACKETS: usize = 8192;
 /// Octets of mail waiting, at most. Beyond either bound a submission is refused for now.
-const MAX_OCTETS: usize = 64 << 20;
+const MAX_OCTETS: usize = 128 << 20;
 /// How long before its tick cover is sealed, which takes a millisecond or two.
 const LEAD: Duration = Duration::from_secs(2);
 /// How late a packet may be for its tick. A machine that stalls for longer leaves ticks empty.
@@ -88,9 +88,16 @@ enum Load {
     Cover(Sealed, Option<Expected>),
     /// Its mail is being sealed; whether it was to stay empty.
     Reserved(bool),
-    Mail(Sealed),
+    Mail(Sealed, Of),
     /// What a decoy became: cover that was made when it was submitted.
-    Decoy(Sealed, Option<Expected>),
+    Decoy(Sealed, Option<Expected>, Of),
+}
+
+/// A packet of a message in custody: the number of its part, and its place among the packets of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Of {
+    pub(crate) part: u64,
+    pub(crate) packet: u16,
 }
 
 /// What came of a tick.
@@ -102,7 +109,7 @@ pub(crate) enum Due {
     /// No loop leaves with a batch that is too small.
     NoTopUp,
     /// The key of its packet's first hop is gone.
-    Expired,
+    Expired(Of),
 }
 
 /// A packet whose tick has come.
@@ -112,6 +119,8 @@ pub(crate) struct Leaving {
     pub(crate) cover: Option<(Lot, Option<Expected>)>,
     /// Whether it leaves beside the clock.
     pub(crate) is_extra: bool,
+    /// Of which message it is, if it is of one.
+    pub(crate) of: Option<Of>,
 }
 
 impl Outbox {
@@ -278,13 +287,37 @@ impl Outbox {
 
     /// Puts mail on its reserved tick. If the tick is past already, it takes a later one of its lot when
     /// it is looked at: what leaves off the clock shows that it is mail.
-    pub(crate) fn fill(&mut self, tick: Tick, sealed: Sealed) {
-        self.turn(tick.serial, Load::Mail(sealed), |load| matches!(load, Load::Reserved(_)));
+    pub(crate) fn fill(&mut self, tick: Tick, sealed: Sealed, of: Of) {
+        self.turn(tick.serial, Load::Mail(sealed, of), |load| matches!(load, Load::Reserved(_)));
+    }
+
+    /// Frees the ticks of packets that are not to leave any more, for other mail or for cover. One that
+    /// comes too soon for cover to be made carries its packet all the same.
+    pub(crate) fn cancel(&mut self, packets: &BTreeSet<Of>, now: Time) {
+        let soon = now.plus(self.lead());
+        let is_cancelled = |(serial, slot): (&u64, &Slot)| {
+            let (Load::Mail(_, of) | Load::Decoy(.., of)) = &slot.load else { return None };
+            (slot.at > soon && packets.contains(of)).then_some(*serial)
+        };
+        let cancelled: Vec<_> = self.slots.iter().filter_map(is_cancelled).collect();
+        for serial in cancelled {
+            let octets = self.slots.get(&serial).map_or(0, |slot| slot.lot.class.packet_len());
+            self.packets = self.packets.saturating_sub(1);
+            self.octets = self.octets.saturating_sub(octets);
+            // Without cover on every tick, one without mail stays empty.
+            let load = if self.law.cover >= 100 { Load::Free } else { Load::Empty };
+            self.turn(serial, load, |_| true);
+        }
     }
 
     /// Puts what a decoy became on its reserved tick.
-    pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
-        let load = Load::Decoy(sealed, expected);
+    pub(crate) fn fill_decoy(
+        &mut self,
+        tick: Tick,
+        (sealed, expected): (Sealed, Option<Expected>),
+        of: Of,
+    ) {
+        let load = Load::Decoy(sealed, expected, of);
         self.turn(tick.serial, load, |load| matches!(load, Load::Reserved(_)));
     }
 
@@ -345,7 +378,8 @@ impl Outbox {
         for slot in self.slots.values_mut() {
             slot.at = slot.at.shifted(millis);
             // The keys of what is sealed do not wait: a loop that leaves so late proves nothing.
-            if let Load::Cover(_, Some(expected)) | Load::Decoy(_, Some(expected)) = &mut slot.load
+            if let Load::Cover(_, Some(expected)) | Load::Decoy(_, Some(expected), _) =
+                &mut slot.load
             {
                 expected.until = expected.until.shifted(millis);
                 expected.walk = None;
@@ -376,22 +410,26 @@ impl Outbox {
             let serial = past.into_iter().find(|of| !self.slots.get(of).is_some_and(stays))?;
             let Slot { at, lot, load, is_extra } = self.remove(serial)?;
             let is_in_time = now.since(at) <= LATE;
-            let sealed = match load {
+            let (sealed, of) = match load {
                 Load::Cover(sealed, expected) if is_in_time => {
                     let cover = Some((lot, expected));
-                    return Some(Due::Leaves(Box::new(Leaving { sealed, cover, is_extra })));
+                    let leaving = Leaving { sealed, cover, is_extra, of: None };
+                    return Some(Due::Leaves(Box::new(leaving)));
                 }
                 // Nobody waits for it: late, it stays away as other cover does.
-                Load::Decoy(sealed, expected) => {
+                Load::Decoy(sealed, expected, of) => {
                     self.packets = self.packets.saturating_sub(1);
                     self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
                     let cover = Some((lot, expected));
                     return Some(match is_in_time && sealed.until > now {
-                        true => Due::Leaves(Box::new(Leaving { sealed, cover, is_extra })),
+                        true => {
+                            let of = Some(of);
+                            Due::Leaves(Box::new(Leaving { sealed, cover, is_extra, of }))
+                        }
                         false => Due::Empty,
                     });
                 }
-                Load::Mail(sealed) => sealed,
+                Load::Mail(sealed, of) => (sealed, of),
                 Load::Free | Load::Empty | Load::Awaited | Load::Cover(..) | Load::Reserved(_) => {
                     return Some(if is_extra { Due::NoTopUp } else { Due::Empty });
                 }
@@ -399,22 +437,23 @@ impl Outbox {
             let octets = sealed.packet.octets().len();
             let is_late = !is_in_time || !(is_covered || self.law.cover == 0);
             if is_late && sealed.until > now {
-                self.put_off(sealed, lot, now, rng);
+                self.put_off((sealed, of), lot, now, rng);
                 continue;
             }
             self.packets = self.packets.saturating_sub(1);
             self.octets = self.octets.saturating_sub(octets);
             if sealed.until <= now {
-                return Some(Due::Expired);
+                return Some(Due::Expired(of));
             }
-            return Some(Due::Leaves(Box::new(Leaving { sealed, cover: None, is_extra })));
+            let leaving = Leaving { sealed, cover: None, is_extra, of: Some(of) };
+            return Some(Due::Leaves(Box::new(leaving)));
         }
     }
 
     /// Puts mail on a later tick of its lot.
     fn put_off(
         &mut self,
-        sealed: Sealed,
+        (sealed, of): (Sealed, Of),
         lot: Lot,
         now: Time,
         rng: &mut (impl CryptoRng + ?Sized),
@@ -431,7 +470,7 @@ impl Outbox {
                 None => _ = self.draw(rng),
             }
         };
-        self.turn(serial, Load::Mail(sealed), |_| true);
+        self.turn(serial, Load::Mail(sealed, of), |_| true);
     }
 
     /// Packets of mail that wait for their tick.
@@ -474,7 +513,7 @@ impl Load {
     fn due(&self, at: Time) -> Option<Time> {
         match self {
             Self::Free => Some(at.minus(LEAD)),
-            Self::Awaited | Self::Cover(..) | Self::Mail(_) | Self::Decoy(..) => Some(at),
+            Self::Awaited | Self::Cover(..) | Self::Mail(..) | Self::Decoy(..) => Some(at),
             Self::Empty | Self::Reserved(_) => None,
         }
     }
@@ -526,6 +565,8 @@ mod tests {
     use sphinx::Packet;
 
     use super::*;
+
+    const OF: Of = Of { part: 1, packet: 0 };
 
     const SECOND: Duration = Duration::from_secs(1);
     const START: Time = Time::from_millis(1_000_000_000);
@@ -618,7 +659,7 @@ mod tests {
                 let mut none = ChaCha20Rng::seed_from_u64(3);
                 let reserved = outbox.reserve(within.clone(), class, EITHER, true, &mut none);
                 let Some((tick, _)) = reserved else { continue };
-                outbox.fill(tick, sealed(class));
+                outbox.fill(tick, sealed(class), OF);
                 taken += 1;
             }
             (run(&mut outbox, span, &mut rng), taken)
@@ -693,11 +734,11 @@ mod tests {
         // The first is sealed when its tick is past, and the machine stalls over all the others.
         let (first, others) = taken.split_first().unwrap();
         for tick in others {
-            outbox.fill(*tick, sealed(class(1)));
+            outbox.fill(*tick, sealed(class(1)), OF);
         }
         let stalled_to = START.plus(SECOND * 700);
         assert_eq!(mail_leaves(&mut outbox, [stalled_to], true, &mut rng), []);
-        outbox.fill(*first, sealed(class(1)));
+        outbox.fill(*first, sealed(class(1)), OF);
         assert_eq!(mail_leaves(&mut outbox, [stalled_to], true, &mut rng), []);
         assert_eq!(outbox.len(), taken.len());
         let seconds = (700..6000).map(|second| START.plus(SECOND * second));
@@ -716,14 +757,14 @@ mod tests {
         let within = START..=START.plus(SECOND * 600);
         let (tick, _) = outbox.reserve(within, class(1), EITHER, true, &mut rng).unwrap();
         let until = START.plus(SECOND * 2000);
-        outbox.fill(tick, Sealed { until, ..sealed(class(1)) });
+        outbox.fill(tick, Sealed { until, ..sealed(class(1)) }, OF);
         let seconds = (1..1999).map(|second| START.plus(SECOND * second));
         assert_eq!(mail_leaves(&mut outbox, seconds, false, &mut rng), []);
         assert_eq!(outbox.len(), 1);
         let mut expired = 0;
         for second in 1999..4000 {
             while let Some(due) = outbox.next_due(START.plus(SECOND * second), true, &mut rng) {
-                expired += usize::from(matches!(due, Due::Expired));
+                expired += usize::from(matches!(due, Due::Expired(_)));
             }
         }
         assert_eq!((expired, outbox.len(), outbox.octets), (1, 0, 0));
@@ -739,7 +780,7 @@ mod tests {
             || outbox.reserve(within.clone(), class(1), EITHER, true, &mut rng).unwrap().0;
         let (sent, given_back) = (reserve(), reserve());
         outbox.shift(3_600_000);
-        outbox.fill(sent, sealed(class(1)));
+        outbox.fill(sent, sealed(class(1)), OF);
         outbox.release(given_back, class(1).packet_len());
         let later = sent.at.plus(SECOND * 3600);
         assert!(matches!(

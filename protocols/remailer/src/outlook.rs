@@ -35,6 +35,8 @@ pub enum Alarm {
     /// Within the last hour loops of this node's own stopped coming back while as many packets came as ever:
     /// somebody may be keeping all packets but a few from it, to follow those.
     Besieged,
+    /// No loop of this node's own returns: what is in its custody waits.
+    Silenced,
     /// There is a proof that this node broke its word.
     Convicted,
     /// There is no list for the present hour. [`crate::Remailer::missing_voters`] says whose votes

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keys::Time;
-use mail::{Acknowledgement, AcknowledgementError};
+use mail::{Acknowledgement, AcknowledgementError, DeliveryStatus};
 use sphinx::{BlockName, Payload, ReplyError, ReplyKeys};
 
 use crate::command::Out;
 use crate::content::ContentType;
 use crate::count::{Count, NoAnswer};
+use crate::custody::Word;
 use crate::loops::{Walk, Walked};
 
 /// Reply blocks that wait for their answers, at most; some 300 octets each. The one that would wait
@@ -29,10 +30,32 @@ pub(crate) struct Expected {
 /// What a reply block was given away for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// For word of a message. Of several blocks that are given away for one message one is answered.
-    Message(u64),
+    /// For word of a part of a message, from the first exit that it goes to or the second.
+    Message {
+        /// The number of the part.
+        part: u64,
+        /// Which exit.
+        exit: u8,
+    },
     /// For a loop, which turns at another node.
     Loop,
+    /// The same, for what a decoy became, by the number of its part.
+    Decoy(u64),
+}
+
+impl Purpose {
+    /// Whether it is a loop, whoever it is for.
+    pub(crate) fn is_loop(self) -> bool {
+        matches!(self, Self::Loop | Self::Decoy(_))
+    }
+
+    /// The part of a message that it is for.
+    pub(crate) fn part(self) -> Option<u64> {
+        match self {
+            Self::Message { part, .. } | Self::Decoy(part) => Some(part),
+            Self::Loop => None,
+        }
+    }
 }
 
 /// The answers that are waited for.
@@ -40,8 +63,10 @@ pub(crate) enum Purpose {
 pub(crate) struct Replies {
     waiting: BTreeMap<BlockName, Expected>,
     ends: BTreeSet<(Time, BlockName)>,
-    /// The blocks that wait for each message.
+    /// The blocks that wait for each part of a message.
     of: BTreeMap<u64, Vec<BlockName>>,
+    /// What exits have said, until [`Replies::take_words`].
+    words: Vec<Word>,
     /// What became of loops, until [`Replies::take_walked`].
     walked: Vec<Walked>,
 }
@@ -55,8 +80,8 @@ impl Replies {
         }
         let name = expected.keys.name();
         self.ends.insert((expected.until, name));
-        if let Purpose::Message(message) = expected.of {
-            self.of.entry(message).or_default().push(name);
+        if let Purpose::Message { part, .. } = expected.of {
+            self.of.entry(part).or_default().push(name);
         }
         self.waiting.insert(name, expected);
     }
@@ -75,24 +100,24 @@ impl Replies {
         };
         self.ends.remove(&(until, name));
         match (of, read(keys, payload)) {
-            (Purpose::Loop, Ok(Said::Turned)) => {
+            (Purpose::Loop | Purpose::Decoy(_), Ok(Said::Turned)) => {
                 out.count(Count::LoopReturned);
+                if let Purpose::Decoy(part) = of {
+                    let said = Acknowledgement::of([(DeliveryStatus::Delivered, 1)]);
+                    self.words.push(Word { part, exit: 0, said });
+                }
                 let walked = walk.map(|walk| (now.since(walk.left), walk));
                 self.walked.extend(walked.map(|(took, walk)| Walked { walk, took: Some(took) }));
             }
-            (Purpose::Message(message), Ok(Said::Became(said))) => {
-                // The others of its message are not answered.
-                for other in self.of.remove(&message).unwrap_or_default() {
-                    if let Some(Expected { until, .. }) = self.waiting.remove(&other) {
-                        self.ends.remove(&(until, other));
-                    }
-                }
+            (Purpose::Message { part, exit }, Ok(Said::Became(said))) => {
+                self.forget(of, &name);
                 for (status, recipients) in said.iter() {
                     out.count_many(Count::Acknowledged(status), recipients.into());
                 }
+                self.words.push(Word { part, exit, said });
             }
             // Another block of the message is the one that is answered with word of it.
-            (Purpose::Message(_), Ok(Said::Turned)) => {
+            (Purpose::Message { .. }, Ok(Said::Turned)) => {
                 if self.forget(of, &name) {
                     out.count(Count::AnswerMissing);
                 }
@@ -106,14 +131,28 @@ impl Replies {
 
     /// One block is gone; whether it was the last for its purpose.
     fn forget(&mut self, of: Purpose, name: &BlockName) -> bool {
-        let Purpose::Message(message) = of else { return true };
-        let Some(others) = self.of.get_mut(&message) else { return true };
+        let Purpose::Message { part, .. } = of else { return true };
+        let Some(others) = self.of.get_mut(&part) else { return true };
         others.retain(|other| other != name);
         let was_last = others.is_empty();
         if was_last {
-            self.of.remove(&message);
+            self.of.remove(&part);
         }
         was_last
+    }
+
+    /// No answer is waited for any more that is for a part of a message.
+    pub(crate) fn forget_part(&mut self, part: u64) {
+        for name in self.of.remove(&part).unwrap_or_default() {
+            if let Some(Expected { until, .. }) = self.waiting.remove(&name) {
+                self.ends.remove(&(until, name));
+            }
+        }
+    }
+
+    /// What exits have said, each told once.
+    pub(crate) fn take_words(&mut self) -> Vec<Word> {
+        core::mem::take(&mut self.words)
     }
 
     /// What became of loops, each told once.
@@ -156,8 +195,8 @@ impl Replies {
         let Expected { of, walk, .. } = self.waiting.remove(&name)?;
         if self.forget(of, &name) {
             out.count(match of {
-                Purpose::Message(_) => Count::AnswerMissing,
-                Purpose::Loop => Count::LoopMissing,
+                Purpose::Message { .. } => Count::AnswerMissing,
+                Purpose::Loop | Purpose::Decoy(_) => Count::LoopMissing,
             });
         }
         walk
@@ -195,7 +234,6 @@ mod tests {
     use std::sync::Arc;
 
     use keys::{Epoch, Identity, MixSecret, MixSeed};
-    use mail::DeliveryStatus;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
     use sphinx::{
@@ -243,7 +281,7 @@ mod tests {
                 Expected {
                     keys: made.1,
                     until: UNTIL,
-                    of: Purpose::Message(self.blocks),
+                    of: Purpose::Message { part: self.blocks, exit: 0 },
                     walk: None,
                 },
                 &mut self.out,

@@ -12,6 +12,7 @@ use sphinx::{Body, End, Hop, Packet, ReplyBlock, ReplyEnd, WrapError};
 
 use crate::content::{Fitted, TooBig};
 use crate::loops::Walk;
+use crate::outbox::Way;
 use crate::replies::{Expected, Purpose};
 
 const _: () = assert!(Route::MIN == sphinx::MIN_HOPS && Route::MAX == sphinx::MAX_HOPS);
@@ -146,9 +147,24 @@ pub struct Sealing {
 
 /// The packets of a message, and what opens their answers.
 pub struct SealedMessage {
-    pub(crate) packets: Vec<(Tick, Sealed, Option<Expected>)>,
+    pub(crate) packets: Vec<SealedPacket>,
     /// When all have come through, by plan, if a domain takes several.
     pub(crate) through: Option<Time>,
+}
+
+/// A sealed packet, its tick, and what opens its answer.
+pub(crate) struct SealedPacket {
+    pub(crate) tick: Tick,
+    pub(crate) of: Purpose,
+    pub(crate) sealed: Sealed,
+    pub(crate) expected: Option<Expected>,
+}
+
+impl SealedPacket {
+    /// The way of its tick.
+    pub(crate) fn way(&self) -> Way {
+        if self.expected.is_some() { Way::Returning } else { Way::OneWay }
+    }
 }
 
 /// A message that could not be sealed.
@@ -193,6 +209,16 @@ impl Sealing {
 }
 
 impl Unsealed {
+    /// The node that its route ends at.
+    pub(crate) fn exit(&self) -> Option<NodeId> {
+        self.route.hops().last().map(|record| record.node())
+    }
+
+    /// The node that it leaves for.
+    pub(crate) fn first_hop(&self) -> Option<NodeId> {
+        self.route.hops().first().map(|record| record.node())
+    }
+
     pub(crate) fn reserved(&self) -> Reserved {
         Reserved { tick: self.tick, octets: self.fitted.packet_len() }
     }
@@ -208,25 +234,25 @@ impl Unsealed {
         &self,
         schedule: &Schedule,
         rng: &mut impl CryptoRng,
-    ) -> Result<(Tick, Sealed, Option<Expected>), SealError> {
+    ) -> Result<SealedPacket, SealError> {
         let (block, expected) = match &self.back {
             Some((route, plan)) => {
                 let hops = hops(route, plan, schedule)?;
                 let until = hops.last().map(|hop| schedule.accepted_until(hop.epoch));
                 let mut until = until.ok_or(SealError::NoKey)?;
-                if self.of == Purpose::Loop {
+                if self.of.is_loop() {
                     until = until.min(plan.through().plus(plan.transit * LOOP_PATIENCE));
                 }
                 let class = self.fitted.class;
                 let (block, keys) = sphinx::reply_block(&hops, ReplyEnd::Owner, class, rng)?;
-                let walk = (self.of == Purpose::Loop).then(|| self.walk(route));
+                let walk = self.of.is_loop().then(|| self.walk(route));
                 (Some(block), Some(Expected { keys, until, of: self.of, walk }))
             }
             None => (None, None),
         };
         let carried = (&self.fitted, self.end, block.as_ref());
         let sealed = seal(&self.route, &self.plan, carried, schedule, rng)?;
-        Ok((self.tick, sealed, expected))
+        Ok(SealedPacket { tick: self.tick, of: self.of, sealed, expected })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use directory::{Route, RouteError, View};
@@ -18,20 +18,25 @@ use zeroize::Zeroizing;
 use crate::command::{Command, Out};
 use crate::content::{ContentType, Fitted, open_class};
 use crate::count::{Count, Dropped};
+use crate::custody::Custody;
 use crate::cutting::piece_room;
 use crate::decoys::{Decoy, Decoys};
 use crate::health::Shunned;
 use crate::ingress::Fate;
-use crate::outbox::{Due, Law, Leaving, Lot, Outbox, Way};
+use crate::outbox::{Due, Law, Leaving, Lot, Of, Outbox, Way};
 use crate::replies::{Expected, Purpose, Replies};
 use crate::seal::{
-    Plan, Reserved, SealError, Sealed, SealedMessage, Sealing, SealingFailed, Tick, Unsealed,
+    Plan, Reserved, SealError, Sealed, SealedMessage, SealedPacket, Sealing, SealingFailed, Tick,
+    Unsealed,
 };
+use crate::spool::SpooledPacket;
 use crate::traffic::{ByClass, Traffic};
 
 /// How long after the longest hold mail may wait for its tick, as a part of an hour: 30 minutes.
 const PATIENCE: u32 = 2;
 
+/// Epochs after the present one whose keys all nodes have stated.
+const KEYS_AHEAD: u32 = 2;
 /// One in so many loops goes through nodes that are avoided for what they lose.
 const RETRY: u32 = 4;
 /// Octets of a packet of a mail that are not of its message, at most: the fields around a piece.
@@ -66,17 +71,20 @@ pub(crate) struct Part {
     /// How long each packet may be held.
     pub(crate) hold: Duration,
     pub(crate) fate: Fate,
+    /// Its number.
+    pub(crate) number: u64,
 }
 
-/// How long a packet may wait for its tick, and for which.
-#[derive(Clone, Copy)]
-struct Wait<'a> {
+/// When a packet may leave, and by which way.
+#[derive(Clone)]
+struct Attempt<'a> {
     ways: &'a [Way],
-    hold: Duration,
-    fate: Fate,
-    /// Whether it is all of its submission. It is under way soon then; one of several has as long as a mail
-    /// is tried.
-    is_one: bool,
+    within: RangeInclusive<Time>,
+    part: Part,
+    /// Which exit of its message it goes to.
+    exit: u8,
+    /// The first hop of the attempts before.
+    through: Option<NodeId>,
 }
 
 /// A packet of this node's own that leaves.
@@ -190,9 +198,10 @@ impl Sender {
         reaches(&self.avoided).or_else(|_| reaches(&self.tried))
     }
 
-    /// Plans the pieces of a mail, each with a tick and a route of its own, to one exit. So many have a
-    /// way back for what is answered of all that one of them is among any that are enough. On an error
-    /// nothing is reserved.
+    /// Plans all attempts of a mail, each with a tick and a route of its own. A mail of one packet goes to
+    /// two exits in turn; the pieces of a larger one go to one, a second time as far as there are ticks. All
+    /// attempts of a packet have one first hop: each further one would be one more node that may be
+    /// somebody's who watches. On an error nothing is reserved.
     pub(crate) fn plan_all(
         &mut self,
         pieces: &[Zeroizing<Vec<u8>>],
@@ -203,33 +212,100 @@ impl Sender {
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Vec<Unsealed>, NotSent> {
         self.outbox.draw_ahead(now, rng);
-        let mut planned: Vec<Unsealed> = Vec::with_capacity(pieces.len());
+        let [piece] = pieces else {
+            return self.plan_pieces(pieces, part, (view, owner), now, rng, allows);
+        };
+        let ways: &[Way] = if owner.is_some() { &[Way::Returning] } else { &[Way::OneWay] };
+        let (earliest, latest) = self.span(part, now, rng);
+        let mut attempt = Attempt { ways, within: earliest..=latest, part, exit: 0, through: None };
+        let first = self.plan_or_one_way(piece, (view, owner), &attempt, rng, &allows)?;
+        attempt.through = first.first_hop();
+        let exits = [first.exit(), None];
+        let times = self.later_attempts(first.tick.at, now, rng);
+        let mut planned = vec![first];
+        self.plan_later(piece, (view, owner), (attempt, exits, &times), rng, allows, &mut planned)?;
+        Ok(planned)
+    }
+
+    /// The further attempts of a mail of one packet. One for whose time no keys are known is left out.
+    fn plan_later(
+        &mut self,
+        piece: &[u8],
+        from: (&View, Option<&Arc<Record>>),
+        (mut attempt, mut exits, times): (Attempt<'_>, [Option<NodeId>; 2], &[Time]),
+        rng: &mut impl CryptoRng,
+        allows: impl Fn(&Record) -> bool,
+        planned: &mut Vec<Unsealed>,
+    ) -> Result<(), NotSent> {
+        for (number, earliest) in (1_u8..).zip(times) {
+            attempt.within = *earliest..=earliest.plus(self.patience());
+            attempt.exit = number % 2;
+            let [first, second] = exits;
+            let goes = |record: &Record, exit: Option<NodeId>| {
+                exit.is_none_or(|exit| exit == record.node()) && allows(record)
+            };
+            let is_second = attempt.exit == 1;
+            let to_that = |record: &Record| match is_second {
+                true => Some(record.node()) != first && goes(record, second),
+                false => goes(record, first),
+            };
+            let mut made = self.plan_or_one_way(piece, from, &attempt, rng, to_that);
+            if is_second && matches!(made, Err(NotSent::Route(_))) {
+                // There is no other exit for it.
+                attempt.exit = 0;
+                made =
+                    self.plan_or_one_way(piece, from, &attempt, rng, |record| goes(record, first));
+            }
+            match made {
+                Ok(unsealed) => {
+                    if let [_, second @ None] = &mut exits
+                        && attempt.exit == 1
+                    {
+                        *second = unsealed.exit();
+                    }
+                    planned.push(unsealed);
+                }
+                Err(NotSent::Route(_) | NotSent::NoWayBack | NotSent::Seal(_)) => {}
+                Err(why @ NotSent::Full) => {
+                    self.release(planned.iter().map(Unsealed::reserved));
+                    return Err(why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The pieces of a mail, to one exit. So many have a way back for what is answered of all that one of
+    /// them is among any that are enough.
+    fn plan_pieces(
+        &mut self,
+        pieces: &[Zeroizing<Vec<u8>>],
+        part: Part,
+        (view, owner): (&View, Option<&Arc<Record>>),
+        now: Time,
+        rng: &mut impl CryptoRng,
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Unsealed>, NotSent> {
+        let mut planned: Vec<Unsealed> = Vec::with_capacity(pieces.len() * 2);
         let mut exit: Option<NodeId> = None;
         // Of four pieces one is spare; with a block in one more than all that may be missing.
         let answering = pieces.len().div_ceil(4).saturating_add(1);
-        for (number, piece) in pieces.iter().enumerate() {
-            let takes =
-                |record: &Record| exit.is_none_or(|exit| exit == record.node()) && allows(record);
-            let ways: &[Way] = match owner {
+        let ways = |number: usize| -> &[Way] {
+            match owner {
                 None => &[Way::OneWay],
                 Some(_) if number < answering => &[Way::Returning],
                 Some(_) => EITHER,
-            };
-            let wait = Wait { ways, hold: part.hold, fate: part.fate, is_one: part.of == 1 };
-            let planned_one = match self.plan(piece, (view, owner), (now, wait), rng, takes) {
-                // It goes without an answer, on a tick for such packets.
-                Err(NotSent::NoWayBack) => {
-                    let wait = Wait { ways: &[Way::OneWay], ..wait };
-                    self.plan(piece, (view, None), (now, wait), rng, takes)
-                }
-                planned_one => planned_one,
-            };
-            match planned_one {
-                Ok(mut unsealed) => {
-                    if let Some(first) = planned.first() {
-                        unsealed.of = first.of;
-                    }
-                    exit = unsealed.route.hops().last().map(|record| record.node());
+            }
+        };
+        for (number, piece) in pieces.iter().enumerate() {
+            let takes =
+                |record: &Record| exit.is_none_or(|exit| exit == record.node()) && allows(record);
+            let (earliest, latest) = self.span(part, now, rng);
+            let (ways, within) = (ways(number), earliest..=latest);
+            let attempt = Attempt { ways, within, part, exit: 0, through: None };
+            match self.plan_or_one_way(piece, (view, owner), &attempt, rng, takes) {
+                Ok(unsealed) => {
+                    exit = unsealed.exit();
                     planned.push(unsealed);
                 }
                 Err(why) => {
@@ -238,53 +314,127 @@ impl Sender {
                 }
             }
         }
+        let takes = |record: &Record| Some(record.node()) == exit && allows(record);
+        let latest = self.last_attempt(now);
+        for (number, piece) in pieces.iter().enumerate() {
+            let Some(first) = planned.get(number) else { break };
+            let earliest = first.tick.at.plus(self.parameters().custody.apart);
+            let (within, through) = (earliest..=latest, first.first_hop());
+            let attempt = Attempt { ways: ways(number), within, part, exit: 0, through };
+            let is_wanted = self.parameters().custody.fragment_attempts > 1;
+            if is_wanted
+                && let Ok(unsealed) =
+                    self.plan_or_one_way(piece, (view, owner), &attempt, rng, takes)
+            {
+                planned.push(unsealed);
+            }
+        }
         Ok(planned)
     }
 
-    /// Reserves the first tick for it after a uniform hold (the best guess of who watches submissions is
-    /// then one in all that came within the longest hold), and draws a plan and a route that ends at a
-    /// node that `allows` takes, with a way back to the `owner` of this record if the tick is one for
-    /// what returns. On an error nothing is reserved.
+    /// When the first attempt of a packet may leave: after a uniform hold, for then the best guess of who
+    /// watches submissions is one in all that came within the longest hold.
+    fn span(&self, part: Part, now: Time, rng: &mut impl CryptoRng) -> (Time, Time) {
+        // What is being sealed when its tick comes would be late for it.
+        let hold = part.hold.mul_f64(rng.random::<f64>()).max(self.outbox.lead());
+        let earliest = now.plus(hold);
+        let soon = earliest.plus(self.patience());
+        let horizon = now.plus(self.parameters().custody.horizon);
+        // What is all of its submission is under way soon; one of several has as long as a mail is tried.
+        (earliest, if part.of == 1 { soon } else { soon.max(horizon) })
+    }
+
+    fn patience(&self) -> Duration {
+        self.schedule.hour() / PATIENCE
+    }
+
+    /// The time after which a packet is not planned to leave: there would be no keys for its way back.
+    fn last_attempt(&self, now: Time) -> Time {
+        let mixing = &self.parameters().mixing;
+        let hops = u32::try_from(2 * Route::MAX).unwrap_or(u32::MAX);
+        let trip = (mixing.mean_delay + mixing.transit) * hops + self.schedule.early();
+        let known = self.schedule.end(self.schedule.epoch_at(now).plus(KEYS_AHEAD));
+        now.plus(self.parameters().custody.horizon).min(known.minus(trip))
+    }
+
+    /// From when on each further attempt may leave, after a first one at this time: at random times that
+    /// are far enough apart, as many as there is time for.
+    fn later_attempts(&self, first: Time, now: Time, rng: &mut impl CryptoRng) -> Vec<Time> {
+        let custody = &self.parameters().custody;
+        let latest = self.last_attempt(now).minus(self.patience());
+        let all = u32::from(custody.attempts).saturating_sub(1);
+        let wanted = (0..=all).rev().find(|count| first.plus(custody.apart * *count) <= latest);
+        let Some(wanted) = wanted else { return Vec::new() };
+        let slack = latest.since(first.plus(custody.apart * wanted));
+        let mut offsets: Vec<_> = (0..wanted).map(|_| slack.mul_f64(rng.random::<f64>())).collect();
+        offsets.sort_unstable();
+        let times = (1..).zip(offsets);
+        times.map(|(count, offset)| first.plus(custody.apart * count).plus(offset)).collect()
+    }
+
+    /// Plans a packet; if there is no way back for it, on a tick for such packets.
+    fn plan_or_one_way(
+        &mut self,
+        piece: &[u8],
+        (view, owner): (&View, Option<&Arc<Record>>),
+        attempt: &Attempt<'_>,
+        rng: &mut impl CryptoRng,
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Unsealed, NotSent> {
+        match self.plan(piece, (view, owner), attempt, rng, &allows) {
+            Err(NotSent::NoWayBack) => {
+                let attempt = Attempt { ways: &[Way::OneWay], ..attempt.clone() };
+                self.plan(piece, (view, None), &attempt, rng, &allows)
+            }
+            planned => planned,
+        }
+    }
+
+    /// Reserves the first tick for it in its time, and draws a plan and a route that ends at a node that
+    /// `allows` takes, with a way back to the `owner` of this record if the tick is one for what returns. On
+    /// an error nothing is reserved.
     fn plan(
         &mut self,
         piece: &[u8],
         (view, owner): (&View, Option<&Arc<Record>>),
-        (now, wait): (Time, Wait<'_>),
+        attempt: &Attempt<'_>,
         rng: &mut impl CryptoRng,
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
         let descriptor = Arc::clone(&self.descriptor);
+        let Attempt { ways, within, part, exit, through } = attempt;
         let (_, stage) = descriptor.parameters().stage_at(view.volume());
         let mut fitted = Fitted::mail(piece, stage).map_err(|why| NotSent::Seal(why.into()))?;
-        // What is being sealed when its tick comes would be late for it.
-        let hold = wait.hold.mul_f64(rng.random::<f64>()).max(self.outbox.lead());
-        let earliest = now.plus(hold);
-        let soon = earliest.plus(self.schedule.hour() / PATIENCE);
-        let horizon = now.plus(self.parameters().custody.horizon);
-        let latest = if wait.is_one { soon } else { soon.max(horizon) };
         // A class that has opened just now has no ticks yet; then the next larger one does.
         let classes = SizeClass::all().filter(|class| *class >= fitted.class);
         let mut open = classes.filter(|class| stage.is_open(class.number()));
-        let drawn = open.find(|class| self.outbox.has_drawn(*class, wait.ways));
+        let drawn = open.find(|class| self.outbox.has_drawn(*class, ways));
         fitted.class = drawn.unwrap_or(fitted.class);
         let (tick, way) = self
             .outbox
-            .reserve(earliest..=latest, fitted.class, wait.ways, wait.is_one, rng)
+            .reserve(within.clone(), fitted.class, ways, part.of == 1, rng)
             .ok_or(NotSent::Full)?;
-        if wait.fate == Fate::Covers {
+        if part.fate == Fate::Covers {
             let lot = Lot { class: fitted.class, way };
             let planned = self.plan_cover(tick, lot, (view, owner), rng);
             if planned.is_none() {
                 self.outbox.release(tick, fitted.packet_len());
             }
-            return planned.ok_or(NotSent::NoWayBack);
+            let of = Purpose::Decoy(part.number);
+            return planned.map(|planned| Unsealed { of, ..planned }).ok_or(NotSent::NoWayBack);
         }
         let owner = owner.filter(|_| way == Way::Returning);
         let plan = Plan::draw(tick.at, &self.parameters().mixing, rng);
         let epochs: RangeInclusive<Epoch> = plan.epochs(&self.schedule);
+        let route = |avoided: &[NodeId], rng: &mut _| match through {
+            // A network may have too few nodes for another route through that one.
+            Some(first) => view
+                .route_through(first, avoided, &epochs, rng, &allows)
+                .or_else(|_| view.route(avoided, &epochs, rng, &allows)),
+            None => view.route(avoided, &epochs, rng, &allows),
+        };
         // Where all exits for it lose packets one of them takes it all the same; none that is down does.
-        let planned = view.route(&self.avoided, &epochs, rng, &allows);
-        let planned = planned.or_else(|_| view.route(&self.tried, &epochs, rng, &allows));
+        let planned = route(&self.avoided, rng).or_else(|_| route(&self.tried, rng));
         let planned = planned.map_err(NotSent::Route).and_then(|route| {
             let back = owner.and_then(|owner| {
                 let mut back = |avoided| self.back(&plan, &route, (view, owner), avoided, rng);
@@ -296,8 +446,8 @@ impl Sender {
         });
         match planned {
             Ok((route, back)) => {
-                let (end, of) = (End::Deliver, Purpose::Message(tick.serial));
-                Ok(Unsealed { tick, route, plan, fitted, end, back, of })
+                let of = Purpose::Message { part: part.number, exit: *exit };
+                Ok(Unsealed { tick, route, plan, fitted, end: End::Deliver, back, of })
             }
             Err(why) => {
                 self.outbox.release(tick, fitted.packet_len());
@@ -427,8 +577,8 @@ impl Sender {
     pub(crate) fn handle_cover_sealed(&mut self, sealed: Result<SealedMessage, SealingFailed>) {
         match sealed {
             Ok(SealedMessage { packets, .. }) => {
-                for (tick, packet, expected) in packets {
-                    self.outbox.cover(tick, packet, expected);
+                for SealedPacket { tick, sealed, expected, .. } in packets {
+                    self.outbox.cover(tick, sealed, expected);
                 }
             }
             Err(SealingFailed { reserved, .. }) => {
@@ -440,13 +590,41 @@ impl Sender {
     }
 
     /// Puts a sealed packet on its tick.
-    pub(crate) fn fill(&mut self, tick: Tick, packet: Sealed) {
-        self.outbox.fill(tick, packet);
+    pub(crate) fn fill(&mut self, tick: Tick, packet: Sealed, of: Of) {
+        self.outbox.fill(tick, packet, of);
     }
 
     /// Puts what a decoy became on its tick.
-    pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: Sealed, expected: Option<Expected>) {
-        self.outbox.fill_decoy(tick, sealed, expected);
+    pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: (Sealed, Option<Expected>), of: Of) {
+        self.outbox.fill_decoy(tick, sealed, of);
+    }
+
+    /// A tick for a packet that was sealed before a restart, for a time that may be past; `None` if there is
+    /// none, or if its keys are gone by then.
+    pub(crate) fn reserve_again(
+        &mut self,
+        packet: &SpooledPacket,
+        now: Time,
+        rng: &mut impl CryptoRng,
+    ) -> Option<Tick> {
+        let lead = now.plus(self.outbox.lead());
+        // Nodes accept what is as late as this.
+        let grace =
+            self.schedule.accepted_until(Epoch::new(0)).since(self.schedule.end(Epoch::new(0)));
+        let earliest = packet.at.max(lead);
+        let latest = packet.at.max(now).plus(grace).min(packet.sealed.until);
+        self.outbox.draw_until(latest, rng);
+        let class = packet.sealed.packet.class();
+        let within = earliest..=latest;
+        let reserved = self.outbox.reserve(within, class, &[packet.way], true, rng);
+        reserved.map(|(tick, _)| tick)
+    }
+
+    /// Frees the ticks of packets that are not to leave any more.
+    pub(crate) fn cancel(&mut self, packets: &BTreeSet<Of>, now: Time) {
+        if !packets.is_empty() {
+            self.outbox.cancel(packets, now);
+        }
     }
 
     /// Gives back the ticks of packets that will not come.
@@ -466,13 +644,13 @@ impl Sender {
         &mut self,
         is_covered: bool,
         now: Time,
-        replies: &mut Replies,
+        (replies, custody): (&mut Replies, &mut Custody),
         rng: &mut impl CryptoRng,
         out: &mut Out,
     ) -> Vec<Sends> {
         let mut leaving = Vec::new();
         while let Some(due) = self.outbox.next_due(now, is_covered, rng) {
-            let Leaving { sealed: Sealed { first, packet, until }, cover, is_extra } = match due {
+            let Leaving { sealed, cover, is_extra, of } = match due {
                 Due::Leaves(leaving) => *leaving,
                 Due::Empty => {
                     out.count(Count::TickEmpty);
@@ -482,11 +660,16 @@ impl Sender {
                     out.count(Count::PacketLonely);
                     continue;
                 }
-                Due::Expired => {
+                Due::Expired(of) => {
+                    custody.handle_left(of, out);
                     out.count(Count::PacketDropped(Dropped::Expired));
                     continue;
                 }
             };
+            let Sealed { first, packet, until } = sealed;
+            if let Some(of) = of {
+                custody.handle_left(of, out);
+            }
             let of_kind = if cover.is_none() { &mut self.mail } else { &mut self.cover };
             of_kind.note(packet.class(), self.schedule.hour_at(now));
             out.count(match &cover {

@@ -8,8 +8,10 @@ use keys::{Epoch, Identity, MixSeed, NodeId};
 use record::Descriptor;
 use sphinx::ReplayTag;
 
+use crate::custody::{Ended, KeptMessage};
 use crate::exit::ExitOffer;
 use crate::invite::{Invite, OpenInvite};
+use crate::over::OverIn;
 
 /// What a node begins with.
 pub struct Setup {
@@ -84,7 +86,7 @@ pub enum Role {
     Client,
 }
 
-/// What a node knew of its network before it stopped. All of it is checked again.
+/// What a node knew before it stopped. All that others have signed is checked again.
 #[derive(Default)]
 pub struct Known {
     /// The statements that it held.
@@ -95,6 +97,19 @@ pub struct Known {
     pub vote: Option<Vec<u8>>,
     /// What it knew of the health of other nodes, as [`crate::Command::KeepHealth`] gave it.
     pub health: Option<Vec<u8>>,
+    /// The messages in its custody, and what became of others.
+    pub custody: CustodyKept,
+}
+
+/// What a node has in custody, and what it has done with messages, over a restart.
+#[derive(Default)]
+pub struct CustodyKept {
+    /// Messages that it has answered for.
+    pub messages: Vec<KeptMessage>,
+    /// The ends of such messages.
+    pub ended: Vec<Ended>,
+    /// Deliveries that are over.
+    pub over: Vec<OverIn>,
 }
 
 /// Invites that outlive a restart.

@@ -20,6 +20,7 @@ use record::{
     Statement,
 };
 use sphinx::{EpochKeys, Kind, Layer, Packet, Peeled, StreamToken};
+use zeroize::Zeroizing;
 
 use crate::answer::{DeliveryOutcome, Done, InviteAnswer, NotDone, Refused, Taken};
 use crate::command::Command;
@@ -27,7 +28,7 @@ use crate::content::ContentType;
 use crate::cutting::Cut;
 use crate::decoys::{Decoy, DecoyEnd};
 use crate::exit::ExitOffer;
-use crate::ids::{OrderId, QuestionId, StreamId, SubmissionId};
+use crate::ids::{DeliveryId, MessageName, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::node::Remailer;
 use crate::operator::OperatorOrder;
 use crate::setup::{ClockJump, Setup};
@@ -57,6 +58,22 @@ pub struct Simulation<R> {
     seen: Seen,
 }
 
+/// What the next server of an exit does with mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextServer {
+    /// It takes all of it.
+    #[default]
+    Takes,
+    /// It never says anything.
+    Silent,
+    /// It refuses all of it by a policy of its own.
+    RefusesHere,
+    /// It refuses all of it, as any other would.
+    Refuses,
+    /// It takes none of it at the first attempt, and all of it later.
+    Postpones,
+}
+
 /// What surrounds one node.
 #[derive(Default)]
 struct Surroundings {
@@ -67,8 +84,13 @@ struct Surroundings {
     blocked: BTreeMap<usize, Time>,
     /// Statements of its own that no peer was there to hear.
     unheard: VecDeque<Vec<u8>>,
+    /// The messages in its custody, as its disk has them.
+    custody: BTreeMap<MessageName, Zeroizing<Vec<u8>>>,
     /// Streams on which peers presented tokens.
     streams: Vec<StreamId>,
+    next_server: NextServer,
+    /// Deliveries that it has postponed.
+    postponed: BTreeSet<DeliveryId>,
     is_stopped: bool,
     /// Whether its peers show it no votes and answer none of its questions.
     is_eclipsed: bool,
@@ -271,6 +293,12 @@ impl<R: CryptoRng> Simulation<R> {
         self.around.get(node).map(|around| around.linked.clone()).unwrap_or_default()
     }
 
+    /// The octets that the disk of a node has of the messages in its custody, decoys included.
+    pub fn in_custody(&self, node: usize) -> impl Iterator<Item = (&MessageName, &[u8])> {
+        let kept = self.around.get(node).into_iter().flat_map(|around| &around.custody);
+        kept.map(|(name, octets)| (name, octets.as_slice()))
+    }
+
     /// How many packets links have lost so far.
     #[must_use]
     pub fn lost(&self) -> usize {
@@ -323,6 +351,13 @@ impl<R: CryptoRng> Simulation<R> {
     /// From now on, this share of what other nodes send to a node is dropped without a word, in thousandths.
     pub fn drop_at(&mut self, node: usize, thousandths: u32) {
         self.seen.droppers.insert(node, thousandths);
+    }
+
+    /// From now on, the next server of a node does this with mail.
+    pub fn serve(&mut self, node: usize, next_server: NextServer) {
+        if let Some(around) = self.around.get_mut(node) {
+            around.next_server = next_server;
+        }
     }
 
     /// A peer without an address presents tokens to a node, and takes at once what it is handed.
@@ -701,11 +736,17 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::Accept(_)
             | Command::KeepTags(_)
             | Command::KeepSeed(..)
+            | Command::KeepMessage(..)
             | Command::KeepOwn(..)
             | Command::KeepVote(..)
             | Command::KeepBanned(..)
             | Command::KeepInvites(..) => self.report(index, command),
             Command::Submit(decoy) => self.submit_decoy(index, decoy),
+            Command::ForgetMessage(name, _) => {
+                if let Some(around) = self.around.get_mut(index) {
+                    around.custody.remove(&name);
+                }
+            }
             Command::Answer(id, answer) => {
                 self.seen.answers.insert(id, answer);
             }
@@ -720,6 +761,9 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::KeepStatement(..)
             | Command::ForgetStatements(_)
             | Command::ForgetInvite(_)
+            | Command::MarkMessage(..)
+            | Command::KeepOver(_)
+            | Command::ForgetOver(_)
             | Command::ViewTaken(_) => {}
         }
     }
@@ -753,17 +797,37 @@ impl<R: CryptoRng> Simulation<R> {
             Command::KeepTags(tags) => node.handle_tags_kept(tags.batch, self.now),
             Command::Seal(id, sealing) => {
                 let sealed = sealing.run(&mut self.rng);
-                node.handle_sealed(id, sealed, &mut self.rng);
+                node.handle_sealed(id, sealed, self.now, &mut self.rng);
             }
             Command::SealCover(sealing) => {
                 let sealed = sealing.run(&mut self.rng);
                 node.handle_cover_sealed(sealed);
             }
             Command::Deliver(id, delivery) => {
-                let taken = delivery.recipients.len();
-                self.seen.delivered.push(Delivered { at: self.now, exit: index, delivery });
-                let outcome = DeliveryOutcome::Done { taken, refused: 0 };
-                node.handle_delivery(id, outcome, self.now, &mut self.rng);
+                let all = delivery.recipients.len();
+                let done = |[taken, refused, refused_here]: [usize; 3]| {
+                    Some(DeliveryOutcome::Done { taken, refused, refused_here })
+                };
+                let outcome = match around.next_server {
+                    NextServer::Silent => None,
+                    NextServer::RefusesHere => done([0, 0, all]),
+                    NextServer::Refuses => done([0, all, 0]),
+                    NextServer::Postpones if around.postponed.insert(id) => {
+                        let (taken, refused, refused_here) = (0, 0, 0);
+                        Some(DeliveryOutcome::Later { delivery, taken, refused, refused_here })
+                    }
+                    NextServer::Takes | NextServer::Postpones => {
+                        self.seen.delivered.push(Delivered { at: self.now, exit: index, delivery });
+                        done([all, 0, 0])
+                    }
+                };
+                if let Some(outcome) = outcome {
+                    node.handle_delivery(id, outcome, self.now, &mut self.rng);
+                }
+            }
+            Command::KeepMessage(id, name, octets) => {
+                around.custody.insert(name, octets);
+                node.handle_kept(id, self.now, &mut self.rng);
             }
             Command::KeepSeed(id, ..)
             | Command::KeepOwn(id, _)

@@ -8,14 +8,16 @@
     reason = "tests"
 )]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
-    ClockJump, Command, Count, Cut, DeliveryId, DeliveryOutcome, Done, Dropped, ExitOffer, Invite,
-    InviteAnswer, InvitesKept, Judgement, KeepId, Kept, NotAnswered, NotDelivered, NotDone,
-    NotPublished, OperatorOrder, OrderId, QuestionId, Refused, Remailer, Role, Setup, SubmissionId,
+    ClockJump, Command, Count, CustodyKept, Cut, DeliveryId, DeliveryOutcome, Done, Dropped,
+    ExitOffer, Invite, InviteAnswer, InvitesKept, Judgement, KeepId, Kept, KeptMessage, Known,
+    MessageName, MessageState, NotAnswered, NotDelivered, NotDone, NotPublished, OperatorOrder,
+    OrderId, QuestionId, QueueId, Refused, Remailer, Role, Setup, Spooled, SubmissionId,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
 use mail::{Mailbox, Submission};
@@ -29,6 +31,7 @@ use sphinx::{
     Body, End, EpochKey, EpochKeys, Hop, Kind, Layer, Peeled, Refusal, ReplyBlock, ReplyEnd,
     ReplyKeys, SizeClass,
 };
+use zeroize::Zeroizing;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const FIRST: u32 = 165_000;
@@ -45,6 +48,8 @@ struct World {
     content: Vec<u8>,
     /// What the next of them can be answered with.
     reply: Option<ReplyBlock>,
+    /// The id of the message that was taken last.
+    taken: Option<QueueId>,
 }
 
 fn identity(number: u8) -> Identity {
@@ -86,6 +91,7 @@ impl World {
             keys: EpochKeys::default(),
             content: b"no fragment".to_vec(),
             reply: None,
+            taken: None,
         }
     }
 
@@ -126,8 +132,10 @@ impl World {
     fn commands(&mut self) -> Vec<Command> {
         let commands: Vec<_> = std::iter::from_fn(|| self.node.next_command()).collect();
         for command in &commands {
-            if let Command::Accept(keys) = command {
-                self.keys = keys.clone();
+            match command {
+                Command::Accept(keys) => self.keys = keys.clone(),
+                Command::Answer(_, Ok(taken)) => self.taken = Some(taken.name),
+                _ => {}
             }
         }
         commands
@@ -185,6 +193,36 @@ impl World {
         self.node.handle_submission(id, cut, self.now, &mut self.rng);
     }
 
+    /// Has a submission sealed; what is to be kept of it then.
+    fn seal(&mut self, number: u64, to: &str) -> (KeepId, Zeroizing<Vec<u8>>) {
+        self.submit(number, to);
+        let Some(Command::Seal(id, sealing)) = self.commands().pop() else { panic!() };
+        let sealed = sealing.run(&mut self.rng);
+        self.node.handle_sealed(id, sealed, self.now, &mut self.rng);
+        let Some(Command::KeepMessage(id, _, octets)) = self.commands().pop() else { panic!() };
+        (id, octets)
+    }
+
+    /// Has a submission taken.
+    fn take_mail(&mut self, number: u64, to: &str) {
+        let (id, _) = self.seal(number, to);
+        self.node.handle_kept(id, self.now, &mut self.rng);
+        assert_eq!(self.printed(), [format!("Answer({number}, taken)")]);
+    }
+
+    /// The id of the message that was taken last.
+    fn queue_id(&self) -> QueueId {
+        self.taken.unwrap()
+    }
+
+    /// Lets time pass until a message is over; for how many recipients it is what.
+    fn pass_until_over(mut self, id: &QueueId) -> Vec<(MessageState, u8)> {
+        for _ in 0..40 {
+            self.pass(MINUTE * 15);
+        }
+        self.node.message(id).unwrap()
+    }
+
     /// Opens packet `number`, of this kind and delay, as the node would: over it to 3 and 4, or
     /// over 2 and 3 to it.
     fn peel(&mut self, kind: Kind, delay: Duration, number: u64) -> Result<Peeled, Refusal> {
@@ -208,10 +246,11 @@ impl World {
             Kind::Forward | Kind::Deliver | Kind::Reply | Kind::DeliverToStream => End::Deliver,
         };
         let reply = self.reply.take();
-        // Each packet brings a delivery of its own, which an exit takes once.
+        // Each packet brings a delivery of its own, which an exit takes once; from 1000 on it brings that
+        // of an earlier one.
         let mut content = self.content.clone();
         if let Some(delivery) = content.get_mut(2..10) {
-            delivery.copy_from_slice(&number.to_be_bytes());
+            delivery.copy_from_slice(&(number % 1000).to_be_bytes());
         }
         let body = Body { end, content: &content, reply: reply.as_ref(), ..Body::default() };
         let mut packet = sphinx::wrap(&[other(2), other(3), own], &body, &mut rng).unwrap();
@@ -284,7 +323,10 @@ impl World {
 /// The name under which a command of the author's is to be reported.
 fn awaited(command: &Command) -> Option<KeepId> {
     match command {
-        Command::KeepSeed(id, ..) | Command::KeepOwn(id, _) | Command::KeepVote(id, _) => Some(*id),
+        Command::KeepSeed(id, ..)
+        | Command::KeepOwn(id, _)
+        | Command::KeepVote(id, _)
+        | Command::KeepMessage(id, ..) => Some(*id),
         _ => None,
     }
 }
@@ -581,22 +623,121 @@ fn a_submission_is_sealed_answered_and_sent_on_its_tick() {
     let mut world = World::with_a_view();
     world.submit(2, "a@b.example");
     let mut commands = world.commands();
-    assert_eq!(format!("{commands:?}"), "[Seal(2, 1 packets)]");
+    assert_eq!(format!("{commands:?}"), "[Seal(2, 4 packets)]", "it is tried four times");
     world.submit(2, "a@b.example");
     assert_eq!(world.commands(), [Command::Answer(SubmissionId(2), Err(Refused::Full))]);
     assert_eq!(sends(&world.pass(MINUTE * 60)), 0, "it is not sealed yet");
     let Some(Command::Seal(id, sealing)) = commands.pop() else { panic!() };
     let sealed = sealing.run(&mut world.rng);
-    world.node.handle_sealed(id, sealed, &mut world.rng);
+    world.node.handle_sealed(id, sealed, world.now, &mut world.rng);
+    let mut commands = world.commands();
+    let Some(Command::KeepMessage(keep, _, octets)) = commands.pop() else { panic!() };
+    assert!(commands.is_empty(), "it is not answered for before it is kept");
+    assert_eq!(sends(&world.pass(MINUTE * 10)), 0, "nor does any packet of it leave");
+    for word in [&b"b.example"[..], b"body", b"home"] {
+        assert!(!octets.windows(word.len()).any(|there| there == word));
+    }
+    world.node.handle_kept(keep, world.now, &mut world.rng);
     assert_eq!(world.printed(), ["Answer(2, taken)"]);
-    assert_eq!(sends(&world.pass(MINUTE * 60)), 1);
+    let done = world.pass(MINUTE * 30);
+    assert_eq!(sends(&done), 1);
+    assert!(done.contains(&"MarkMessage(1)".to_owned()), "{done:?}");
 
     let mut world = World::with_a_view();
     world.submit(3, "a@b.example");
     let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
-    world.node.handle_sealed(id, Err(sealing.give_up()), &mut world.rng);
+    world.node.handle_sealed(id, Err(sealing.give_up()), world.now, &mut world.rng);
     assert_eq!(world.commands(), [Command::Answer(SubmissionId(3), Err(Refused::Full))]);
     assert_eq!(world.node.held().waiting, 0, "its tick is free again");
+    let (keep, _) = world.seal(4, "a@b.example");
+    assert_eq!(world.node.held().waiting, 4);
+    world.node.handle_keep_failed(keep, world.now, &mut world.rng);
+    assert_eq!(world.commands(), [Command::Answer(SubmissionId(4), Err(Refused::Full))]);
+    assert_eq!(world.node.held().waiting, 0, "a disk that fails takes nothing");
+}
+
+/// Without an answer a message is tried at four times, an hour apart or more, through one first hop; then it
+/// is lost, and that is said.
+#[test]
+fn what_is_not_answered_for_is_tried_again_and_at_last_lost() {
+    let mut world = World::with_a_view();
+    world.take_mail(1, "a@b.example");
+    let id = world.queue_id();
+    assert_eq!(world.node.message(&id), Some(vec![(MessageState::Queued, 1)]));
+    let (mut times, mut hops) = (Vec::new(), BTreeSet::new());
+    let end = world.now.plus(MINUTE * 600);
+    while world.now < end && world.node.held().messages > 0 {
+        world.now = world.node.poll_timeout().max(world.now);
+        world.time_out();
+        for command in world.commands() {
+            if let Some(id) = awaited(&command) {
+                world.node.handle_kept(id, world.now, &mut world.rng);
+            }
+            if let Command::Send { to, .. } = command {
+                times.push(world.now);
+                hops.insert(to);
+                assert_eq!(world.node.message(&id), Some(vec![(MessageState::Sent, 1)]));
+            }
+        }
+    }
+    assert_eq!((times.len(), hops.len()), (4, 1));
+    assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) >= MINUTE * 60), "{times:?}");
+    assert!(world.now < end);
+    assert_eq!(world.node.message(&id), Some(vec![(MessageState::Lost, 1)]));
+    let count = |count| world.node.counts().get(count);
+    assert_eq!((count(Count::MessageTaken), count(Count::MessageLost)), (1, 1));
+    assert_eq!(world.node.held().waiting + world.node.held().answers, 0);
+}
+
+/// A node that is killed goes on with what it has answered for: what has left does not leave again.
+#[test]
+fn what_is_in_custody_outlives_the_node() {
+    let mut world = World::with_a_view();
+    let (keep, octets) = world.seal(1, "a@b.example");
+    world.node.handle_kept(keep, world.now, &mut world.rng);
+    world.commands();
+    let id = world.queue_id();
+    let first = world.pass(MINUTE * 50);
+    assert_eq!(sends(&first), 1);
+    let name = MessageName::of(&id);
+    let restart = |octets: &[u8], marks: &[u8], minutes: u32| {
+        let spooled = Spooled::decode(octets).unwrap();
+        assert!(spooled.name() == name);
+        let messages = vec![KeptMessage { spooled, marks: marks.to_vec() }];
+        let custody = CustodyKept { messages, ..CustodyKept::default() };
+        let known = Known { custody, ..Known::default() };
+        let mut again = World::new(&Admission::Open, |setup| Setup { known, ..setup });
+        again.node.handle_reachable();
+        // It starts at the same time as the first, and later by so much.
+        again.now = again.now.plus(MINUTE * minutes);
+        again.time_out();
+        again.kept();
+        again
+    };
+    let mut again = restart(&octets, &[0, 1], 0);
+    assert_eq!(again.node.held().waiting, 3, "what has left does not leave again");
+    assert_eq!(again.node.message(&id), Some(vec![(MessageState::Sent, 1)]));
+    assert_eq!(again.node.queue().len(), 1);
+    for number in 2..=5 {
+        let record = again.record(number, |_| {});
+        again.hear(&record);
+    }
+    again.commands();
+    again.vote();
+    let all: usize = (0..40).map(|_| sends(&again.pass(MINUTE * 15))).sum();
+    assert_eq!(all, 3);
+    assert_eq!(again.node.message(&id), Some(vec![(MessageState::Lost, 1)]));
+    let marked_held = restart(&octets, &[1, 1], 0).pass_until_over(&id);
+    assert_eq!(marked_held, [(MessageState::Unknown, 1)]);
+    // Octets that a disk has changed are none.
+    for place in [0, 30, octets.len() / 2, octets.len() - 1] {
+        let mut changed = octets.to_vec();
+        changed[place] ^= 1;
+        assert!(Spooled::decode(&changed).is_err());
+    }
+    for length in (0..octets.len()).step_by(997) {
+        assert!(Spooled::decode(&octets[..length]).is_err());
+    }
 }
 
 #[test]
@@ -713,9 +854,16 @@ fn a_message_is_delivered_tried_again_and_given_up() {
     };
     let (first, delivery) = arrive(&mut world, 1);
     assert_eq!(delivery.recipients.len(), 1);
-    let done = DeliveryOutcome::Done { taken: 1, refused: 0 };
+    let done = DeliveryOutcome::Done { taken: 1, refused: 0, refused_here: 0 };
     world.node.handle_delivery(first, done, world.now, &mut world.rng);
-    assert_eq!(world.printed(), [""; 0]);
+    assert_eq!(world.printed(), ["KeepOver(165000)"]);
+    // Another attempt of the same message is none.
+    world.receive(Kind::Deliver, Duration::ZERO, 1001);
+    let batch = world.commands();
+    let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
+    world.node.handle_tags_kept(tags.batch, world.now);
+    world.pass(MINUTE * 10);
+    assert_eq!(world.node.counts().get(Count::MessageAgain), 1);
 
     let (second, mut delivery) = arrive(&mut world, 2);
     assert!(second != first);
@@ -724,7 +872,7 @@ fn a_message_is_delivered_tried_again_and_given_up() {
         let before = world.now;
         world.node.handle_delivery(
             second,
-            DeliveryOutcome::Later { delivery, taken: 0, refused: 0 },
+            DeliveryOutcome::Later { delivery, taken: 0, refused: 0, refused_here: 0 },
             before,
             &mut world.rng,
         );
@@ -794,15 +942,11 @@ fn a_client_sends_and_has_no_key_no_record_and_nothing_to_relay() {
     assert_eq!(world.vote(), Judgement::Accept);
     world.commands();
     assert!(world.node.view().is_some());
-    world.submit(1, "a@b.example");
-    let Some(Command::Seal(submission, sealing)) = world.commands().pop() else { panic!() };
-    let sealed = sealing.run(&mut world.rng);
-    world.node.handle_sealed(submission, sealed, &mut world.rng);
-    assert_eq!(world.printed(), ["Answer(1, taken)"]);
+    world.take_mail(1, "a@b.example");
     world.node.handle_peeled(id(9), Err(Refusal::Mac), world.now);
     world.node.handle_tags_kept(1, world.now);
     let done = world.pass(MINUTE * 60 * 7);
-    assert_eq!(sends(&done), 1);
+    assert_eq!(sends(&done), 4);
     let never = ["Accept", "KeepSeed", "KeepOwn", "Announce", "KeepTags"];
     assert!(!done.iter().any(|command| never.iter().any(|kind| command.starts_with(kind))));
     assert_eq!(world.node.counts().get(Count::PacketReceived), 0);
@@ -820,10 +964,7 @@ fn a_clock_that_jumps_fires_nothing_at_once_and_holds_nothing_back() {
             world.node.handle_tags_kept(tags.batch, world.now);
         }
         for number in 0..3 {
-            world.submit(number, "a@b.example");
-            let Some(Command::Seal(id, sealing)) = world.commands().pop() else { panic!() };
-            let sealed = sealing.run(&mut world.rng);
-            world.node.handle_sealed(id, sealed, &mut world.rng);
+            world.take_mail(number, "a@b.example");
         }
         world.commands();
         world.now = world.now.shifted(millis);
@@ -891,14 +1032,15 @@ fn an_exit_answers_for_what_became_of_a_message_once_and_only_by_good_blocks() {
     let arrive = |world: &mut World, number, block: &ReplyBlock| {
         world.reply = Some(ReplyBlock::from_octets(&block.to_octets()).unwrap());
         world.receive(Kind::Deliver, Duration::ZERO, number);
-        let batch = world.commands();
+        let mut batch = world.commands();
+        batch.retain(|command| !matches!(command, Command::KeepOver(_)));
         let [Command::KeepTags(tags)] = &batch[..] else { panic!("{batch:?}") };
         world.node.handle_tags_kept(tags.batch, world.now);
         next_delivery(world)
     };
     let outcomes = [
-        (DeliveryOutcome::Done { taken: 1, refused: 0 }, vec![2, 1, 0x81, 1]),
-        (DeliveryOutcome::Done { taken: 0, refused: 1 }, vec![2, 1, 0x82, 1]),
+        (DeliveryOutcome::Done { taken: 1, refused: 0, refused_here: 0 }, vec![2, 1, 0x81, 1]),
+        (DeliveryOutcome::Done { taken: 0, refused: 1, refused_here: 0 }, vec![2, 1, 0x82, 1]),
     ];
     for (number, (outcome, said)) in (1..).zip(outcomes) {
         let (block, opens) = world.reply_block(number);
@@ -911,7 +1053,7 @@ fn an_exit_answers_for_what_became_of_a_message_once_and_only_by_good_blocks() {
     }
     // The same block in another message.
     let (block, _) = world.reply_block(1);
-    let done = || DeliveryOutcome::Done { taken: 1, refused: 0 };
+    let done = || DeliveryOutcome::Done { taken: 1, refused: 0, refused_here: 0 };
     let (delivery, _) = arrive(&mut world, 3, &block);
     world.node.handle_delivery(delivery, done(), world.now, &mut world.rng);
     // One with an unknown first node, and one of which the last epoch is over.

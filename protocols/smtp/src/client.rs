@@ -31,13 +31,17 @@ pub enum Outcome {
     Delivered {
         /// Recipients taken.
         taken: usize,
-        /// Recipients refused for good.
+        /// Recipients refused for good, as by any other server.
         refused: usize,
+        /// Recipients refused for this server's own reasons (RFC 3463: 5.7.x).
+        refused_here: usize,
         /// Recipients to try again.
         later: usize,
     },
-    /// Nothing was taken and nothing ever will be.
+    /// Nothing was taken and nothing ever will be, by any server.
     Refused,
+    /// The same for this server's own reasons.
+    RefusedHere,
     /// Nothing was taken; it may be tried again.
     Later,
     /// Nothing was taken, and nothing will be before the operator of this side has changed
@@ -126,6 +130,7 @@ enum Step {
 struct Recipients {
     taken: Vec<usize>,
     refused: Vec<usize>,
+    refused_here: Vec<usize>,
     later: Vec<usize>,
     /// The one whose transaction is under way, where each has its own.
     current: usize,
@@ -229,7 +234,8 @@ impl Client {
         let outcome = self.outcome.unwrap_or(Outcome::Later);
         if let Some(delivery) = &mut self.delivery {
             let done = |index: &usize| {
-                self.recipients.taken.contains(index) || self.recipients.refused.contains(index)
+                let Recipients { taken, refused, refused_here, .. } = &self.recipients;
+                [taken, refused, refused_here].iter().any(|done| done.contains(index))
             };
             if let Outcome::Delivered { .. } = outcome {
                 let mut index = 0..;
@@ -280,29 +286,31 @@ impl Client {
                 let bar = Bar::of(code, lines).unwrap_or(Bar::Refuses);
                 self.conclude(Outcome::Barred(bar));
             }
-            (Step::Recipient(index), _) => self.recipient_replied(index, code),
+            (Step::Recipient(index), _) => self.recipient_replied(index, code, lines),
             (Step::Reset(next), 200..=299) => {
                 self.recipients.current = next;
                 self.begin_mail();
             }
             (Step::Data, 300..=399) => self.send_message(),
-            (Step::End, _) => self.message_replied(code),
+            (Step::End, _) => self.message_replied(code, lines),
             (Step::Greeting | Step::Ehlo | Step::Helo | Step::Mail, 500..=599) => {
                 match Bar::of(code, lines) {
                     Some(bar) => self.conclude(Outcome::Barred(bar)),
                     None => self.conclude(Outcome::Refused),
                 }
             }
+            (Step::Data, 500..=599) if is_own_policy(lines) => self.conclude(Outcome::RefusedHere),
             (Step::Data, 500..=599) => self.conclude(Outcome::Refused),
             _ => self.conclude(Outcome::Later),
         }
     }
 
-    fn recipient_replied(&mut self, index: usize, code: u16) {
+    fn recipient_replied(&mut self, index: usize, code: u16, lines: &[String]) {
         let is_taken = (200..=299).contains(&code);
         match (code, self.transactions) {
             (200..=299, Transactions::One) => self.recipients.taken.push(index),
             (200..=299, Transactions::Each) => return self.say(Step::Data, "DATA"),
+            (500..=599, _) if is_own_policy(lines) => self.recipients.refused_here.push(index),
             (500..=599, _) => self.recipients.refused.push(index),
             _ => self.recipients.later.push(index),
         }
@@ -315,17 +323,19 @@ impl Client {
         }
     }
 
-    fn message_replied(&mut self, code: u16) {
+    fn message_replied(&mut self, code: u16, lines: &[String]) {
         let index = self.recipients.current;
         if self.transactions == Transactions::One {
             return match code {
                 200..=299 => self.end(self.delivered()),
+                500..=599 if is_own_policy(lines) => self.end(Outcome::RefusedHere),
                 500..=599 => self.end(Outcome::Refused),
                 _ => self.end(Outcome::Later),
             };
         }
         match code {
             200..=299 => self.recipients.taken.push(index),
+            500..=599 if is_own_policy(lines) => self.recipients.refused_here.push(index),
             500..=599 => self.recipients.refused.push(index),
             _ => self.recipients.later.push(index),
         }
@@ -345,20 +355,23 @@ impl Client {
 
     /// What came of the recipients so far, where each has a transaction of its own.
     fn settled(&self) -> Option<Outcome> {
-        let Recipients { taken, refused, .. } = &self.recipients;
+        let Recipients { taken, refused, refused_here, .. } = &self.recipients;
+        let none = taken.is_empty() && refused.is_empty() && refused_here.is_empty();
         match self.transactions {
             Transactions::One => None,
-            Transactions::Each if taken.is_empty() && refused.is_empty() => None,
+            Transactions::Each if none => None,
             Transactions::Each if refused.len() == self.count() => Some(Outcome::Refused),
+            Transactions::Each if refused_here.len() == self.count() => Some(Outcome::RefusedHere),
             Transactions::Each => Some(self.delivered()),
         }
     }
 
     /// Whatever is neither taken nor refused may be tried again.
     fn delivered(&self) -> Outcome {
-        let (taken, refused) = (self.recipients.taken.len(), self.recipients.refused.len());
-        let later = self.count().saturating_sub(taken + refused);
-        Outcome::Delivered { taken, refused, later }
+        let Recipients { taken, refused, refused_here, .. } = &self.recipients;
+        let (taken, refused, refused_here) = (taken.len(), refused.len(), refused_here.len());
+        let later = self.count().saturating_sub(taken + refused + refused_here);
+        Outcome::Delivered { taken, refused, refused_here, later }
     }
 
     fn count(&self) -> usize {
@@ -399,7 +412,14 @@ impl Client {
                 self.say(Step::Recipient(index), &command);
             }
             None if !self.recipients.taken.is_empty() => self.say(Step::Data, "DATA"),
-            None if self.recipients.later.is_empty() => self.end(Outcome::Refused),
+            None if self.recipients.refused_here.len() == self.count() => {
+                self.end(Outcome::RefusedHere);
+            }
+            None if self.recipients.later.is_empty() && self.recipients.refused_here.is_empty() => {
+                self.end(Outcome::Refused);
+            }
+            // What was refused is refused again, and told then.
+            None if self.recipients.later.is_empty() => self.end(self.delivered()),
             None => self.end(Outcome::Later),
         }
     }
@@ -430,6 +450,11 @@ impl Client {
         self.reply = Vec::new();
         self.output.clear();
     }
+}
+
+/// Whether a refusal is one of this server's own policy, by its enhanced code: another may take the mail.
+fn is_own_policy(lines: &[String]) -> bool {
+    lines.iter().any(|line| line.starts_with("5.7."))
 }
 
 impl Offers {

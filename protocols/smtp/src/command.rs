@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Noop,
     Verify,
     Help,
+    /// What has become of the message that was given this id.
+    Status([u8; 16]),
     Quit,
 }
 
@@ -77,6 +79,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, BadCommand> {
         "NOOP" => Ok(Command::Noop),
         "VRFY" => with_text(Command::Verify),
         "HELP" => Ok(Command::Help),
+        "XFOGSTATUS" => status(rest),
         "QUIT" => alone(Command::Quit),
         "EXPN" | "TURN" | "ETRN" | "AUTH" | "STARTTLS" | "BDAT" | "SEND" | "SOML" | "SAML" => {
             Err(BadCommand::NotOffered)
@@ -85,6 +88,13 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, BadCommand> {
         | "PRI" => Err(BadCommand::Http),
         _ => Err(BadCommand::Unknown),
     }
+}
+
+/// 32 hexadecimal digits, as the reply to DATA has them.
+fn status(rest: &str) -> Result<Command, BadCommand> {
+    let is_id = rest.len() == 32 && rest.bytes().all(|octet| octet.is_ascii_hexdigit());
+    let id = u128::from_str_radix(rest, 16).ok().filter(|_| is_id);
+    Ok(Command::Status(id.ok_or(BadCommand::Arguments)?.to_be_bytes()))
 }
 
 fn mail(rest: &str) -> Result<Command, BadCommand> {

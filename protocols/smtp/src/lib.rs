@@ -6,4 +6,6 @@ mod data;
 mod server;
 
 pub use client::{Bar, Client, Offers, Outcome, Port};
-pub use server::{Limits, PER_MESSAGE, RecipientAsk, Session, SessionEvent, Verdict};
+pub use server::{
+    Limits, MessageReport, PER_MESSAGE, RecipientAsk, Session, SessionEvent, Verdict,
+};

@@ -49,6 +49,8 @@ pub enum SessionEvent {
     Recipient(RecipientAsk),
     /// Take this message; [`Session::handle_answer`].
     Message(Submission),
+    /// Say what has become of the message that was given this id; [`Session::handle_answer`].
+    Status([u8; 16]),
     /// End the connection as soon as everything has been written.
     Close,
 }
@@ -67,7 +69,7 @@ impl core::fmt::Debug for RecipientAsk {
     }
 }
 
-/// The answer to [`SessionEvent::Recipient`] or [`SessionEvent::Message`].
+/// The answer to [`SessionEvent::Recipient`], [`SessionEvent::Message`] or [`SessionEvent::Status`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The recipient is taken.
@@ -84,10 +86,59 @@ pub enum Verdict {
     TooBig,
     /// It cannot be carried as it is.
     Unfit(MessageError),
+    /// What has become of a message.
+    Became(MessageReport),
     /// No room at present.
     Full,
     /// No room for so much at present; a message of so many octets would go.
     FullFor(u32),
+}
+
+/// What has become of a message: for how many recipients it is what. Nothing of it tells one recipient from
+/// another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageReport {
+    /// It waits for its time.
+    pub queued: u16,
+    /// It is on its way.
+    pub sent: u16,
+    /// An exit holds it, and tries.
+    pub held: u16,
+    /// The next server has taken it.
+    pub delivered: u16,
+    /// The next server refused it.
+    pub refused: u16,
+    /// No exit delivers it, by the policy of its own server.
+    pub refused_here: u16,
+    /// No next server took it in time.
+    pub gave_up: u16,
+    /// An exit held it, and nothing more will be heard of it.
+    pub unknown: u16,
+    /// Nothing was heard of it, and nothing will be.
+    pub lost: u16,
+}
+
+impl MessageReport {
+    /// The reply: the states with their numbers of recipients, a failure with its enhanced code (RFC 3463).
+    fn reply(&self) -> String {
+        let all = [
+            (self.queued, "queued"),
+            (self.sent, "sent"),
+            (self.held, "held"),
+            (self.delivered, "delivered"),
+            (self.refused, "failed 5.0.0 refused by the next server"),
+            (self.refused_here, "failed 5.7.1 refused by every exit"),
+            (self.gave_up, "failed 4.4.7 given up"),
+            (self.unknown, "unknown"),
+            (self.lost, "lost"),
+        ];
+        let some = all.into_iter().filter(|(recipients, _)| *recipients > 0);
+        let some: Vec<_> = some.map(|(recipients, what)| format!("{recipients} {what}")).collect();
+        if some.is_empty() {
+            return "550 5.1.6 no such message is known here".to_owned();
+        }
+        format!("250 2.0.0 {}", some.join(", "))
+    }
 }
 
 /// One conversation.
@@ -119,6 +170,8 @@ enum State {
     },
     /// A message's answer is awaited.
     AskedMessage,
+    /// What has become of a message is awaited; whether there was an EHLO.
+    AskedStatus(bool),
     Closed,
 }
 
@@ -162,7 +215,10 @@ impl Session {
     pub fn wants_input(&self) -> bool {
         self.events.is_empty()
             && match self.state {
-                State::AskedRecipient(..) | State::AskedMessage | State::Closed => false,
+                State::AskedRecipient(..)
+                | State::AskedMessage
+                | State::AskedStatus(_)
+                | State::Closed => false,
                 State::Greeted | State::Ready | State::Mail(_) | State::Data { .. } => true,
             }
     }
@@ -195,6 +251,7 @@ impl Session {
                     | Verdict::NoExit
                     | Verdict::TooBig
                     | Verdict::Unfit(_)
+                    | Verdict::Became(_)
                     | Verdict::Full) => self.refuse(refused),
                 }
                 self.state = State::Mail(transaction);
@@ -215,9 +272,29 @@ impl Session {
                 | Verdict::NoExit
                 | Verdict::TooBig
                 | Verdict::Unfit(_)
+                | Verdict::Became(_)
                 | Verdict::Full
                 | Verdict::FullFor(_)) => self.refuse(refused),
             },
+            State::AskedStatus(is_ready) => {
+                self.state = if is_ready { State::Ready } else { State::Greeted };
+                match answer {
+                    Verdict::Became(report) => {
+                        let reply = report.reply();
+                        // Guesses count as mistakes.
+                        if reply.starts_with('5') { self.error(&reply) } else { self.reply(&reply) }
+                    }
+                    Verdict::RecipientTaken
+                    | Verdict::Taken(_)
+                    | Verdict::TakenFor(..)
+                    | Verdict::TooFewNodes
+                    | Verdict::NoExit
+                    | Verdict::TooBig
+                    | Verdict::Unfit(_)
+                    | Verdict::Full
+                    | Verdict::FullFor(_) => self.reply("451 4.3.0 try again later"),
+                }
+            }
             // No answer was asked for: a mistake of the caller, without consequence.
             other @ (State::Greeted
             | State::Ready
@@ -238,6 +315,7 @@ impl Session {
             | State::Mail(_)
             | State::AskedRecipient(..)
             | State::AskedMessage
+            | State::AskedStatus(_)
             | State::Closed => self.deadline,
         }
     }
@@ -267,6 +345,7 @@ impl Session {
             | State::Mail(_)
             | State::AskedRecipient(..)
             | State::AskedMessage
+            | State::AskedStatus(_)
             | State::Closed => 0,
         }
     }
@@ -303,7 +382,7 @@ impl Session {
         let mut rest = input.as_slice();
         loop {
             rest = match &mut self.state {
-                State::AskedRecipient(..) | State::AskedMessage => break,
+                State::AskedRecipient(..) | State::AskedMessage | State::AskedStatus(_) => break,
                 State::Closed => return,
                 State::Data { data, .. } => match data.take(rest) {
                     Progress::More => return,
@@ -356,8 +435,11 @@ impl Session {
     fn command(&mut self, command: Command, now: Duration) {
         match command {
             Command::Noop => self.reply("250 2.0.0 ok"),
-            Command::Help => self.reply("214 2.0.0 EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+            Command::Help => {
+                self.reply("214 2.0.0 EHLO MAIL RCPT DATA RSET NOOP VRFY XFOGSTATUS HELP QUIT")
+            }
             Command::Verify => self.reply("252 2.5.0 not verified; try to send"),
+            Command::Status(id) => self.status(id),
             Command::Quit => self.close("221 2.0.0 bye"),
             Command::Hello(hello) => {
                 self.state = State::Ready;
@@ -375,6 +457,22 @@ impl Session {
         }
     }
 
+    /// A question about a message, outside of a transaction: whoever has its id has sent it.
+    fn status(&mut self, id: [u8; 16]) {
+        match self.state {
+            State::Greeted | State::Ready => {
+                self.state = State::AskedStatus(matches!(self.state, State::Ready));
+                self.events.push_back(SessionEvent::Status(id));
+            }
+            State::Mail(_)
+            | State::AskedRecipient(..)
+            | State::Data { .. }
+            | State::AskedMessage
+            | State::AskedStatus(_)
+            | State::Closed => self.error("503 5.5.1 not within a transaction"),
+        }
+    }
+
     fn hello(&mut self, hello: Hello) {
         match hello {
             Hello::Plain => self.reply("250 fog"),
@@ -382,7 +480,7 @@ impl Session {
                 let size = self.limits.max_message;
                 self.reply(&format!(
                     "250-fog\r\n250-SIZE {size}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-PIPELINING\r\n\
-                     250-ENHANCEDSTATUSCODES\r\n250 HELP"
+                     250-ENHANCEDSTATUSCODES\r\n250-XFOGSTATUS\r\n250 HELP"
                 ));
             }
         }
@@ -423,6 +521,7 @@ impl Session {
             | State::AskedRecipient(..)
             | State::Data { .. }
             | State::AskedMessage
+            | State::AskedStatus(_)
             | State::Closed) => {
                 self.state = other;
                 self.error("503 5.5.1 MAIL first");
@@ -449,6 +548,7 @@ impl Session {
             | State::AskedRecipient(..)
             | State::Data { .. }
             | State::AskedMessage
+            | State::AskedStatus(_)
             | State::Closed) => {
                 self.state = other;
                 self.error("503 5.5.1 MAIL and RCPT first");
@@ -482,6 +582,7 @@ impl Session {
             Verdict::RecipientTaken
             | Verdict::Taken(_)
             | Verdict::TakenFor(..)
+            | Verdict::Became(_)
             | Verdict::TooFewNodes => {
                 self.reply("451 4.4.0 too few nodes to route through; try again later");
             }

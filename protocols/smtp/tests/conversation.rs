@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fog_smtp::{Bar, Client, Limits, Outcome, Port, Session, SessionEvent, Verdict};
+use fog_smtp::{Bar, Client, Limits, MessageReport, Outcome, Port, Session, SessionEvent, Verdict};
 use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission, rebuild, scrub};
 use proptest::prelude::*;
 
@@ -47,6 +47,12 @@ impl Server {
                     self.taken.push((to, submission.message.clone()));
                     self.session.handle_answer(self.message, NOW);
                 }
+                SessionEvent::Status(id) => {
+                    let known =
+                        MessageReport { delivered: 2, refused_here: 1, ..Default::default() };
+                    let report = if id == [0xab; 16] { known } else { MessageReport::default() };
+                    self.session.handle_answer(Verdict::Became(report), NOW);
+                }
                 SessionEvent::Close => self.closed = true,
             }
         }
@@ -76,6 +82,30 @@ fn a_pipelined_conversation_is_answered_in_order() {
         server.taken,
         [(vec!["a@b".into(), "c@d".into()], b"Subject: x\r\n\r\n.dot\r\n".to_vec())]
     );
+    assert!(server.closed);
+}
+
+#[test]
+fn who_has_the_name_of_a_message_learns_what_has_become_of_it() {
+    let mut server = Server::new();
+    let ask = format!("XFOGSTATUS {}\r\n", "AB".repeat(16));
+    server.session.handle_input(ask.as_bytes(), NOW);
+    server.drain();
+    let said = std::mem::take(&mut server.written);
+    assert_eq!(said, "250 2.0.0 2 delivered, 1 failed 5.7.1 refused by every exit\r\n");
+    assert_eq!(server.say("MAIL FROM:<>\r\n"), [503], "it is no EHLO");
+    let unknown = format!("xfogstatus {}\r\n", "ac".repeat(16));
+    assert_eq!(
+        server.say(format!("EHLO x\r\n{unknown}MAIL FROM:<>\r\n{ask}")),
+        [250, 550, 250, 503]
+    );
+    let long = format!("XFOGSTATUS {}\r\n", "ab".repeat(17));
+    for bad in ["XFOGSTATUS\r\n", "XFOGSTATUS +b\r\n", &long] {
+        assert_eq!(server.say(bad), [501], "{bad}");
+    }
+    // Guesses are mistakes, of which a client makes twenty.
+    let guesses = server.say(unknown.repeat(20));
+    assert_eq!(guesses.last(), Some(&421));
     assert!(server.closed);
 }
 
@@ -341,7 +371,7 @@ fn the_client_delivers_to_each_by_itself_and_says_nothing_of_itself() {
     assert!(said[4].ends_with("\r\n\r\n..ä\r\n.\r\n"));
     assert_eq!(said[5], said[1]);
     assert_eq!(said[6..], ["RCPT TO:<c@b>\r\n", "QUIT\r\n"]);
-    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, later: 0 });
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, refused_here: 0, later: 0 });
     assert!(rest.unwrap().recipients.is_empty());
 }
 
@@ -358,12 +388,15 @@ fn who_is_to_be_tried_again_is_kept() {
     let (_, outcome, rest) = play(client(), &whole);
     assert_eq!(
         (outcome, left(rest)),
-        (Outcome::Delivered { taken: 1, refused: 1, later: 1 }, vec!["a@b".to_owned()])
+        (
+            Outcome::Delivered { taken: 1, refused: 1, refused_here: 0, later: 1 },
+            vec!["a@b".to_owned()]
+        )
     );
     // Cut off after one was taken: that one is never sent again.
     let cut = [&start[..], &["250 taken", "421 gone"]].concat();
     let (_, outcome, rest) = play(client(), &cut);
-    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, later: 2 });
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 2 });
     assert_eq!(left(rest), ["a@b", "d@b"]);
     // A submission names all at once.
     let client = Client::submit("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
@@ -373,7 +406,7 @@ fn who_is_to_be_tried_again_is_kept() {
         said[2..6],
         ["RCPT TO:<a@b>\r\n", "RCPT TO:<c@b>\r\n", "RCPT TO:<d@b>\r\n", "DATA\r\n"]
     );
-    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, later: 1 });
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, refused_here: 0, later: 1 });
     assert_eq!(left(rest), ["a@b"]);
 }
 
@@ -383,13 +416,18 @@ fn failures_are_final_only_when_the_server_speaks_of_the_mail() {
         let client = Client::deliver("fog.invalid", delivery(&["a@b"], "To: x\r\n\r\nä\r\n"));
         play(client, replies).1
     };
-    let taken = Outcome::Delivered { taken: 1, refused: 0, later: 0 };
+    let taken = Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 0 };
     let long = "250-x\r\n".repeat(200);
     for (replies, outcome) in [
         (&[][..], Outcome::Later),
         (&["554 no"], Outcome::Barred(Bar::Refuses)),
         (&["421 busy"], Outcome::Later),
         (&["220 x", "250 no eight bit"], Outcome::Refused),
+        (&["220 x", EHLO, "250 x", "550 5.1.1 unknown"], Outcome::Refused),
+        (&["220 x", EHLO, "250 x", "550 5.7.1 not from you"], Outcome::RefusedHere),
+        (&["220 x", EHLO, "250 x", "250 x", "550-5.7.1 no\r\n550 5.7.1 no"], Outcome::RefusedHere),
+        (&["220 x", EHLO, "250 x", "250 x", "354 x", "554 5.7.1 spam"], Outcome::RefusedHere),
+        (&["220 x", EHLO, "250 x", "250 x", "354 x", "552 5.3.4 big"], Outcome::Refused),
         (&["220 x", "250-x\r\n250-8BITMIME\r\n250 SIZE 10"], Outcome::Refused),
         (
             &["220 x", EHLO, "530 5.7.0 Must issue a STARTTLS command first"],
@@ -419,7 +457,7 @@ fn failures_are_final_only_when_the_server_speaks_of_the_mail() {
     let (said, outcome, _) =
         play(plain, &["220 x", "500 what", "250 x", "250 x", "250 x", "354 x", "250 x"]);
     assert_eq!(said[1], "HELO fog.invalid\r\n");
-    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, later: 0 });
+    assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 0 });
 }
 
 #[test]
@@ -456,6 +494,9 @@ fn client_and_server_understand_each_other() {
         server.drain();
         client.handle_input(std::mem::take(&mut server.written).as_bytes(), NOW);
     }
-    assert_eq!(client.finish().0, Outcome::Delivered { taken: 1, refused: 0, later: 0 });
+    assert_eq!(
+        client.finish().0,
+        Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 0 }
+    );
     assert_eq!(server.taken, [(vec!["a@b".to_owned()], expected)]);
 }

@@ -218,6 +218,16 @@ impl HopKeys {
 pub(crate) struct ReplyStream([u8; 32]);
 
 impl ReplyStream {
+    /// The 32 octets of its key.
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Takes the 32 octets of its key.
+    pub(crate) const fn from_bytes(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
     /// Adds it, or takes it away.
     pub(crate) fn apply(&self, payload: &mut [u8]) {
         Ctr128BE::<Aes256>::new(&self.0.into(), &[0; 16].into()).apply_keystream(payload);

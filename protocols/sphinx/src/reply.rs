@@ -15,6 +15,10 @@ use crate::packet::{BlockName, Kind, Packet, StreamToken, halves};
 use crate::peel::Payload;
 use crate::wrap::{Hop, Orders, Sealed, WrapError, header};
 
+/// Octets of kept [`ReplyKeys`] before their streams, and of a stream.
+const KEYS_LEN: usize = NAME_LEN + 1 + 32;
+const STREAM_LEN: usize = 32;
+
 /// Where an answer ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ReplyEnd {
@@ -224,6 +228,42 @@ impl ReplyKeys {
     #[must_use]
     pub fn name(&self) -> BlockName {
         self.name
+    }
+
+    /// Its octets, to be kept until the answer comes: name 16, class 1, key 32, then 32 for each hop whose
+    /// stream the answer passes, of which there are 2 to 6. Zeroized on drop.
+    #[must_use]
+    pub fn to_octets(&self) -> Zeroizing<Vec<u8>> {
+        let mut octets = Zeroizing::new(Vec::with_capacity(KEYS_LEN + MAX_HOPS * STREAM_LEN));
+        octets.extend_from_slice(self.name.as_bytes());
+        octets.push(self.class.number());
+        octets.extend_from_slice(&self.key);
+        for stream in &self.streams {
+            octets.extend_from_slice(stream.as_bytes());
+        }
+        octets
+    }
+
+    /// Reads what [`ReplyKeys::to_octets`] gave.
+    ///
+    /// # Errors
+    /// [`ReplyError::Malformed`].
+    pub fn from_octets(octets: &[u8]) -> Result<Self, ReplyError> {
+        let (head, streams) =
+            octets.split_first_chunk::<KEYS_LEN>().ok_or(ReplyError::Malformed)?;
+        let (name, rest) = head.split_first_chunk().ok_or(ReplyError::Malformed)?;
+        let ([class], key) = rest.split_first_chunk().ok_or(ReplyError::Malformed)?;
+        let name = BlockName::from_bytes(*name).ok_or(ReplyError::Malformed)?;
+        let class = SizeClass::from_number(*class).ok_or(ReplyError::Malformed)?;
+        let key = key.try_into().map_err(|_| ReplyError::Malformed)?;
+        let (streams, []) = streams.as_chunks::<STREAM_LEN>() else {
+            return Err(ReplyError::Malformed);
+        };
+        if !(MIN_HOPS - 1..=MAX_HOPS).contains(&streams.len()) {
+            return Err(ReplyError::Malformed);
+        }
+        let streams = streams.iter().map(|stream| ReplyStream::from_bytes(*stream)).collect();
+        Ok(Self { name, class, key, streams })
     }
 
     /// The content of an answer. The keys are used up.

@@ -6,7 +6,7 @@ mod common;
 use common::Route;
 use fog_sphinx::{
     BlockName, Body, End, HEADER_LEN, Layer, MAX_HOPS, MIN_HOPS, Packet, Payload, REPLY_BLOCK_LEN,
-    Refusal, ReplyBlock, ReplyEnd, ReplyError, SizeClass, StreamToken, peel, wrap,
+    Refusal, ReplyBlock, ReplyEnd, ReplyError, ReplyKeys, SizeClass, StreamToken, peel, wrap,
 };
 use proptest::prelude::*;
 
@@ -69,6 +69,14 @@ proptest! {
                 }
                 Layer::Reply { .. } | Layer::Stream { .. } => panic!("another end"),
             }
+        }
+        // What opens the answer may have been kept meanwhile.
+        let kept = keys.to_octets();
+        let keys = ReplyKeys::from_octets(&kept).unwrap();
+        prop_assert_eq!(keys.to_octets(), kept.clone());
+        for length in [0, 48, 49, kept.len() - 1] {
+            let cut = ReplyKeys::from_octets(&kept[..length]).map(|_| ());
+            prop_assert_eq!(cut, Err(ReplyError::Malformed));
         }
         let payload = arrived.unwrap();
         prop_assert_eq!(payload.content().unwrap(), b"mail");

@@ -31,7 +31,12 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
 pub(super) async fn status(state: &Path) -> Status {
     match control::call(state, ControlOrder::Status).await.unwrap() {
         Response::Status(status) => *status,
-        Response::Starting(_) | Response::Peers(_) | Response::Done(_) | Response::Error(_) => {
+        Response::Starting(_)
+        | Response::Peers(_)
+        | Response::Queue(_)
+        | Response::Message(_)
+        | Response::Done(_)
+        | Response::Error(_) => {
             panic!("no status")
         }
     }
@@ -40,7 +45,12 @@ pub(super) async fn status(state: &Path) -> Status {
 pub(super) async fn peers(state: &Path) -> Vec<Peer> {
     match control::call(state, ControlOrder::Peers).await.unwrap() {
         Response::Peers(peers) => peers,
-        Response::Starting(_) | Response::Status(_) | Response::Done(_) | Response::Error(_) => {
+        Response::Starting(_)
+        | Response::Status(_)
+        | Response::Queue(_)
+        | Response::Message(_)
+        | Response::Done(_)
+        | Response::Error(_) => {
             panic!("no peers")
         }
     }

@@ -1,0 +1,221 @@
+//! What becomes of mail that a node has answered for, in whole networks: it arrives once, by another exit if
+//! it must, or the node says what it knows; and nobody sees it tried again.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fog_remailer::sim::{NextServer, Simulation};
+use fog_remailer::{Count, MessageState, QueueId};
+use keys::Epoch;
+use mail::{DeliveryStatus, Mailbox, Submission};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use record::Parameters;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A network in which mail is taken, two hours after its start.
+fn network(nodes: u16, parameters: &Parameters, seed: u64) -> Simulation<ChaCha20Rng> {
+    let start = parameters.schedule().start(Epoch::new(165_000));
+    let rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut network = Simulation::new(nodes, parameters, start, rng).unwrap();
+    network.run(HOUR * 2);
+    network
+}
+
+fn quiet(nodes: u16) -> Parameters {
+    Parameters::main().with_first_list(nodes).quiet()
+}
+
+fn submit(network: &mut Simulation<ChaCha20Rng>, node: usize, number: usize) -> QueueId {
+    let recipients = vec![Mailbox::parse("a@b.example").unwrap()];
+    let message = format!("To: a@b.example\r\nSubject: {number}\r\n\r\nbody\r\n").into_bytes();
+    network.submit(node, &Submission { recipients, message }).unwrap().name
+}
+
+/// How often each mail was delivered, by its subject.
+fn delivered(network: &Simulation<ChaCha20Rng>) -> BTreeMap<String, usize> {
+    let mut times = BTreeMap::new();
+    for delivered in network.delivered() {
+        let text = String::from_utf8_lossy(&delivered.delivery.message).into_owned();
+        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: "));
+        *times.entry(subject.unwrap().to_owned()).or_default() += 1;
+    }
+    times
+}
+
+/// The states of messages, each of one recipient, and how often each is met.
+fn states(
+    network: &Simulation<ChaCha20Rng>,
+    ids: &[(usize, QueueId)],
+) -> BTreeMap<MessageState, usize> {
+    let mut met = BTreeMap::new();
+    for (node, id) in ids {
+        let states = network.nodes()[*node].message(id).unwrap();
+        assert_eq!(states.len(), 1);
+        *met.entry(states[0].0).or_default() += 1;
+    }
+    met
+}
+
+/// What was taken or found is over or in custody, at every node.
+fn assert_sums(network: &Simulation<ChaCha20Rng>) {
+    for node in network.nodes() {
+        let count = |count| node.counts().get(count);
+        let over = [
+            Count::MessageAcknowledged,
+            Count::MessageFailed,
+            Count::MessageUnknown,
+            Count::MessageLost,
+        ];
+        let over: u64 = over.into_iter().map(count).sum();
+        let held = u64::try_from(node.held().messages).unwrap();
+        assert_eq!(count(Count::MessageTaken) + count(Count::MessageRestored), over + held);
+    }
+}
+
+#[test]
+fn what_arrives_is_acknowledged_and_not_tried_again() {
+    let mut network = network(8, &quiet(8), 1);
+    let ids: Vec<_> = (0..24).map(|n| (n % 8, submit(&mut network, n % 8, n))).collect();
+    assert_eq!(states(&network, &ids), BTreeMap::from([(MessageState::Queued, 24)]));
+    network.run(HOUR);
+    assert_eq!(states(&network, &ids), BTreeMap::from([(MessageState::Delivered, 24)]));
+    network.run(HOUR * 8);
+    assert!(delivered(&network).values().all(|times| *times == 1));
+    assert_eq!(network.delivered().len(), 24);
+    let sent = |node: &fog_remailer::Remailer| node.counts().get(Count::PacketSent);
+    assert_eq!(network.nodes().iter().map(sent).sum::<u64>(), 24, "each left once");
+    assert_sums(&network);
+    for node in 0..8 {
+        assert_eq!(network.in_custody(node).count(), 0, "its disk has forgotten them");
+        assert_eq!(network.nodes()[node].held().waiting, 0);
+    }
+}
+
+/// Every link loses one packet in ten, so four mails in ten do not arrive at the first attempt.
+#[test]
+fn packets_that_are_lost_are_sent_again() {
+    let mut network = network(8, &quiet(8), 2);
+    network.lose(100);
+    let ids: Vec<_> = (0..80).map(|n| (n % 8, submit(&mut network, n % 8, n))).collect();
+    network.run(HOUR);
+    let first = delivered(&network).len();
+    assert!(first < 65, "{first} at once");
+    network.run(HOUR * 9);
+    let times = delivered(&network);
+    let states = states(&network, &ids);
+    let lost = states.get(&MessageState::Lost).copied().unwrap_or_default();
+    assert!(times.len() >= 76, "{} of 80", times.len());
+    // What is not said to be delivered may be; what is lost is said to be.
+    assert!(lost >= 80 - times.len(), "{states:?}");
+    let acknowledged = states[&MessageState::Delivered];
+    assert!(acknowledged <= times.len() && acknowledged + lost == 80, "{states:?}");
+    // One more from the second exit at most: the first remembers what it has delivered.
+    assert!(times.values().all(|times| *times <= 2));
+    assert_sums(&network);
+}
+
+/// An exit that is gone for good, one that takes packets and drops them, and one that may not deliver.
+#[test]
+fn an_exit_that_fails_is_not_the_only_one() {
+    let mut network = network(16, &quiet(16), 3);
+    network.serve(13, NextServer::RefusesHere);
+    network.serve(14, NextServer::Silent);
+    let ids: Vec<_> = (0..60).map(|n| (n % 5, submit(&mut network, n % 5, n))).collect();
+    network.run(HOUR / 6);
+    network.stop(15);
+    network.run(HOUR * 9);
+    let times = delivered(&network);
+    let states = states(&network, &ids);
+    let silent = ids.len() - times.len();
+    // A mail is lost whose first hop is the node that is gone, or whose exits are two of the three; and few
+    // others. None is silently gone.
+    assert!(silent <= 12, "{states:?}");
+    let said = |state| states.get(&state).copied().unwrap_or_default();
+    let failed = said(MessageState::Failed(DeliveryStatus::RefusedHere));
+    assert!(
+        failed + said(MessageState::Unknown) + said(MessageState::Lost) >= silent,
+        "{states:?}"
+    );
+    assert_eq!(states.values().sum::<usize>(), 60);
+    // Where the word of one exit went through the node that is gone, the other has delivered it too.
+    assert!(times.values().all(|times| *times <= 2));
+    assert_sums(&network);
+}
+
+#[test]
+fn what_no_server_takes_fails_and_is_said_to() {
+    let mut network = network(8, &quiet(8), 4);
+    for node in 0..8 {
+        let refuses = if node < 4 { NextServer::Refuses } else { NextServer::Postpones };
+        network.serve(node, refuses);
+    }
+    let ids: Vec<_> = (0..40).map(|n| (n % 8, submit(&mut network, n % 8, n))).collect();
+    network.run(HOUR * 2);
+    let states = states(&network, &ids);
+    let refused = MessageState::Failed(DeliveryStatus::Refused);
+    assert_eq!(states.len(), 2, "{states:?}");
+    assert_eq!(states[&refused] + states[&MessageState::Delivered], 40);
+    assert_eq!(states[&MessageState::Delivered], delivered(&network).len());
+    assert_sums(&network);
+    // Words of it are forgotten after two days.
+    network.run(HOUR * 49);
+    assert!(ids.iter().all(|(node, id)| network.nodes()[*node].message(id).is_none()));
+}
+
+/// The largest distance between the shares of two samples that lie below a point (Kolmogorov-Smirnov), in
+/// units of what chance makes of it.
+fn apart(one: &mut [f64], other: &mut [f64]) -> f64 {
+    one.sort_by(f64::total_cmp);
+    other.sort_by(f64::total_cmp);
+    let share = |of: &[f64], point: f64| {
+        of.partition_point(|value| *value <= point) as f64 / of.len() as f64
+    };
+    let points = one.iter().chain(other.iter());
+    let most = points.map(|point| (share(one, *point) - share(other, *point)).abs());
+    let (n, m) = (one.len() as f64, other.len() as f64);
+    most.fold(0.0, f64::max) * (n * m / (n + m)).sqrt()
+}
+
+/// With no word from any next server, all that a node has taken is tried four times; otherwise once. What the
+/// node's links carry is the same: how many packets, of which sizes, and when.
+#[test]
+fn trying_again_shows_nothing() {
+    const NODE: usize = 2;
+    let parameters = Parameters::main().with_first_list(6);
+    let watch = |serves: NextServer, seed: u64| {
+        let mut network = network(6, &parameters, seed);
+        for node in 0..6 {
+            network.serve(node, serves);
+        }
+        let from = network.now();
+        let mut taken = 0;
+        for round in 0..6 {
+            for number in 0..2 {
+                submit(&mut network, NODE, round * 2 + number);
+                taken += 1;
+            }
+            network.run(HOUR / 3);
+        }
+        network.run(HOUR);
+        let mail = network.nodes()[NODE].counts().get(Count::PacketSent);
+        let own = |sent: &&fog_remailer::sim::Sent| {
+            sent.at >= from && sent.from == NODE && sent.after.is_none()
+        };
+        let sent: Vec<_> = network.sent().iter().filter(own).map(|s| (s.at, s.octets)).collect();
+        let gaps = sent.windows(2).map(|pair| pair[1].0.since(pair[0].0).as_secs_f64());
+        let sizes = sent.iter().map(|(_, octets)| *octets as f64);
+        (mail, taken, gaps.collect::<Vec<_>>(), sizes.collect::<Vec<_>>(), sent.len() as f64)
+    };
+    let (once, taken, mut gaps, mut sizes, all) = watch(NextServer::Takes, 5);
+    let (again, _, mut gaps_again, mut sizes_again, all_again) = watch(NextServer::Silent, 6);
+    assert!(once <= taken + 2 && again >= taken * 2, "{once} and {again} packets of {taken} mails");
+    // 99.9 % of samples of one law lie below 1.95.
+    let (time, size) = (apart(&mut gaps, &mut gaps_again), apart(&mut sizes, &mut sizes_again));
+    assert!(time < 1.95 && size < 1.95, "{time:.2}, {size:.2}");
+    // A Poisson count varies by its root.
+    let count = (all - all_again).abs() / (all + all_again).sqrt();
+    assert!(count < 3.3, "{all} and {all_again} packets");
+}
