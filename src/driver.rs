@@ -129,16 +129,18 @@ impl Driver {
         tracing::info!("node started");
         self.turn(inputs).await;
         let held = self.remailer.held();
-        let Held { mixing, waiting, delivering, assembling, for_streams, .. } = held;
-        if mixing + waiting + delivering + assembling + for_streams > 0 {
+        let Held { mixing, delivering, assembling, for_streams, messages, .. } = held;
+        if mixing + delivering + assembling + for_streams > 0 {
             tracing::warn!(
                 mixing,
-                waiting,
                 delivering,
                 assembling,
                 for_streams,
-                "stopped; what was held is lost"
+                "stopped; what was held for others is lost, and tried again by who has sent it"
             );
+        }
+        if messages > 0 {
+            tracing::info!(messages, "in custody: the next start goes on with them");
         }
         tracing::info!("node stopped");
     }

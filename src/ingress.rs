@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::failure::{Failure, FailureKind};
 use crate::machine::Machine;
@@ -245,7 +246,7 @@ struct Connection {
 
 impl Connection {
     async fn serve(&mut self, questions: &Submissions) -> io::Result<()> {
-        let mut octets = [0; READ_OCTETS];
+        let mut octets = Zeroizing::new([0; READ_OCTETS]);
         loop {
             while let Some(event) = self.session.next_event() {
                 match event {
@@ -278,7 +279,7 @@ impl Connection {
             }
             let left = self.session.poll_timeout().saturating_sub(self.now());
             tokio::select! {
-                read = timeout(left, self.stream.read(&mut octets)) => match read {
+                read = timeout(left, self.stream.read(octets.as_mut_slice())) => match read {
                     Err(_) => self.session.handle_timeout(self.now()),
                     Ok(read) => match octets.get(..read?) {
                         Some([]) | None => return Ok(()),

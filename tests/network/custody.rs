@@ -3,20 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use keys::{Epoch, MixSecret, OnionAddress};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use remailer::Spooled;
 use serde_json::{Value, json};
+use sphinx::{EpochKey, EpochKeys, Packet};
 
-use crate::devnet::{fog, free_ports, wait_for};
+use crate::devnet::{fog, free_ports, maildir, wait_for};
 use crate::node::Node;
 use crate::operate::all_usable;
 use crate::postfix::Postfix;
-use crate::rotation::field;
+use crate::rotation::{field, found, seed};
 
 /// A relay before a mail server that has its bad days: it answers 4xx to one recipient in five, and of fifty
 /// mails that the server has taken it says so to forty-nine.
@@ -101,7 +105,7 @@ impl Relay {
 }
 
 /// Nodes that deliver through a server; each is relay and exit.
-fn network(folder: &std::path::Path, count: u16, speed: &str, server: u16) -> Vec<Node> {
+fn network(folder: &Path, count: u16, speed: &str, server: u16) -> Vec<Node> {
     let devnet = folder.join("devnet");
     let port = free_ports(count);
     let deliver = format!("smtp://127.0.0.1:{server}");
@@ -211,4 +215,208 @@ fn nothing_that_was_answered_for_is_lost_to_kills() {
     assert_eq!(ends, BTreeMap::from([(json!({ "delivered": 1 }).to_string(), mails)]));
     // One for each exit used, and one for each exit that died, or was not told, at the wrong moment.
     assert!(mails_there.len() <= mails * 2 + killed + *relay.silenced.lock().unwrap());
+}
+
+/// Right after the 250, and an hour of the network later, a node that has taken mail has no word of it: not in
+/// a file, the log or its memory; and with all its keys what it keeps does not open.
+#[test]
+fn of_mail_that_was_taken_no_word_is_left_where_it_was_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = crate::operate::network(&folder, 5, "100");
+    for node in &mut nodes {
+        node.start();
+    }
+    all_usable(&nodes);
+    let ingress = &nodes[0];
+    let words = [
+        ("recipient", "quagmire.zephyr"),
+        ("domain", "vortex-palimpsest.example"),
+        ("subject", "Xylophone katabasis"),
+        ("body", "thrice-gilded ocarina"),
+    ];
+    let [(_, local), (_, domain), (_, subject), (_, body)] = words;
+    let secrets: Vec<_> =
+        words.iter().map(|(name, word)| (*name, word.as_bytes().to_vec())).collect();
+    let message = format!("To: {local}@{domain}\nSubject: {subject}\n\n{body}\n");
+    for _ in 0..8 {
+        let mut command = fog();
+        command.args(["send", "-", "--to", &format!("{local}@{domain}"), "--via"]);
+        command.arg(format!("127.0.0.1:{}", ingress.port));
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    let left = found(ingress, &secrets);
+    assert!(left.is_empty(), "right after the 250: {left:#?}");
+    let log = std::fs::read_to_string(ingress.log()).unwrap();
+    assert!(words.iter().all(|(_, word)| !log.contains(word)), "a word in the log");
+
+    let mut keys = Vec::new();
+    let onion: OnionAddress = ingress.onion.parse().unwrap();
+    for entry in std::fs::read_dir(ingress.folder.join("epochs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Ok(epoch) = name.parse() else { continue };
+        let secret = MixSecret::from_seed(&seed(ingress, epoch).unwrap());
+        keys.push(Arc::new(EpochKey::new(onion.node(), Epoch::new(epoch), secret)));
+    }
+    assert!(keys.len() >= 2);
+    let keys = EpochKeys::new(keys);
+    let mut tried = 0;
+    for entry in std::fs::read_dir(ingress.folder.join("spool/cur")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none() {
+            let spooled = Spooled::decode(&std::fs::read(&path).unwrap()).unwrap();
+            for packet in spooled.packets() {
+                let packet = Packet::from_octets(packet.octets().to_vec()).unwrap();
+                let is_opened = sphinx::peel(packet, &keys).is_ok_and(|it| it.outcome.is_ok());
+                assert!(!is_opened, "a key of the node opens what it keeps");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 8, "{tried} packets");
+    sleep(Duration::from_secs(36));
+    let left = found(ingress, &secrets);
+    assert!(left.is_empty(), "an hour later: {left:#?}");
+}
+
+/// A system call of a trace: when it began and ended, and its text.
+struct Called {
+    from: f64,
+    to: f64,
+    text: String,
+}
+
+/// The calls in the traces of all threads, by their ends.
+fn calls(folder: &Path) -> Vec<Called> {
+    let mut calls = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read(entry.unwrap().path()).unwrap();
+        for line in String::from_utf8_lossy(&text).lines() {
+            let Some((from, text)) = line.split_once(' ') else { continue };
+            let took = line.rsplit_once('<').and_then(|(_, took)| took.strip_suffix('>'));
+            let (Ok(from), Some(Ok(took))) = (from.parse::<f64>(), took.map(str::parse::<f64>))
+            else {
+                continue;
+            };
+            calls.push(Called { from, to: from + took, text: text.to_owned() });
+        }
+    }
+    calls.sort_by(|one, other| one.to.total_cmp(&other.to));
+    calls
+}
+
+/// Each 250 comes after a file of its own was synced, renamed into place, and its folder synced.
+#[test]
+fn what_is_answered_with_250_was_synced_before() {
+    const MAILS: usize = 12;
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = crate::operate::network(&folder, 5, "100");
+    for node in &mut nodes {
+        node.start();
+    }
+    all_usable(&nodes);
+    let traces = folder.path().join("traces");
+    std::fs::create_dir(&traces).unwrap();
+    let mut strace = Command::new("strace")
+        .args(["-ff", "-y", "-ttt", "-T", "-s", "64", "-e", "trace=sendto,fsync,/rename", "-o"])
+        .arg(traces.join("t"))
+        .args(["-p", &nodes[0].process().to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(strace.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("attached"), "{line}");
+    for number in 0..MAILS {
+        assert!(submit(&nodes[0], number).is_some());
+    }
+    assert!(
+        Command::new("kill").args(["-INT", &strace.id().to_string()]).status().unwrap().success()
+    );
+    strace.wait().unwrap();
+    let calls = calls(&traces);
+    let (mut synced, mut placed, mut durable) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let mut answered = 0;
+    for call in &calls {
+        let of = |folder: &str| {
+            let rest = call.text.split_once(&format!("/spool/{folder}/"))?.1;
+            Some(rest.chars().take_while(char::is_ascii_hexdigit).collect::<String>())
+        };
+        if call.text.starts_with("fsync(") {
+            if let Some(name) = of("new") {
+                synced.insert(name);
+            } else if call.text.contains("/spool/cur>") {
+                durable += placed.len();
+                placed.clear();
+            }
+        } else if call.text.starts_with("rename") {
+            if let Some(name) = of("new") {
+                assert!(synced.remove(&name), "renamed before it was synced");
+                placed.insert(name);
+            }
+        } else if call.text.contains("250 2.0.0 taken as") {
+            answered += 1;
+            assert!(durable >= answered, "answer {answered} with {durable} on the disk");
+            let _ = call.from;
+        }
+    }
+    assert_eq!((answered, durable), (MAILS, MAILS));
+}
+
+/// 600 mails in half a second from 50 clients: each is delivered, or refused for now.
+#[test]
+fn of_a_burst_each_mail_is_delivered_or_refused() {
+    const CLIENTS: usize = 50;
+    const EACH: usize = 12;
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = crate::operate::network(&folder, 7, "540");
+    for node in &mut nodes {
+        node.start();
+    }
+    all_usable(&nodes);
+    let (port, before) = (nodes[0].port, nodes[0].memory_kib());
+    let start = Instant::now();
+    let clients = (0..CLIENTS).map(|client| {
+        std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let mut said = String::from("EHLO x\r\n");
+            for number in 0..EACH {
+                let number = client * EACH + number;
+                said += &format!(
+                    "MAIL FROM:<>\r\nRCPT TO:<user@b.example>\r\nDATA\r\nTo: user@b.example\r\n\
+                     Subject: {number}\r\n\r\nbody\r\n.\r\n"
+                );
+            }
+            said += "QUIT\r\n";
+            stream.write_all(said.as_bytes()).unwrap();
+            let lines = BufReader::new(stream).lines().map_while(Result::ok);
+            let ends: Vec<_> =
+                lines.filter(|line| line.contains("taken as") || line.starts_with('4')).collect();
+            let taken = ends.iter().filter(|line| line.starts_with("250 ")).count();
+            (taken, ends.len() - taken)
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    let (mut taken, mut refused) = (0, 0);
+    for client in clients {
+        let (more_taken, more_refused) = client.join().unwrap();
+        taken += more_taken;
+        refused += more_refused;
+    }
+    let (took, peak) = (start.elapsed(), nodes[0].memory_kib());
+    wait_for("an end of every message", Duration::from_secs(180), || {
+        (nodes[0].ask("status")["held"]["messages"] == 0).then_some(())
+    });
+    let mails = maildir(&folder.path().join("mail"));
+    let subjects: BTreeSet<_> = mails.iter().filter_map(|mail| field(mail, "Subject: ")).collect();
+    println!(
+        "{taken} mails taken and {refused} refused for now of {CLIENTS} clients in {took:?}, from {before} to \
+         {peak} KiB; {} delivered",
+        subjects.len()
+    );
+    assert!(taken + refused >= CLIENTS * EACH && taken >= 20, "{taken} and {refused}");
+    assert_eq!(subjects.len(), taken);
+    assert_eq!(nodes[0].count("message over: delivered"), u64::try_from(taken).unwrap());
+    assert!(peak < before + 100 * 1024);
 }

@@ -352,7 +352,10 @@ fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
 
 /// Which of the named secrets are found in the files of a node's folder or in its memory, and
 /// where.
-fn found(node: &Node, secrets: &[(&'static str, Vec<u8>)]) -> BTreeSet<(&'static str, String)> {
+pub(crate) fn found(
+    node: &Node,
+    secrets: &[(&'static str, Vec<u8>)],
+) -> BTreeSet<(&'static str, String)> {
     // One pass for all of them: a key lives for some seconds only.
     let mut begins = vec![false; 1 << 16];
     for (_, secret) in secrets {

@@ -145,7 +145,7 @@ fn a_route_through_a_given_node_begins_there_and_is_like_any_other_from_then_on(
     let mut rng = ChaCha20Rng::seed_from_u64(7);
     for (count, exits) in [(5, 3), (9, 4), (120, 20)] {
         let view = viewed(directory(count, exits));
-        let own = identity(u8::try_from(count).unwrap()).node();
+        let own = identity(count).node();
         let linked = |one: NodeId, other: NodeId| view.links_of(&one).unwrap().contains(&other);
         let delivers = |record: &Record| record.exit().is_some();
         let (mut lengths, mut ends) = (BTreeSet::new(), BTreeSet::new());

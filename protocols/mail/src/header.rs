@@ -3,7 +3,7 @@
 //! What is not a well-formed header (RFC 5322, 2.2 and 3.6.8) is refused whole. A malformed line is
 //! never taken for the start of the body, where it would escape the allow-list.
 
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::quotes::Quotes;
 
@@ -139,7 +139,10 @@ fn unfold(value: &str, structured: bool) -> String {
 /// Writes a field, folded before words so that lines stay short where they can; what stands between
 /// quotation marks is never touched.
 pub(crate) fn write(to: &mut Vec<u8>, name: &str, value: &str) -> Result<(), MessageError> {
-    let mut line = format!("{name}:");
+    // A buffer that grows leaves copies of what it held.
+    let mut line = Zeroizing::new(String::with_capacity(name.len() + 2 + value.len()));
+    line.push_str(name);
+    line.push(':');
     let heeds_quotes = is_structured(name) && Quotes::are_pairs(value);
     for word in (Words { rest: value, heeds_quotes }) {
         let is_first = line.len() == name.len() + 1;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keys::Time;
 use mail::{Acknowledgement, DeliveryStatus};
-use sphinx::SizeClass;
+use sphinx::{Packet, SizeClass};
 
 use crate::command::{Command, Out};
 use crate::count::Count;
@@ -283,7 +283,7 @@ impl Custody {
             None => packet.sealed.until,
         });
         let until = ends.max().unwrap_or(now);
-        let class = packets().map(|packet| packet.sealed.packet.class()).max();
+        let class = spooled.packets().map(Packet::class).max();
         let parts = u32::try_from(spooled.parts.len()).unwrap_or(u32::MAX);
         let mut base = parts;
         let marked = |place: u32| {

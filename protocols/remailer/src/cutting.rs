@@ -27,7 +27,7 @@ pub struct Cut {
 
 /// The pieces of a message for one domain.
 pub(crate) struct CutMail {
-    pub(crate) domain: String,
+    pub(crate) domain: Zeroizing<String>,
     pub(crate) needs: Needs,
     pub(crate) recipients: u8,
     /// Octets of header and body.
@@ -64,7 +64,7 @@ impl Cut {
             rng.fill_bytes(&mut delivery);
             let fragment = Fragment::cut(scrubbed, delivery, message_id);
             Ok(CutMail {
-                domain: fragment.envelope().domain().as_str().to_owned(),
+                domain: Zeroizing::new(fragment.envelope().domain().as_str().to_owned()),
                 needs: fragment.needs(),
                 recipients: u8::try_from(fragment.envelope().count()).unwrap_or(u8::MAX),
                 octets: fragment.size(),

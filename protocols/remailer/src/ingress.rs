@@ -143,9 +143,9 @@ fn spooled(
         };
         ticks.push(packet.tick);
         let way = packet.way();
-        let SealedPacket { tick, sealed, expected, .. } = packet;
+        let SealedPacket { tick, is_spare, sealed, expected, .. } = packet;
         let answer = expected.map(|expected| (expected.keys, expected.until, expected.walk));
-        part.packets.push(SpooledPacket { at: tick.at, way, exit, sealed, answer });
+        part.packets.push(SpooledPacket { at: tick.at, way, exit, is_spare, sealed, answer });
     }
     let is_cover = fate == Fate::Covers;
     (Spooled { name: MessageName::of(&id), accepted: now, is_cover, parts }, ticks)
@@ -165,6 +165,7 @@ pub(crate) fn handle_kept(
     for ((part, number), ticks) in spooled.parts.into_iter().zip(numbers).zip(ticks) {
         for ((place, packet), tick) in (0..).zip(part.packets).zip(ticks) {
             let of = Of { part: number, packet: place };
+            let is_spare = packet.is_spare;
             let (sealed, expected) = packet.expecting(number, is_cover);
             if is_cover {
                 sender.fill_decoy(tick, (sealed, expected), of);
@@ -173,7 +174,10 @@ pub(crate) fn handle_kept(
             if let Some(expected) = expected {
                 replies.expect(expected, out);
             }
-            sender.fill(tick, sealed, of);
+            match is_spare {
+                true => sender.fill_spare(tick, sealed, of),
+                false => sender.fill(tick, sealed, of),
+            }
         }
     }
     out.count(if is_cover { Count::DecoyTaken } else { Count::MessageTaken });
@@ -202,11 +206,13 @@ pub(crate) fn restore(
                 true => sender.reserve_again(&packet, now, rng),
                 false => None,
             };
+            let is_spare = packet.is_spare;
             let (sealed, expected) = packet.expecting(number, false);
             if let Some(expected) = expected.filter(|expected| expected.until > now) {
                 replies.expect(expected, out);
             }
             match tick {
+                Some(tick) if is_spare => sender.fill_spare(tick, sealed, of),
                 Some(tick) => sender.fill(tick, sealed, of),
                 None => custody.handle_left(of, out),
             }

@@ -89,8 +89,21 @@ enum Load {
     /// Its mail is being sealed; whether it was to stay empty.
     Reserved(bool),
     Mail(Sealed, Of),
+    /// The same of a second attempt at a piece, which gives way to other mail.
+    Spare(Sealed, Of),
     /// What a decoy became: cover that was made when it was submitted.
     Decoy(Sealed, Option<Expected>, Of),
+}
+
+/// Which ticks a packet takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Any.
+    Any,
+    /// Every other: a few large mails must not keep everybody else waiting.
+    EveryOther,
+    /// Any, until other mail wants it.
+    Spare,
 }
 
 /// A packet of a message in custody: the number of its part, and its place among the packets of that.
@@ -198,27 +211,26 @@ impl Outbox {
         let is_open = |serial: &u64| {
             self.slots
                 .get(serial)
-                .is_some_and(|slot| slot.takes_mail(class, ways) && is_for_several(*serial))
+                .is_some_and(|slot| slot.may_take(class, ways) && is_for_several(*serial))
         };
         self.times.range(span).filter(|(_, serial)| is_open(serial)).count()
     }
 
     /// Reserves the first tick within a span that takes a packet of this class, going one of these
-    /// ways; `None` if there is none, or no room. A packet of several, not `is_one`, takes every other tick
-    /// only: a few large mails must not keep everybody else waiting.
+    /// ways; `None` if there is none, or no room. Where no tick is free, one with the second attempt at a
+    /// piece of other mail is.
     pub(crate) fn reserve(
         &mut self,
         within: RangeInclusive<Time>,
-        class: SizeClass,
-        ways: &[Way],
-        is_one: bool,
+        (class, ways): (SizeClass, &[Way]),
+        share: Share,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Option<(Tick, Way)> {
         if !self.has_room() || self.octets + class.packet_len() > MAX_OCTETS {
             return None;
         }
         let takes = |serial: u64, slot: &Slot| {
-            slot.takes_mail(class, ways) && (is_one || is_for_several(serial))
+            slot.takes_mail(class, ways) && (share != Share::EveryOther || is_for_several(serial))
         };
         let mut found = self.next_open(within.clone(), takes);
         // Mail that may wait longer than ticks are drawn ahead draws more of them.
@@ -227,8 +239,19 @@ impl Outbox {
             let from = drawn.max(*within.start());
             found = self.next_open(from..=*within.end(), takes);
         }
-        let serial = found?;
+        let serial = found.or_else(|| {
+            let displaces = |serial: u64, slot: &Slot| {
+                share != Share::Spare
+                    && slot.may_take(class, ways)
+                    && (share == Share::Any || is_for_several(serial))
+            };
+            self.next_open(within, displaces)
+        })?;
         let slot = self.slots.get(&serial)?;
+        if let Load::Spare(sealed, _) = &slot.load {
+            self.packets = self.packets.saturating_sub(1);
+            self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
+        }
         let (tick, way) = (Tick { at: slot.at, serial }, slot.lot.way);
         let was_empty = matches!(slot.load, Load::Empty);
         self.turn(serial, Load::Reserved(was_empty), |_| true);
@@ -291,12 +314,19 @@ impl Outbox {
         self.turn(tick.serial, Load::Mail(sealed, of), |load| matches!(load, Load::Reserved(_)));
     }
 
+    /// The same for the second attempt at a piece.
+    pub(crate) fn fill_spare(&mut self, tick: Tick, sealed: Sealed, of: Of) {
+        self.turn(tick.serial, Load::Spare(sealed, of), |load| matches!(load, Load::Reserved(_)));
+    }
+
     /// Frees the ticks of packets that are not to leave any more, for other mail or for cover. One that
     /// comes too soon for cover to be made carries its packet all the same.
     pub(crate) fn cancel(&mut self, packets: &BTreeSet<Of>, now: Time) {
         let soon = now.plus(self.lead());
         let is_cancelled = |(serial, slot): (&u64, &Slot)| {
-            let (Load::Mail(_, of) | Load::Decoy(.., of)) = &slot.load else { return None };
+            let (Load::Mail(_, of) | Load::Spare(_, of) | Load::Decoy(.., of)) = &slot.load else {
+                return None;
+            };
             (slot.at > soon && packets.contains(of)).then_some(*serial)
         };
         let cancelled: Vec<_> = self.slots.iter().filter_map(is_cancelled).collect();
@@ -429,7 +459,7 @@ impl Outbox {
                         false => Due::Empty,
                     });
                 }
-                Load::Mail(sealed, of) => (sealed, of),
+                Load::Mail(sealed, of) | Load::Spare(sealed, of) => (sealed, of),
                 Load::Free | Load::Empty | Load::Awaited | Load::Cover(..) | Load::Reserved(_) => {
                     return Some(if is_extra { Due::NoTopUp } else { Due::Empty });
                 }
@@ -503,6 +533,13 @@ impl Slot {
         is_open && self.lot.class == class && ways.contains(&self.lot.way)
     }
 
+    /// The same, or with what gives way to it.
+    fn may_take(&self, class: SizeClass, ways: &[Way]) -> bool {
+        let is_spare = matches!(self.load, Load::Spare(..));
+        let is_such = self.lot.class == class && ways.contains(&self.lot.way);
+        self.takes_mail(class, ways) || (is_spare && is_such)
+    }
+
     fn takes_lot(&self, lot: Lot) -> bool {
         self.takes_mail(lot.class, &[lot.way])
     }
@@ -513,7 +550,11 @@ impl Load {
     fn due(&self, at: Time) -> Option<Time> {
         match self {
             Self::Free => Some(at.minus(LEAD)),
-            Self::Awaited | Self::Cover(..) | Self::Mail(..) | Self::Decoy(..) => Some(at),
+            Self::Awaited
+            | Self::Cover(..)
+            | Self::Mail(..)
+            | Self::Spare(..)
+            | Self::Decoy(..) => Some(at),
             Self::Empty | Self::Reserved(_) => None,
         }
     }
@@ -657,7 +698,8 @@ mod tests {
             for number in [1, 8, 4, 1, 8].into_iter().cycle().take(mails) {
                 let class = class(number);
                 let mut none = ChaCha20Rng::seed_from_u64(3);
-                let reserved = outbox.reserve(within.clone(), class, EITHER, true, &mut none);
+                let reserved =
+                    outbox.reserve(within.clone(), (class, EITHER), Share::Any, &mut none);
                 let Some((tick, _)) = reserved else { continue };
                 outbox.fill(tick, sealed(class), OF);
                 taken += 1;
@@ -682,7 +724,7 @@ mod tests {
         let large = SizeClass::LARGEST;
         let mut taken = Vec::new();
         while let Some((tick, way)) =
-            outbox.reserve(within.clone(), large, &[Way::Returning], true, &mut rng)
+            outbox.reserve(within.clone(), (large, &[Way::Returning]), Share::Any, &mut rng)
         {
             assert_eq!(way, Way::Returning);
             let lot = outbox.slots[&tick.serial].lot;
@@ -695,7 +737,7 @@ mod tests {
             outbox.release(*tick, large.packet_len());
         }
         assert_eq!((outbox.packets, outbox.octets), (0, 0));
-        let again = outbox.reserve(within, large, EITHER, true, &mut rng).unwrap();
+        let again = outbox.reserve(within, (large, EITHER), Share::Any, &mut rng).unwrap();
         assert!(again.0 <= taken[0]);
     }
 
@@ -726,7 +768,8 @@ mod tests {
         outbox.draw_ahead(START, &mut rng);
         let within = START..=START.plus(SECOND * 600);
         let mut taken = Vec::new();
-        while let Some((tick, _)) = outbox.reserve(within.clone(), class(1), EITHER, true, &mut rng)
+        while let Some((tick, _)) =
+            outbox.reserve(within.clone(), (class(1), EITHER), Share::Any, &mut rng)
         {
             taken.push(tick);
         }
@@ -755,7 +798,7 @@ mod tests {
         let mut outbox = outbox();
         outbox.draw_ahead(START, &mut rng);
         let within = START..=START.plus(SECOND * 600);
-        let (tick, _) = outbox.reserve(within, class(1), EITHER, true, &mut rng).unwrap();
+        let (tick, _) = outbox.reserve(within, (class(1), EITHER), Share::Any, &mut rng).unwrap();
         let until = START.plus(SECOND * 2000);
         outbox.fill(tick, Sealed { until, ..sealed(class(1)) }, OF);
         let seconds = (1..1999).map(|second| START.plus(SECOND * second));
@@ -777,7 +820,7 @@ mod tests {
         outbox.draw_ahead(START, &mut rng);
         let within = START..=START.plus(SECOND * 600);
         let mut reserve =
-            || outbox.reserve(within.clone(), class(1), EITHER, true, &mut rng).unwrap().0;
+            || outbox.reserve(within.clone(), (class(1), EITHER), Share::Any, &mut rng).unwrap().0;
         let (sent, given_back) = (reserve(), reserve());
         outbox.shift(3_600_000);
         outbox.fill(sent, sealed(class(1)), OF);
@@ -801,7 +844,7 @@ mod tests {
         let large = SizeClass::LARGEST;
         let far = START.plus(SECOND * 3000)..=START.plus(SECOND * 300_000);
         for _ in 0..200 {
-            outbox.reserve(far.clone(), large, EITHER, true, &mut rng).unwrap();
+            outbox.reserve(far.clone(), (large, EITHER), Share::Any, &mut rng).unwrap();
         }
         let drawn_to = outbox.drawn_to;
         assert!(drawn_to > START.plus(SECOND * 18_000));

@@ -134,6 +134,8 @@ pub(crate) struct Unsealed {
     pub(crate) back: Option<(Route, Plan)>,
     /// What is answered for.
     pub(crate) of: Purpose,
+    /// Whether it is the second attempt at a piece.
+    pub(crate) is_spare: bool,
 }
 
 /// A message whose packets have their ticks and routes, and are not sealed yet.
@@ -156,6 +158,7 @@ pub struct SealedMessage {
 pub(crate) struct SealedPacket {
     pub(crate) tick: Tick,
     pub(crate) of: Purpose,
+    pub(crate) is_spare: bool,
     pub(crate) sealed: Sealed,
     pub(crate) expected: Option<Expected>,
 }
@@ -252,7 +255,8 @@ impl Unsealed {
         };
         let carried = (&self.fitted, self.end, block.as_ref());
         let sealed = seal(&self.route, &self.plan, carried, schedule, rng)?;
-        Ok(SealedPacket { tick: self.tick, of: self.of, sealed, expected })
+        let (tick, of, is_spare) = (self.tick, self.of, self.is_spare);
+        Ok(SealedPacket { tick, of, is_spare, sealed, expected })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::cutting::piece_room;
 use crate::decoys::{Decoy, Decoys};
 use crate::health::Shunned;
 use crate::ingress::Fate;
-use crate::outbox::{Due, Law, Leaving, Lot, Of, Outbox, Way};
+use crate::outbox::{Due, Law, Leaving, Lot, Of, Outbox, Share, Way};
 use crate::replies::{Expected, Purpose, Replies};
 use crate::seal::{
     Plan, Reserved, SealError, Sealed, SealedMessage, SealedPacket, Sealing, SealingFailed, Tick,
@@ -83,6 +83,8 @@ struct Attempt<'a> {
     part: Part,
     /// Which exit of its message it goes to.
     exit: u8,
+    /// Whether it is the second at a piece.
+    is_spare: bool,
     /// The first hop of the attempts before.
     through: Option<NodeId>,
 }
@@ -217,7 +219,14 @@ impl Sender {
         };
         let ways: &[Way] = if owner.is_some() { &[Way::Returning] } else { &[Way::OneWay] };
         let (earliest, latest) = self.span(part, now, rng);
-        let mut attempt = Attempt { ways, within: earliest..=latest, part, exit: 0, through: None };
+        let mut attempt = Attempt {
+            ways,
+            within: earliest..=latest,
+            part,
+            exit: 0,
+            is_spare: false,
+            through: None,
+        };
         let first = self.plan_or_one_way(piece, (view, owner), &attempt, rng, &allows)?;
         attempt.through = first.first_hop();
         let exits = [first.exit(), None];
@@ -302,7 +311,7 @@ impl Sender {
                 |record: &Record| exit.is_none_or(|exit| exit == record.node()) && allows(record);
             let (earliest, latest) = self.span(part, now, rng);
             let (ways, within) = (ways(number), earliest..=latest);
-            let attempt = Attempt { ways, within, part, exit: 0, through: None };
+            let attempt = Attempt { ways, within, part, exit: 0, is_spare: false, through: None };
             match self.plan_or_one_way(piece, (view, owner), &attempt, rng, takes) {
                 Ok(unsealed) => {
                     exit = unsealed.exit();
@@ -320,7 +329,8 @@ impl Sender {
             let Some(first) = planned.get(number) else { break };
             let earliest = first.tick.at.plus(self.parameters().custody.apart);
             let (within, through) = (earliest..=latest, first.first_hop());
-            let attempt = Attempt { ways: ways(number), within, part, exit: 0, through };
+            let attempt =
+                Attempt { ways: ways(number), within, part, exit: 0, is_spare: true, through };
             let is_wanted = self.parameters().custody.fragment_attempts > 1;
             if is_wanted
                 && let Ok(unsealed) =
@@ -402,7 +412,12 @@ impl Sender {
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Unsealed, NotSent> {
         let descriptor = Arc::clone(&self.descriptor);
-        let Attempt { ways, within, part, exit, through } = attempt;
+        let Attempt { ways, within, part, exit, is_spare, through } = attempt;
+        let share = match (is_spare, part.of) {
+            (true, _) => Share::Spare,
+            (false, 1) => Share::Any,
+            (false, _) => Share::EveryOther,
+        };
         let (_, stage) = descriptor.parameters().stage_at(view.volume());
         let mut fitted = Fitted::mail(piece, stage).map_err(|why| NotSent::Seal(why.into()))?;
         // A class that has opened just now has no ticks yet; then the next larger one does.
@@ -412,7 +427,7 @@ impl Sender {
         fitted.class = drawn.unwrap_or(fitted.class);
         let (tick, way) = self
             .outbox
-            .reserve(within.clone(), fitted.class, ways, part.of == 1, rng)
+            .reserve(within.clone(), (fitted.class, ways), share, rng)
             .ok_or(NotSent::Full)?;
         if part.fate == Fate::Covers {
             let lot = Lot { class: fitted.class, way };
@@ -447,7 +462,8 @@ impl Sender {
         match planned {
             Ok((route, back)) => {
                 let of = Purpose::Message { part: part.number, exit: *exit };
-                Ok(Unsealed { tick, route, plan, fitted, end: End::Deliver, back, of })
+                let (end, is_spare) = (End::Deliver, *is_spare);
+                Ok(Unsealed { tick, route, plan, fitted, end, back, of, is_spare })
             }
             Err(why) => {
                 self.outbox.release(tick, fitted.packet_len());
@@ -565,7 +581,8 @@ impl Sender {
             Way::OneWay => (Fitted::nothing(lot.class), End::Drop),
             Way::Returning => (Fitted::turning_point(lot.class), End::Deliver),
         };
-        Some(Unsealed { tick, route, plan, fitted, end, back, of: Purpose::Loop })
+        let (of, is_spare) = (Purpose::Loop, false);
+        Some(Unsealed { tick, route, plan, fitted, end, back, of, is_spare })
     }
 
     /// One more packet of cover leaves, among too few packets of others.
@@ -594,6 +611,11 @@ impl Sender {
         self.outbox.fill(tick, packet, of);
     }
 
+    /// The same for the second attempt at a piece.
+    pub(crate) fn fill_spare(&mut self, tick: Tick, packet: Sealed, of: Of) {
+        self.outbox.fill_spare(tick, packet, of);
+    }
+
     /// Puts what a decoy became on its tick.
     pub(crate) fn fill_decoy(&mut self, tick: Tick, sealed: (Sealed, Option<Expected>), of: Of) {
         self.outbox.fill_decoy(tick, sealed, of);
@@ -616,7 +638,8 @@ impl Sender {
         self.outbox.draw_until(latest, rng);
         let class = packet.sealed.packet.class();
         let within = earliest..=latest;
-        let reserved = self.outbox.reserve(within, class, &[packet.way], true, rng);
+        let share = if packet.is_spare { Share::Spare } else { Share::Any };
+        let reserved = self.outbox.reserve(within, (class, &[packet.way]), share, rng);
         reserved.map(|(tick, _)| tick)
     }
 

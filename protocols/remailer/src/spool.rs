@@ -49,6 +49,7 @@ pub(crate) struct SpooledPacket {
     pub(crate) at: Time,
     pub(crate) way: Way,
     pub(crate) exit: u8,
+    pub(crate) is_spare: bool,
     pub(crate) sealed: Sealed,
     /// What opens its answer, until when that can come, and the way of what a decoy became.
     pub(crate) answer: Option<(ReplyKeys, Time, Option<Walk>)>,
@@ -73,6 +74,7 @@ struct PartOctets {
 struct PacketOctets {
     at: u64,
     exit: u8,
+    is_spare: bool,
     returns: bool,
     first: [u8; 32],
     until: u64,
@@ -96,8 +98,8 @@ const fn layout() -> Layout {
 
 impl Spooled {
     /// The octets, big-endian: version 1, name 16, time of acceptance 8, whether it is cover 1, parts 8;
-    /// for each recipients 1 and packets 8; for each of those when it leaves 8, exit 1, whether it returns
-    /// 1, first hop 32, its end 8, the end of its answer 8, keys of the answer 8 and their octets, packet 8
+    /// for each recipients 1 and packets 8; for each of those when it leaves 8, exit 1, whether it gives way to other
+    /// mail 1, whether it returns 1, first hop 32, its end 8, the end of its answer 8, keys of the answer 8 and their octets, packet 8
     /// and its octets. At the end 16 of BLAKE3 over all of it. `None` if there are more than
     /// [`MAX_SPOOLED`].
     pub(crate) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
@@ -158,6 +160,11 @@ impl Spooled {
     pub fn name(&self) -> MessageName {
         self.name
     }
+
+    /// The packets of all its attempts.
+    pub fn packets(&self) -> impl Iterator<Item = &Packet> {
+        self.parts.iter().flat_map(|part| &part.packets).map(|packet| &packet.sealed.packet)
+    }
 }
 
 impl SpooledPacket {
@@ -166,6 +173,7 @@ impl SpooledPacket {
         PacketOctets {
             at: self.at.as_millis(),
             exit: self.exit,
+            is_spare: self.is_spare,
             returns: self.way == Way::Returning,
             first: *self.sealed.first.as_bytes(),
             until: self.sealed.until.as_millis(),
@@ -199,6 +207,7 @@ impl SpooledPacket {
             at: Time::from_millis(octets.at),
             way: if octets.returns { Way::Returning } else { Way::OneWay },
             exit: octets.exit,
+            is_spare: octets.is_spare,
             sealed: Sealed { first: NodeId::from_bytes(octets.first), packet, until },
             answer,
         })

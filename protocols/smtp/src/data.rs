@@ -29,6 +29,9 @@ pub(crate) enum Progress {
     End(usize),
 }
 
+/// Half of the octets for which there is room at first.
+const FIRST: usize = 1024;
+
 /// Collects one message.
 pub(crate) struct Data {
     at: At,
@@ -120,7 +123,18 @@ impl Data {
             self.spoil(Fault::TooBig);
         }
         if self.fault.is_none() {
+            self.make_room(octets.len());
             self.message.extend_from_slice(octets);
+        }
+    }
+
+    /// A buffer that grows by itself leaves copies of what it held.
+    fn make_room(&mut self, octets: usize) {
+        let needed = self.message.len() + octets;
+        if needed > self.message.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(FIRST) * 2));
+            larger.extend_from_slice(&self.message);
+            self.message = larger;
         }
     }
 

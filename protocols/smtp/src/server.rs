@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use mail::{MAX_RECIPIENTS, Mailbox, MessageError, Submission};
+use zeroize::Zeroizing;
 
 use crate::command::{self, BadCommand, Command, Hello, MAX_MAIL_LINE, MailParameters};
 use crate::data::{Data, Fault, Progress};
@@ -146,7 +147,7 @@ pub struct Session {
     limits: Limits,
     state: State,
     /// Octets received and not yet looked at, or the start of a line.
-    input: Vec<u8>,
+    input: Zeroizing<Vec<u8>>,
     /// A line over its bound is being dropped up to its end.
     overlong: bool,
     events: VecDeque<SessionEvent>,
@@ -187,7 +188,7 @@ impl Session {
         let mut session = Self {
             limits,
             state: State::Greeted,
-            input: Vec::new(),
+            input: Zeroizing::default(),
             overlong: false,
             events: VecDeque::new(),
             errors: 0,
@@ -230,7 +231,12 @@ impl Session {
             self.progress(now);
             self.useful = self.useful.saturating_add(octets.len() as u64);
         }
-        self.input.extend_from_slice(octets);
+        // A buffer that grows leaves copies of what it held.
+        let before = core::mem::take(&mut self.input);
+        let mut input = Zeroizing::new(Vec::with_capacity(before.len() + octets.len()));
+        input.extend_from_slice(&before);
+        input.extend_from_slice(octets);
+        self.input = input;
         self.advance(now);
     }
 
@@ -397,7 +403,7 @@ impl Session {
                 },
             };
         }
-        self.input = rest.to_vec();
+        self.input = Zeroizing::new(rest.to_vec());
     }
 
     /// Acts on the next line and returns what follows it; keeps an unfinished line.
@@ -424,11 +430,11 @@ impl Session {
     /// end, which may be half of what ends it.
     fn keep_start(&mut self, start: &[u8]) {
         if start.len() <= MAX_MAIL_LINE && !self.overlong {
-            self.input = start.to_vec();
+            self.input = Zeroizing::new(start.to_vec());
         } else {
             self.overlong = true;
-            self.input =
-                start.last().filter(|octet| **octet == b'\r').into_iter().copied().collect();
+            let half = start.last().filter(|octet| **octet == b'\r').into_iter().copied();
+            self.input = Zeroizing::new(half.collect());
         }
     }
 
@@ -626,7 +632,7 @@ impl Session {
     fn close(&mut self, line: &str) {
         if !matches!(self.state, State::Closed) {
             self.state = State::Closed;
-            self.input = Vec::new();
+            self.input = Zeroizing::default();
             self.reply(line);
             self.events.push_back(SessionEvent::Close);
         }
