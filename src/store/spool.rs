@@ -92,7 +92,7 @@ fn message(spool: &Path, name: &str) -> io::Result<Option<KeptMessage>> {
     match Spooled::decode(&octets) {
         Ok(spooled) if is_named(&spooled) => {
             let marks = read_bounded(&path.with_added_extension(MARKS), MAX_MARKS)?;
-            Ok(Some(KeptMessage { spooled, marks: marks.unwrap_or_default() }))
+            Ok(Some(spooled.marked(marks.unwrap_or_default())))
         }
         Ok(_) | Err(_) => {
             tracing::error!("a message in custody cannot be read: it is set aside in spool/bad");
@@ -305,7 +305,7 @@ mod tests {
                     continue;
                 }
                 let found = store.custody().unwrap().kept.messages;
-                let found: Vec<_> = found.iter().map(|kept| kept.spooled.name()).collect();
+                let found: Vec<_> = found.iter().map(KeptMessage::name).collect();
                 assert!(found == [first], "{part} {length}");
             }
         }
@@ -326,7 +326,7 @@ mod tests {
         spool.mark(&other, Mark { place: 2, what: 1 }).unwrap();
         let kept = store.custody().unwrap().kept;
         assert_eq!(kept.messages.len(), 1);
-        assert_eq!(kept.messages[0].marks, [0, 0, 1]);
+        assert_eq!(kept.messages[0].marks(), [0, 0, 1]);
         let mut octets = [0; Ended::LEN];
         octets[..16].copy_from_slice(name.as_bytes());
         octets[16..24].copy_from_slice(&(DAY_MILLIS * 5).to_be_bytes());

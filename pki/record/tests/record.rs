@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use fog_record::{
     Admission, BUCKETS, Breach, BucketDigest, Capabilities, Capacity, Descriptor, Domains, Draft,
-    ExitPolicy, Extension, Features, ListHash, ListSketch, MAX_RECORD, MAX_STATEMENT, Parameters,
-    Proof, Record, Statement, StatementError, StatementHash, Unverified, Vote, VoteDraft, Vouch,
-    VouchDraft, VouchRole, Word,
+    ExitPolicy, Extension, Features, ListHash, ListSketch, MAX_DESCRIPTOR, MAX_RECORD,
+    MAX_STATEMENT, Parameters, Proof, Record, Statement, StatementError, StatementHash, Unverified,
+    Vote, VoteDraft, Vouch, VouchDraft, VouchRole, Word,
 };
 use keys::{Epoch, Hour, Identity, MixSecret, MixSeed, NetworkId, Schedule, Time};
 use proptest::prelude::*;
@@ -400,6 +400,154 @@ fn a_record_with_a_critical_field_of_a_later_version_is_read_and_said_not_to_be_
     let features = with(1, false).features();
     assert!(features.has_kind(5) && !features.has_kind(6) && !features.has_kind(200));
     assert!(features.has_content(7) && !features.has_content(8) && !features.has_content(32));
+}
+
+#[test]
+fn whoever_reads_a_record_is_told_what_it_says() {
+    let octets = signed();
+    let Ok(Statement::Record(said)) = Statement::check(&octets, &NETWORK) else { panic!() };
+    assert_eq!((said.sequence(), said.published_at()), (7, now()));
+    assert_eq!(said.hash().to_string(), blake3::hash(&octets).to_hex().to_string());
+    let record = another(|draft| {
+        draft.withdrawn = vec![draft.keys.remove(1).0];
+        draft.family = vec![Identity::from_seed(&[5; 32]).node()];
+    });
+    let epoch = schedule().epoch_at(now());
+    assert!(record.withdraws(epoch.plus(1)) && !record.withdraws(epoch));
+    assert_eq!(record.span(), (epoch, epoch.plus(2)));
+    assert_eq!(record.list(), (Hour::new(495_000), ListSketch::from_bytes([4; 32])));
+    assert_eq!(record.limits(), Capacity { links: 64, streams: 8, pool_kib: 1 << 18 });
+    assert_eq!((record.delivered(), record.contact()), (64, "fog@example.org"));
+    assert!(record.software().contains(env!("CARGO_PKG_VERSION")), "{}", record.software());
+    assert_eq!(record.exit().unwrap().max_message, 240_000);
+    assert!(another(|draft| draft.exit = None).exit().is_none());
+    let one_way = Identity::from_seed(&[5; 32]);
+    let of = |family: Vec<_>| {
+        let draft = Draft { family, ..draft(now(), 0..=2) };
+        read(&draft.sign(&one_way, &NETWORK).unwrap(), now()).unwrap()
+    };
+    let (knows, knows_not) = (of(vec![identity().node()]), of(Vec::new()));
+    assert!(record.is_family_of(&knows) && knows.is_family_of(&record));
+    assert!(!record.is_family_of(&knows_not) && !knows_not.is_family_of(&record));
+    assert!(!another(|_| {}).is_family_of(&knows), "its word alone");
+}
+
+#[test]
+fn a_word_ends_when_it_says_and_counts_for_nothing_if_it_is_not_understood() {
+    let draft = vouch_draft(Word::Vouch);
+    let sign = |draft: &VouchDraft| draft.sign(&identity(), &NETWORK).unwrap();
+    let vouch = read_vouch(&sign(&draft), now()).unwrap();
+    assert_eq!(vouch.expires_at(), draft.expires_at);
+    assert!(vouch.is_understood() && !vouch.supersedes(&vouch));
+    let extensions = vec![Extension { kind: 77, critical: true, value: Vec::new() }];
+    let later = VouchDraft { extensions, ..draft.clone() };
+    assert!(!read_vouch(&sign(&later), now()).unwrap().is_understood());
+    // One that begins as it is said is one.
+    let at_once = VouchDraft { since: now(), ..draft };
+    assert!(read_vouch(&sign(&at_once), now()).is_ok());
+}
+
+#[test]
+fn statements_of_the_largest_length_are_read_and_longer_ones_are_not() {
+    let first = signed()[0];
+    let of = |length: usize, tag: u8| {
+        let mut octets = vec![0; length];
+        octets[0] = tag;
+        Statement::check(&octets, &NETWORK).err()
+    };
+    assert_eq!(of(MAX_STATEMENT + 1, 0xff), Some(StatementError::TooLong));
+    assert_ne!(of(MAX_STATEMENT, 0xff), Some(StatementError::TooLong));
+    assert_eq!(of(MAX_RECORD + 1, first), Some(StatementError::TooLong));
+    assert_ne!(of(MAX_RECORD, first), Some(StatementError::TooLong));
+    let descriptor = |length| Descriptor::parse(&vec![0; length]).err().unwrap().to_string();
+    assert_ne!(descriptor(MAX_DESCRIPTOR), descriptor(MAX_DESCRIPTOR + 1));
+    // Fields of later versions stand in one order, none twice.
+    let twice = |kinds: [u16; 2]| {
+        let mut draft = draft(now(), 0..=2);
+        let extension = |kind| Extension { kind, critical: false, value: Vec::new() };
+        draft.extensions = kinds.map(extension).to_vec();
+        draft.sign(&identity(), &NETWORK).is_ok_and(|octets| read(&octets, now()).is_ok())
+    };
+    assert!(twice([1, 2]) && !twice([2, 2]) && !twice([2, 1]));
+}
+
+#[test]
+fn sketches_stages_and_domains_are_what_they_say() {
+    let sketch = ListSketch::from_bytes([4; 32]);
+    let mut other = [4; 32];
+    assert_eq!(sketch.apart(&ListSketch::from_bytes(other)), 0);
+    (other[0], other[31], other[7]) = (5, 6, 7);
+    assert_eq!(sketch.apart(&ListSketch::from_bytes(other)), 3);
+
+    let parameters = Parameters::main();
+    for (volume, number) in [(0, 0), (599, 0), (600, 1), (2999, 1), (3000, 2), (u32::MAX, 2)] {
+        assert_eq!(parameters.stage_at(volume).0, number, "{volume}");
+    }
+    let (_, stage) = parameters.stage_at(0);
+    let open: Vec<u8> = (0..12).filter(|class| stage.is_open(*class)).collect();
+    assert_eq!(open, [1, 4, 8]);
+    let of = |strategy| Parameters::main().with_strategy(strategy).mixing;
+    let millis = |strategy| of(strategy).mean_delay.as_millis();
+    assert_eq!([0, 1, 2, 3].map(millis), [30_000, 60_000, 15_000, 1000]);
+    assert_eq!([0, 1, 2, 3].map(|strategy| of(strategy).floor), [2, 1, 2, 24]);
+
+    let takes = |domains: Domains, domain: &str| {
+        let policy = ExitPolicy { domains, max_message: 10, offers: Capabilities::NONE };
+        policy.allows(&fog_record::Ask { domain, size: 10, needs: Capabilities::NONE })
+    };
+    let names = || vec!["a.example".to_owned(), "b.example".to_owned()];
+    assert!(takes(Domains::Only(names()), "b.example"));
+    assert!(!takes(Domains::Only(names()), "c.example"));
+    assert!(takes(Domains::Except(names()), "c.example"));
+    assert!(!takes(Domains::Except(names()), "b.example"));
+    let is_signed = |names: Vec<String>| {
+        let mut draft = draft(now(), 0..=2);
+        let exit = draft.exit.as_mut().unwrap();
+        exit.domains = Domains::Except(names);
+        draft.sign(&identity(), &NETWORK).is_ok_and(|octets| read(&octets, now()).is_ok())
+    };
+    let many = |count: usize| (0..count).map(|number| format!("{number}.example")).collect();
+    assert!(is_signed(many(Domains::MAX)) && !is_signed(many(Domains::MAX + 1)));
+    let one = |name: &str| is_signed(vec![name.to_owned()]);
+    assert!(one("ä.example") && one(&"a".repeat(253)));
+    for name in ["", "A.example", "a b.example", "a\u{7}.example", &"a".repeat(254)] {
+        assert!(!one(name), "{name:?}");
+    }
+}
+
+/// A proof of records that nobody could ever have taken in proves nothing.
+#[test]
+fn a_proof_speaks_of_epochs_that_its_records_may_speak_of() {
+    let of = |published: Time, epochs: std::ops::RangeInclusive<u32>| {
+        let made = |sequence| {
+            let mut draft = draft(published, 0..=2);
+            let first = schedule().epoch_at(now());
+            let base = draft.keys.clone();
+            draft.keys = epochs
+                .clone()
+                .zip(base.iter().cycle())
+                .map(|(offset, (_, key))| (first.plus(offset), key.clone()))
+                .collect();
+            draft.sequence = 7;
+            draft.contact = format!("{sequence}");
+            let octets = draft.sign(&identity(), &NETWORK).unwrap();
+            let Ok(Statement::Record(signed)) = Statement::check(&octets, &NETWORK) else {
+                panic!()
+            };
+            signed
+        };
+        let (one, other) = (made(1), made(2));
+        let proof = Proof::of(one.peek(), other.peek(), SPACING).unwrap();
+        assert_eq!(proof.dated(&schedule()), published);
+        proof.timely(now().plus(Duration::from_secs(4 * 3600)), &schedule(), SPACING)
+    };
+    let next = now().plus(Duration::from_secs(3 * 3600));
+    assert_eq!(of(now(), 0..=3), Ok(()));
+    assert_eq!(of(now(), 1..=3), Ok(()));
+    assert_eq!(of(now(), 1..=4), Err(StatementError::Future), "a key of too late an epoch");
+    assert_eq!(of(now(), 4..=5), Err(StatementError::Future));
+    assert_eq!(of(next, 0..=2), Err(StatementError::Future), "a key of an epoch that was past");
+    assert_eq!(of(next, 1..=4), Ok(()));
 }
 
 proptest! {

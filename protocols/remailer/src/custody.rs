@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keys::Time;
 use mail::{Acknowledgement, DeliveryStatus};
-use sphinx::{Packet, SizeClass};
+use sphinx::SizeClass;
 
 use crate::command::{Command, Out};
 use crate::count::Count;
@@ -145,9 +145,23 @@ pub struct Mark {
 /// A message as it was kept, with its marks.
 pub struct KeptMessage {
     /// The message.
-    pub spooled: Spooled,
+    pub(crate) spooled: Spooled,
     /// The marks, by their places; a place without one is 0.
-    pub marks: Vec<u8>,
+    pub(crate) marks: Vec<u8>,
+}
+
+impl KeptMessage {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> MessageName {
+        self.spooled.name
+    }
+
+    /// Its marks.
+    #[must_use]
+    pub fn marks(&self) -> &[u8] {
+        &self.marks
+    }
 }
 
 /// What was sealed, until it is kept.
@@ -280,10 +294,10 @@ impl Custody {
         // As long as an answer can come; to what has none, as long as it may leave.
         let ends = packets().map(|packet| match &packet.answer {
             Some((_, until, _)) => (*until).max(packet.at),
-            None => packet.sealed.until,
+            None => packet.sealed.as_ref().map_or(packet.at, |sealed| sealed.until),
         });
         let until = ends.max().unwrap_or(now);
-        let class = spooled.packets().map(Packet::class).max();
+        let class = packets().map(|packet| packet.class).max();
         let parts = u32::try_from(spooled.parts.len()).unwrap_or(u32::MAX);
         let mut base = parts;
         let marked = |place: u32| {
@@ -319,6 +333,11 @@ impl Custody {
     /// Takes the ends that are known from before.
     pub(crate) fn restore_ended(&mut self, ended: Vec<Ended>) {
         ended.into_iter().for_each(|ended| self.note_ended(ended));
+    }
+
+    /// Whether the end of a message is known.
+    pub(crate) fn has_ended(&self, name: &MessageName) -> bool {
+        self.ended.contains_key(name)
     }
 
     fn note_ended(&mut self, ended: Ended) {

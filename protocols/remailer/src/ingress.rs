@@ -145,7 +145,15 @@ fn spooled(
         let way = packet.way();
         let SealedPacket { tick, is_spare, sealed, expected, .. } = packet;
         let answer = expected.map(|expected| (expected.keys, expected.until, expected.walk));
-        part.packets.push(SpooledPacket { at: tick.at, way, exit, is_spare, sealed, answer });
+        part.packets.push(SpooledPacket {
+            at: tick.at,
+            way,
+            exit,
+            is_spare,
+            class: sealed.packet.class(),
+            sealed: Some(sealed),
+            answer,
+        });
     }
     let is_cover = fate == Fate::Covers;
     (Spooled { name: MessageName::of(&id), accepted: now, is_cover, parts }, ticks)
@@ -166,7 +174,7 @@ pub(crate) fn handle_kept(
         for ((place, packet), tick) in (0..).zip(part.packets).zip(ticks) {
             let of = Of { part: number, packet: place };
             let is_spare = packet.is_spare;
-            let (sealed, expected) = packet.expecting(number, is_cover);
+            let (Some(sealed), expected) = packet.expecting(number, is_cover) else { continue };
             if is_cover {
                 sender.fill_decoy(tick, (sealed, expected), of);
                 continue;
@@ -193,7 +201,8 @@ pub(crate) fn restore(
     rng: &mut impl CryptoRng,
     out: &mut Out,
 ) {
-    if spooled.is_cover {
+    // A node that was killed had no time to forget what has ended.
+    if spooled.is_cover || custody.has_ended(&spooled.name) {
         return out.push(Command::ForgetMessage(spooled.name, None));
     }
     let numbers: Vec<_> = spooled.parts.iter().map(|_| custody.next_part()).collect();
@@ -211,10 +220,10 @@ pub(crate) fn restore(
             if let Some(expected) = expected.filter(|expected| expected.until > now) {
                 replies.expect(expected, out);
             }
-            match tick {
-                Some(tick) if is_spare => sender.fill_spare(tick, sealed, of),
-                Some(tick) => sender.fill(tick, sealed, of),
-                None => custody.handle_left(of, out),
+            match (tick, sealed) {
+                (Some(tick), Some(sealed)) if is_spare => sender.fill_spare(tick, sealed, of),
+                (Some(tick), Some(sealed)) => sender.fill(tick, sealed, of),
+                (Some(_) | None, _) => custody.handle_left(of, out),
             }
         }
     }
@@ -226,10 +235,7 @@ pub(crate) fn not_kept(pending: Pending, why: Refused, sender: &mut Sender, out:
     for (part, ticks) in spooled.parts.iter().zip(ticks) {
         let reserved = part.packets.iter().zip(ticks);
         sender.release(
-            reserved.map(|(packet, tick)| Reserved {
-                tick,
-                octets: packet.sealed.packet.octets().len(),
-            }),
+            reserved.map(|(packet, tick)| Reserved { tick, octets: packet.class.packet_len() }),
         );
     }
     let fate = if spooled.is_cover { Fate::Covers } else { Fate::Carried };

@@ -89,7 +89,7 @@ enum Load {
     /// Its mail is being sealed; whether it was to stay empty.
     Reserved(bool),
     Mail(Sealed, Of),
-    /// The same of a second attempt at a piece, which gives way to other mail.
+    /// The same of a further attempt at mail that takes many ticks, which gives way to other mail.
     Spare(Sealed, Of),
     /// What a decoy became: cover that was made when it was submitted.
     Decoy(Sealed, Option<Expected>, Of),

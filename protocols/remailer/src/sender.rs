@@ -201,8 +201,8 @@ impl Sender {
     }
 
     /// Plans all attempts of a mail, each with a tick and a route of its own. A mail of one packet goes to
-    /// two exits in turn; the pieces of a larger one go to one, a second time as far as there are ticks. All
-    /// attempts of a packet have one first hop: each further one would be one more node that may be
+    /// two exits in turn; the pieces of a larger one go to one, a second time as far as there are ticks, and
+    /// so does what goes to several domains. All attempts of a packet have one first hop: each further one would be one more node that may be
     /// somebody's who watches. On an error nothing is reserved.
     pub(crate) fn plan_all(
         &mut self,
@@ -246,6 +246,8 @@ impl Sender {
         allows: impl Fn(&Record) -> bool,
         planned: &mut Vec<Unsealed>,
     ) -> Result<(), NotSent> {
+        // A mail to many domains would take the whole clock.
+        attempt.is_spare = attempt.part.of > 1;
         for (number, earliest) in (1_u8..).zip(times) {
             attempt.within = *earliest..=earliest.plus(self.patience());
             attempt.exit = number % 2;
@@ -275,6 +277,7 @@ impl Sender {
                     planned.push(unsealed);
                 }
                 Err(NotSent::Route(_) | NotSent::NoWayBack | NotSent::Seal(_)) => {}
+                Err(NotSent::Full) if attempt.is_spare => {}
                 Err(why @ NotSent::Full) => {
                     self.release(planned.iter().map(Unsealed::reserved));
                     return Err(why);
@@ -634,9 +637,10 @@ impl Sender {
         let grace =
             self.schedule.accepted_until(Epoch::new(0)).since(self.schedule.end(Epoch::new(0)));
         let earliest = packet.at.max(lead);
-        let latest = packet.at.max(now).plus(grace).min(packet.sealed.until);
+        let until = packet.sealed.as_ref()?.until;
+        let latest = packet.at.max(now).plus(grace).min(until);
         self.outbox.draw_until(latest, rng);
-        let class = packet.sealed.packet.class();
+        let class = packet.class;
         let within = earliest..=latest;
         let share = if packet.is_spare { Share::Spare } else { Share::Any };
         let reserved = self.outbox.reserve(within, (class, &[packet.way]), share, rng);

@@ -3,9 +3,10 @@
 
 use bincode::{Decode, Encode, config};
 use keys::{NodeId, Time};
-use sphinx::{Packet, ReplyKeys};
+use sphinx::{Packet, ReplyKeys, SizeClass};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::custody::KeptMessage;
 use crate::ids::MessageName;
 use crate::loops::Walk;
 use crate::outbox::Way;
@@ -50,7 +51,9 @@ pub(crate) struct SpooledPacket {
     pub(crate) way: Way,
     pub(crate) exit: u8,
     pub(crate) is_spare: bool,
-    pub(crate) sealed: Sealed,
+    pub(crate) class: SizeClass,
+    /// The packet, until it has left.
+    pub(crate) sealed: Option<Sealed>,
     /// What opens its answer, until when that can come, and the way of what a decoy became.
     pub(crate) answer: Option<(ReplyKeys, Time, Option<Walk>)>,
 }
@@ -105,7 +108,7 @@ impl Spooled {
     pub(crate) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let parts = self.parts.iter().map(|part| PartOctets {
             recipients: part.recipients,
-            packets: part.packets.iter().map(SpooledPacket::octets).collect(),
+            packets: part.packets.iter().filter_map(SpooledPacket::octets).collect(),
         });
         let whole = Whole {
             version: VERSION,
@@ -155,36 +158,52 @@ impl Spooled {
         })
     }
 
+    /// With its marks, and without the octets of the packets that have left.
+    #[must_use]
+    pub fn marked(mut self, marks: Vec<u8>) -> KeptMessage {
+        let of_packets = marks.iter().skip(self.parts.len());
+        let packets = self.parts.iter_mut().flat_map(|part| &mut part.packets);
+        for (packet, _) in packets.zip(of_packets).filter(|(_, mark)| **mark != 0) {
+            packet.sealed = None;
+        }
+        KeptMessage { spooled: self, marks }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> MessageName {
         self.name
     }
 
-    /// The packets of all its attempts.
+    /// The packets of its attempts that are still to leave.
     pub fn packets(&self) -> impl Iterator<Item = &Packet> {
-        self.parts.iter().flat_map(|part| &part.packets).map(|packet| &packet.sealed.packet)
+        let packets = self.parts.iter().flat_map(|part| &part.packets);
+        packets.filter_map(|packet| Some(&packet.sealed.as_ref()?.packet))
     }
 }
 
 impl SpooledPacket {
-    fn octets(&self) -> PacketOctets {
-        let answer = self.answer.as_ref();
-        PacketOctets {
+    fn octets(&self) -> Option<PacketOctets> {
+        let (answer, sealed) = (self.answer.as_ref(), self.sealed.as_ref()?);
+        Some(PacketOctets {
             at: self.at.as_millis(),
             exit: self.exit,
             is_spare: self.is_spare,
             returns: self.way == Way::Returning,
-            first: *self.sealed.first.as_bytes(),
-            until: self.sealed.until.as_millis(),
+            first: *sealed.first.as_bytes(),
+            until: sealed.until.as_millis(),
             answer_until: answer.map_or(0, |(_, until, _)| until.as_millis()),
             answer: answer.map(|(keys, ..)| keys.to_octets().to_vec()).unwrap_or_default(),
-            packet: self.sealed.packet.octets().to_vec(),
-        }
+            packet: sealed.packet.octets().to_vec(),
+        })
     }
 
     /// What leaves, and what is waited for then; the number is that of its part.
-    pub(crate) fn expecting(self, number: u64, is_cover: bool) -> (Sealed, Option<Expected>) {
+    pub(crate) fn expecting(
+        self,
+        number: u64,
+        is_cover: bool,
+    ) -> (Option<Sealed>, Option<Expected>) {
         let of = match is_cover {
             true => Purpose::Decoy(number),
             false => Purpose::Message { part: number, exit: self.exit },
@@ -208,7 +227,8 @@ impl SpooledPacket {
             way: if octets.returns { Way::Returning } else { Way::OneWay },
             exit: octets.exit,
             is_spare: octets.is_spare,
-            sealed: Sealed { first: NodeId::from_bytes(octets.first), packet, until },
+            class: packet.class(),
+            sealed: Some(Sealed { first: NodeId::from_bytes(octets.first), packet, until }),
             answer,
         })
     }

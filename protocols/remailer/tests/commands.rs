@@ -15,9 +15,9 @@ use std::time::Duration;
 use directory::{Answer, Directory, ItemId, Request};
 use fog_remailer::{
     ClockJump, Command, Count, CustodyKept, Cut, DeliveryId, DeliveryOutcome, Done, Dropped,
-    ExitOffer, Invite, InviteAnswer, InvitesKept, Judgement, KeepId, Kept, KeptMessage, Known,
-    MessageName, MessageState, NotAnswered, NotDelivered, NotDone, NotPublished, OperatorOrder,
-    OrderId, QuestionId, QueueId, Refused, Remailer, Role, Setup, Spooled, SubmissionId,
+    ExitOffer, Invite, InviteAnswer, InvitesKept, Judgement, KeepId, Kept, Known, MessageName,
+    MessageState, NotAnswered, NotDelivered, NotDone, NotPublished, OperatorOrder, OrderId,
+    QuestionId, QueueId, Refused, Remailer, Role, Setup, Spooled, SubmissionId,
 };
 use keys::{Epoch, Identity, MixSecret, MixSeed, NodeId, OnionAddress, Time};
 use mail::{Mailbox, Submission};
@@ -703,7 +703,7 @@ fn what_is_in_custody_outlives_the_node() {
     let restart = |octets: &[u8], marks: &[u8], minutes: u32| {
         let spooled = Spooled::decode(octets).unwrap();
         assert!(spooled.name() == name);
-        let messages = vec![KeptMessage { spooled, marks: marks.to_vec() }];
+        let messages = vec![spooled.marked(marks.to_vec())];
         let custody = CustodyKept { messages, ..CustodyKept::default() };
         let known = Known { custody, ..Known::default() };
         let mut again = World::new(&Admission::Open, |setup| Setup { known, ..setup });

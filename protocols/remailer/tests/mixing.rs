@@ -280,7 +280,8 @@ fn decoys_take_the_ticks_that_mail_would_and_are_refused_when_there_are_none() {
         let mut line = || (0..70).map(|_| char::from(rng.random_range(b'/'..=b'~'))).collect();
         mail(to, &(0..6000).map(|_| line()).collect::<Vec<String>>().join("\r\n"))
     };
-    // As many decoys as mails are taken: who asks for ticks cannot tell which of them took those.
+    // As many decoys as mails are taken, but for the times that are drawn for them: who asks for ticks cannot
+    // tell which of them took those.
     let taken = |of: &dyn Fn() -> Submission| {
         let mut simulation = covered(6, 43);
         let taken = (0..200).filter(|_| simulation.submit(2, &of()).is_ok()).count();
@@ -290,7 +291,8 @@ fn decoys_take_the_ticks_that_mail_would_and_are_refused_when_there_are_none() {
     };
     let (_, mails) = taken(&|| mail("r1@b.example", "body"));
     let (mut simulation, decoys) = taken(&decoy);
-    assert!(decoys > 20 && decoys == mails, "{decoys} decoys, {mails} mails");
+    let differ = decoys.abs_diff(mails);
+    assert!(decoys > 20 && differ * 10 <= mails, "{decoys} decoys, {mails} mails");
     simulation.submit(3, &large(&format!("x@{DECOY_DOMAIN}"))).unwrap();
     let refused = simulation.nodes()[2].counts().get(Count::DecoyRefused);
     assert!(refused > 100, "{refused}");
@@ -321,13 +323,14 @@ fn mail_for_somebody_and_for_nobody_comes_to_somebody() {
 fn a_node_that_has_slept_for_two_hours_sends_no_burst_and_nothing_early() {
     const SLEPT: Duration = Duration::from_secs(7200);
     const SLEEPER: usize = 4;
+    const ATTEMPTS: usize = 4;
     let mut simulation = covered(10, 43);
     simulation.run(MINUTE * 60);
     for number in 0..6 {
         simulation.submit(SLEEPER, &mail(&format!("r{number}@b.example"), "body")).unwrap();
     }
     let (asleep, held) = (simulation.now(), simulation.nodes()[SLEEPER].held());
-    assert!(held.mixing > 0 && held.waiting == 6, "{held:?}");
+    assert!(held.mixing > 0 && held.waiting == 6 * ATTEMPTS, "{held:?}");
     simulation.stop(SLEEPER);
     simulation.run(SLEPT);
     simulation.wake(SLEEPER, SLEPT);
@@ -348,10 +351,11 @@ fn a_node_that_has_slept_for_two_hours_sends_no_burst_and_nothing_early() {
     let most = usual.iter().max().unwrap();
     assert!(after.iter().all(|packets| packets <= most), "{usual:?}, {after:?}");
     // In the first windows nothing comes in that could go out: what leaves is what was held, on its time.
-    assert!(after[0] * 2 <= usual.iter().sum::<usize>() / 5, "{usual:?}, {after:?}");
+    assert!(after[0] <= held.mixing + 8, "{held:?}, {after:?}");
+    assert!((after[1] + after[2]) * 5 <= usual.iter().sum::<usize>(), "{usual:?}, {after:?}");
     // Mail waits for as long as it had to: on average ten minutes from when it was submitted.
-    println!("of six mails {waiting} wait a minute after");
-    assert!(waiting >= 4);
+    println!("of the packets of six mails {waiting} wait a minute after");
+    assert!(waiting >= 6 * ATTEMPTS - 2);
 }
 
 /// The distance of Kolmogorov and Smirnov between two samples, as a part of the distance below which 99.9 %

@@ -387,7 +387,7 @@ fn mail_to_many_domains_takes_half_of_the_clock_and_no_more() {
         taken += 1;
         assert!(taken < 300);
     }
-    assert!((30..150).contains(&taken), "{taken}");
+    assert!((20..150).contains(&taken), "{taken}");
 }
 
 #[test]
@@ -862,14 +862,14 @@ fn a_banned_node_is_in_no_route_of_the_node_that_bans_it() {
     assert!(simulation.order(0, OperatorOrder::Ban(banned)).is_ok());
     for from in [0, 1] {
         let before = simulation.nodes()[2].counts().get(Count::PacketReceived);
-        for _ in 0..40 {
+        for _ in 0..20 {
             simulation.submit(from, &mail("a@b.example", "body")).unwrap();
         }
         simulation.run(MINUTE * 100);
         let received = simulation.nodes()[2].counts().get(Count::PacketReceived) - before;
         assert_eq!(received > 0, from == 1, "others go on to use it");
     }
-    assert_eq!(simulation.delivered().len(), 80);
+    assert_eq!(simulation.delivered().len(), 40);
     assert_eq!(simulation.order(0, OperatorOrder::Unban(banned)).err(), None);
     assert_eq!(simulation.order(0, OperatorOrder::Unban(banned)).err(), Some(NotDone::NotBanned));
 }
