@@ -421,6 +421,13 @@ fn whoever_reads_a_record_is_told_what_it_says() {
     assert!(record.software().contains(env!("CARGO_PKG_VERSION")), "{}", record.software());
     assert_eq!(record.exit().unwrap().max_message, 240_000);
     assert!(another(|draft| draft.exit = None).exit().is_none());
+    // Nobody states a key of an epoch that was past then.
+    let mut past = draft(now(), 0..=2);
+    past.keys.insert(0, (epoch.minus(1), past.keys[0].1.clone()));
+    let past = read(&past.sign(&identity(), &NETWORK).unwrap(), now());
+    assert_eq!(past.map(|_| ()), Err(StatementError::Future));
+    let ahead = draft(now(), 1..=2).sign(&identity(), &NETWORK).unwrap();
+    assert!(read(&ahead, now()).is_ok());
     let one_way = Identity::from_seed(&[5; 32]);
     let of = |family: Vec<_>| {
         let draft = Draft { family, ..draft(now(), 0..=2) };
