@@ -272,24 +272,7 @@ impl View {
         rng: &mut (impl CryptoRng + ?Sized),
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Route, RouteError> {
-        let (mut nodes, mut exits) = self.candidates(own, epochs, allows)?;
-        exits.shuffle(rng);
-        if let Some(graph) = &self.graph {
-            let walks = walks(graph, own, &nodes);
-            let route = exits.into_iter().find_map(|exit| self.walk(&walks, exit, None, rng));
-            return route.ok_or(RouteError::TooFewNodes);
-        }
-        nodes.shuffle(rng);
-        for exit in exits {
-            let mut hops = strangers(exit, &nodes, Route::MAX - 1);
-            if !hops.is_empty() {
-                let length = rng.random_range(Route::MIN..=hops.len() + 1);
-                hops.truncate(length - 1);
-                hops.push(Arc::clone(exit));
-                return Ok(Route(hops));
-            }
-        }
-        Err(RouteError::TooFewNodes)
+        self.draw(None, own, epochs, rng, allows)
     }
 
     /// Draws another route as [`View::route`] does, of which the first node is this one.
@@ -304,30 +287,48 @@ impl View {
         rng: &mut (impl CryptoRng + ?Sized),
         allows: impl Fn(&Record) -> bool,
     ) -> Result<Route, RouteError> {
+        self.draw(Some(first), own, epochs, rng, allows)
+    }
+
+    fn draw(
+        &self,
+        first: Option<&NodeId>,
+        own: &[NodeId],
+        epochs: &RangeInclusive<Epoch>,
+        rng: &mut (impl CryptoRng + ?Sized),
+        allows: impl Fn(&Record) -> bool,
+    ) -> Result<Route, RouteError> {
         let (mut nodes, mut exits) = self.candidates(own, epochs, allows)?;
-        let is_first = |record: &&&Arc<Record>| record.node() == *first;
-        let first = nodes.iter().find(is_first).map(|record| Arc::clone(record));
-        let first = first.ok_or(RouteError::TooFewNodes)?;
-        let is_other =
-            |record: &&Arc<Record>| record.node() != first.node() && !record.is_family_of(&first);
-        nodes.retain(is_other);
-        exits.retain(is_other);
+        let find = |first: &NodeId| nodes.iter().find(|record| record.node() == *first).copied();
+        let first = first.map(|first| find(first).cloned().ok_or(RouteError::TooFewNodes));
+        let first = first.transpose()?;
+        if let Some(first) = &first {
+            let is_other = |record: &&Arc<Record>| {
+                record.node() != first.node() && !record.is_family_of(first)
+            };
+            nodes.retain(is_other);
+            exits.retain(is_other);
+        }
         exits.shuffle(rng);
         if let Some(graph) = &self.graph {
-            let usable: BTreeSet<_> = nodes.iter().map(|record| record.node()).collect();
-            let walks = graph.walks(Some(&first.node()), |node| usable.contains(node));
-            let mut walk = |exit| self.walk(&walks, exit, Some(&first), rng);
+            let from = first.as_ref().map(|first| first.node());
+            let walks = walks(graph, from.as_ref().map_or(own, core::slice::from_ref), &nodes);
+            let mut walk = |exit| self.walk(&walks, exit, first.as_ref(), rng);
             return exits.into_iter().find_map(&mut walk).ok_or(RouteError::TooFewNodes);
         }
         nodes.shuffle(rng);
+        // The exit, and the first node if it is given.
+        let ends = 1 + usize::from(first.is_some());
         for exit in exits {
-            let mut hops = some_strangers(exit, &nodes, Route::MAX - 2);
-            if hops.len() + 2 >= Route::MIN {
-                let length = rng.random_range(Route::MIN..=hops.len() + 2);
-                hops.truncate(length - 2);
-                hops.insert(0, first);
-                hops.push(Arc::clone(exit));
-                return Ok(Route(hops));
+            let between = match &first {
+                None => strangers(exit, &nodes, Route::MAX - ends),
+                Some(_) => some_strangers(exit, &nodes, Route::MAX - ends),
+            };
+            if between.len() + ends >= Route::MIN {
+                let length = rng.random_range(Route::MIN..=between.len() + ends);
+                let between = between.into_iter().take(length - ends);
+                let hops = first.into_iter().chain(between);
+                return Ok(Route(hops.chain([Arc::clone(exit)]).collect()));
             }
         }
         Err(RouteError::TooFewNodes)

@@ -403,7 +403,10 @@ impl Custody {
             let of = |packet| Of { part: word.part, packet };
             cancelled.packets.extend(waiting.into_iter().map(of));
             cancelled.parts.push(word.part);
-            self.end_if_over(name, now, out);
+            if self.is_over(&name) {
+                // Each of its parts was cancelled by the word that ended it.
+                let _ = self.end(name, now, out);
+            }
         }
         cancelled
     }
@@ -427,25 +430,25 @@ impl Custody {
         }
     }
 
-    fn end_if_over(&mut self, name: MessageName, now: Time, out: &mut Out) {
-        let Some(message) = self.messages.get(&name) else { return };
-        let mut parts = message.parts.iter().filter_map(|number| self.parts.get(number));
-        if parts.all(|part| part.open() == 0 || part.has_failed()) {
-            self.end(name, now, out);
-        }
+    fn is_over(&self, name: &MessageName) -> bool {
+        let parts = self.messages.get(name).into_iter().flat_map(|message| &message.parts);
+        let mut parts = parts.filter_map(|number| self.parts.get(number));
+        parts.all(|part| part.open() == 0 || part.has_failed())
     }
 
-    /// Returns its parts.
-    fn end(&mut self, name: MessageName, now: Time, out: &mut Out) -> Vec<(u64, Part)> {
-        let Some(message) = self.messages.remove(&name) else { return Vec::new() };
+    /// Ends a message, of which nothing is tried any more.
+    fn end(&mut self, name: MessageName, now: Time, out: &mut Out) -> Cancelled {
+        let mut cancelled = Cancelled::default();
+        let Some(message) = self.messages.remove(&name) else { return cancelled };
         self.ends.remove(&(message.until, name));
         let mut ended =
             Ended { name, at: now, delivered: 0, failed: 0, unknown: 0, lost: 0, why: 0 };
-        let parts = message.parts.into_iter();
-        let parts: Vec<_> =
-            parts.filter_map(|number| Some((number, self.parts.remove(&number)?))).collect();
-        for (_, part) in &parts {
-            Self::count_ends(part, &mut ended);
+        for number in message.parts {
+            let Some(mut part) = self.parts.remove(&number) else { continue };
+            let waiting = core::mem::take(&mut part.waiting).into_iter();
+            cancelled.packets.extend(waiting.map(|packet| Of { part: number, packet }));
+            cancelled.parts.push(number);
+            Self::count_ends(&part, &mut ended);
         }
         if message.is_cover {
             out.push(Command::ForgetMessage(name, None));
@@ -454,7 +457,7 @@ impl Custody {
             out.push(Command::ForgetMessage(name, Some(ended)));
             self.note_ended(ended);
         }
-        parts
+        cancelled
     }
 
     /// Notes what came of a loop. While none returns nothing is tried again: whoever silences answers
@@ -483,12 +486,9 @@ impl Custody {
         while let Some((until, name)) = self.ends.first().copied()
             && until <= now
         {
-            self.ends.remove(&(until, name));
-            for (number, part) in self.end(name, now, out) {
-                let of = |packet| Of { part: number, packet };
-                cancelled.packets.extend(part.waiting.into_iter().map(of));
-                cancelled.parts.push(number);
-            }
+            let Cancelled { packets, parts } = self.end(name, now, out);
+            cancelled.packets.extend(packets);
+            cancelled.parts.extend(parts);
         }
         while let Some((at, name)) = self.ended_at.first().copied()
             && at <= forgotten

@@ -518,6 +518,9 @@ impl Remailer {
             let parts = (&mut self.sender, &mut self.ingress.custody);
             ingress::plan((cut, fate), view, owner, parts, now, rng)
         });
+        for of in self.sender.take_displaced() {
+            self.ingress.custody.handle_left(of, &mut self.out);
+        }
         self.ingress.handle_planned(id, fate, planned, &mut self.out);
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Outbox {
     /// Packets of mail and of decoys, and their octets.
     packets: usize,
     octets: usize,
+    /// Packets that have given way to other mail, until [`Outbox::take_displaced`].
+    displaced: Vec<Of>,
 }
 
 struct Slot {
@@ -147,6 +149,7 @@ impl Outbox {
             agenda: BTreeSet::new(),
             packets: 0,
             octets: 0,
+            displaced: Vec::new(),
         }
     }
 
@@ -248,7 +251,8 @@ impl Outbox {
             self.next_open(within, displaces)
         })?;
         let slot = self.slots.get(&serial)?;
-        if let Load::Spare(sealed, _) = &slot.load {
+        if let Load::Spare(sealed, of) = &slot.load {
+            self.displaced.push(*of);
             self.packets = self.packets.saturating_sub(1);
             self.octets = self.octets.saturating_sub(sealed.packet.octets().len());
         }
@@ -317,6 +321,11 @@ impl Outbox {
     /// The same for the second attempt at a piece.
     pub(crate) fn fill_spare(&mut self, tick: Tick, sealed: Sealed, of: Of) {
         self.turn(tick.serial, Load::Spare(sealed, of), |load| matches!(load, Load::Reserved(_)));
+    }
+
+    /// Packets that have given way to other mail, each told once.
+    pub(crate) fn take_displaced(&mut self) -> Vec<Of> {
+        core::mem::take(&mut self.displaced)
     }
 
     /// Frees the ticks of packets that are not to leave any more, for other mail or for cover. One that

@@ -202,8 +202,8 @@ impl Sender {
 
     /// Plans all attempts of a mail, each with a tick and a route of its own. A mail of one packet goes to
     /// two exits in turn; the pieces of a larger one go to one, a second time as far as there are ticks, and
-    /// so does what goes to several domains. All attempts of a packet have one first hop: each further one would be one more node that may be
-    /// somebody's who watches. On an error nothing is reserved.
+    /// so does what goes to several domains. All attempts of a packet have one first hop: each further one
+    /// would be one more node that may be somebody's who watches. On an error nothing is reserved.
     pub(crate) fn plan_all(
         &mut self,
         pieces: &[Zeroizing<Vec<u8>>],
@@ -645,6 +645,11 @@ impl Sender {
         let share = if packet.is_spare { Share::Spare } else { Share::Any };
         let reserved = self.outbox.reserve(within, (class, &[packet.way]), share, rng);
         reserved.map(|(tick, _)| tick)
+    }
+
+    /// Packets that have given way to other mail, each told once.
+    pub(crate) fn take_displaced(&mut self) -> Vec<Of> {
+        self.outbox.take_displaced()
     }
 
     /// Frees the ticks of packets that are not to leave any more.

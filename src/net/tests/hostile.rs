@@ -29,31 +29,15 @@ fn record(world: &World, identity: &Identity, at: Time) -> Vec<u8> {
 }
 
 pub(super) async fn status(state: &Path) -> Status {
-    match control::call(state, ControlOrder::Status).await.unwrap() {
-        Response::Status(status) => *status,
-        Response::Starting(_)
-        | Response::Peers(_)
-        | Response::Queue(_)
-        | Response::Message(_)
-        | Response::Done(_)
-        | Response::Error(_) => {
-            panic!("no status")
-        }
-    }
+    let answer = control::call(state, ControlOrder::Status).await.unwrap();
+    let Response::Status(status) = answer else { panic!("no status") };
+    *status
 }
 
 pub(super) async fn peers(state: &Path) -> Vec<Peer> {
-    match control::call(state, ControlOrder::Peers).await.unwrap() {
-        Response::Peers(peers) => peers,
-        Response::Starting(_)
-        | Response::Status(_)
-        | Response::Queue(_)
-        | Response::Message(_)
-        | Response::Done(_)
-        | Response::Error(_) => {
-            panic!("no peers")
-        }
-    }
+    let answer = control::call(state, ControlOrder::Peers).await.unwrap();
+    let Response::Peers(peers) = answer else { panic!("no peers") };
+    peers
 }
 
 /// Publishes as soon as a peer listens, and again until the node has counted the statement.
