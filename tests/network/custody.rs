@@ -5,16 +5,21 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use fog::store::{Database, DiskKeeper, Job, Store};
 use keys::{Epoch, MixSecret, OnionAddress};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use remailer::Spooled;
+use record::Parameters;
+use remailer::sim::Simulation;
+use remailer::{MessageName, Spooled};
 use serde_json::{Value, json};
 use sphinx::{EpochKey, EpochKeys, Packet};
+use zeroize::Zeroizing;
 
 use crate::devnet::{fog, free_ports, maildir, wait_for};
 use crate::node::Node;
@@ -417,4 +422,65 @@ fn of_a_burst_each_mail_is_delivered_or_refused() {
     assert_eq!(subjects.len(), taken);
     assert_eq!(nodes[0].count("message over: delivered"), u64::try_from(taken).unwrap());
     assert!(peak < before + 100 * 1024);
+}
+
+/// Mails of 1 KiB a second that are on the disk before they are answered for: at a node's disk, to which 20
+/// sessions hand what was sealed for four attempts, and at Postfix, which 20 sessions bring them to.
+#[test]
+#[ignore = "a measurement"]
+fn as_many_mails_a_second_are_durable() {
+    const MAILS: usize = 1000;
+    const SESSIONS: usize = 20;
+    let parameters = Parameters::main().with_first_list(5).quiet();
+    let start = parameters.schedule().start(Epoch::new(165_000));
+    let mut network = Simulation::new(5, &parameters, start, StdRng::seed_from_u64(1)).unwrap();
+    network.run(Duration::from_secs(2 * 3600));
+    let recipients = vec![mail::Mailbox::parse("user@b.example").unwrap()];
+    let message = format!("To: user@b.example\r\n\r\n{}\r\n", "x".repeat(900)).into_bytes();
+    network.submit(1, &mail::Submission { recipients, message }).unwrap();
+    let octets = network.in_custody(1).next().unwrap().1.to_vec();
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    store.custody().unwrap();
+    let database = Database::open(store.folder()).unwrap();
+    let mut keeper = DiskKeeper::new(store, database);
+    let (jobs, waiting) = sync_channel::<(Job, SyncSender<bool>)>(SESSIONS);
+    let disk = std::thread::spawn(move || {
+        for (job, done) in waiting {
+            done.send(keeper.run(&job).is_ok()).unwrap();
+        }
+    });
+    let from = Instant::now();
+    let sessions = (0..SESSIONS).map(|session| {
+        let (jobs, octets) = (jobs.clone(), octets.clone());
+        std::thread::spawn(move || {
+            for number in 0..MAILS / SESSIONS {
+                let name = u128::try_from(session * MAILS + number).unwrap().to_be_bytes();
+                let (done, kept) = sync_channel(1);
+                let octets = Zeroizing::new(octets.clone());
+                jobs.send((Job::Message(MessageName::from_bytes(name), octets), done)).unwrap();
+                assert!(kept.recv().unwrap());
+            }
+        })
+    });
+    sessions.collect::<Vec<_>>().into_iter().for_each(|session| session.join().unwrap());
+    let ours = MAILS as f64 / from.elapsed().as_secs_f64();
+    drop(jobs);
+    disk.join().unwrap();
+
+    let postfix = Postfix::start();
+    let from = Instant::now();
+    let status = Command::new("smtp-source")
+        .args(["-s", &SESSIONS.to_string(), "-m", &MAILS.to_string(), "-l", "1024"])
+        .args(["-f", "", "-t", "user@b.example", &format!("127.0.0.1:{}", postfix.port)])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let theirs = MAILS as f64 / from.elapsed().as_secs_f64();
+    println!(
+        "durable mails a second at {SESSIONS} sessions: {ours:.0} of {} KiB each in packets; Postfix {theirs:.0}",
+        octets.len() / 1024
+    );
+    assert!(ours >= 200.0, "{ours:.0}");
 }
