@@ -3,6 +3,7 @@
 mod advice;
 mod devnet;
 mod doctor;
+mod drain;
 mod init;
 mod log;
 mod network;
@@ -134,6 +135,14 @@ enum Command {
         /// Its address.
         onion: OnionAddress,
     },
+    /// Have a running node leave the network so that nothing is lost: it takes no mail any more, waits for what
+    /// others have planned with it and for what it has taken, and ends. To restart or upgrade a node, stop it.
+    Drain {
+        #[command(flatten)]
+        state: State,
+        #[command(flatten)]
+        arguments: drain::Arguments,
+    },
     /// Find what keeps a node from working, and say what to do.
     Doctor {
         #[command(flatten)]
@@ -203,6 +212,7 @@ pub fn run() -> Result<(), Failure> {
         Command::Join { state, arguments } => runtime.block_on(run::join(state, arguments, json)),
         Command::Ban { state, onion } => runtime.block_on(orders::ban(state, onion, json)),
         Command::Unban { state, onion } => runtime.block_on(orders::unban(state, onion, json)),
+        Command::Drain { state, arguments } => runtime.block_on(drain::run(state, arguments, json)),
         Command::Doctor { state } => runtime.block_on(doctor::run(state, json)),
         Command::Network(arguments) => network::run(arguments, json),
         Command::Send(arguments) => runtime.block_on(send::run(arguments, json)),

@@ -26,9 +26,9 @@ use crate::startup::Awaited;
 pub use counts::{PlaceKind, named, named_state, of_places, of_turned};
 pub use desk::Desk;
 pub use status::{
-    Avoided, ClassesStatus, DayStatus, DiskTrouble, HealthStatus, HeldStatus, Lateness, NoMail,
-    NodeUse, Peer, PeerList, PeerRole, ProvenBreach, Queue, QueuedMessage, ReachStatus, Status,
-    ViewStatus, Warned, Warning,
+    Avoided, ClassesStatus, DayStatus, DiskTrouble, HealthStatus, HeldStatus, Lateness,
+    LeavingStatus, NoMail, NodeUse, Peer, PeerList, PeerRole, ProvenBreach, Queue, QueuedMessage,
+    ReachStatus, Status, ViewStatus, Warned, Warning,
 };
 
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -73,6 +73,11 @@ pub enum ControlOrder {
     Unban(String),
     /// Make an invite.
     Invite,
+    /// Leave, after so many milliseconds at the latest if a number is given; answered as
+    /// [`ControlOrder::Status`].
+    Drain(Option<u64>),
+    /// Stay after all; answered as [`ControlOrder::Status`].
+    Stay,
 }
 
 /// The response: one of these, under its name. It may hold an invite, so it has no `Debug`.

@@ -2,7 +2,7 @@
 //!
 //! Inputs that are ready are handled in this order, local work before remote:
 //!
-//! 1. the order to stop
+//! 1. the order to stop, or the end of one to leave
 //! 2. timers
 //! 3. results of own work: opened packets, what was kept, sealed messages, the look at the disk,
 //!    deliveries, what the next server takes, decoys, failed sends
@@ -31,7 +31,7 @@ use keys::{NodeId, Time};
 use record::ExitPolicy;
 use remailer::{ClockJump, Decoy, DecoyEnd, Dropped, Handed, Held, QueueId, Remailer, StreamId};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::clock::Jumped;
 use crate::control::{Call, PlaceKind};
@@ -46,6 +46,9 @@ use decoys::Decoys;
 use disk::Disk;
 pub use start::{Carrier, Node, Progress, Settings};
 use work::{Done, Work};
+
+/// How long a node that has left goes on to say so to whoever asks.
+const TOLD_WITHIN: Duration = Duration::from_secs(3);
 
 struct Inputs {
     stopped: oneshot::Receiver<()>,
@@ -124,6 +127,14 @@ impl Troubles {
     }
 }
 
+/// Waits for an instant; for ever if there is none.
+async fn passed(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Driver {
     async fn run(mut self, inputs: Inputs) {
         tracing::info!("node started");
@@ -148,14 +159,18 @@ impl Driver {
     async fn turn(&mut self, mut inputs: Inputs) {
         let mut looks = interval(disk::LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ends = None;
         loop {
             self.carry_out().await;
+            let has_left = self.remailer.leaving().is_some_and(|leaving| leaving.is_over);
+            ends = has_left.then(|| ends.unwrap_or_else(|| self.now().plus(TOLD_WITHIN)));
             let due = self.remailer.poll_timeout();
             let armed = self.troubles.arm(due, self.now());
             let timer = self.machine.clock.instant(due);
             tokio::select! {
                 biased;
                 _ = &mut inputs.stopped => return,
+                () = passed(ends.map(|at| self.machine.clock.instant(at).into())) => return,
                 () = sleep_until(timer.into()) => self.time_out(armed),
                 Some(done) = inputs.done.recv() => self.work_done(done),
                 _ = looks.tick() => {
@@ -270,35 +285,27 @@ impl Driver {
 
     fn question(&mut self, question: Question) {
         let now = self.now();
-        if let Question::Status(id, to) = question {
-            let states = self.remailer.message(&QueueId::from_bytes(id)).unwrap_or_default();
-            // A client that has disconnected gets no answer.
-            let _ = to.send(smtp::Verdict::Became(commands::report(&states)));
-            return;
-        }
-        // Nothing is answered for that may have to be kept.
-        if self.disk.failing().is_some() {
-            let (Question::Recipient(_, to) | Question::Message(_, to) | Question::Status(_, to)) =
-                question;
-            // A client that has disconnected gets no answer.
-            let _ = to.send(smtp::Verdict::Full);
-            return;
-        }
-        match question {
+        let (answer, to) = match question {
+            Question::Status(id, to) => {
+                let states = self.remailer.message(&QueueId::from_bytes(id)).unwrap_or_default();
+                (smtp::Verdict::Became(commands::report(&states)), to)
+            }
+            // Nothing is answered for that may have to be kept.
+            Question::Recipient(_, to) | Question::Message(_, to)
+                if self.disk.failing().is_some() =>
+            {
+                (smtp::Verdict::Full, to)
+            }
             Question::Recipient(ask, to) => {
                 let checked = self.remailer.check_recipient(&ask.mailbox, ask.size, now);
-                let answer = match checked {
-                    Ok(()) => smtp::Verdict::RecipientTaken,
-                    Err(why) => commands::refusal(why),
-                };
-                // A client that has disconnected gets no answer.
-                let _ = to.send(answer);
+                (checked.map_or_else(commands::refusal, |()| smtp::Verdict::RecipientTaken), to)
             }
-            Question::Status(..) => {}
             Question::Message(cut, to) => {
                 let id = self.asked.submission(to);
-                self.remailer.handle_submission(id, cut, now, &mut self.machine.rng);
+                return self.remailer.handle_submission(id, cut, now, &mut self.machine.rng);
             }
-        }
+        };
+        // A client that has disconnected gets no answer.
+        let _ = to.send(answer);
     }
 }

@@ -34,6 +34,8 @@ pub enum FailureKind {
     Clock,
     /// 8: a port that is taken.
     Port,
+    /// 9: something was left undone.
+    Undone,
 }
 
 impl Failure {
@@ -67,6 +69,7 @@ impl Failure {
             FailureKind::Network => 6,
             FailureKind::Clock => 7,
             FailureKind::Port => 8,
+            FailureKind::Undone => 9,
         })
     }
 }

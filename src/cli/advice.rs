@@ -93,6 +93,7 @@ pub(super) fn cost(warning: &Warning) -> &'static str {
             | NoMail::NoExit
             | NoMail::ClockApart
             | NoMail::NoList
+            | NoMail::Leaving
             | NoMail::DiskFails => {
                 "who submits mail is told to try again later; packets of others are still relayed \
                  where that is possible"
@@ -146,6 +147,7 @@ pub(super) fn remedy(warning: &Warning) -> &'static str {
             }
             NoMail::ClockApart => "set the clock, for example with: timedatectl set-ntp true",
             NoMail::NoList => "wait for the next hour's list; ask the voters that are named",
+            NoMail::Leaving => "fog drain --cancel, if it is to stay",
             NoMail::DiskFails => "see to the disk of the state folder",
             NoMail::Full => "wait: mail leaves on a clock of its own",
         },

@@ -152,6 +152,11 @@ fn lines(status: &Status, clock: Clock) -> Vec<String> {
         ),
         custody(status),
     ]);
+    lines.extend(
+        status
+            .leaving
+            .map(|leaving| format!("leaving  {}", wording::leaving(&leaving, &status.held, now))),
+    );
     lines.extend(status.counts.iter().map(|(name, count)| format!("{count:>8} {name}")));
     lines
 }

@@ -1,7 +1,10 @@
 //! The command line's sentences for the kinds and numbers that a node reports.
 
+use time::OffsetDateTime;
+
 use crate::control::{
-    Avoided, HealthStatus, NoMail, NodeUse, PeerList, PeerRole, ProvenBreach, Starting,
+    Avoided, HealthStatus, HeldStatus, LeavingStatus, NoMail, NodeUse, PeerList, PeerRole,
+    ProvenBreach, Starting,
 };
 use crate::exit::ServerFault;
 use crate::startup::Awaited;
@@ -17,6 +20,41 @@ pub(super) fn starting(starting: &Starting) -> String {
         Awaited::Onion => "Tor to take its onion service".to_owned(),
     };
     format!("starting {} s ago: it waits for {waits}", starting.for_ms / 1000)
+}
+
+/// What a node that leaves waits for at `now`, in Unix milliseconds.
+pub(super) fn leaving(leaving: &LeavingStatus, held: &HeldStatus, now: u64) -> String {
+    let LeavingStatus { until_ms, needed_until_ms, over, .. } = *leaving;
+    let waits = match needed_until_ms {
+        _ if over => return "it ends now".to_owned(),
+        None => "a list has still to come that does not name it".to_owned(),
+        Some(until) if until > now => {
+            format!("packets that others have planned may come until {}", time_of_day(until))
+        }
+        Some(_) => format!("it waits for {}", left(held)),
+    };
+    format!("{waits}; it ends at {} at the latest", time_of_day(until_ms))
+}
+
+/// What a node holds that would be missed.
+pub(super) fn left(held: &HeldStatus) -> String {
+    let all = [
+        (held.messages, "messages in custody"),
+        (held.delivering, "being delivered"),
+        (held.assembling, "in pieces"),
+        (held.mixing, "packets in the mix"),
+        (held.for_streams, "packets for streams"),
+    ];
+    let some = all.into_iter().filter(|(count, _)| *count > 0);
+    let some: Vec<_> = some.map(|(count, what)| format!("{count} {what}")).collect();
+    if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
+}
+
+/// A time of day, of Unix milliseconds.
+pub(super) fn time_of_day(millis: u64) -> String {
+    let seconds = i64::try_from(millis / 1000).unwrap_or(i64::MAX);
+    let time = OffsetDateTime::from_unix_timestamp(seconds);
+    time.map_or("?".to_owned(), |time| format!("{:02}:{:02} UTC", time.hour(), time.minute()))
 }
 
 /// Why the next mail server takes nothing.
@@ -46,6 +84,7 @@ pub(super) fn no_mail(why: NoMail) -> &'static str {
         NoMail::ClockApart => "the clock is wrong",
         NoMail::NoList => "no list of nodes that is new enough",
         NoMail::DiskFails => "the disk keeps nothing",
+        NoMail::Leaving => "it is about to leave",
         NoMail::Full => "full",
     }
 }
@@ -73,6 +112,7 @@ pub(super) fn node_use(used: &NodeUse, now: u64) -> String {
         NodeUse::KeysRanOut => "its keys have run out".to_owned(),
         NodeUse::NotListed => "not listed yet".to_owned(),
         NodeUse::NotUnderstood => "its record needs a newer version of this program".to_owned(),
+        NodeUse::Leaving => "it is about to leave".to_owned(),
         NodeUse::Retired => "the voters have retired it".to_owned(),
     }
 }

@@ -236,6 +236,7 @@ fn refused(why: Refused) -> &'static str {
         Refused::NoExit => "no exit",
         Refused::ClockApart => "the clock is wrong",
         Refused::NoList => "no list of nodes",
+        Refused::Leaving => "about to leave",
         Refused::TooBig => "too big",
         Refused::Full | Refused::FullFor(_) => "full",
         Refused::Unfit(_) => "unfit",

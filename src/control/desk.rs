@@ -73,7 +73,9 @@ async fn answer(
             | ControlOrder::Retire(_)
             | ControlOrder::Ban(_)
             | ControlOrder::Unban(_)
-            | ControlOrder::Invite => Response::Error(
+            | ControlOrder::Invite
+            | ControlOrder::Drain(_)
+            | ControlOrder::Stay => Response::Error(
                 "the node is starting: fog status says what it waits for".to_owned(),
             ),
         });

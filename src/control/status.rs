@@ -46,6 +46,8 @@ pub struct Status {
     pub hides_among: u32,
     /// Packets and messages that the node holds.
     pub held: HeldStatus,
+    /// How far it has got with leaving, if it is.
+    pub leaving: Option<LeavingStatus>,
     /// How late things were, at worst, since the start.
     pub lateness: Lateness,
     /// Counts by name: of what arrived, left, or was refused or dropped, with the reason.
@@ -189,6 +191,8 @@ pub enum NoMail {
     NoList,
     /// The disk does not keep what it is given.
     DiskFails,
+    /// This node is about to leave.
+    Leaving,
     /// There is no room.
     Full,
 }
@@ -262,8 +266,21 @@ pub struct QueuedMessage {
     pub held: bool,
 }
 
+/// How far a node has got with leaving, in Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingStatus {
+    /// When its operator ordered it.
+    pub since_ms: u64,
+    /// When it leaves at the latest.
+    pub until_ms: u64,
+    /// How long packets may come that others have planned; `None` while the list in use names it.
+    pub needed_until_ms: Option<u64>,
+    /// Whether it is over: the node ends within seconds.
+    pub over: bool,
+}
+
 /// What a node holds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldStatus {
     /// Packets in the mix.
     pub mixing: usize,
@@ -421,6 +438,8 @@ pub enum NodeUse {
     NotListed,
     /// Its record says something that this version does not understand.
     NotUnderstood,
+    /// It is about to leave.
+    Leaving,
     /// The voters have retired it.
     Retired,
 }

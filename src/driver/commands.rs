@@ -173,6 +173,7 @@ fn taken_by(taken: Taken, now: Time) -> smtp::Verdict {
 pub(super) fn refusal(why: Refused) -> smtp::Verdict {
     match why {
         Refused::TooFewNodes | Refused::ClockApart | Refused::NoList => smtp::Verdict::TooFewNodes,
+        Refused::Leaving => smtp::Verdict::Leaving,
         Refused::NoExit => smtp::Verdict::NoExit,
         Refused::TooBig => smtp::Verdict::TooBig,
         Refused::Full => smtp::Verdict::Full,

@@ -8,9 +8,9 @@ use sphinx::SizeClass;
 
 use super::Driver;
 use crate::control::{
-    Avoided, ClassesStatus, DayStatus, HealthStatus, HeldStatus, Lateness, NoMail, NodeUse, Peer,
-    PeerList, PeerRole, ProvenBreach, Queue, QueuedMessage, ReachStatus, Response, Status,
-    ViewStatus, named, named_state, of_places, of_turned,
+    Avoided, ClassesStatus, DayStatus, HealthStatus, HeldStatus, Lateness, LeavingStatus, NoMail,
+    NodeUse, Peer, PeerList, PeerRole, ProvenBreach, Queue, QueuedMessage, ReachStatus, Response,
+    Status, ViewStatus, named, named_state, of_places, of_turned,
 };
 use crate::net::Reach;
 
@@ -86,6 +86,12 @@ impl Driver {
                 messages: held.messages,
                 for_streams: held.for_streams,
             },
+            leaving: self.remailer.leaving().map(|leaving| LeavingStatus {
+                since_ms: leaving.since.as_millis(),
+                until_ms: leaving.until.as_millis(),
+                needed_until_ms: leaving.needed_until.map(Time::as_millis),
+                over: leaving.is_over,
+            }),
             lateness: Lateness {
                 timer_ms: millis(self.troubles.late_timer),
                 handover_ms: millis(self.net.queues.slowest()),
@@ -203,6 +209,7 @@ fn node_use(standing: Standing) -> NodeUse {
         Standing::Routable => NodeUse::Routable,
         Standing::NotListed => NodeUse::NotListed,
         Standing::NotUnderstood => NodeUse::NotUnderstood,
+        Standing::Leaving => NodeUse::Leaving,
         Standing::Retired => NodeUse::Retired,
         Standing::NotYetExit(from) => NodeUse::NotYetExit { from_ms: from.as_millis() },
         Standing::Unsettled => NodeUse::Unsettled,
@@ -229,6 +236,7 @@ fn no_mail(why: Refused) -> NoMail {
         Refused::NoExit => NoMail::NoExit,
         Refused::ClockApart => NoMail::ClockApart,
         Refused::NoList => NoMail::NoList,
+        Refused::Leaving => NoMail::Leaving,
         Refused::Full | Refused::FullFor(_) | Refused::TooBig | Refused::Unfit(_) => NoMail::Full,
     }
 }

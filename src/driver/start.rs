@@ -168,7 +168,7 @@ impl Node {
         self.task.await.map_err(|error| Failure::new(FailureKind::Internal, error))
     }
 
-    /// Waits until the node ends by itself, which nothing but a fault of the program makes it do.
+    /// Waits until the node ends by itself: it has left, or the program has a fault.
     pub async fn ended(&mut self) {
         while self.progress.changed().await.is_ok() {}
     }

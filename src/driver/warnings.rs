@@ -40,6 +40,8 @@ impl Driver {
 
     fn warnings(&self, unusable: Option<NoMail>) -> Vec<Warning> {
         let now = self.now();
+        // Its operator has ordered that.
+        let unusable = unusable.filter(|why| *why != NoMail::Leaving);
         let reach = self.reach();
         // The first node of a network has nobody to be linked to.
         let expects_links = self.net.has_bootstrap || self.remailer.directory().len() > 1;

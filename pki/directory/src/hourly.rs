@@ -125,6 +125,9 @@ impl Directory {
         if !record.is_understood() {
             return Err(Standing::NotUnderstood);
         }
+        if record.is_leaving() {
+            return Err(Standing::Leaving);
+        }
         match record.key(self.schedule.epoch_at(eyes.taken)) {
             Some(_) => Ok((record, role)),
             None => Err(Standing::NoKey),

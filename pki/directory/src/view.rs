@@ -70,6 +70,8 @@ pub enum Standing {
     NotVouched,
     /// Its record says something that this version does not understand.
     NotUnderstood,
+    /// It is about to leave: the next votes do not name it.
+    Leaving,
     /// The voters have retired it.
     Retired,
     /// It broke its word.
@@ -107,6 +109,7 @@ impl Directory {
                 | Standing::NoKey
                 | Standing::NotVouched
                 | Standing::NotUnderstood
+                | Standing::Leaving
                 | Standing::Retired
                 | Standing::Convicted(_) => return None,
             };

@@ -554,17 +554,21 @@ fn a_node_that_was_away_until_all_had_lapsed_learns_as_a_joiner_does() {
 }
 
 #[test]
-fn a_record_that_is_not_understood_is_held_and_not_routed_through() {
+fn a_record_that_is_not_understood_or_of_one_that_leaves_is_held_and_not_routed_through() {
     let (hour, _) = coming();
-    let mut directory = full();
-    let mut draft = testing::draft(50, start(), &schedule());
-    draft.extensions = vec![record::Extension { kind: 99, critical: true, value: vec![1] }];
-    let octets = draft.sign(&identity(50), &NETWORK).unwrap();
-    admit(&mut directory, read(&octets, start())).unwrap();
-    assert!(directory.knows(&identity(50).node()));
-    assert!(directory.propose(hour).get(&identity(50).node()).is_none());
-    let standing = directory.standings(start())[&identity(50).node()];
-    assert_eq!(standing, Standing::NotUnderstood);
+    for (extension, stands) in [
+        (record::Extension { kind: 99, critical: true, value: vec![1] }, Standing::NotUnderstood),
+        (record::Extension::leaving(), Standing::Leaving),
+    ] {
+        let mut directory = full();
+        let mut draft = testing::draft(50, start(), &schedule());
+        draft.extensions = vec![extension];
+        let octets = draft.sign(&identity(50), &NETWORK).unwrap();
+        admit(&mut directory, read(&octets, start())).unwrap();
+        assert!(directory.knows(&identity(50).node()));
+        assert!(directory.propose(hour).get(&identity(50).node()).is_none());
+        assert_eq!(directory.standings(start())[&identity(50).node()], stands);
+    }
 }
 
 #[test]

@@ -167,8 +167,12 @@ impl Body {
     }
 
     pub(crate) fn has_unknown_critical(&self) -> bool {
-        let known = [Extension::MAILBOX, Extension::REPLIES];
+        let known = [Extension::MAILBOX, Extension::REPLIES, Extension::LEAVING];
         extension::unknown_critical(&self.extensions, &known).is_some()
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.extensions.iter().any(|extension| extension.kind == Extension::LEAVING)
     }
 
     /// Counts, texts and orders within their bounds.
@@ -274,5 +278,6 @@ mod tests {
         };
         assert!(with(9, true) && !with(9, false));
         assert!(!with(Extension::MAILBOX, true) && !with(Extension::REPLIES, true));
+        assert!(!with(Extension::LEAVING, true));
     }
 }

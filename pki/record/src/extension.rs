@@ -21,8 +21,17 @@ impl Extension {
     pub const MAILBOX: u16 = 1;
     /// In a record: the mail domain at which an exit takes replies. Not critical.
     pub const REPLIES: u16 = 2;
+    /// In a record: its author is about to leave, and no route is to go through it. Critical, so that a
+    /// version which does not know it routes around the author too; without a value.
+    pub const LEAVING: u16 = 3;
     /// In a descriptor: the bounds of mailboxes.
     pub const MAILBOXES: u16 = 1;
+
+    /// Says that the author of a record is about to leave.
+    #[must_use]
+    pub const fn leaving() -> Self {
+        Self { kind: Self::LEAVING, critical: true, value: Vec::new() }
+    }
 }
 
 /// Whether there are at most 16, ascending by kind.

@@ -256,6 +256,12 @@ impl Record {
         !self.body.has_unknown_critical()
     }
 
+    /// Whether its author is about to leave: no route is to go through it.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.body.is_leaving()
+    }
+
     /// What it understands.
     #[must_use]
     pub fn features(&self) -> Features {

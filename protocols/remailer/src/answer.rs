@@ -22,6 +22,9 @@ pub enum Refused {
     /// There is no list of nodes that is new enough; that may change.
     #[error("no list of nodes")]
     NoList,
+    /// This node is about to leave.
+    #[error("about to leave")]
+    Leaving,
     /// Larger than any mail that is carried, or too large for so many domains.
     #[error("too big")]
     TooBig,

@@ -23,8 +23,8 @@ use keys::{
 };
 use rand::{CryptoRng, RngExt as _};
 use record::{
-    Capacity, Draft, Features, ListHash, ListSketch, Signed, StatementHash, VoteDraft, VouchDraft,
-    VouchRole, Word,
+    Capacity, Draft, Extension, Features, ListHash, ListSketch, Signed, StatementHash, VoteDraft,
+    VouchDraft, VouchRole, Word,
 };
 use sphinx::EpochKey;
 
@@ -65,11 +65,12 @@ pub(crate) struct Author {
     pub(crate) invites: Invites,
 }
 
-/// What its records say of its operator.
+/// What its records say of its operator, and on the operator's order.
 #[derive(Default)]
 struct RunBy {
     contact: String,
     family: Vec<NodeId>,
+    is_leaving: bool,
 }
 
 /// The hours that this node votes for, if it is a voter.
@@ -163,7 +164,15 @@ impl Author {
 
     /// What its records say of its operator.
     pub(crate) fn run_by(&mut self, contact: String, family: Vec<NodeId>) {
-        self.run_by = RunBy { contact, family };
+        self.run_by = RunBy { contact, family, is_leaving: false };
+    }
+
+    /// Its records say from now on whether it is about to leave, and the next comes soon.
+    pub(crate) fn set_leaving(&mut self, is_leaving: bool, now: Time) {
+        if self.run_by.is_leaving != is_leaving {
+            self.run_by.is_leaving = is_leaving;
+            self.hasten(now);
+        }
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -344,7 +353,7 @@ impl Author {
             features: FEATURES,
             limits: Capacity::default(),
             list,
-            extensions: Vec::new(),
+            extensions: self.run_by.is_leaving.then(Extension::leaving).into_iter().collect(),
         };
         draft.sign(&self.identity, &self.network).map_err(|_| NotPublished::NoKey)
     }

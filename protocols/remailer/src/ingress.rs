@@ -16,6 +16,7 @@ use crate::custody::{Custody, KeptMessage, Pending};
 use crate::cutting::Cut;
 use crate::decoys::is_decoy;
 use crate::ids::{MessageName, QueueId, SubmissionId};
+use crate::leaving::Leaving;
 use crate::outbox::{Of, Way};
 use crate::replies::{Purpose, Replies};
 use crate::seal::{
@@ -35,6 +36,8 @@ pub(crate) struct Ingress {
     under_way: BTreeMap<SubmissionId, UnderWay>,
     /// What this node has answered for.
     pub(crate) custody: Custody,
+    /// How far this node has got with leaving, if it is: then it takes nothing more.
+    pub(crate) leaving: Option<Leaving>,
 }
 
 /// A submission that is being sealed.
@@ -69,6 +72,11 @@ impl Fate {
 }
 
 impl Ingress {
+    /// Whether anything is taken.
+    pub(crate) fn check_open(&self) -> Result<(), Refused> {
+        if self.leaving.is_some() { Err(Refused::Leaving) } else { Ok(()) }
+    }
+
     /// Whether one more message may be sealed under this name.
     pub(crate) fn check_room(&self, id: SubmissionId) -> Result<(), Refused> {
         let has_room = self.under_way.len() < MAX_UNDER_WAY && !self.under_way.contains_key(&id);

@@ -17,6 +17,7 @@ mod ids;
 mod ingress;
 mod invite;
 mod keeping;
+mod leaving;
 mod links;
 mod loops;
 mod node;
@@ -51,6 +52,7 @@ pub use ids::{
     DeliveryId, KeepId, MessageName, OrderId, QuestionId, QueueId, StreamId, SubmissionId,
 };
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
+pub use leaving::Leaving;
 pub use links::MAX_LINKS;
 pub use loops::{DAYS, DayHealth};
 pub use node::{Classes, Held, Remailer};

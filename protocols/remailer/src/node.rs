@@ -29,6 +29,7 @@ use crate::ids::{
 };
 use crate::ingress::{self, Fate, Ingress};
 use crate::invite::GivenInvite;
+use crate::leaving::Leaving;
 use crate::operator::{self, Operator, OperatorOrder};
 use crate::outbox::Way;
 use crate::outlook::{Agreement, Alarm, Outlook, Suspicion};
@@ -43,6 +44,11 @@ use crate::traffic::{Carried, blurred};
 
 /// For how many hours an exit waits for the pieces of a message.
 const PIECES_HOURS: u32 = 8;
+/// For how many hours a route is planned, at most.
+const ROUTE_HOURS: u32 = 2;
+/// After how many hours at the latest no list names a node that leaves: its record may be too late for the
+/// next, and half an hour goes by until peers take another record of it.
+const LISTS_HOURS: u32 = 3;
 /// Under whose name loops that turn here have their share of the pool: they must not take that of word of
 /// messages. It is nobody's identity.
 const OF_LOOPS: NodeId = NodeId::from_bytes([0; 32]);
@@ -469,6 +475,7 @@ impl Remailer {
     /// # Errors
     /// [`Refused`]; mail would be refused for the same reason.
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
+        self.ingress.check_open()?;
         let view = self.outlook.sending_view(now)?;
         self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?;
         if self.sender.has_room() { Ok(()) } else { Err(Refused::Full) }
@@ -484,6 +491,7 @@ impl Remailer {
         size: Option<u64>,
         now: Time,
     ) -> Result<(), Refused> {
+        self.ingress.check_open()?;
         let view = self.outlook.sending_view(now)?;
         ingress::check_recipient(recipient, size, view, &self.sender, now)
     }
@@ -514,7 +522,8 @@ impl Remailer {
         let view = self.outlook.sending_view(now).map(AsRef::as_ref);
         let owner = owner(self.relay.as_ref(), &self.outlook);
         let fate = Fate::of(&cut);
-        let planned = self.ingress.check_room(id).and_then(|()| {
+        let may = self.ingress.check_open().and_then(|()| self.ingress.check_room(id));
+        let planned = may.and_then(|()| {
             let parts = (&mut self.sender, &mut self.ingress.custody);
             ingress::plan((cut, fate), view, owner, parts, now, rng)
         });
@@ -796,6 +805,50 @@ impl Remailer {
         operator.handle_order(id, order, &mut hearing);
     }
 
+    /// Begins to leave: nothing more is taken, the next record says so, and once no list names this node
+    /// it waits until nothing can come that others have planned, and nothing is held. It is over after
+    /// `limit` at the latest, or if none is given after the horizon of mail and five hours, which is enough if
+    /// the lists are in time. Given again, the order sets another limit.
+    pub fn handle_leave(&mut self, limit: Option<Duration>, now: Time) {
+        let limit = limit.unwrap_or_else(|| self.reach() + self.schedule().hour() * LISTS_HOURS);
+        match &mut self.ingress.leaving {
+            Some(leaving) => leaving.limit(limit, now),
+            leaving => *leaving = Some(Leaving::begin(limit, now)),
+        }
+        self.author.set_leaving(true, now);
+        self.look_at_leaving(now);
+    }
+
+    /// Stays after all.
+    pub fn handle_stay(&mut self, now: Time) {
+        if self.ingress.leaving.take().is_some() {
+            self.author.set_leaving(false, now);
+        }
+    }
+
+    /// How far this node has got with leaving, if it is.
+    #[must_use]
+    pub fn leaving(&self) -> Option<Leaving> {
+        self.ingress.leaving
+    }
+
+    /// How far ahead others plan with a node that is listed: as long as mail is tried, and a route takes.
+    fn reach(&self) -> Duration {
+        self.descriptor().parameters().custody.horizon + self.schedule().hour() * ROUTE_HOURS
+    }
+
+    fn look_at_leaving(&mut self, now: Time) {
+        let is_listed = self.view().is_some_and(|view| view.get(&self.node()).is_some());
+        let Held { mixing, delivering, assembling, messages, for_streams, .. } = self.held();
+        // A mix of rounds always holds packets of its own.
+        let mixes = mixing > 0 && !self.relay.as_ref().is_some_and(Relay::takes_own);
+        let holds = mixes || delivering + assembling + messages + for_streams > 0;
+        let reach = self.reach();
+        if let Some(leaving) = &mut self.ingress.leaving {
+            leaving.look(is_listed, holds, reach, now);
+        }
+    }
+
     /// Notes that what was to be kept under this name is on the disk.
     pub fn handle_kept(&mut self, id: KeepId, now: Time, rng: &mut impl CryptoRng) {
         if let Some(pending) = self.ingress.custody.take_pending(id) {
@@ -833,6 +886,7 @@ impl Remailer {
             self.sender.poll_timeout(),
             self.replies.poll_timeout(),
             self.ingress.custody.poll_timeout(),
+            self.ingress.leaving.as_ref().and_then(Leaving::poll_timeout),
             self.exit.as_ref().and_then(Exit::poll_timeout),
             self.outlook.destroys_at(self.oldest_key()),
             self.publishes_at(),
@@ -853,6 +907,9 @@ impl Remailer {
         self.sender.handle_clock_jump(jump.millis);
         self.replies.handle_clock_jump(jump.millis);
         self.ingress.custody.shift(jump.millis);
+        if let Some(leaving) = &mut self.ingress.leaving {
+            leaving.shift(jump.millis);
+        }
         self.health.handle_clock_jump(jump.millis);
         if let Some(exit) = &mut self.exit {
             exit.handle_clock_jump(jump.millis);
@@ -875,6 +932,7 @@ impl Remailer {
     /// 7. deliveries are tried again
     /// 8. answers that cannot come any more are given up, and with the last of them a message
     /// 9. what became of loops is looked at
+    /// 10. a node that leaves looks whether anything keeps it
     pub fn handle_timeout(&mut self, now: Time, rng: &mut impl CryptoRng) {
         self.outlook.note_clocks(now);
         self.forget_past(now);
@@ -898,6 +956,7 @@ impl Remailer {
         self.replies.handle_timeout(now, &mut self.out);
         self.hear(now);
         self.look_at_health(now);
+        self.look_at_leaving(now);
     }
 
     /// Takes what exits have said of messages in custody, and ends those of which nothing more is heard.

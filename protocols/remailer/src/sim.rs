@@ -401,6 +401,17 @@ impl<R: CryptoRng> Simulation<R> {
         self.seen.replies.remove(&id).unwrap_or(Err(NotDone::NotKept))
     }
 
+    /// Has a node's operator order it to leave, or to stay after all. A node that has left goes on to run until
+    /// [`Simulation::stop`].
+    pub fn leave(&mut self, node: usize, leaves: bool) {
+        match self.nodes.get_mut(node) {
+            Some(remailer) if leaves => remailer.handle_leave(None, self.now),
+            Some(remailer) => remailer.handle_stay(self.now),
+            None => {}
+        }
+        self.carry_out(node);
+    }
+
     /// Puts octets on a link to a node, as anybody can.
     pub fn inject(&mut self, to: usize, octets: Vec<u8>) {
         self.later(to, Event::Packet { from: NodeId::from_bytes([0; 32]), octets, number: None });

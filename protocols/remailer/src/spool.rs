@@ -18,8 +18,8 @@ const CONTEXT: &str = "fog-v1 check of a spooled message";
 const CHECK_LEN: usize = 16;
 /// Octets of a message in custody, at most: two copies of the largest mail, and some.
 pub const MAX_SPOOLED: usize = 64 << 20;
-/// Packets of a message, at most.
-const MAX_PACKETS: usize = 4096;
+/// Parts of a message, at most: each has a recipient.
+const MAX_PARTS: usize = mail::MAX_RECIPIENTS;
 
 /// Why octets are no message in custody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,11 +101,12 @@ const fn layout() -> Layout {
 
 impl Spooled {
     /// The octets, big-endian: version 1, name 16, time of acceptance 8, whether it is cover 1, parts 8;
-    /// for each recipients 1 and packets 8; for each of those when it leaves 8, exit 1, whether it gives way to other
-    /// mail 1, whether it returns 1, first hop 32, its end 8, the end of its answer 8, keys of the answer 8 and their octets, packet 8
-    /// and its octets. At the end 16 of BLAKE3 over all of it. `None` if there are more than
-    /// [`MAX_SPOOLED`].
-    pub(crate) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
+    /// for each recipients 1 and packets 8; for each of those when it leaves 8, exit 1, whether it gives way to
+    /// other mail 1, whether it returns 1, first hop 32, its end 8, the end of its answer 8 (0 if none comes),
+    /// keys of the answer 8 and their octets, packet 8 and its octets. At the end 16 of BLAKE3 over all of it.
+    /// `None` if there are more than [`MAX_SPOOLED`].
+    #[must_use]
+    pub fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let parts = self.parts.iter().map(|part| PartOctets {
             recipients: part.recipients,
             packets: part.packets.iter().filter_map(SpooledPacket::octets).collect(),
@@ -141,8 +142,7 @@ impl Spooled {
         }
         let (whole, read): (Whole, usize) =
             bincode::decode_from_slice(body, layout()).map_err(|_| damaged)?;
-        let packets: usize = whole.parts.iter().map(|part| part.packets.len()).sum();
-        if read != body.len() || packets > MAX_PACKETS {
+        if read != body.len() || whole.parts.len() > MAX_PARTS {
             return Err(damaged);
         }
         let part = |part: PartOctets| {
@@ -214,7 +214,8 @@ impl SpooledPacket {
 
     fn of(mut octets: PacketOctets) -> Option<Self> {
         let answer = match octets.answer.as_slice() {
-            [] => None,
+            [] if octets.answer_until == 0 => None,
+            [] => return None,
             keys => {
                 let until = Time::from_millis(octets.answer_until);
                 Some((ReplyKeys::from_octets(keys).ok()?, until, None))

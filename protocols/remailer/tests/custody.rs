@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fog_remailer::sim::{NextServer, Simulation};
-use fog_remailer::{Alarm, Count, MessageState, QueueId};
+use fog_remailer::{Alarm, Count, MessageState, QueueId, Refused};
 use keys::Epoch;
 use mail::{DeliveryStatus, Mailbox, Submission};
 use rand_chacha::ChaCha20Rng;
@@ -271,6 +271,63 @@ fn pieces_under_fire_make_a_whole() {
         let said = network.nodes()[1].message(&id).unwrap();
         assert_eq!(said, [(MessageState::Delivered, 1)]);
     }
+}
+
+/// A node leaves while mail that it has taken is under way, and while others have planned theirs through it and
+/// to it: none of that is lost, nobody plans with it any more, and it is over before its limit.
+#[test]
+fn a_node_leaves_and_nothing_is_lost() {
+    const NODE: usize = 3;
+    let mut network = network(8, &quiet(8), 12);
+    let node = network.nodes()[NODE].node();
+    let mut ids: Vec<_> = (0..24).map(|n| (n % 8, submit(&mut network, n % 8, n))).collect();
+    network.leave(NODE, true);
+    let recipients = vec![Mailbox::parse("a@b.example").unwrap()];
+    let submission = Submission { recipients, message: b"To: a@b.example\r\n\r\nx\r\n".to_vec() };
+    assert_eq!(network.submit(NODE, &submission).unwrap_err(), Refused::Leaving);
+    assert_eq!(network.nodes()[NODE].check_routes(network.now()), Err(Refused::Leaving));
+    let names = |network: &Simulation<ChaCha20Rng>| {
+        let views = network.nodes().iter().filter_map(|of| of.view());
+        views.filter(|view| view.get(&node).is_some()).count()
+    };
+    let mut waited = Duration::ZERO;
+    while !network.nodes()[NODE].leaving().unwrap().is_over {
+        if names(&network) > 0 {
+            for by in (0..8).filter(|by| *by != NODE) {
+                ids.push((by, submit(&mut network, by, ids.len())));
+            }
+        }
+        network.run(HOUR / 4);
+        waited += HOUR / 4;
+    }
+    assert_eq!(names(&network), 0, "no list names it");
+    assert!(waited > HOUR * 8 && waited < HOUR * 10, "{waited:?}");
+    assert_eq!(network.nodes()[NODE].held().messages, 0);
+    network.stop(NODE);
+    network.run(HOUR * 7);
+    assert_eq!(states(&network, &ids), BTreeMap::from([(MessageState::Delivered, ids.len())]));
+    assert!(ids.len() > 40 && delivered(&network).values().all(|times| *times == 1));
+    assert_sums(&network);
+}
+
+/// A node that stays after all takes mail at once, and is named by the next list but one.
+#[test]
+fn a_node_that_stays_after_all_is_used_again() {
+    const NODE: usize = 3;
+    let mut network = network(8, &quiet(8), 13);
+    network.leave(NODE, true);
+    network.run(HOUR * 2);
+    let node = network.nodes()[NODE].node();
+    let is_named = |network: &Simulation<ChaCha20Rng>| {
+        network.nodes()[0].directory().list().unwrap().get(&node).is_some()
+    };
+    assert!(!is_named(&network));
+    network.leave(NODE, false);
+    assert_eq!(network.nodes()[NODE].leaving(), None);
+    let id = submit(&mut network, NODE, 1);
+    network.run(HOUR * 2);
+    assert!(is_named(&network));
+    assert_eq!(states(&network, &[(NODE, id)]), BTreeMap::from([(MessageState::Delivered, 1)]));
 }
 
 /// The largest distance between the shares of two samples that lie below a point (Kolmogorov-Smirnov), in

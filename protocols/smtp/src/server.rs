@@ -81,6 +81,8 @@ pub enum Verdict {
     TakenFor([u8; 16], u32),
     /// There are too few nodes to route through at present.
     TooFewNodes,
+    /// This node takes no mail any more: it is about to leave the network.
+    Leaving,
     /// No exit delivers such mail to that domain.
     NoExit,
     /// It is larger than any mail that is carried.
@@ -254,6 +256,7 @@ impl Session {
                     | Verdict::TakenFor(..)
                     | Verdict::FullFor(_)
                     | Verdict::TooFewNodes
+                    | Verdict::Leaving
                     | Verdict::NoExit
                     | Verdict::TooBig
                     | Verdict::Unfit(_)
@@ -275,6 +278,7 @@ impl Session {
                 }
                 refused @ (Verdict::RecipientTaken
                 | Verdict::TooFewNodes
+                | Verdict::Leaving
                 | Verdict::NoExit
                 | Verdict::TooBig
                 | Verdict::Unfit(_)
@@ -294,6 +298,7 @@ impl Session {
                     | Verdict::Taken(_)
                     | Verdict::TakenFor(..)
                     | Verdict::TooFewNodes
+                    | Verdict::Leaving
                     | Verdict::NoExit
                     | Verdict::TooBig
                     | Verdict::Unfit(_)
@@ -591,6 +596,9 @@ impl Session {
             | Verdict::Became(_)
             | Verdict::TooFewNodes => {
                 self.reply("451 4.4.0 too few nodes to route through; try again later");
+            }
+            Verdict::Leaving => {
+                self.reply("451 4.3.2 this node is about to leave; submit to another");
             }
             Verdict::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),
             Verdict::TooBig => self.error("552 5.3.4 too big"),

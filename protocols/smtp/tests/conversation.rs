@@ -187,6 +187,7 @@ fn a_hundred_recipients_and_not_one_more() {
 fn every_answer_has_its_code() {
     for (answer, code) in [
         (Verdict::TooFewNodes, 451),
+        (Verdict::Leaving, 451),
         (Verdict::NoExit, 550),
         (Verdict::TooBig, 552),
         (Verdict::Full, 452),
