@@ -73,10 +73,9 @@ pub enum ControlOrder {
     Unban(String),
     /// Make an invite.
     Invite,
-    /// Leave, after so many milliseconds at the latest if a number is given; answered as
-    /// [`ControlOrder::Status`].
+    /// Leave, after so many milliseconds at the latest if a number is given.
     Drain(Option<u64>),
-    /// Stay after all; answered as [`ControlOrder::Status`].
+    /// Stay after all.
     Stay,
 }
 

@@ -269,6 +269,9 @@ impl Connection {
                     SessionEvent::Message(submission) => {
                         self.share.set(submission.message.len());
                         let cut = self.desk.cut(submission).await;
+                        if let Ok(cut) = &cut {
+                            self.session.note_left(cut.left());
+                        }
                         let answer = put(questions, |to| Question::Message(cut, to)).await;
                         self.share.set(0);
                         self.session.handle_answer(answer, self.now());

@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "graviola",
     "idna",
     "libcrux-ml-kem",
+    "encoding_rs",
     "miniz_oxide",
     "rand",
     "rand_chacha",

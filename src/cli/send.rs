@@ -36,6 +36,10 @@ struct Sent {
 
 pub(super) async fn run(arguments: Arguments, json: bool) -> Result<(), Failure> {
     let message = read(&arguments.file)?;
+    if message.is_empty() {
+        return Err(Failure::new(FailureKind::Usage, "the message is empty: nothing was sent")
+            .remedy("see what was to write it"));
+    }
     let usage = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::Usage, format!("{what}: {error}"))
     };

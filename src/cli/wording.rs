@@ -24,37 +24,37 @@ pub(super) fn starting(starting: &Starting) -> String {
 
 /// What a node that leaves waits for at `now`, in Unix milliseconds.
 pub(super) fn leaving(leaving: &LeavingStatus, held: &HeldStatus, now: u64) -> String {
-    let LeavingStatus { until_ms, needed_until_ms, over, .. } = *leaving;
-    let waits = match needed_until_ms {
+    let LeavingStatus { until_ms, needed_until_ms, ends_ms, over, .. } = *leaving;
+    let at = |millis| time_of_day(millis, now);
+    let waits = match (needed_until_ms, ends_ms) {
         _ if over => return "it ends now".to_owned(),
-        None => "a list has still to come that does not name it".to_owned(),
-        Some(until) if until > now => {
-            format!("packets that others have planned may come until {}", time_of_day(until))
+        (None, _) => "a list has still to come that does not name it".to_owned(),
+        (Some(until), _) if until > now => {
+            format!("packets that others have planned may come until {}", at(until))
         }
-        Some(_) => format!("it waits for {}", left(held)),
+        (Some(_), Some(ends)) => format!("it holds nothing any more, and ends at {}", at(ends)),
+        (Some(_), None) => format!("it waits for {}", left(held)),
     };
-    format!("{waits}; it ends at {} at the latest", time_of_day(until_ms))
+    format!("{waits}; at the latest it ends at {}", at(until_ms))
 }
 
-/// What a node holds that would be missed.
+/// What a node has answered for, or taken over from others, that would be missed.
 pub(super) fn left(held: &HeldStatus) -> String {
-    let all = [
-        (held.messages, "messages in custody"),
-        (held.delivering, "being delivered"),
-        (held.assembling, "in pieces"),
-        (held.mixing, "packets in the mix"),
-        (held.for_streams, "packets for streams"),
-    ];
+    let all = [(held.messages, "in custody"), (held.delivering, "being delivered")];
     let some = all.into_iter().filter(|(count, _)| *count > 0);
     let some: Vec<_> = some.map(|(count, what)| format!("{count} {what}")).collect();
-    if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
+    if some.is_empty() { "nothing".to_owned() } else { format!("messages: {}", some.join(", ")) }
 }
 
-/// A time of day, of Unix milliseconds.
-pub(super) fn time_of_day(millis: u64) -> String {
+/// A time of day, of Unix milliseconds; with its date if it is a day or more after `now`.
+pub(super) fn time_of_day(millis: u64, now: u64) -> String {
     let seconds = i64::try_from(millis / 1000).unwrap_or(i64::MAX);
-    let time = OffsetDateTime::from_unix_timestamp(seconds);
-    time.map_or("?".to_owned(), |time| format!("{:02}:{:02} UTC", time.hour(), time.minute()))
+    let Ok(time) = OffsetDateTime::from_unix_timestamp(seconds) else { return "?".to_owned() };
+    let day = match millis.saturating_sub(now) {
+        0..86_400_000 => String::new(),
+        86_400_000.. => format!("{} ", time.date()),
+    };
+    format!("{day}{:02}:{:02} UTC", time.hour(), time.minute())
 }
 
 /// Why the next mail server takes nothing.

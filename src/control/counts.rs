@@ -234,6 +234,7 @@ fn refused(why: Refused) -> &'static str {
     match why {
         Refused::TooFewNodes => "too few nodes",
         Refused::NoExit => "no exit",
+        Refused::NoExitNow => "no exit at present",
         Refused::ClockApart => "the clock is wrong",
         Refused::NoList => "no list of nodes",
         Refused::Leaving => "about to leave",
@@ -270,14 +271,14 @@ fn message(why: MessageError) -> &'static str {
         MessageError::Nul => "NUL octet",
         MessageError::LongLine => "line longer than 998 octets",
         MessageError::Header => "malformed header",
-        MessageError::TooManyFields => "too many header fields",
+        MessageError::Value => "a field with a value that it does not take",
         MessageError::Repeated => "a header field stands twice that may stand once",
-        MessageError::NotUtf8 => "header is not UTF-8",
         MessageError::NoFrom => "X-Fog-From: keep needs exactly one From field",
         MessageError::FogFrom => "X-Fog-From takes the value keep only",
         MessageError::FogHold => "X-Fog-Hold takes whole minutes, 0 to 1440",
         MessageError::HoldTooLong => "X-Fog-Hold: longer than any node can hold mail",
-        MessageError::Recipients => "no recipient, or too many",
+        MessageError::UnknownWish => "an X-Fog field that is not known",
+        MessageError::Recipients => "no recipient, too many, or of no domain of the internet",
     }
 }
 

@@ -275,6 +275,8 @@ pub struct LeavingStatus {
     pub until_ms: u64,
     /// How long packets may come that others have planned; `None` while the list in use names it.
     pub needed_until_ms: Option<u64>,
+    /// When it ends, if nothing more comes that it has to hold.
+    pub ends_ms: Option<u64>,
     /// Whether it is over: the node ends within seconds.
     pub over: bool,
 }

@@ -57,6 +57,7 @@ impl Driver {
                 | Command::ForgetOver(_)
                 | Command::KeepList(_)
                 | Command::KeepHealth(_)
+                | Command::KeepLeaving(..)
                 | Command::KeepStatement(..)
                 | Command::ForgetStatements(_)
                 | Command::KeepBanned(..)
@@ -174,6 +175,7 @@ pub(super) fn refusal(why: Refused) -> smtp::Verdict {
     match why {
         Refused::TooFewNodes | Refused::ClockApart | Refused::NoList => smtp::Verdict::TooFewNodes,
         Refused::Leaving => smtp::Verdict::Leaving,
+        Refused::NoExitNow => smtp::Verdict::NoExitNow,
         Refused::NoExit => smtp::Verdict::NoExit,
         Refused::TooBig => smtp::Verdict::TooBig,
         Refused::Full => smtp::Verdict::Full,

@@ -180,6 +180,7 @@ fn job(command: Command) -> Option<(Job, Report)> {
         Command::KeepOver(over) => (Job::Over(over), Report::Nothing),
         Command::ForgetOver(oldest) => (Job::OverFrom(oldest), Report::Nothing),
         Command::KeepList(octets) => (Job::HourList(octets), Report::Nothing),
+        Command::KeepLeaving(id, leaving) => (Job::Leaving(leaving), Report::Named(id)),
         Command::KeepHealth(octets) => (Job::Health(octets), Report::Nothing),
         Command::KeepStatement(name, octets) => (Job::Statement(name, octets), Report::Nothing),
         Command::ForgetStatements(names) => (Job::NoStatements(names), Report::Nothing),
@@ -278,6 +279,7 @@ mod tests {
                 vote: store.vote()?,
                 health: store.health(),
                 custody: store.custody()?.kept,
+                leaving: store.list(List::Leaving)?.pop(),
             };
             let setup = Setup {
                 epochs: store.epochs()?,

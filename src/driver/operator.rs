@@ -19,16 +19,9 @@ impl Driver {
         let order = match order {
             ControlOrder::Status => Err(Response::Status(Box::new(self.status()))),
             ControlOrder::Drain(limit) => {
-                let limit = limit.map(Duration::from_millis);
-                self.remailer.handle_leave(limit, self.now());
-                tracing::info!("this node leaves: it takes no mail any more");
-                Err(Response::Status(Box::new(self.status())))
+                Ok(OperatorOrder::Leave(limit.map(Duration::from_millis)))
             }
-            ControlOrder::Stay => {
-                self.remailer.handle_stay(self.now());
-                tracing::info!("this node stays");
-                Err(Response::Status(Box::new(self.status())))
-            }
+            ControlOrder::Stay => Ok(OperatorOrder::Stay),
             ControlOrder::Peers => Err(Response::Peers(self.peers())),
             ControlOrder::Queue => Err(Response::Queue(self.queue())),
             ControlOrder::Message(name) => Err(self.message(&name)),

@@ -90,6 +90,7 @@ impl Driver {
                 since_ms: leaving.since.as_millis(),
                 until_ms: leaving.until.as_millis(),
                 needed_until_ms: leaving.needed_until.map(Time::as_millis),
+                ends_ms: leaving.ends.map(Time::as_millis),
                 over: leaving.is_over,
             }),
             lateness: Lateness {
@@ -233,7 +234,7 @@ fn proven(breach: Breach) -> ProvenBreach {
 fn no_mail(why: Refused) -> NoMail {
     match why {
         Refused::TooFewNodes => NoMail::TooFewNodes,
-        Refused::NoExit => NoMail::NoExit,
+        Refused::NoExit | Refused::NoExitNow => NoMail::NoExit,
         Refused::ClockApart => NoMail::ClockApart,
         Refused::NoList => NoMail::NoList,
         Refused::Leaving => NoMail::Leaving,

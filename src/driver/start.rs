@@ -326,6 +326,7 @@ fn setup(
             vote: store.vote()?,
             health: store.health(),
             custody: CustodyKept::default(),
+            leaving: store.list(List::Leaving)?.pop(),
         },
         banned,
         invites: InvitesKept {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use directory::ItemId;
 use keys::{Epoch, MixSeed, OnionAddress};
-use remailer::{Ended, Mark, MessageName, OpenInvite, Over};
+use remailer::{Ended, Leaving, Mark, MessageName, OpenInvite, Over};
 use sphinx::ReplayTag;
 use zeroize::Zeroizing;
 
@@ -34,6 +34,8 @@ pub enum Job {
     HourList(Vec<u8>),
     /// What is known of the health of other nodes.
     Health(Vec<u8>),
+    /// How far this node has got with leaving, if it is.
+    Leaving(Option<Leaving>),
     /// A statement.
     Statement(ItemId, std::sync::Arc<[u8]>),
     /// No longer these statements.
@@ -113,6 +115,7 @@ impl DiskKeeper {
             Job::Vote(octets) => store.write("vote", octets),
             Job::HourList(octets) => store.write("list", octets),
             Job::Health(octets) => store.write("health", octets),
+            Job::Leaving(leaving) => store.keep_list(List::Leaving, leaving.as_slice()),
             Job::Statement(name, octets) => database.keep(name, octets),
             Job::NoStatements(names) => database.forget(names),
             Job::Banned(onions) => store.keep_list(List::Banned, onions),

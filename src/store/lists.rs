@@ -25,6 +25,8 @@ pub enum List {
     Invites,
     /// The invite that this node was given and has not shown yet.
     Invite,
+    /// How far this node has got with leaving.
+    Leaving,
 }
 
 impl List {
@@ -39,6 +41,7 @@ impl List {
             Self::Peers => "peers",
             Self::Invites => "invites",
             Self::Invite => "invite",
+            Self::Leaving => "leaving",
         }
     }
 }

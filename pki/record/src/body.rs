@@ -167,12 +167,13 @@ impl Body {
     }
 
     pub(crate) fn has_unknown_critical(&self) -> bool {
-        let known = [Extension::MAILBOX, Extension::REPLIES, Extension::LEAVING];
-        extension::unknown_critical(&self.extensions, &known).is_some()
+        let known = [Extension::MAILBOX, Extension::REPLIES];
+        let others = self.extensions.iter().filter(|extension| !extension.is_leaving());
+        extension::unknown_critical(others, &known).is_some()
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
-        self.extensions.iter().any(|extension| extension.kind == Extension::LEAVING)
+        self.extensions.iter().any(Extension::is_leaving)
     }
 
     /// Counts, texts and orders within their bounds.
@@ -278,6 +279,11 @@ mod tests {
         };
         assert!(with(9, true) && !with(9, false));
         assert!(!with(Extension::MAILBOX, true) && !with(Extension::REPLIES, true));
-        assert!(!with(Extension::LEAVING, true));
+        let of = |extension: Extension| Body { extensions: vec![extension], ..honest() };
+        let says = |body: Body| (body.is_leaving(), body.has_unknown_critical());
+        let leaving = Extension::leaving();
+        assert_eq!(says(of(leaving.clone())), (true, false));
+        assert_eq!(says(of(Extension { critical: false, ..leaving.clone() })), (false, false));
+        assert_eq!(says(of(Extension { value: vec![1], ..leaving })), (false, true));
     }
 }

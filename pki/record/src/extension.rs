@@ -32,6 +32,12 @@ impl Extension {
     pub const fn leaving() -> Self {
         Self { kind: Self::LEAVING, critical: true, value: Vec::new() }
     }
+
+    /// In any other form it says nothing, or something that is not understood, as to a version before it: so
+    /// voters of both list the same.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.kind == Self::LEAVING && self.critical && self.value.is_empty()
+    }
 }
 
 /// Whether there are at most 16, ascending by kind.
@@ -41,7 +47,10 @@ pub(crate) fn well_formed(extensions: &[Extension]) -> bool {
 }
 
 /// The first critical one whose kind is not among those known.
-pub(crate) fn unknown_critical(extensions: &[Extension], known: &[u16]) -> Option<u16> {
+pub(crate) fn unknown_critical<'a>(
+    extensions: impl IntoIterator<Item = &'a Extension>,
+    known: &[u16],
+) -> Option<u16> {
     let unknown = |extension: &&Extension| extension.critical && !known.contains(&extension.kind);
-    extensions.iter().find(unknown).map(|extension| extension.kind)
+    extensions.into_iter().find(unknown).map(|extension| extension.kind)
 }

@@ -2,11 +2,11 @@
 
 use core::fmt;
 
-use zeroize::ZeroizeOnDrop;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-/// A mail domain in lower case: `label *("." label)`, at most 253 octets. A label has 1 to 63
-/// letters, digits and inner hyphens, or characters beyond ASCII. No address literals. Zeroized on
-/// drop.
+/// A mail domain in lower case and in ASCII: `label *("." label)`, at most 253 octets. A label has 1 to 63
+/// letters, digits and inner hyphens; what is beyond ASCII is in A-labels (RFC 5890). No address literals.
+/// Zeroized on drop.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, ZeroizeOnDrop)]
 pub struct Domain(String);
 
@@ -23,17 +23,36 @@ impl Domain {
         if text.len() > Self::MAX {
             return Err(AddressError::Domain);
         }
-        let domain = Self(text.to_lowercase());
-        let fits = (1..=Self::MAX).contains(&domain.0.len());
-        let is_settled = domain.0.is_ascii() || {
-            let (mapped, outcome) = idna::domain_to_unicode(&domain.0);
-            outcome.is_ok() && mapped == domain.0
+        let folded = Zeroizing::new(text.to_lowercase());
+        let ascii = match folded.is_ascii() {
+            true => folded.as_str().to_owned(),
+            false => {
+                let (mapped, outcome) = idna::domain_to_unicode(&folded);
+                if outcome.is_err() || mapped != *folded {
+                    return Err(AddressError::Domain);
+                }
+                idna::domain_to_ascii(&folded).map_err(|_| AddressError::Domain)?
+            }
         };
-        if fits && is_settled && domain.0.split('.').all(is_label) {
+        let domain = Self(ascii);
+        let fits = (1..=Self::MAX).contains(&domain.0.len());
+        if fits && domain.0.split('.').all(is_label) {
             Ok(domain)
         } else {
             Err(AddressError::Domain)
         }
+    }
+
+    /// Whether the name means the same machines wherever it is resolved: it has two labels at least, the last
+    /// of which is no number, and is none of those kept for one's own network (RFC 6761, RFC 6762, RFC 8375;
+    /// `internal`). Any other is a machine near the exit, which may trust it.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        let Some((rest, last)) = self.0.rsplit_once('.') else { return false };
+        let is_number = last.bytes().all(|octet| octet.is_ascii_digit());
+        let is_own = matches!(last, "localhost" | "localdomain" | "local" | "internal" | "lan")
+            || (last == "arpa" && (rest == "home" || rest.ends_with(".home")));
+        !is_number && !is_own
     }
 
     /// The text.
@@ -82,13 +101,18 @@ impl Mailbox {
         if local.len() + 1 + domain.0.len() > Self::MAX {
             return Err(AddressError::Length);
         }
-        if local.len() > Self::MAX_LOCAL || !(is_dot_string(local) || is_quoted(local)) {
+        // Some have dots where a dot-string has none: quoted it is the same mailbox.
+        let local = match is_dot_string(local) || !local.chars().all(|c| is_atext(c) || c == '.') {
+            true => local.to_owned(),
+            false => format!("\"{local}\""),
+        };
+        if local.len() > Self::MAX_LOCAL || !(is_dot_string(&local) || is_quoted(&local)) {
             return Err(AddressError::Local);
         }
-        Ok(Self { local: local.to_owned(), domain })
+        Ok(Self { local, domain })
     }
 
-    /// The part before the `@`, as it was written.
+    /// The part before the `@`, as it was written, or quoted where it has to be.
     #[must_use]
     pub fn local(&self) -> &str {
         &self.local
@@ -100,6 +124,13 @@ impl Mailbox {
         &self.domain
     }
 
+    /// Whether a mail server may read its local part as a way to another domain (`user%other@domain`,
+    /// `other!user@domain`, `"user@other"@domain`), as several do for clients that they trust.
+    #[must_use]
+    pub fn may_route(&self) -> bool {
+        self.local.contains(['%', '!', '@'])
+    }
+
     /// `local@domain`, for the wire.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -109,7 +140,7 @@ impl Mailbox {
     /// Whether the address can be sent only with SMTPUTF8.
     #[must_use]
     pub fn is_international(&self) -> bool {
-        !self.local.is_ascii() || !self.domain.0.is_ascii()
+        !self.local.is_ascii()
     }
 }
 
@@ -137,7 +168,7 @@ pub enum AddressError {
 }
 
 fn is_label(label: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || is_beyond_ascii(c);
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
     (1..=63).contains(&label.len())
         && label.chars().all(inner)
         && !label.starts_with('-')
@@ -145,10 +176,12 @@ fn is_label(label: &str) -> bool {
 }
 
 fn is_dot_string(local: &str) -> bool {
-    let atext = |c: char| {
-        c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_beyond_ascii(c)
-    };
-    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(atext))
+    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// RFC 5322, 3.2.3, with RFC 6532.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_beyond_ascii(c)
 }
 
 /// `DQUOTE *(qtext / "\" printable) DQUOTE`, without control characters.
@@ -184,13 +217,20 @@ mod tests {
             "a.b+c@b-c.example",
             "\"a b\"@example.org",
             "\"a\\\"b\"@example.org",
-            "Straße@exämple.org",
+            "Straße@example.org",
             "x@localhost",
             "u@2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion",
         ] {
             assert_eq!(Mailbox::parse(good).unwrap().to_text(), good);
         }
-        assert_eq!(Mailbox::parse("A@B.Example").unwrap().to_text(), "A@b.example");
+        for (written, text) in [
+            ("A@B.Example", "A@b.example"),
+            ("x@exämple.org", "x@xn--exmple-cua.org"),
+            ("a..b@c.example", "\"a..b\"@c.example"),
+            (".a.@c.example", "\".a.\"@c.example"),
+        ] {
+            assert_eq!(Mailbox::parse(written).unwrap().to_text(), text);
+        }
     }
 
     #[test]
@@ -239,9 +279,6 @@ mod tests {
             "a@b..c",
             "a@-b",
             "a@b-",
-            ".a@b",
-            "a.@b",
-            "a..b@c",
             "a b@c",
             "a@b c",
             "a@[127.0.0.1]",
@@ -277,7 +314,7 @@ mod tests {
         }
         // The Kelvin sign is a k in lower case, and nothing else is left of it.
         assert_eq!(Domain::parse("\u{212a}elvin.example").unwrap().as_str(), "kelvin.example");
-        assert_eq!(Domain::parse("EXÄMPLE.example").unwrap().as_str(), "exämple.example");
+        assert_eq!(Domain::parse("EXÄMPLE.example").unwrap().as_str(), "xn--exmple-cua.example");
         assert!(Domain::parse("xn--exmple-cua.example").is_ok());
     }
 
@@ -296,6 +333,37 @@ mod tests {
                 prop_assert!(text.len() <= Mailbox::MAX);
                 prop_assert!(!text.chars().any(char::is_control));
             }
+        }
+    }
+
+    #[test]
+    fn a_local_part_that_names_another_domain_is_known() {
+        let may = |text: &str| Mailbox::parse(text).unwrap().may_route();
+        assert!(may("a%b@c.example") && may("b!a@c.example") && may("\"a@b\"@c.example"));
+        assert!(!may("a+b@c.example") && !may("\"a b\"@c.example"));
+    }
+
+    #[test]
+    fn a_name_that_means_another_machine_at_each_exit_is_not_global() {
+        let is_global = |name: &str| Domain::parse(name).unwrap().is_global();
+        for own in [
+            "localhost",
+            "b",
+            "10.0.0.1",
+            "a.localhost",
+            "printer.local",
+            "x.internal",
+            "home.arpa",
+            "a.home.arpa",
+            "x.lan",
+            "x.localdomain",
+        ] {
+            assert!(!is_global(own), "{own}");
+        }
+        for global in
+            ["b.example", "fog.invalid", "x.onion", "exämple.org", "in-addr.arpa", "3com.com"]
+        {
+            assert!(is_global(global), "{global}");
         }
     }
 

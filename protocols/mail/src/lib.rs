@@ -14,6 +14,7 @@
 
 mod acknowledgement;
 mod address;
+mod ascii;
 mod fragment;
 mod header;
 mod parameters;
@@ -26,6 +27,6 @@ pub use acknowledgement::{
 };
 pub use address::{AddressError, Domain, Mailbox};
 pub use fragment::{Assembly, Fragment, FragmentError, MAX_FRAGMENT, MAX_MESSAGE, Piece};
-pub use header::MessageError;
+pub use header::{MessageError, NotCarried, Place};
 pub use rebuild::{Delivery, rebuild};
 pub use scrub::{Envelope, MAX_RECIPIENTS, Needs, Scrubbed, Submission, scrub};

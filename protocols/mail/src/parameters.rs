@@ -45,6 +45,11 @@ impl Parameters {
     pub(crate) fn write(&self, to: &mut String, carried: &[&str]) {
         for name in carried {
             match self.value(name) {
+                // RFC 2231: names of files beyond ASCII. Of others nobody knows what they mean.
+                Some(Value::Plain(text)) if !text.is_ascii() && is_file(name) => {
+                    to.push_str(&format!("; {name}*=utf-8''{}", percent_encoded(text.as_bytes())));
+                }
+                Some(Value::Plain(text)) if !text.is_ascii() => {}
                 Some(Value::Plain(mut text)) => {
                     if is_keyword(name) {
                         text.make_ascii_lowercase();
@@ -57,6 +62,19 @@ impl Parameters {
                 None => {}
             }
         }
+    }
+
+    /// A parameter's text, however it is written.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        match self.value(name)? {
+            Value::Plain(text) => Some(text),
+            Value::Extended { octets, .. } => String::from_utf8(octets).ok(),
+        }
+    }
+
+    /// Whether a parameter that has no other form is beyond ASCII: a boundary is what it is.
+    pub(crate) fn has_odd_boundary(&self) -> bool {
+        self.text("boundary").is_some_and(|boundary| !boundary.is_ascii())
     }
 
     fn value(&self, name: &str) -> Option<Value> {

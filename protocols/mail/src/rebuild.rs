@@ -45,12 +45,12 @@ pub fn rebuild(
     let stripped = if keeps_from {
         header::write(&mut message, "X-Fog-Notice", NOTICE_FROM)?;
         let asked = [b"X-Fog-From: keep\r\n", fragment.message.as_slice()].concat();
-        strip(&zeroize::Zeroizing::new(asked))?
+        strip(&zeroize::Zeroizing::new(asked)).map_err(|refused| refused.why)?
     } else {
         header::write(&mut message, "X-Fog-Notice", NOTICE)?;
         let from = format!("Anonymous <{}>", anonymous.to_text());
         header::write(&mut message, "From", &from)?;
-        let stripped = strip(&fragment.message)?;
+        let stripped = strip(&fragment.message).map_err(|refused| refused.why)?;
         // An ingress takes the wish out of the header and says it in the needs, where the policy
         // is.
         if stripped.needs.contains(Needs::KEEP_FROM) {
@@ -63,6 +63,9 @@ pub fn rebuild(
     message.extend_from_slice(&stripped.message);
 
     let recipients = fragment.envelope.recipients().ok_or(MessageError::Recipients)?;
+    if !fragment.envelope.domain().is_global() {
+        return Err(MessageError::Recipients);
+    }
     let international = recipients.iter().any(Mailbox::is_international);
     let utf8 = if international { Needs::SMTP_UTF8 } else { Needs::NONE };
     Ok(Delivery { recipients, needs: stripped.needs | utf8, message })

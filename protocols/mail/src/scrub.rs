@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::address::{Domain, Mailbox};
-use crate::header::{self, Field, MessageError};
+use crate::ascii;
+use crate::header::{self, Field, MessageError, NotCarried};
 use crate::parameters::{Parameters, is_token, without_comments};
 
 /// Recipients of one submission, at most.
@@ -43,6 +44,19 @@ const DISPOSITION_PARAMETERS: &[&str] = &["filename"];
 
 /// Fields carried only beside the sender's own From: programs write them without being asked.
 const CARRIED_WITH_FROM: &[&str] = &["From", "Reply-To"];
+
+/// Fields that people write on purpose and that stay behind: who submits is told.
+const MISSED: &[&str] = &[
+    "Reply-To",
+    "Organization",
+    "Importance",
+    "X-Priority",
+    "Disposition-Notification-To",
+    "Return-Receipt-To",
+    "List-Unsubscribe",
+];
+/// Fields that say how mail is to be carried, and the notice of an exit, which comes back in what is forwarded.
+const WISHES: &[&str] = &["X-Fog-From", "X-Fog-Hold", "X-Fog-Notice"];
 
 /// What SMTP handed over. The envelope's sender is not part of it: nothing may depend on it.
 #[derive(ZeroizeOnDrop)]
@@ -139,10 +153,18 @@ pub struct Scrubbed {
     pub(crate) needs: Needs,
     #[zeroize(skip)]
     pub(crate) hold: Option<u16>,
+    #[zeroize(skip)]
+    pub(crate) left: Vec<&'static str>,
     pub(crate) message: Vec<u8>,
 }
 
 impl Scrubbed {
+    /// The fields that stay behind although people write them on purpose.
+    #[must_use]
+    pub fn left(&self) -> &[&'static str] {
+        &self.left
+    }
+
     /// For how many minutes at most its sender wants it to be held, if it has said so.
     #[must_use]
     pub fn hold(&self) -> Option<u16> {
@@ -171,10 +193,13 @@ impl Scrubbed {
 /// Strips a submission, and divides it by recipient domain.
 ///
 /// # Errors
-/// [`MessageError`] if it cannot be carried; nothing of it is kept then.
-pub fn scrub(submission: &Submission) -> Result<Vec<Scrubbed>, MessageError> {
-    if !(1..=MAX_RECIPIENTS).contains(&submission.recipients.len()) {
-        return Err(MessageError::Recipients);
+/// [`NotCarried`] if it cannot be carried; nothing of it is kept then.
+pub fn scrub(submission: &Submission) -> Result<Vec<Scrubbed>, NotCarried> {
+    let is_global = |recipient: &Mailbox| recipient.domain().is_global();
+    if !(1..=MAX_RECIPIENTS).contains(&submission.recipients.len())
+        || !submission.recipients.iter().all(is_global)
+    {
+        return Err(MessageError::Recipients.into());
     }
     let stripped = strip(&submission.message)?;
     let mut domains: BTreeMap<&Domain, Vec<&Mailbox>> = BTreeMap::new();
@@ -192,6 +217,7 @@ pub fn scrub(submission: &Submission) -> Result<Vec<Scrubbed>, MessageError> {
             envelope: Envelope { domain: domain.clone(), locals },
             needs: stripped.needs | utf8,
             hold: stripped.hold,
+            left: stripped.left.clone(),
             message: stripped.message.clone(),
         }
     });
@@ -205,29 +231,48 @@ pub(crate) struct Stripped {
     pub(crate) needs: Needs,
     #[zeroize(skip)]
     hold: Option<u16>,
+    #[zeroize(skip)]
+    left: Vec<&'static str>,
     pub(crate) message: Vec<u8>,
 }
 
-pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
-    let (mut fields, body) = header::parse(message)?;
+/// Whether anything depends on a field of this name.
+fn is_wanted(name: &str) -> bool {
+    let lists = [CARRIED, CARRIED_WITH_FROM, MISSED].into_iter().flatten();
+    is_wish(name) || lists.into_iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn is_wish(name: &str) -> bool {
+    name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("X-Fog-"))
+}
+
+pub(crate) fn strip(message: &[u8]) -> Result<Stripped, NotCarried> {
+    let (mut fields, body) = header::parse(message, is_wanted)?;
+    let is_known = |name: &str| WISHES.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if let Some(field) = fields.iter().find(|field| is_wish(field.name) && !is_known(field.name)) {
+        return Err(NotCarried::at_line(MessageError::UnknownWish, field.line));
+    }
     let keeps_from = keeps_from(&fields)?;
     let mut needs = if keeps_from { Needs::KEEP_FROM } else { Needs::NONE };
     if body.iter().any(|octet| !octet.is_ascii()) {
         needs = needs | Needs::EIGHT_BIT;
     }
 
-    let hold = hold(&fields)?;
-    let mut stripped = Stripped { needs, hold, message: Vec::with_capacity(message.len()) };
     let with_from = if keeps_from { CARRIED_WITH_FROM } else { &[] };
+    let is_left = |name: &&&str| {
+        !with_from.contains(*name) && fields.iter().any(|f| f.name.eq_ignore_ascii_case(name))
+    };
+    let left = MISSED.iter().filter(is_left).copied().collect();
+    let hold = hold(&fields)?;
+    let mut stripped = Stripped { needs, hold, left, message: Vec::with_capacity(message.len()) };
     for name in with_from.iter().chain(CARRIED) {
-        if let Some(field) = single(&fields, name)? {
-            if !field.value.is_ascii() {
-                stripped.needs = stripped.needs | Needs::SMTP_UTF8;
-            }
-            if let Some(carried) = carried_value(name, &field.value)? {
-                header::write(&mut stripped.message, name, &carried)?;
-            }
+        let Some(value) = joined(&fields, name)? else { continue };
+        let Some(carried) = carried_value(name, &value)? else { continue };
+        if !carried.is_ascii() {
+            stripped.needs = stripped.needs | Needs::SMTP_UTF8;
         }
+        header::write(&mut stripped.message, name, &carried)
+            .map_err(|why| NotCarried::in_field(why, name))?;
     }
     for field in &mut fields {
         field.value.zeroize();
@@ -237,19 +282,25 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, MessageError> {
     Ok(stripped)
 }
 
-/// A field's value without what names the program that wrote it; nothing for a field that says
+/// A field's value in ASCII and without what names the program that wrote it; nothing for a field that says
 /// nothing.
-fn carried_value(name: &str, value: &str) -> Result<Option<Zeroizing<String>>, MessageError> {
+fn carried_value(name: &'static str, value: &str) -> Result<Option<Zeroizing<String>>, NotCarried> {
     let plain = || without_comments(value).trim().to_ascii_lowercase();
+    let odd = NotCarried::in_field(MessageError::Value, name);
     let carried = match name {
+        "To" | "Cc" | "From" | "Reply-To" => return Ok(Some(ascii::addresses(value))),
+        "Subject" => return Ok(Some(ascii::text(value))),
+        "In-Reply-To" | "References" | "Newsgroups" | "Followup-To" => {
+            return Ok(Some(ascii::words(value)));
+        }
         "MIME-Version" => match plain().as_str() {
             "1.0" => "1.0".to_owned(),
-            _ => return Err(MessageError::Header),
+            _ => return Err(odd),
         },
         "Content-Transfer-Encoding" => {
             let plain = plain();
             let known = ENCODINGS.iter().find(|known| **known == plain);
-            (*known.ok_or(MessageError::Header)?).to_owned()
+            (*known.ok_or(odd)?).to_owned()
         }
         // The only value that archives know.
         "X-No-Archive" if plain() == "yes" => "yes".to_owned(),
@@ -259,7 +310,10 @@ fn carried_value(name: &str, value: &str) -> Result<Option<Zeroizing<String>>, M
             let mut written = parsed.main.clone();
             match written.split_once('/') {
                 Some((main, sub)) if is_token(main) && is_token(sub) => {}
-                _ => return Err(MessageError::Header),
+                _ => return Err(odd),
+            }
+            if parsed.has_odd_boundary() {
+                return Err(odd);
             }
             parsed.write(&mut written, TYPE_PARAMETERS);
             written
@@ -272,18 +326,19 @@ fn carried_value(name: &str, value: &str) -> Result<Option<Zeroizing<String>>, M
             parsed.write(&mut written, DISPOSITION_PARAMETERS);
             written
         }
-        _ => value.to_owned(),
+        _ => return Ok(None),
     };
     Ok(Some(Zeroizing::new(carried)))
 }
 
-fn keeps_from(fields: &[Field<'_>]) -> Result<bool, MessageError> {
-    match single(fields, "X-Fog-From")? {
+fn keeps_from(fields: &[Field<'_>]) -> Result<bool, NotCarried> {
+    let refused = |why| NotCarried::in_field(why, "X-Fog-From");
+    match joined(fields, "X-Fog-From")? {
         None => Ok(false),
-        Some(wish) if !wish.value.eq_ignore_ascii_case("keep") => Err(MessageError::FogFrom),
-        Some(_) => match single(fields, "From") {
+        Some(wish) if !wish.eq_ignore_ascii_case("keep") => Err(refused(MessageError::FogFrom)),
+        Some(_) => match joined(fields, "From") {
             Ok(Some(_)) => Ok(true),
-            _ => Err(MessageError::NoFrom),
+            Ok(None) | Err(_) => Err(refused(MessageError::NoFrom)),
         },
     }
 }
@@ -291,19 +346,33 @@ fn keeps_from(fields: &[Field<'_>]) -> Result<bool, MessageError> {
 /// The longest hold that a sender may ask for: a day.
 const MOST_MINUTES: u16 = 24 * 60;
 
-fn hold(fields: &[Field<'_>]) -> Result<Option<u16>, MessageError> {
-    let Some(wish) = single(fields, "X-Fog-Hold")? else { return Ok(None) };
-    let is_number = wish.value.bytes().all(|octet| octet.is_ascii_digit());
-    let minutes = wish.value.parse().ok().filter(|minutes| is_number && *minutes <= MOST_MINUTES);
-    minutes.map(Some).ok_or(MessageError::FogHold)
+fn hold(fields: &[Field<'_>]) -> Result<Option<u16>, NotCarried> {
+    let Some(wish) = joined(fields, "X-Fog-Hold")? else { return Ok(None) };
+    let is_number = wish.bytes().all(|octet| octet.is_ascii_digit());
+    let minutes = wish.parse().ok().filter(|minutes| is_number && *minutes <= MOST_MINUTES);
+    minutes.map(Some).ok_or(NotCarried::in_field(MessageError::FogHold, "X-Fog-Hold"))
 }
 
-/// The one field of this name, if there is one. Every carried field may stand once (RFC 5322, 3.6).
-fn single<'a, 'b>(
-    fields: &'b [Field<'a>],
-    name: &str,
-) -> Result<Option<&'b Field<'a>>, MessageError> {
-    let mut same = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
-    let first = same.next();
-    if same.next().is_some() { Err(MessageError::Repeated) } else { Ok(first) }
+/// The value of a field, if it is there. Each may stand once (RFC 5322, 3.6): the same value twice is one, and
+/// the lists of To and of Cc are put together, as programs are known to divide them.
+fn joined(
+    fields: &[Field<'_>],
+    name: &'static str,
+) -> Result<Option<Zeroizing<String>>, NotCarried> {
+    let of_name = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    let mut values: Vec<&str> = Vec::new();
+    for field in of_name {
+        if !values.contains(&field.value.as_str()) {
+            values.push(&field.value);
+        }
+    }
+    match values.as_slice() {
+        [] => Ok(None),
+        [value] => Ok(Some(Zeroizing::new((*value).to_owned()))),
+        values if matches!(name, "To" | "Cc") => {
+            let lists: Vec<_> = values.iter().copied().filter(|list| !list.is_empty()).collect();
+            Ok(Some(Zeroizing::new(lists.join(", "))))
+        }
+        _ => Err(NotCarried::in_field(MessageError::Repeated, name)),
+    }
 }

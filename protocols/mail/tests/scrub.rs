@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use fog_mail::{
-    Delivery, Fragment, FragmentError, Mailbox, MessageError, Needs, Submission, rebuild, scrub,
+    Delivery, Fragment, FragmentError, Mailbox, MessageError, Needs, NotCarried, Place, Submission,
+    rebuild, scrub,
 };
 use proptest::prelude::*;
 
@@ -15,7 +16,8 @@ fn submission(recipients: &[&str], message: &[u8]) -> Submission {
 
 /// Through ingress, octets and exit.
 fn carry(recipients: &[&str], message: &[u8]) -> Result<Vec<Delivery>, MessageError> {
-    scrub(&submission(recipients, message))?
+    scrub(&submission(recipients, message))
+        .map_err(|refused| refused.why)?
         .into_iter()
         .map(|scrubbed| {
             let octets = Fragment::cut(scrubbed, [0xcd; 16], [0xab; 16]).encode().unwrap();
@@ -69,14 +71,17 @@ fn what_programs_write_unasked_into_the_fields_that_are_carried_stays_behind() {
         Content-Transfer-Encoding: base64\r\n\
         Content-Disposition: inline; filename=x.txt\r\n\r\nbody";
     assert_eq!(carried, expected);
-    for odd in [
-        "MIME-Version: 2.0",
-        "Content-Type: text/plain MARKER",
-        "Content-Type: text",
-        "Content-Transfer-Encoding: x-marker",
+    for (odd, name) in [
+        ("MIME-Version: 2.0", "MIME-Version"),
+        ("Content-Type: text/plain MARKER", "Content-Type"),
+        ("Content-Type: text", "Content-Type"),
+        ("content-type: a/b; boundary=\"\u{e9}\"", "Content-Type"),
+        ("Content-Transfer-Encoding: x-marker", "Content-Transfer-Encoding"),
     ] {
-        let odd = submission(&["a@b"], format!("{odd}\r\n\r\n").as_bytes());
-        assert_eq!(scrub(&odd).err(), Some(MessageError::Header));
+        let odd = submission(&["a@b.example"], format!("{odd}\r\n\r\n").as_bytes());
+        let refused = NotCarried { why: MessageError::Value, place: Place::Field(name) };
+        assert_eq!(scrub(&odd).err(), Some(refused));
+        assert_eq!(refused.to_string(), format!("{name}: not a value that this field takes"));
     }
 }
 
@@ -91,11 +96,11 @@ fn a_sender_may_keep_the_own_from_and_is_vouched_for_by_nobody() {
         (&b"X-Fog-From: keep\r\nTo: a@b\r\n\r\n"[..], MessageError::NoFrom),
         (b"X-Fog-From: keep\r\nFrom: a@b\r\nFrom: c@d\r\n\r\n", MessageError::NoFrom),
         (b"X-Fog-From: other\r\nFrom: a@b\r\n\r\n", MessageError::FogFrom),
-        (b"X-Fog-From: keep\r\nX-Fog-From: keep\r\nFrom: a@b\r\n\r\n", MessageError::Repeated),
-        (b"To: a@b\r\nTo: c@d\r\n\r\n", MessageError::Repeated),
+        (b"X-Fog-From: keep\r\nX-Fog-From: no\r\nFrom: a@b\r\n\r\n", MessageError::Repeated),
+        (b"X-Fog-Copies: 3\r\n\r\n", MessageError::UnknownWish),
         (b"Content-Type: a/b\r\ncontent-type: c/d\r\n\r\n", MessageError::Repeated),
     ] {
-        assert_eq!(scrub(&submission(&["a@b"], bad)).err(), Some(why));
+        assert_eq!(scrub(&submission(&["a@b.example"], bad)).err().map(|it| it.why), Some(why));
     }
 }
 
@@ -103,17 +108,18 @@ fn a_sender_may_keep_the_own_from_and_is_vouched_for_by_nobody() {
 fn a_sender_may_ask_for_a_hold_of_up_to_a_day_and_nobody_else_learns_of_it() {
     let asked = |value: &str| {
         let message = format!("X-Fog-Hold: {value}\r\nTo: a@b\r\n\r\nx\r\n");
-        let scrubbed = scrub(&submission(&["a@b", "c@d"], message.as_bytes()))?;
+        let submission = submission(&["a@b.example", "c@d.example"], message.as_bytes());
+        let scrubbed = scrub(&submission).map_err(|refused| refused.why)?;
         Ok(scrubbed.iter().map(fog_mail::Scrubbed::hold).collect::<Vec<_>>())
     };
     for (value, hold) in [("0", 0), ("7", 7), (" 0020 ", 20), ("1440", 1440)] {
         assert_eq!(asked(value), Ok(vec![Some(hold); 2]), "{value}");
     }
-    for bad in ["", "-1", "+5", "1441", "5m", "1.5", "99999999999999999999", "5\r\nX-Fog-Hold: 5"] {
+    for bad in ["", "-1", "+5", "1441", "5m", "1.5", "99999999999999999999", "5\r\nX-Fog-Hold: 6"] {
         let why = if bad.contains('X') { MessageError::Repeated } else { MessageError::FogHold };
         assert_eq!(asked(bad), Err(why), "{bad}");
     }
-    let without = scrub(&submission(&["a@b"], b"To: a@b\r\n\r\nx\r\n")).unwrap();
+    let without = scrub(&submission(&["a@b.example"], b"To: a@b\r\n\r\nx\r\n")).unwrap();
     assert_eq!(without[0].hold(), None);
     let arrived = arrives(b"X-Fog-Hold: 0\r\nTo: a@b\r\n\r\n");
     assert!(!arrived.contains("Hold"), "{arrived}");
@@ -132,18 +138,20 @@ fn each_domain_gets_its_own_recipients_only() {
     seen.sort();
     assert_eq!(seen, [vec!["a@one.example", "c@one.example"], vec!["b@two.example"]]);
     assert_eq!(carry(&[], message).err(), Some(MessageError::Recipients));
-    assert_eq!(carry(&["a@b"; 101], message).err(), Some(MessageError::Recipients));
+    assert_eq!(carry(&["a@b.example"; 101], message).err(), Some(MessageError::Recipients));
 }
 
 #[test]
 fn what_a_message_needs_is_read_from_its_octets() {
     let needs = |recipient: &str, message: &[u8]| carry(&[recipient], message).unwrap()[0].needs;
-    assert_eq!(needs("a@b", b"To: x\r\n\r\nplain"), Needs::NONE);
-    assert_eq!(needs("a@b", "To: x\r\n\r\nä".as_bytes()), Needs::EIGHT_BIT);
-    assert_eq!(needs("a@b", "Subject: ä\r\n\r\nx".as_bytes()), Needs::SMTP_UTF8);
-    assert_eq!(needs("ä@b", b"To: x\r\n\r\nplain"), Needs::SMTP_UTF8);
+    assert_eq!(needs("a@b.example", b"To: x\r\n\r\nplain"), Needs::NONE);
+    assert_eq!(needs("a@b.example", "To: x\r\n\r\nä".as_bytes()), Needs::EIGHT_BIT);
+    assert_eq!(needs("a@b.example", "Subject: ä\r\n\r\nx".as_bytes()), Needs::NONE);
+    assert_eq!(needs("a@ä.example", "To: ä <a@ä.example>\r\n\r\nx".as_bytes()), Needs::NONE);
+    assert_eq!(needs("a@b.example", "Cc: <ä@b.example>\r\n\r\nx".as_bytes()), Needs::SMTP_UTF8);
+    assert_eq!(needs("ä@b.example", b"To: x\r\n\r\nplain"), Needs::SMTP_UTF8);
     // A field that is not carried needs nothing.
-    assert_eq!(needs("a@b", "X-Own: ä\r\n\r\nx".as_bytes()), Needs::NONE);
+    assert_eq!(needs("a@b.example", "X-Own: ä\r\n\r\nx".as_bytes()), Needs::NONE);
 }
 
 #[test]
@@ -248,6 +256,50 @@ fn an_archive_is_told_no_only_with_the_word_for_it() {
     assert!(!of("MARKER").contains("X-No-Archive"));
 }
 
+#[test]
+fn fields_that_programs_write_twice_are_put_together_and_what_is_beyond_ascii_is_encoded() {
+    let message = "To: a@b.example\r\nTo: a@b.example\r\nTo: Zo\u{eb} <z@\u{e9}.example>\r\nCc:\r\n\
+        MIME-Version: 1.0\r\nMIME-Version: 1.0 (again)\r\nSubject: d\u{e9}j\u{e0} vu\r\n\
+        References: <1@x> <\u{e9}@x>\r\n\
+        Content-Type: application/pdf; name=\"r\u{e9}sum\u{e9}.pdf\"\r\n\r\nbody";
+    let refused = scrub(&submission(&["a@b.example"], message.as_bytes())).err().unwrap();
+    assert_eq!(refused.place, Place::Field("MIME-Version"));
+    let arrived = arrives(message.replace(" (again)", "").as_bytes());
+    let (_, carried) = arrived.split_once("@fog.invalid>\r\n").unwrap();
+    let expected = "To: a@b.example, =?utf-8?B?Wm/Dqw==?= <z@xn--9ca.example>\r\nCc:\r\n\
+        Subject: =?utf-8?B?ZMOpasOg?= vu\r\nReferences: <1@x>\r\nMIME-Version: 1.0\r\n\
+        Content-Type: application/pdf; name*=utf-8''r%C3%A9sum%C3%A9.pdf\r\n\r\nbody";
+    assert_eq!(carried, expected);
+}
+
+#[test]
+fn who_submits_is_told_what_stays_behind_that_people_write() {
+    let left = |message: &[u8]| {
+        let scrubbed = scrub(&submission(&["a@b.example"], message)).unwrap();
+        scrubbed[0].left().to_vec()
+    };
+    assert_eq!(
+        left(b"Reply-To: x@y\r\nUser-Agent: z\r\nimportance: high\r\n\r\n"),
+        ["Reply-To", "Importance"]
+    );
+    assert!(left(b"X-Fog-From: keep\r\nFrom: x@y\r\nReply-To: x@y\r\n\r\n").is_empty());
+}
+
+#[test]
+fn names_that_mean_another_machine_at_each_exit_are_refused_at_both_ends() {
+    for recipient in ["root@localhost", "nobody@10.0.0.1", "x@b", "x@printer.local"] {
+        assert_eq!(carry(&[recipient], b"\r\n").err(), Some(MessageError::Recipients));
+    }
+    // What a dishonest ingress makes of an honest one's fragment.
+    let scrubbed = scrub(&submission(&["a@printer.locax"], b"\r\nx")).unwrap().remove(0);
+    let mut octets = Fragment::cut(scrubbed, [2; 16], [1; 16]).encode().unwrap().to_vec();
+    let at = octets.windows(7).position(|window| window == b"r.locax").unwrap();
+    octets[at + 6] = b'l';
+    let fragment = Fragment::decode(&octets).unwrap();
+    let anonymous = Mailbox::parse("anonymous@exit.example").unwrap();
+    assert_eq!(rebuild(&fragment, &anonymous, HOUR).err(), Some(MessageError::Recipients));
+}
+
 proptest! {
     #[test]
     fn a_body_arrives_octet_for_octet(lines in proptest::collection::vec("[ -~äß.]{0,80}", 0..30)) {
@@ -260,7 +312,7 @@ proptest! {
 
     #[test]
     fn whatever_is_submitted_leaves_as_one_clean_message(message in "(X-A|To|Bcc|Received)?:?[a-z:\\r\\n \\t.]{0,80}") {
-        if let Ok(deliveries) = carry(&["a@b"], message.as_bytes()) {
+        if let Ok(deliveries) = carry(&["a@b.example"], message.as_bytes()) {
             let text = String::from_utf8(deliveries[0].message.clone()).unwrap();
             let bare = text.replace("\r\n", "");
             prop_assert!(!bare.contains(['\r', '\n', '\0']));
@@ -273,7 +325,7 @@ proptest! {
     #[test]
     fn any_octets_are_decoded_without_harm(octets: Vec<u8>) {
         if let Ok(fragment) = Fragment::decode(&octets) {
-            let _ = rebuild(&fragment, &Mailbox::parse("a@b").unwrap(), HOUR);
+            let _ = rebuild(&fragment, &Mailbox::parse("a@b.example").unwrap(), HOUR);
         }
     }
 }

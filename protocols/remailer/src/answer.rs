@@ -2,7 +2,7 @@
 
 use directory::{RouteError, Unwanted};
 use keys::{NodeId, Time};
-use mail::{Delivery, MessageError};
+use mail::{Delivery, NotCarried};
 
 use crate::ids::QueueId;
 use crate::invite::Invite;
@@ -13,7 +13,10 @@ pub enum Refused {
     /// Too few nodes are usable; that may change.
     #[error("too few nodes")]
     TooFewNodes,
-    /// No exit delivers that.
+    /// No exit delivers that at present; one that is known may again.
+    #[error("no exit now")]
+    NoExitNow,
+    /// No exit that is known delivers that.
     #[error("no exit")]
     NoExit,
     /// This node's clock is not the network's.
@@ -36,7 +39,7 @@ pub enum Refused {
     FullFor(u32),
     /// It cannot be carried as it is.
     #[error("{0}")]
-    Unfit(MessageError),
+    Unfit(NotCarried),
 }
 
 impl From<RouteError> for Refused {

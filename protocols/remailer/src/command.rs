@@ -17,6 +17,7 @@ use crate::custody::{Ended, Mark};
 use crate::decoys::Decoy;
 use crate::ids::{DeliveryId, KeepId, MessageName, OrderId, QuestionId, StreamId, SubmissionId};
 use crate::invite::{OpenInvite, Token};
+use crate::leaving::Leaving;
 use crate::over::Over;
 use crate::seal::Sealing;
 use crate::streams::Handed;
@@ -83,6 +84,9 @@ pub enum Command {
     KeepList(Vec<u8>),
     /// Keep what is known of the health of other nodes, for [`crate::Known::health`].
     KeepHealth(Vec<u8>),
+    /// Keep how far this node has got with leaving, or that it does not leave, for [`crate::Known::leaving`],
+    /// then report as above.
+    KeepLeaving(KeepId, Option<Leaving>),
     /// Keep a statement under its name.
     KeepStatement(ItemId, Arc<[u8]>),
     /// Forget statements.
@@ -188,6 +192,7 @@ impl fmt::Debug for Command {
             Self::KeepOver(over) => write!(f, "KeepOver({})", over.epoch.number()),
             Self::ForgetOver(epoch) => write!(f, "ForgetOver({})", epoch.number()),
             Self::KeepList(octets) => write!(f, "KeepList({} octets)", octets.len()),
+            Self::KeepLeaving(id, leaving) => write!(f, "KeepLeaving({}, {leaving:?})", id.0),
             Self::KeepHealth(octets) => write!(f, "KeepHealth({} octets)", octets.len()),
             Self::KeepStatement(_, octets) => write!(f, "KeepStatement({} octets)", octets.len()),
             Self::ForgetStatements(names) => write!(f, "ForgetStatements({})", names.len()),

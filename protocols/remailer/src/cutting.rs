@@ -23,6 +23,8 @@ pub struct Cut {
     pub(crate) mails: Vec<CutMail>,
     /// How long it may be held, at most.
     pub(crate) hold: Duration,
+    /// Fields that stay behind although people write them on purpose.
+    left: Vec<&'static str>,
 }
 
 /// The pieces of a message for one domain.
@@ -57,6 +59,7 @@ impl Cut {
         drop(domains);
         let scrubbed = mail::scrub(submission).map_err(Refused::Unfit)?;
         let hold = hold(scrubbed.first().and_then(Scrubbed::hold), parameters)?;
+        let left = scrubbed.first().map(|mail| mail.left().to_vec()).unwrap_or_default();
         let mut message_id = [0; 16];
         rng.fill_bytes(&mut message_id);
         let cut = scrubbed.into_iter().map(|scrubbed| {
@@ -72,7 +75,13 @@ impl Cut {
             })
         });
         let mails = cut.collect::<Result<_, Refused>>()?;
-        Ok(Self { mails, hold })
+        Ok(Self { mails, hold, left })
+    }
+
+    /// The fields that stay behind although people write them on purpose.
+    #[must_use]
+    pub fn left(&self) -> &[&'static str] {
+        &self.left
     }
 
     /// The domains that it goes to.
@@ -93,7 +102,7 @@ fn hold(minutes: Option<u16>, parameters: &Parameters) -> Result<Duration, Refus
     let hold = parameters.schedule().hour() / MINUTES * u32::from(minutes);
     // A packet is sealed when it is taken, for keys that are known then.
     let reach = parameters.custody.horizon.min(parameters.sending.longest_hold);
-    if hold > reach { Err(Refused::Unfit(MessageError::HoldTooLong)) } else { Ok(hold) }
+    if hold > reach { Err(Refused::Unfit(MessageError::HoldTooLong.into())) } else { Ok(hold) }
 }
 
 /// Its size alone.

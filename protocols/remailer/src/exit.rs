@@ -7,7 +7,7 @@ use keys::{Hour, Schedule, Time};
 use mail::{Acknowledgement, Delivery, DeliveryStatus, Domain, Mailbox, Needs, Piece};
 use mix::{NoRoom, Shares};
 use rand::{CryptoRng, RngExt as _};
-use record::ExitPolicy;
+use record::{Ask, Domains, ExitPolicy};
 use sphinx::{Payload, REPLY_BLOCK_LEN, ReplyBlock};
 
 use crate::answer::DeliveryOutcome;
@@ -211,7 +211,7 @@ impl Exit {
         let octets = delivery.message.len();
         let needs = delivery.needs | (fragment.needs() & Needs::KEEP_FROM);
         let asked = ask(fragment.envelope().domain().as_str(), octets, needs);
-        if !self.offer.policy.allows(&asked) {
+        if !allows(&self.offer.policy, &asked, &delivery.recipients) {
             return Err(NotDelivered::NotInPolicy);
         }
         let domain = fragment.envelope().domain();
@@ -534,9 +534,37 @@ impl Deliveries {
     }
 }
 
+/// Whether mail is delivered. A server that finds another domain in a local part would deliver past the domains
+/// of a policy that names some.
+fn allows(policy: &ExitPolicy, asked: &Ask<'_>, recipients: &[Mailbox]) -> bool {
+    let may_pass_by = policy.domains != Domains::Any && recipients.iter().any(Mailbox::may_route);
+    policy.allows(asked) && !may_pass_by
+}
+
 #[cfg(test)]
 mod tests {
+    use record::Capabilities;
+
     use super::*;
+
+    #[test]
+    fn no_local_part_leads_past_the_domains_of_a_policy() {
+        let policy = |domains| ExitPolicy { domains, max_message: 100, offers: Capabilities::NONE };
+        let names = || vec!["b.example".to_owned()];
+        let allows = |domains, recipient: &str| {
+            let recipient = Mailbox::parse(recipient).unwrap();
+            let asked = ask(recipient.domain().as_str(), 10, Needs::NONE);
+            allows(&policy(domains), &asked, core::slice::from_ref(&recipient))
+        };
+        for route in ["a%c.example@b.example", "c.example!a@b.example", "\"a@c.example\"@b.example"]
+        {
+            assert!(!allows(Domains::Only(names()), route), "{route}");
+            assert!(!allows(Domains::Except(vec!["c.example".to_owned()]), route), "{route}");
+            assert!(allows(Domains::Any, route), "{route}");
+        }
+        assert!(allows(Domains::Only(names()), "a@b.example"));
+        assert!(!allows(Domains::Only(names()), "a@c.example"));
+    }
 
     fn domain(number: usize) -> Domain {
         Domain::parse(&format!("d{number}.example")).unwrap()

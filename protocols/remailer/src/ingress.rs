@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use directory::View;
+use directory::{Directory, View};
 use keys::Time;
 use mail::Mailbox;
 use rand::CryptoRng;
@@ -254,7 +254,7 @@ pub(crate) fn not_kept(pending: Pending, why: Refused, sender: &mut Sender, out:
 pub(crate) fn check_recipient(
     recipient: &Mailbox,
     size: Option<u64>,
-    view: &View,
+    (view, known): (&View, &Directory),
     sender: &Sender,
     now: Time,
 ) -> Result<(), Refused> {
@@ -264,7 +264,18 @@ pub(crate) fn check_recipient(
     let size = u32::try_from(octets.saturating_add(REBUILT_OCTETS)).unwrap_or(u32::MAX);
     let ask = Ask { domain: recipient.domain().as_str(), size, needs };
     let allows = |record: &Record| takes(record, &ask);
-    Ok(sender.reaches(view, now, allows)?)
+    sender.reaches(view, now, allows).map_err(|why| at_present(why.into(), (view, known), allows))
+}
+
+/// Whether mail that no exit takes is refused for now or for good: for now if there is no exit at all, or if one
+/// that is known would take it and is not in use.
+fn at_present(
+    why: Refused,
+    (view, known): (&View, &Directory),
+    allows: impl Fn(&Record) -> bool,
+) -> Refused {
+    let may_pass = || view.exits().next().is_none() || known.iter().any(|record| allows(record));
+    if why == Refused::NoExit && may_pass() { Refused::NoExitNow } else { why }
 }
 
 /// Whether an exit takes mail that is asked about. A decoy is taken if mail of its size would be, for whatever
@@ -280,7 +291,7 @@ fn takes(record: &Record, ask: &Ask<'_>) -> bool {
 /// part is left out. On an error nothing is kept.
 pub(crate) fn plan(
     (cut, fate): (Result<Cut, Refused>, Fate),
-    view: Result<&View, Refused>,
+    (view, known): (Result<&View, Refused>, &Directory),
     owner: Option<&Arc<Record>>,
     (sender, custody): (&mut Sender, &mut Custody),
     now: Time,
@@ -295,7 +306,10 @@ pub(crate) fn plan(
     }
     for mail in cut.mails.iter().filter(|_| fate == Fate::Covers) {
         let ask = ask(&mail.domain, mail.octets + REBUILT_OCTETS, mail.needs);
-        sender.reaches(view, now, |record: &Record| takes(record, &ask))?;
+        let allows = |record: &Record| takes(record, &ask);
+        sender
+            .reaches(view, now, allows)
+            .map_err(|why| at_present(why.into(), (view, known), allows))?;
     }
     let packets = cut.packets();
     let is_large = cut.mails.iter().any(|mail| mail.pieces.len() > 1);
@@ -320,7 +334,7 @@ pub(crate) fn plan(
             Ok(unsealed) => planned.extend(unsealed),
             Err(why) => {
                 sender.release(planned.iter().map(Unsealed::reserved));
-                return Err(why.into());
+                return Err(at_present(why.into(), (view, known), allows));
             }
         }
     }
@@ -337,8 +351,14 @@ fn full(cut: &Cut, share: usize, sender: &Sender) -> Refused {
 }
 
 fn refuse(id: SubmissionId, fate: Fate, why: Refused, out: &mut Out) {
-    // A count is one of a fixed set, whatever the size.
-    let counted = if matches!(why, Refused::FullFor(_)) { Refused::Full } else { why };
+    // A count is one of a fixed set, whatever the size, and wherever the fault.
+    let counted = if let Refused::FullFor(_) = why {
+        Refused::Full
+    } else if let Refused::Unfit(refused) = why {
+        Refused::Unfit(refused.why.into())
+    } else {
+        why
+    };
     out.count(match fate {
         Fate::Carried => Count::MessageRefused(counted),
         Fate::Covers => Count::DecoyRefused,

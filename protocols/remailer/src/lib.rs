@@ -52,7 +52,7 @@ pub use ids::{
     DeliveryId, KeepId, MessageName, OrderId, QuestionId, QueueId, StreamId, SubmissionId,
 };
 pub use invite::{Invite, NotAnInvite, OpenInvite, TOKEN_LEN, Token};
-pub use leaving::Leaving;
+pub use leaving::{Leaving, NotLeaving};
 pub use links::MAX_LINKS;
 pub use loops::{DAYS, DayHealth};
 pub use node::{Classes, Held, Remailer};

@@ -46,9 +46,9 @@ use crate::traffic::{Carried, blurred};
 const PIECES_HOURS: u32 = 8;
 /// For how many hours a route is planned, at most.
 const ROUTE_HOURS: u32 = 2;
-/// After how many hours at the latest no list names a node that leaves: its record may be too late for the
-/// next, and half an hour goes by until peers take another record of it.
-const LISTS_HOURS: u32 = 3;
+/// In how many hours at the latest a list without a node that leaves has come, if the lists are in time, and the
+/// hour has begun with which it ends: its record may be too late for the votes for the next.
+const LISTS_HOURS: u32 = 4;
 /// Under whose name loops that turn here have their share of the pool: they must not take that of word of
 /// messages. It is nobody's identity.
 const OF_LOOPS: NodeId = NodeId::from_bytes([0; 32]);
@@ -159,7 +159,11 @@ impl Remailer {
         }
         remailer.outlook.begin_hour(now, &mut remailer.out);
         remailer.restore_keys(setup.epochs, now);
-        let Known { statements, list, vote, health, custody } = setup.known;
+        let Known { statements, list, vote, health, custody, leaving } = setup.known;
+        if let Some(leaving) = leaving {
+            remailer.ingress.leaving = Some(leaving);
+            remailer.author.set_leaving(true, now);
+        }
         if let Some(health) = health {
             remailer.health.restore(&health, now);
         }
@@ -475,10 +479,10 @@ impl Remailer {
     /// # Errors
     /// [`Refused`]; mail would be refused for the same reason.
     pub fn check_routes(&self, now: Time) -> Result<(), Refused> {
-        self.ingress.check_open()?;
         let view = self.outlook.sending_view(now)?;
         self.sender.reaches(view, now, |record: &Record| record.exit().is_some())?;
-        if self.sender.has_room() { Ok(()) } else { Err(Refused::Full) }
+        // That comes last: its operator knows it.
+        if self.sender.has_room() { self.ingress.check_open() } else { Err(Refused::Full) }
     }
 
     /// Whether mail of this many octets would be taken for this recipient.
@@ -493,7 +497,8 @@ impl Remailer {
     ) -> Result<(), Refused> {
         self.ingress.check_open()?;
         let view = self.outlook.sending_view(now)?;
-        ingress::check_recipient(recipient, size, view, &self.sender, now)
+        let known = &self.outlook.directory;
+        ingress::check_recipient(recipient, size, (view, known), &self.sender, now)
     }
 
     /// Octets of the largest mail that some exit of the view takes, and that the clock carries.
@@ -525,7 +530,8 @@ impl Remailer {
         let may = self.ingress.check_open().and_then(|()| self.ingress.check_room(id));
         let planned = may.and_then(|()| {
             let parts = (&mut self.sender, &mut self.ingress.custody);
-            ingress::plan((cut, fate), view, owner, parts, now, rng)
+            let known = (view, &self.outlook.directory);
+            ingress::plan((cut, fate), known, owner, parts, now, rng)
         });
         for of in self.sender.take_displaced() {
             self.ingress.custody.handle_left(of, &mut self.out);
@@ -801,29 +807,28 @@ impl Remailer {
         now: Time,
         rng: &mut impl CryptoRng,
     ) {
+        if let OperatorOrder::Leave(limit) = order {
+            self.leave(limit, now);
+        } else if order == OperatorOrder::Stay {
+            self.ingress.leaving = None;
+            self.author.set_leaving(false, now);
+        }
+        let leaving = self.ingress.leaving.filter(|leaving| !leaving.is_over);
         let (operator, mut hearing) = self.operator_and_hearing(now, rng);
-        operator.handle_order(id, order, &mut hearing);
+        operator.handle_order(id, (order, leaving), &mut hearing);
     }
 
-    /// Begins to leave: nothing more is taken, the next record says so, and once no list names this node
-    /// it waits until nothing can come that others have planned, and nothing is held. It is over after
-    /// `limit` at the latest, or if none is given after the horizon of mail and five hours, which is enough if
-    /// the lists are in time. Given again, the order sets another limit.
-    pub fn handle_leave(&mut self, limit: Option<Duration>, now: Time) {
-        let limit = limit.unwrap_or_else(|| self.reach() + self.schedule().hour() * LISTS_HOURS);
-        match &mut self.ingress.leaving {
-            Some(leaving) => leaving.limit(limit, now),
-            leaving => *leaving = Some(Leaving::begin(limit, now)),
+    fn leave(&mut self, limit: Option<Duration>, now: Time) {
+        match (&mut self.ingress.leaving, limit) {
+            (Some(leaving), Some(limit)) => leaving.limit(limit, now),
+            (Some(_), None) => {}
+            (None, limit) => {
+                let most = self.reach() + self.schedule().hour() * LISTS_HOURS;
+                self.ingress.leaving = Some(Leaving::begin(limit.unwrap_or(most), now));
+            }
         }
         self.author.set_leaving(true, now);
         self.look_at_leaving(now);
-    }
-
-    /// Stays after all.
-    pub fn handle_stay(&mut self, now: Time) {
-        if self.ingress.leaving.take().is_some() {
-            self.author.set_leaving(false, now);
-        }
     }
 
     /// How far this node has got with leaving, if it is.
@@ -838,14 +843,20 @@ impl Remailer {
     }
 
     fn look_at_leaving(&mut self, now: Time) {
+        if self.ingress.leaving.is_none() {
+            return;
+        }
+        // Nodes whose list is too short for routes keep the view that they had, as this one does.
         let is_listed = self.view().is_some_and(|view| view.get(&self.node()).is_some());
-        let Held { mixing, delivering, assembling, messages, for_streams, .. } = self.held();
-        // A mix of rounds always holds packets of its own.
-        let mixes = mixing > 0 && !self.relay.as_ref().is_some_and(Relay::takes_own);
-        let holds = mixes || delivering + assembling + messages + for_streams > 0;
-        let reach = self.reach();
-        if let Some(leaving) = &mut self.ingress.leaving {
-            leaving.look(is_listed, holds, reach, now);
+        // What others hand to it after they cannot have planned that any more keeps it no longer.
+        let delivering = self.exit.as_ref().map_or(0, Exit::held);
+        let holds = delivering + self.ingress.custody.len() > 0;
+        let (reach, schedule) = (self.reach(), *self.schedule());
+        let Some(leaving) = &mut self.ingress.leaving else { return };
+        if leaving.look((is_listed, holds), reach, &schedule, now) {
+            let kept = Some(*leaving).filter(|leaving| !leaving.is_over);
+            let id = self.out.keep_id();
+            self.out.push(Command::KeepLeaving(id, kept));
         }
     }
 

@@ -3,6 +3,7 @@
 //! An order that changes what is kept is answered only when it is kept: a ban or an invite that a
 //! restart would lose was never given.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keys::{NodeId, OnionAddress};
@@ -12,6 +13,7 @@ use crate::answer::{Done, InviteAnswer, NotDone};
 use crate::command::{Command, Out};
 use crate::ids::{KeepId, OrderId, QuestionId};
 use crate::invite::{GivenInvite, Invite};
+use crate::leaving::Leaving;
 use crate::statements::Hearing;
 
 /// Nodes that an operator may ban.
@@ -34,6 +36,13 @@ pub enum OperatorOrder {
     Unban(NodeId),
     /// Make an invite.
     Invite,
+    /// Leave: nothing more is taken, the next record says so, and once no list names this node it waits until
+    /// nothing can come that others have planned, and it holds nothing. It is over after this time at the
+    /// latest. If none is given it is the horizon of mail and six hours, which is enough if the lists are in
+    /// time; of a node that leaves already only a given time changes anything.
+    Leave(Option<Duration>),
+    /// Stay after all.
+    Stay,
 }
 
 /// Orders that wait to be kept.
@@ -46,6 +55,8 @@ enum Pending {
     Ban(NodeId),
     Unban(NodeId),
     Invite(Invite),
+    /// That it leaves, or stays.
+    Leaving,
 }
 
 impl Pending {
@@ -57,17 +68,17 @@ impl Pending {
             Self::Unban(node) => {
                 banned.remove(node);
             }
-            Self::Invite(_) => {}
+            Self::Invite(_) | Self::Leaving => {}
         }
     }
 }
 
 impl Operator {
-    /// Carries out an order, or begins to.
+    /// Carries out an order, or begins to. `leaving` is how far the node has got with leaving.
     pub(crate) fn handle_order<R: CryptoRng>(
         &mut self,
         id: OrderId,
-        order: OperatorOrder,
+        (order, leaving): (OperatorOrder, Option<Leaving>),
         hearing: &mut Hearing<'_, R>,
     ) {
         let done = match order {
@@ -86,6 +97,12 @@ impl Operator {
             OperatorOrder::Ban(node) => self.ban(id, node, hearing).map(|()| None),
             OperatorOrder::Unban(node) => self.unban(id, node, hearing).map(|()| None),
             OperatorOrder::Invite => self.invite(id, hearing).map(|()| None),
+            OperatorOrder::Leave(_) | OperatorOrder::Stay => {
+                self.wait(id, Pending::Leaving, hearing.out).map(|keep| {
+                    hearing.out.push(Command::KeepLeaving(keep, leaving));
+                    None
+                })
+            }
         };
         if let Some(done) = done.transpose() {
             hearing.out.push(Command::Reply(id, done));
@@ -175,6 +192,7 @@ impl Operator {
                 Done::Of(node)
             }
             Pending::Invite(invite) => Done::Invited(invite),
+            Pending::Leaving => Done::Of(hearing.outlook.node()),
         };
         hearing.out.push(Command::Reply(order, Ok(done)));
     }

@@ -507,7 +507,13 @@ impl Sender {
         while let Some((tick, lot)) = self.outbox.next_undecided(now) {
             // Cover that would be late shows as much as mail would.
             let from = from.filter(|_| tick.at > now);
-            match from.and_then(|from| self.plan_cover(tick, lot, from, rng)) {
+            let planned = from.and_then(|from| {
+                // A node that no list names has no way back in a larger network: what leaves is the same.
+                let one_way = Lot { way: Way::OneWay, ..lot };
+                let returning = self.plan_cover(tick, lot, from, rng);
+                returning.or_else(|| self.plan_cover(tick, one_way, from, rng))
+            });
+            match planned {
                 None => self.outbox.leave_empty(tick),
                 Some(unsealed) => {
                     self.outbox.await_cover(tick);

@@ -11,6 +11,7 @@ use sphinx::ReplayTag;
 use crate::custody::{Ended, KeptMessage};
 use crate::exit::ExitOffer;
 use crate::invite::{Invite, OpenInvite};
+use crate::leaving::Leaving;
 use crate::over::OverIn;
 
 /// What a node begins with.
@@ -99,6 +100,8 @@ pub struct Known {
     pub health: Option<Vec<u8>>,
     /// The messages in its custody, and what became of others.
     pub custody: CustodyKept,
+    /// How far it had got with leaving, as [`crate::Command::KeepLeaving`] gave it.
+    pub leaving: Option<Leaving>,
 }
 
 /// What a node has in custody, and what it has done with messages, over a restart.

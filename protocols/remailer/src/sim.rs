@@ -401,17 +401,6 @@ impl<R: CryptoRng> Simulation<R> {
         self.seen.replies.remove(&id).unwrap_or(Err(NotDone::NotKept))
     }
 
-    /// Has a node's operator order it to leave, or to stay after all. A node that has left goes on to run until
-    /// [`Simulation::stop`].
-    pub fn leave(&mut self, node: usize, leaves: bool) {
-        match self.nodes.get_mut(node) {
-            Some(remailer) if leaves => remailer.handle_leave(None, self.now),
-            Some(remailer) => remailer.handle_stay(self.now),
-            None => {}
-        }
-        self.carry_out(node);
-    }
-
     /// Puts octets on a link to a node, as anybody can.
     pub fn inject(&mut self, to: usize, octets: Vec<u8>) {
         self.later(to, Event::Packet { from: NodeId::from_bytes([0; 32]), octets, number: None });
@@ -751,6 +740,7 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::KeepOwn(..)
             | Command::KeepVote(..)
             | Command::KeepBanned(..)
+            | Command::KeepLeaving(..)
             | Command::KeepInvites(..) => self.report(index, command),
             Command::Submit(decoy) => self.submit_decoy(index, decoy),
             Command::ForgetMessage(name, _) => {
@@ -844,6 +834,7 @@ impl<R: CryptoRng> Simulation<R> {
             | Command::KeepOwn(id, _)
             | Command::KeepVote(id, _)
             | Command::KeepBanned(id, _)
+            | Command::KeepLeaving(id, _)
             | Command::KeepInvites(id, _) => {
                 node.handle_kept(id, self.now, &mut self.rng);
             }

@@ -551,7 +551,9 @@ fn order(
         | OperatorOrder::Retire(node)
         | OperatorOrder::Ban(node)
         | OperatorOrder::Unban(node) => node,
-        OperatorOrder::Invite => panic!("of no node"),
+        OperatorOrder::Leave(_) | OperatorOrder::Stay | OperatorOrder::Invite => {
+            panic!("of no node")
+        }
     };
     (reply.map(|done| assert!(done == Done::Of(subject))), said(world, commands))
 }

@@ -535,7 +535,7 @@ fn a_hold_that_is_asked_for_is_kept_to() {
         assert!(last <= most, "{last:?}");
         assert!(minutes == 0 || last - first > MINUTE * 60, "{first:?} to {last:?}");
     }
-    let too_long = Err(Refused::Unfit(MessageError::HoldTooLong));
+    let too_long = Err(Refused::Unfit(MessageError::HoldTooLong.into()));
     assert_eq!(simulation.submit(0, &asking(361)), too_long);
 }
 
@@ -614,7 +614,10 @@ fn a_flood_of_submissions_is_refused_at_the_bound_and_what_was_taken_arrives() {
         taken += 1;
         assert!(taken < 2000);
     }
-    assert_eq!(simulation.submit(0, &mail("a@b", &"x\r\n".repeat(30_000))), Err(Refused::Full));
+    assert_eq!(
+        simulation.submit(0, &mail("a@b.example", &"x\r\n".repeat(30_000))),
+        Err(Refused::Full)
+    );
     simulation.run(MINUTE * 60);
     assert_eq!(simulation.delivered().len(), taken);
 }

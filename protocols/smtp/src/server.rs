@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use mail::{MAX_RECIPIENTS, Mailbox, MessageError, Submission};
+use mail::{MAX_RECIPIENTS, Mailbox, MessageError, NotCarried, Submission};
 use zeroize::Zeroizing;
 
 use crate::command::{self, BadCommand, Command, Hello, MAX_MAIL_LINE, MailParameters};
@@ -83,12 +83,14 @@ pub enum Verdict {
     TooFewNodes,
     /// This node takes no mail any more: it is about to leave the network.
     Leaving,
-    /// No exit delivers such mail to that domain.
+    /// No exit delivers such mail to that domain at present; one that is known does otherwise.
+    NoExitNow,
+    /// No exit that is known delivers such mail to that domain.
     NoExit,
     /// It is larger than any mail that is carried.
     TooBig,
     /// It cannot be carried as it is.
-    Unfit(MessageError),
+    Unfit(NotCarried),
     /// What has become of a message.
     Became(MessageReport),
     /// No room at present.
@@ -157,7 +159,12 @@ pub struct Session {
     messages: u32,
     deadline: Duration,
     useful: u64,
+    /// Fields of the message that is asked about that stay behind.
+    left: Vec<&'static str>,
 }
+
+/// The first octet of a TLS handshake (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
 enum State {
     /// No EHLO or HELO yet.
@@ -197,6 +204,7 @@ impl Session {
             messages: 0,
             deadline: limits.idle,
             useful: 0,
+            left: Vec::new(),
         };
         session.reply("220 fog ESMTP");
         session
@@ -257,6 +265,7 @@ impl Session {
                     | Verdict::FullFor(_)
                     | Verdict::TooFewNodes
                     | Verdict::Leaving
+                    | Verdict::NoExitNow
                     | Verdict::NoExit
                     | Verdict::TooBig
                     | Verdict::Unfit(_)
@@ -274,11 +283,16 @@ impl Session {
                     } else {
                         String::new()
                     };
-                    self.reply(&format!("250 2.0.0 taken as {name:032x}{through}"));
+                    let left = match core::mem::take(&mut self.left) {
+                        left if left.is_empty() => String::new(),
+                        left => format!("; left behind: {}", left.join(", ")),
+                    };
+                    self.reply(&format!("250 2.0.0 taken as {name:032x}{through}{left}"));
                 }
                 refused @ (Verdict::RecipientTaken
                 | Verdict::TooFewNodes
                 | Verdict::Leaving
+                | Verdict::NoExitNow
                 | Verdict::NoExit
                 | Verdict::TooBig
                 | Verdict::Unfit(_)
@@ -299,6 +313,7 @@ impl Session {
                     | Verdict::TakenFor(..)
                     | Verdict::TooFewNodes
                     | Verdict::Leaving
+                    | Verdict::NoExitNow
                     | Verdict::NoExit
                     | Verdict::TooBig
                     | Verdict::Unfit(_)
@@ -361,6 +376,11 @@ impl Session {
         }
     }
 
+    /// Names fields of the message that is asked about which stay behind if it is taken: the reply says so.
+    pub fn note_left(&mut self, fields: &[&'static str]) {
+        self.left = fields.to_vec();
+    }
+
     /// Keeps nothing of the message that is coming, because the server has no room for it: its end
     /// is answered with 452.
     pub fn handle_no_room(&mut self) {
@@ -413,12 +433,21 @@ impl Session {
 
     /// Acts on the next line and returns what follows it; keeps an unfinished line.
     fn line<'a>(&mut self, rest: &'a [u8], now: Duration) -> Option<&'a [u8]> {
-        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+        // What can never become a command is answered at once.
+        if rest.starts_with(&[TLS_HANDSHAKE]) {
+            self.bad(BadCommand::Tls);
+            return None;
+        }
+        let Some(end) = rest.iter().position(|octet| *octet == b'\n') else {
             self.keep_start(rest);
             return None;
         };
         let (line, after) = rest.split_at_checked(end)?;
-        let after = after.get(2..)?;
+        let after = after.get(1..)?;
+        let Some(line) = line.strip_suffix(b"\r") else {
+            self.bad(BadCommand::BareLineEnd);
+            return None;
+        };
         self.progress(now);
         if core::mem::take(&mut self.overlong) || line.len() > MAX_MAIL_LINE {
             self.bad(BadCommand::TooLong);
@@ -574,6 +603,7 @@ impl Session {
             return;
         };
         self.messages = self.messages.saturating_add(1);
+        self.left.clear();
         match data.finish() {
             Ok(message) => {
                 self.state = State::AskedMessage;
@@ -581,9 +611,12 @@ impl Session {
             }
             Err(Fault::TooBig) => self.error("552 5.3.4 too big"),
             Err(Fault::NoRoom) => self.refuse(Verdict::Full),
-            Err(Fault::BareLineEnd) => self.refuse(Verdict::Unfit(MessageError::BareLineEnd)),
-            Err(Fault::Nul) => self.refuse(Verdict::Unfit(MessageError::Nul)),
-            Err(Fault::LongLine) => self.refuse(Verdict::Unfit(MessageError::LongLine)),
+            Err(Fault::BareLineEnd(line)) => {
+                self.refuse(Verdict::Unfit(NotCarried::at_line(MessageError::BareLineEnd, line)));
+            }
+            Err(Fault::Nul(line)) => {
+                self.refuse(Verdict::Unfit(NotCarried::at_line(MessageError::Nul, line)));
+            }
         }
     }
 
@@ -599,6 +632,11 @@ impl Session {
             }
             Verdict::Leaving => {
                 self.reply("451 4.3.2 this node is about to leave; submit to another");
+            }
+            Verdict::NoExitNow => {
+                self.reply(
+                    "451 4.4.0 no exit delivers such mail there at present; try again later",
+                );
             }
             Verdict::NoExit => self.error("550 5.7.1 no exit delivers such mail there"),
             Verdict::TooBig => self.error("552 5.3.4 too big"),
@@ -620,6 +658,11 @@ impl Session {
             BadCommand::Arguments => self.error("501 5.5.4 bad arguments"),
             BadCommand::Parameter => self.error("555 5.5.4 unknown parameter"),
             BadCommand::Address => self.error("553 5.1.3 bad address"),
+            BadCommand::Local => {
+                self.error("550 5.1.2 that name means another machine at each exit");
+            }
+            BadCommand::Tls => self.close("554 5.5.1 TLS is not spoken here; connect without it"),
+            BadCommand::BareLineEnd => self.close("500 5.5.2 lines end with CR and LF"),
         }
     }
 

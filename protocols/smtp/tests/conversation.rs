@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use fog_smtp::{Bar, Client, Limits, MessageReport, Outcome, Port, Session, SessionEvent, Verdict};
-use mail::{Delivery, Fragment, Mailbox, MessageError, Needs, Submission, rebuild, scrub};
+use mail::{
+    Delivery, Fragment, Mailbox, MessageError, Needs, NotCarried, Submission, rebuild, scrub,
+};
 use proptest::prelude::*;
 
 const NOW: Duration = Duration::ZERO;
@@ -74,13 +76,16 @@ impl Server {
 fn a_pipelined_conversation_is_answered_in_order() {
     let mut server = Server::new();
     let codes = server.say(
-        "EHLO me\r\nMAIL FROM:<x@y> SIZE=100 BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\
+        "EHLO me\r\nMAIL FROM:<x@y.example> SIZE=100 BODY=8BITMIME\r\nRCPT TO:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n\
          Subject: x\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRSET\r\nNOOP\r\nVRFY x\r\nHELP\r\nQUIT\r\n",
     );
     assert_eq!(codes, [250, 250, 250, 250, 354, 250, 250, 250, 250, 252, 214, 221]);
     assert_eq!(
         server.taken,
-        [(vec!["a@b".into(), "c@d".into()], b"Subject: x\r\n\r\n.dot\r\n".to_vec())]
+        [(
+            vec!["a@b.example".into(), "c@d.example".into()],
+            b"Subject: x\r\n\r\n.dot\r\n".to_vec()
+        )]
     );
     assert!(server.closed);
 }
@@ -113,15 +118,15 @@ fn who_has_the_name_of_a_message_learns_what_has_become_of_it() {
 fn commands_out_of_order_are_refused_and_change_nothing() {
     let mut server = Server::new();
     assert_eq!(
-        server.say("MAIL FROM:<x@y>\r\nRCPT TO:<a@b>\r\nDATA\r\nRSET\r\n"),
+        server.say("MAIL FROM:<x@y.example>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nRSET\r\n"),
         [503, 503, 503, 250]
     );
-    assert_eq!(server.say("MAIL FROM:<x@y>\r\n"), [503], "RSET is no EHLO");
+    assert_eq!(server.say("MAIL FROM:<x@y.example>\r\n"), [503], "RSET is no EHLO");
     assert_eq!(
-        server.say("HELO x\r\nMAIL FROM:<x@y>\r\nMAIL FROM:<x@y>\r\nDATA\r\n"),
+        server.say("HELO x\r\nMAIL FROM:<x@y.example>\r\nMAIL FROM:<x@y.example>\r\nDATA\r\n"),
         [250, 250, 503, 554]
     );
-    assert_eq!(server.say("RCPT TO:<a@b>\r\nEHLO again\r\nDATA\r\n"), [250, 250, 503]);
+    assert_eq!(server.say("RCPT TO:<a@b.example>\r\nEHLO again\r\nDATA\r\n"), [250, 250, 503]);
     assert!(server.taken.is_empty());
 }
 
@@ -134,13 +139,13 @@ fn garbage_gets_its_code() {
         ("STARTTLS", 502),
         ("EXPN list", 502),
         ("BDAT 5 LAST", 502),
-        ("MAIL FROM:<a b@c>", 553),
         ("MAIL FROM:<> SIZE=5001", 552),
         ("MAIL FROM:<> SIZE=x", 501),
-        ("MAIL FROM:<> RET=HDRS", 555),
+        ("MAIL FROM:<> XVERP", 555),
+        ("RCPT TO:<a b@c.example>", 553),
+        ("RCPT TO:<root@localhost>", 550),
         ("NOOP a\rb", 500),
-        ("NOOP a\nMAIL FROM:<>", 500),
-        ("RCPT TO:<a@b>\0", 500),
+        ("RCPT TO:<a@b.example>\0", 500),
     ] {
         assert_eq!(server.say(format!("{line}\r\n")), [code], "{line:?}");
     }
@@ -148,8 +153,11 @@ fn garbage_gets_its_code() {
     assert_eq!(server.say(format!("NOOP {}\r\nNOOP\r\n", &long[..505])), [250, 250], "512 octets");
     assert_eq!(server.say(format!("NOOP {}\r\nNOOP\r\n", &long[..506])), [500, 250]);
     assert_eq!(server.say(format!("NOOP {long}\r\nNOOP\r\n")), [500, 250]);
-    assert_eq!(server.say("MAIL FROM:<>\r\nRCPT TO:<ä@b>\r\n"), [250, 553]);
-    assert_eq!(server.say("RSET\r\nMAIL FROM:<> SMTPUTF8\r\nRCPT TO:<ä@b>\r\n"), [250, 250, 250]);
+    assert_eq!(server.say("MAIL FROM:<>\r\nRCPT TO:<ä@b.example>\r\n"), [250, 553]);
+    assert_eq!(
+        server.say("RSET\r\nMAIL FROM:<> SMTPUTF8\r\nRCPT TO:<ä@b.example>\r\n"),
+        [250, 250, 250]
+    );
     assert_eq!(server.say("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), [554]);
     assert!(server.closed);
 }
@@ -178,9 +186,9 @@ fn a_hundred_recipients_and_not_one_more() {
     let mut server = Server::new();
     server.say("EHLO x\r\nMAIL FROM:<>\r\n");
     for _ in 0..100 {
-        assert_eq!(server.say("RCPT TO:<a@b>\r\n"), [250]);
+        assert_eq!(server.say("RCPT TO:<a@b.example>\r\n"), [250]);
     }
-    assert_eq!(server.say("RCPT TO:<a@b>\r\nDATA\r\n"), [452, 354]);
+    assert_eq!(server.say("RCPT TO:<a@b.example>\r\nDATA\r\n"), [452, 354]);
 }
 
 #[test]
@@ -192,19 +200,59 @@ fn every_answer_has_its_code() {
         (Verdict::TooBig, 552),
         (Verdict::Full, 452),
         (Verdict::FullFor(1000), 452),
-        (Verdict::Unfit(MessageError::Header), 550),
+        (Verdict::Unfit(MessageError::Header.into()), 550),
+        (Verdict::NoExitNow, 451),
     ] {
         let mut server = Server::new();
         server.recipient = answer;
         assert_eq!(
-            server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")[2..],
+            server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n")[2..],
             [code, 554]
         );
         server.recipient = Verdict::RecipientTaken;
         server.message = answer;
-        assert_eq!(server.say("RCPT TO:<a@b>\r\nDATA\r\n\r\n.\r\n"), [250, 354, code]);
+        assert_eq!(server.say("RCPT TO:<a@b.example>\r\nDATA\r\n\r\n.\r\n"), [250, 354, code]);
         assert_eq!(server.say("DATA\r\n"), [503], "the transaction is over");
     }
+}
+
+#[test]
+fn what_can_never_become_a_command_is_answered_at_once() {
+    for (octets, reply) in [
+        (&b"EHLO h\nMAIL FROM:<>\n"[..], "500 5.5.2 lines end with CR and LF\r\n"),
+        (b"\x16\x03\x01\x02\x00", "554 5.5.1 TLS is not spoken here; connect without it\r\n"),
+    ] {
+        let mut server = Server::new();
+        server.session.handle_input(octets, NOW);
+        server.drain();
+        assert_eq!((server.written.as_str(), server.closed), (reply, true));
+    }
+}
+
+#[test]
+fn a_reply_names_what_stays_behind_and_where_a_message_is_at_fault() {
+    let mut server = Server::new();
+    server.say("EHLO x\r\n");
+    let submit = |server: &mut Server| {
+        server.session.handle_input(b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n", NOW);
+        server.drain();
+        server.session.handle_input(b"DATA\r\nx\r\n.\r\n", NOW);
+        while let Some(event) = server.session.next_event() {
+            if let SessionEvent::Message(_) = event {
+                server.session.note_left(&["Reply-To", "Importance"]);
+                server.session.handle_answer(server.message, NOW);
+            } else if let SessionEvent::Write(octets) = event {
+                server.written = String::from_utf8(octets).unwrap();
+            }
+        }
+        std::mem::take(&mut server.written)
+    };
+    let id = "ab".repeat(16);
+    let said = submit(&mut server);
+    assert_eq!(said, format!("250 2.0.0 taken as {id}; left behind: Reply-To, Importance\r\n"));
+    server.message = Verdict::Unfit(NotCarried::at_line(MessageError::LongLine, 7));
+    let said = submit(&mut server);
+    assert!(said.starts_with("550 5.6.0 line 7: longer than 998 octets; "), "{said}");
 }
 
 #[test]
@@ -212,11 +260,10 @@ fn spoilt_and_oversize_data_is_refused_after_its_end() {
     for (data, code) in [
         ("a\nb\r\n.\r\n".to_owned(), 550),
         ("a\0b\r\n.\r\n".to_owned(), 550),
-        (format!("{}\r\n.\r\n", "x".repeat(999)), 550),
         (format!("{}.\r\n", "x\r\n".repeat(2000)), 552),
     ] {
         let mut server = Server::new();
-        server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n");
+        server.say("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n");
         assert_eq!(server.say(format!("{data}NOOP\r\n")), [code, 250]);
         assert!(server.taken.is_empty());
     }
@@ -226,7 +273,7 @@ fn spoilt_and_oversize_data_is_refused_after_its_end() {
 fn a_message_for_which_there_is_no_room_is_told_so_at_its_end() {
     let mut session = Session::new(Limits::new(100_000));
     let now = Duration::ZERO;
-    session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", now);
+    session.handle_input(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n", now);
     session.handle_answer(Verdict::RecipientTaken, now);
     session.handle_input(b"DATA\r\n", now);
     session.handle_input(&b"0123456789\r\n".repeat(100), now);
@@ -280,12 +327,12 @@ fn octet_by_octet_is_too_slow_and_only_messages_are_useful() {
     let mut session = Session::new(Limits::new(1000));
     for late in 0..20 {
         session.handle_input(b"EHLO x\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\n", second * late);
-        session.handle_input(b"RCPT TO:<a@b>\r\n", second * late);
+        session.handle_input(b"RCPT TO:<a@b.example>\r\n", second * late);
         session.handle_answer(Verdict::RecipientTaken, second * late);
         session.handle_input(b"RSET\r\n", second * late);
     }
     assert!(!closed(&mut session) && session.useful() == 0);
-    session.handle_input(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", NOW);
+    session.handle_input(b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n", NOW);
     session.handle_answer(Verdict::RecipientTaken, NOW);
     session.handle_input(b"DATA\r\n", NOW);
     session.handle_input(b"To: x\r\n\r\n", NOW);
@@ -308,8 +355,8 @@ fn who_finds_no_place_is_told_so_instead_of_being_greeted() {
 proptest! {
     #[test]
     fn where_the_octets_are_cut_does_not_matter(cuts in proptest::collection::vec(1usize..30, 1..40)) {
-        let text = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nTo: x\r\n\r\n.\r\n\
-                     MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n..\r\n.\r\nQUIT\r\n";
+        let text = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nTo: x\r\n\r\n.\r\n\
+                     MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n..\r\n.\r\nQUIT\r\n";
         let mut server = Server::new();
         let mut rest = &text[..];
         let mut codes = Vec::new();
@@ -362,24 +409,31 @@ const EHLO: &str = "250-next.example\r\n250-SIZE 100000\r\n250-8bitmime\r\n250 S
 
 #[test]
 fn the_client_delivers_to_each_by_itself_and_says_nothing_of_itself() {
-    let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b"], "To: a@b\r\n\r\n.ä\r\n"));
+    let client = Client::deliver(
+        "fog.invalid",
+        delivery(&["a@b.example", "c@b.example"], "To: a@b.example\r\n\r\n.ä\r\n"),
+    );
     let replies =
         ["220 next", EHLO, "250 ok", "250 ok", "354 go", "250 queued", "250 ok", "550 no"];
     let (said, outcome, rest) = play(client, &replies);
     assert_eq!(said[0], "EHLO fog.invalid\r\n");
     assert!(said[1].starts_with("MAIL FROM:<> SIZE=") && said[1].ends_with(" BODY=8BITMIME\r\n"));
-    assert_eq!(said[2..4], ["RCPT TO:<a@b>\r\n", "DATA\r\n"]);
+    assert_eq!(said[2..4], ["RCPT TO:<a@b.example>\r\n", "DATA\r\n"]);
     assert!(said[4].ends_with("\r\n\r\n..ä\r\n.\r\n"));
     assert_eq!(said[5], said[1]);
-    assert_eq!(said[6..], ["RCPT TO:<c@b>\r\n", "QUIT\r\n"]);
+    assert_eq!(said[6..], ["RCPT TO:<c@b.example>\r\n", "QUIT\r\n"]);
     assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, refused_here: 0, later: 0 });
     assert!(rest.unwrap().recipients.is_empty());
 }
 
 #[test]
 fn who_is_to_be_tried_again_is_kept() {
-    let client =
-        || Client::deliver("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
+    let client = || {
+        Client::deliver(
+            "fog.invalid",
+            delivery(&["a@b.example", "c@b.example", "d@b.example"], "To: x\r\n\r\n"),
+        )
+    };
     let left = |rest: Option<Delivery>| {
         let rest = rest.unwrap();
         rest.recipients.iter().map(Mailbox::to_text).collect::<Vec<_>>()
@@ -391,30 +445,39 @@ fn who_is_to_be_tried_again_is_kept() {
         (outcome, left(rest)),
         (
             Outcome::Delivered { taken: 1, refused: 1, refused_here: 0, later: 1 },
-            vec!["a@b".to_owned()]
+            vec!["a@b.example".to_owned()]
         )
     );
     // Cut off after one was taken: that one is never sent again.
     let cut = [&start[..], &["250 taken", "421 gone"]].concat();
     let (_, outcome, rest) = play(client(), &cut);
     assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 2 });
-    assert_eq!(left(rest), ["a@b", "d@b"]);
+    assert_eq!(left(rest), ["a@b.example", "d@b.example"]);
     // A submission names all at once.
-    let client = Client::submit("fog.invalid", delivery(&["a@b", "c@b", "d@b"], "To: x\r\n\r\n"));
+    let client = Client::submit(
+        "fog.invalid",
+        delivery(&["a@b.example", "c@b.example", "d@b.example"], "To: x\r\n\r\n"),
+    );
     let (said, outcome, rest) =
         play(client, &["220 x", EHLO, "250 x", "451 later", "250 x", "550 x", "354 x", "250 x"]);
     assert_eq!(
         said[2..6],
-        ["RCPT TO:<a@b>\r\n", "RCPT TO:<c@b>\r\n", "RCPT TO:<d@b>\r\n", "DATA\r\n"]
+        [
+            "RCPT TO:<a@b.example>\r\n",
+            "RCPT TO:<c@b.example>\r\n",
+            "RCPT TO:<d@b.example>\r\n",
+            "DATA\r\n"
+        ]
     );
     assert_eq!(outcome, Outcome::Delivered { taken: 1, refused: 1, refused_here: 0, later: 1 });
-    assert_eq!(left(rest), ["a@b"]);
+    assert_eq!(left(rest), ["a@b.example"]);
 }
 
 #[test]
 fn failures_are_final_only_when_the_server_speaks_of_the_mail() {
     let run = |replies: &[&str]| {
-        let client = Client::deliver("fog.invalid", delivery(&["a@b"], "To: x\r\n\r\nä\r\n"));
+        let client =
+            Client::deliver("fog.invalid", delivery(&["a@b.example"], "To: x\r\n\r\nä\r\n"));
         play(client, replies).1
     };
     let taken = Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 0 };
@@ -454,7 +517,7 @@ fn failures_are_final_only_when_the_server_speaks_of_the_mail() {
     ] {
         assert_eq!(run(replies), outcome, "{replies:?}");
     }
-    let plain = Client::deliver("fog.invalid", delivery(&["a@b"], "To: x\r\n\r\nx\r\n"));
+    let plain = Client::deliver("fog.invalid", delivery(&["a@b.example"], "To: x\r\n\r\nx\r\n"));
     let (said, outcome, _) =
         play(plain, &["220 x", "500 what", "250 x", "250 x", "250 x", "354 x", "250 x"]);
     assert_eq!(said[1], "HELO fog.invalid\r\n");
@@ -477,7 +540,7 @@ fn a_probe_learns_what_the_server_takes() {
 proptest! {
     #[test]
     fn any_server_is_survived(replies in proptest::collection::vec("[2-5][0-5][0-4][ -]\\PC{0,20}|\\PC{0,30}", 0..20)) {
-        let client = Client::deliver("fog.invalid", delivery(&["a@b", "c@b"], "To: x\r\n\r\nx\r\n"));
+        let client = Client::deliver("fog.invalid", delivery(&["a@b.example", "c@b.example"], "To: x\r\n\r\nx\r\n"));
         let replies: Vec<_> = replies.iter().map(String::as_str).collect();
         let _ = play(client, &replies);
     }
@@ -486,9 +549,12 @@ proptest! {
 #[test]
 fn client_and_server_understand_each_other() {
     let mut server = Server::new();
-    let mut client =
-        Client::deliver("fog.invalid", delivery(&["a@b"], "To: a@b\r\n\r\n..x\r\n.\r\n"));
-    let expected = delivery(&["a@b"], "To: a@b\r\n\r\n..x\r\n.\r\n").message.clone();
+    let mut client = Client::deliver(
+        "fog.invalid",
+        delivery(&["a@b.example"], "To: a@b.example\r\n\r\n..x\r\n.\r\n"),
+    );
+    let expected =
+        delivery(&["a@b.example"], "To: a@b.example\r\n\r\n..x\r\n.\r\n").message.clone();
     client.handle_input(b"220 fog\r\n", NOW);
     while let Some(octets) = client.next_output() {
         server.session.handle_input(&octets, NOW);
@@ -499,5 +565,5 @@ fn client_and_server_understand_each_other() {
         client.finish().0,
         Outcome::Delivered { taken: 1, refused: 0, refused_here: 0, later: 0 }
     );
-    assert_eq!(server.taken, [(vec!["a@b".to_owned()], expected)]);
+    assert_eq!(server.taken, [(vec!["a@b.example".to_owned()], expected)]);
 }
