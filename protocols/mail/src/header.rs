@@ -107,10 +107,10 @@ impl fmt::Display for NotCarried {
     }
 }
 
-/// One field: its name, its value unfolded and trimmed, and its line.
+/// One field: its name, its value unfolded and trimmed, if it is text, and its line.
 pub(crate) struct Field<'a> {
     pub(crate) name: &'a str,
-    pub(crate) value: String,
+    pub(crate) value: Option<Zeroizing<String>>,
     pub(crate) line: u32,
 }
 
@@ -174,12 +174,11 @@ pub(crate) fn parse<'a>(
     check_lengths(rest, number)?;
     let charset = charset(&raw);
     let read = |raw: Raw<'a>| {
-        let line = raw.line;
-        let refused = NotCarried::at_line(MessageError::Value, line);
-        let text = text(&raw.value, charset).ok_or(refused)?;
-        Ok(Field { name: raw.name, value: unfold(&text, is_structured(raw.name)), line })
+        let text = text(&raw.value, charset);
+        let value = text.map(|text| Zeroizing::new(unfold(&text, is_structured(raw.name))));
+        Field { name: raw.name, value, line: raw.line }
     };
-    Ok((raw.into_iter().map(read).collect::<Result<_, NotCarried>>()?, rest))
+    Ok((raw.into_iter().map(read).collect(), rest))
 }
 
 /// The name of a field and what follows its colon. Blanks before the colon are of old (RFC 5322, 4.5).
@@ -373,14 +372,17 @@ mod tests {
     fn folded_fields_are_one() {
         let message = b"Subject: a\r\n\t b\r\n \r\n  c\r\nTo:x@y\r\n\r\nbody\r\n\r\nmore";
         let (fields, body) = parse(message, |_| true).unwrap();
-        let fields: Vec<_> = fields.iter().map(|f| (f.name, f.value.as_str())).collect();
+        let fields: Vec<_> =
+            fields.iter().map(|f| (f.name, f.value.as_ref().unwrap().as_str())).collect();
         assert_eq!(fields, [("Subject", "a b c"), ("To", "x@y")]);
         assert_eq!(body, b"body\r\n\r\nmore");
     }
 
     #[test]
     fn a_boundary_is_unfolded_to_what_it_was_and_one_quotation_mark_quotes_nothing() {
-        let value = |message: &str| parse(message.as_bytes(), |_| true).unwrap().0[0].value.clone();
+        let value = |message: &str| {
+            parse(message.as_bytes(), |_| true).unwrap().0[0].value.as_ref().unwrap().to_string()
+        };
         let folded = "Content-Type: multipart/mixed;\r\n\tboundary=\"a\r\n  b\t c\"\r\n\r\n";
         assert_eq!(value(folded), "multipart/mixed; boundary=\"a  b\t c\"");
         let words = ["word"; 300].join("\r\n\t");
@@ -413,8 +415,6 @@ mod tests {
             (b"To: a\rReceived: x\r\n\r\n", at(MessageError::BareLineEnd, 1)),
             (b"To: a\r\n\r\nend\r", at(MessageError::BareLineEnd, 3)),
             (b"To: a\0\r\n\r\n", at(MessageError::Nul, 1)),
-            (b"A: b\r\nTo: a\x0bb\r\n\r\n", at(MessageError::Value, 2)),
-            (b"Subject: \x1b$Bx\r\n\r\n", at(MessageError::Value, 1)),
         ] {
             assert_eq!(refused(bad), why);
         }
@@ -428,7 +428,10 @@ mod tests {
         let only = |message: &[u8]| {
             let (fields, body) = parse(message, |name| name == "To").unwrap();
             assert_eq!(body, b"x");
-            fields.iter().map(|field| format!("{} {}", field.line, field.value)).collect::<Vec<_>>()
+            fields
+                .iter()
+                .map(|field| format!("{} {}", field.line, field.value.as_ref().unwrap().as_str()))
+                .collect::<Vec<_>>()
         };
         let long = [b"X-Long: ".as_slice(), &[b'y'; 2000], b"\r\nTo: a\r\n\r\nx"].concat();
         let many = format!("{}To: a\r\n\r\nx", "A: b\r\n".repeat(1000));
@@ -449,7 +452,7 @@ mod tests {
         let subject = |message: &[u8]| {
             let (fields, _) = parse(message, |_| true).unwrap();
             let subject = fields.iter().find(|field| field.name == "Subject");
-            subject.unwrap().value.clone()
+            subject.unwrap().value.as_ref().map(|value| value.to_string())
         };
         for (message, text) in [
             ("Subject: d\u{e9}j\u{e0}\r\n\r\n".as_bytes(), "d\u{e9}j\u{e0}"),
@@ -461,7 +464,7 @@ mod tests {
             ),
             (b"Content-Type: text/plain; charset=utf-16\r\nSubject: \xe9\r\n\r\n", "\u{e9}"),
         ] {
-            assert_eq!(subject(message), text);
+            assert_eq!(subject(message).as_deref(), Some(text));
         }
     }
 
@@ -478,7 +481,14 @@ mod tests {
             let mut written = Vec::new();
             write(&mut written, "Content-Type", value).unwrap();
             let (fields, _) = parse(&written, |_| true).unwrap();
-            assert_eq!(fields[0].value, value);
+            assert_eq!(fields[0].value.as_ref().unwrap().as_str(), value);
+        }
+    }
+
+    #[test]
+    fn control_characters_are_no_text() {
+        for message in [&b"Subject: a\x0bb\r\n\r\n"[..], b"Subject: \x1b$Bx\r\n\r\n"] {
+            assert!(parse(message, |_| true).unwrap().0[0].value.is_none());
         }
     }
 
@@ -491,7 +501,7 @@ mod tests {
             written.extend_from_slice(b"\r\nbody");
             let (fields, body) = parse(&written, |_| true).unwrap();
             prop_assert_eq!(fields.len(), 1);
-            prop_assert_eq!(&fields[0].value, &value);
+            prop_assert_eq!(fields[0].value.as_ref().unwrap().as_str(), value);
             prop_assert_eq!(body, b"body");
             for line in written.split(|octet| *octet == b'\n') {
                 prop_assert!(line.len() <= 80);
@@ -507,8 +517,8 @@ mod tests {
         fn any_text_is_parsed_without_harm(text in "[A-C:\\r\\n \\t\\x00é]{0,60}") {
             if let Ok((fields, body)) = parse(text.as_bytes(), |_| true) {
                 prop_assert!(text.as_bytes().ends_with(body));
-                for field in fields {
-                    prop_assert!(!field.value.contains(['\r', '\n', '\0']));
+                for value in fields.into_iter().filter_map(|field| field.value) {
+                    prop_assert!(!value.contains(['\r', '\n', '\0']));
                 }
             }
         }

@@ -6,7 +6,7 @@
 use core::ops::{BitAnd, BitOr};
 use std::collections::BTreeMap;
 
-use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::address::{Domain, Mailbox};
 use crate::ascii;
@@ -247,7 +247,7 @@ fn is_wish(name: &str) -> bool {
 }
 
 pub(crate) fn strip(message: &[u8]) -> Result<Stripped, NotCarried> {
-    let (mut fields, body) = header::parse(message, is_wanted)?;
+    let (fields, body) = header::parse(message, is_wanted)?;
     let is_known = |name: &str| WISHES.iter().any(|known| known.eq_ignore_ascii_case(name));
     if let Some(field) = fields.iter().find(|field| is_wish(field.name) && !is_known(field.name)) {
         return Err(NotCarried::at_line(MessageError::UnknownWish, field.line));
@@ -273,9 +273,6 @@ pub(crate) fn strip(message: &[u8]) -> Result<Stripped, NotCarried> {
         }
         header::write(&mut stripped.message, name, &carried)
             .map_err(|why| NotCarried::in_field(why, name))?;
-    }
-    for field in &mut fields {
-        field.value.zeroize();
     }
     stripped.message.extend_from_slice(b"\r\n");
     stripped.message.extend_from_slice(body);
@@ -362,8 +359,10 @@ fn joined(
     let of_name = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
     let mut values: Vec<&str> = Vec::new();
     for field in of_name {
-        if !values.contains(&field.value.as_str()) {
-            values.push(&field.value);
+        let refused = NotCarried::at_line(MessageError::Value, field.line);
+        let value = field.value.as_ref().ok_or(refused)?.as_str();
+        if !values.contains(&value) {
+            values.push(value);
         }
     }
     match values.as_slice() {

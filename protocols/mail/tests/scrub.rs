@@ -273,6 +273,19 @@ fn fields_that_programs_write_twice_are_put_together_and_what_is_beyond_ascii_is
 }
 
 #[test]
+fn what_stays_behind_makes_no_mail_fail_and_what_is_carried_is_named() {
+    let message =
+        b"From: \x1b$Bx\x07\r\nReply-To: \x01\r\nX-Any: \xff\x02\r\nTo: a@b.example\r\n\r\nx";
+    assert!(carry(&["a@b.example"], message).is_ok());
+    let refused = |message: &[u8]| scrub(&submission(&["a@b.example"], message)).err();
+    let at = |line| Some(NotCarried::at_line(MessageError::Value, line));
+    assert_eq!(refused(b"To: a@b.example\r\nSubject: a\x07\r\n\r\nx"), at(2));
+    let kept = [b"X-Fog-From: keep\r\n".as_slice(), message].concat();
+    let why = refused(&kept).map(|refused| refused.why);
+    assert_eq!(why, Some(MessageError::NoFrom));
+}
+
+#[test]
 fn who_submits_is_told_what_stays_behind_that_people_write() {
     let left = |message: &[u8]| {
         let scrubbed = scrub(&submission(&["a@b.example"], message)).unwrap();

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     /// The address as it stands between the angle brackets.
     Recipient(Mailbox),
     Data,
+    /// So many octets of a message follow; whether they are the last.
+    Chunk(u64, bool),
     Reset,
     Noop,
     Verify,
@@ -50,6 +52,9 @@ pub(crate) enum BadCommand {
     Unknown,
     /// A known command that is not offered.
     NotOffered,
+    /// Two of those that some clients insist on unless they are told not to.
+    Auth,
+    StartTls,
     /// A verb of HTTP: a browser was made to talk to us.
     Http,
     Arguments,
@@ -57,6 +62,8 @@ pub(crate) enum BadCommand {
     Address,
     /// A name that means another machine at each exit.
     Local,
+    /// A chunk of a length that is not known: what follows is no command.
+    Chunk,
     /// The beginning of a TLS handshake.
     Tls,
     /// A line that ends with LF alone.
@@ -101,18 +108,31 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, BadCommand> {
         "MAIL" => mail(rest),
         "RCPT" => recipient(rest),
         "DATA" => alone(Command::Data),
+        "BDAT" => chunk(rest),
         "RSET" => alone(Command::Reset),
         "NOOP" => Ok(Command::Noop),
         "VRFY" => with_text(Command::Verify),
         "HELP" => Ok(Command::Help),
         "XFOGSTATUS" => status(rest),
         "QUIT" => alone(Command::Quit),
-        "EXPN" | "TURN" | "ETRN" | "AUTH" | "STARTTLS" | "BDAT" | "SEND" | "SOML" | "SAML" => {
-            Err(BadCommand::NotOffered)
-        }
+        "AUTH" => Err(BadCommand::Auth),
+        "STARTTLS" => Err(BadCommand::StartTls),
+        "EXPN" | "TURN" | "ETRN" | "SEND" | "SOML" | "SAML" => Err(BadCommand::NotOffered),
         "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH"
         | "PRI" => Err(BadCommand::Http),
         _ => Err(BadCommand::Unknown),
+    }
+}
+
+/// RFC 3030, 2: a number of octets, and `LAST` with the last of them.
+fn chunk(rest: &str) -> Result<Command, BadCommand> {
+    let (octets, last) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_number = octets.bytes().all(|octet| octet.is_ascii_digit());
+    let octets = octets.parse().ok().filter(|_| is_number).ok_or(BadCommand::Chunk)?;
+    match last {
+        "" => Ok(Command::Chunk(octets, false)),
+        last if last.eq_ignore_ascii_case("LAST") => Ok(Command::Chunk(octets, true)),
+        _ => Err(BadCommand::Chunk),
     }
 }
 
@@ -253,7 +273,11 @@ mod tests {
             ("RCPT TO:<a@b.example> RRVS=x", BadCommand::Parameter),
             ("DATA now", BadCommand::Arguments),
             ("EHLO", BadCommand::Arguments),
-            ("BDAT 10 LAST", BadCommand::NotOffered),
+            ("BDAT", BadCommand::Chunk),
+            ("BDAT x", BadCommand::Chunk),
+            ("BDAT +1 LAST", BadCommand::Chunk),
+            ("BDAT 1 LAST x", BadCommand::Chunk),
+            ("BDAT 18446744073709551616", BadCommand::Chunk),
             ("GET / HTTP/1.1", BadCommand::Http),
             ("XYZZY", BadCommand::Unknown),
             ("", BadCommand::Unknown),

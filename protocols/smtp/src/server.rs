@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use mail::{MAX_RECIPIENTS, Mailbox, MessageError, NotCarried, Submission};
 use zeroize::Zeroizing;
 
+use crate::chunks::Chunks;
 use crate::command::{self, BadCommand, Command, Hello, MAX_MAIL_LINE, MailParameters};
 use crate::data::{Data, Fault, Progress};
 
@@ -178,6 +179,18 @@ enum State {
         data: Data,
         until: Duration,
     },
+    /// A message comes in chunks: one of them, or the command for the next.
+    Chunks {
+        recipients: Vec<Mailbox>,
+        chunks: Chunks,
+        until: Duration,
+    },
+    /// Octets of a chunk that nobody wants are dropped: a reply comes at their end, and then that state again.
+    Swallow {
+        left: u64,
+        reply: &'static str,
+        then: Box<State>,
+    },
     /// A message's answer is awaited.
     AskedMessage,
     /// What has become of a message is awaited; whether there was an EHLO.
@@ -230,16 +243,33 @@ impl Session {
                 | State::AskedMessage
                 | State::AskedStatus(_)
                 | State::Closed => false,
-                State::Greeted | State::Ready | State::Mail(_) | State::Data { .. } => true,
+                State::Greeted
+                | State::Ready
+                | State::Mail(_)
+                | State::Data { .. }
+                | State::Chunks { .. }
+                | State::Swallow { .. } => true,
             }
     }
 
     /// Takes octets as they come, at `now` since the session began. Only a whole command, or a part
     /// of a message, postpones the deadline: single octets of a command line do not.
     pub fn handle_input(&mut self, octets: &[u8], now: Duration) {
-        if matches!(self.state, State::Data { .. }) {
+        let coming = match &self.state {
+            State::Data { .. } => octets.len() as u64,
+            State::Chunks { chunks, .. } => chunks.left().min(octets.len() as u64),
+            State::Greeted
+            | State::Ready
+            | State::Mail(_)
+            | State::AskedRecipient(..)
+            | State::Swallow { .. }
+            | State::AskedMessage
+            | State::AskedStatus(_)
+            | State::Closed => 0,
+        };
+        if coming > 0 {
             self.progress(now);
-            self.useful = self.useful.saturating_add(octets.len() as u64);
+            self.useful = self.useful.saturating_add(coming);
         }
         // A buffer that grows leaves copies of what it held.
         let before = core::mem::take(&mut self.input);
@@ -326,6 +356,8 @@ impl Session {
             | State::Ready
             | State::Mail(_)
             | State::Data { .. }
+            | State::Chunks { .. }
+            | State::Swallow { .. }
             | State::Closed) => self.state = other,
         }
         self.advance(now);
@@ -335,8 +367,9 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Duration {
         match &self.state {
-            State::Data { until, .. } => self.deadline.min(*until),
-            State::Greeted
+            State::Data { until, .. } | State::Chunks { until, .. } => self.deadline.min(*until),
+            State::Swallow { .. }
+            | State::Greeted
             | State::Ready
             | State::Mail(_)
             | State::AskedRecipient(..)
@@ -366,7 +399,9 @@ impl Session {
     pub fn held(&self) -> usize {
         match &self.state {
             State::Data { data, .. } => data.len(),
-            State::Greeted
+            State::Chunks { chunks, .. } => chunks.len(),
+            State::Swallow { .. }
+            | State::Greeted
             | State::Ready
             | State::Mail(_)
             | State::AskedRecipient(..)
@@ -386,6 +421,8 @@ impl Session {
     pub fn handle_no_room(&mut self) {
         if let State::Data { data, .. } = &mut self.state {
             data.give_up();
+        } else if let State::Chunks { chunks, .. } = &mut self.state {
+            chunks.give_up();
         }
     }
 
@@ -422,10 +459,29 @@ impl Session {
                         rest.get(length..).unwrap_or_default()
                     }
                 },
-                State::Greeted | State::Ready | State::Mail(_) => match self.line(rest, now) {
-                    Some(after) => after,
-                    None => return,
-                },
+                State::Chunks { chunks, .. } if chunks.left() > 0 => {
+                    let taken = chunks.take(rest);
+                    if chunks.left() > 0 {
+                        return;
+                    }
+                    self.end_of_chunk();
+                    rest.get(taken..).unwrap_or_default()
+                }
+                State::Swallow { left, .. } => {
+                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left = left.saturating_sub(taken as u64);
+                    if *left > 0 {
+                        return;
+                    }
+                    self.end_of_swallowed();
+                    rest.get(taken..).unwrap_or_default()
+                }
+                State::Greeted | State::Ready | State::Mail(_) | State::Chunks { .. } => {
+                    match self.line(rest, now) {
+                        Some(after) => after,
+                        None => return,
+                    }
+                }
             };
         }
         self.input = Zeroizing::new(rest.to_vec());
@@ -476,7 +532,7 @@ impl Session {
         match command {
             Command::Noop => self.reply("250 2.0.0 ok"),
             Command::Help => {
-                self.reply("214 2.0.0 EHLO MAIL RCPT DATA RSET NOOP VRFY XFOGSTATUS HELP QUIT")
+                self.reply("214 2.0.0 EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY XFOGSTATUS HELP QUIT")
             }
             Command::Verify => self.reply("252 2.5.0 not verified; try to send"),
             Command::Status(id) => self.status(id),
@@ -494,6 +550,7 @@ impl Session {
             Command::Mail(parameters) => self.mail(parameters),
             Command::Recipient(mailbox) => self.recipient(mailbox),
             Command::Data => self.data(now),
+            Command::Chunk(octets, is_last) => self.chunk(octets, is_last, now),
         }
     }
 
@@ -507,6 +564,8 @@ impl Session {
             State::Mail(_)
             | State::AskedRecipient(..)
             | State::Data { .. }
+            | State::Chunks { .. }
+            | State::Swallow { .. }
             | State::AskedMessage
             | State::AskedStatus(_)
             | State::Closed => self.error("503 5.5.1 not within a transaction"),
@@ -519,7 +578,7 @@ impl Session {
             Hello::Extended => {
                 let size = self.limits.max_message;
                 self.reply(&format!(
-                    "250-fog\r\n250-SIZE {size}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-PIPELINING\r\n\
+                    "250-fog\r\n250-SIZE {size}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-PIPELINING\r\n250-CHUNKING\r\n\
                      250-ENHANCEDSTATUSCODES\r\n250-XFOGSTATUS\r\n250 HELP"
                 ));
             }
@@ -560,6 +619,8 @@ impl Session {
             | State::Ready
             | State::AskedRecipient(..)
             | State::Data { .. }
+            | State::Chunks { .. }
+            | State::Swallow { .. }
             | State::AskedMessage
             | State::AskedStatus(_)
             | State::Closed) => {
@@ -587,6 +648,8 @@ impl Session {
             | State::Ready
             | State::AskedRecipient(..)
             | State::Data { .. }
+            | State::Chunks { .. }
+            | State::Swallow { .. }
             | State::AskedMessage
             | State::AskedStatus(_)
             | State::Closed) => {
@@ -596,15 +659,87 @@ impl Session {
         }
     }
 
+    /// A chunk of a message follows (RFC 3030). What is announced comes, whatever is answered: it is never taken
+    /// for commands.
+    fn chunk(&mut self, octets: u64, is_last: bool, now: Duration) {
+        let swallow = |reply, then| State::Swallow { left: octets, reply, then: Box::new(then) };
+        self.state = match core::mem::replace(&mut self.state, State::Ready) {
+            State::Mail(transaction) if transaction.recipients.is_empty() => {
+                swallow("554 5.5.1 no valid recipients", State::Mail(transaction))
+            }
+            State::Mail(transaction) => {
+                let mut chunks = Chunks::new(self.limits.max_message);
+                chunks.begin(octets, is_last);
+                let until = now.saturating_add(self.limits.message);
+                State::Chunks { recipients: transaction.recipients, chunks, until }
+            }
+            State::Chunks { recipients, mut chunks, until } => {
+                chunks.begin(octets, is_last);
+                State::Chunks { recipients, chunks, until }
+            }
+            other @ (State::Greeted
+            | State::Ready
+            | State::AskedRecipient(..)
+            | State::Data { .. }
+            | State::Swallow { .. }
+            | State::AskedMessage
+            | State::AskedStatus(_)
+            | State::Closed) => swallow("503 5.5.1 MAIL and RCPT first", other),
+        };
+        if octets == 0 {
+            self.end_of_chunk();
+            self.end_of_swallowed();
+        }
+    }
+
+    fn end_of_chunk(&mut self) {
+        match core::mem::replace(&mut self.state, State::Ready) {
+            State::Chunks { recipients, chunks, .. } if chunks.is_last() => {
+                self.end_of_message(recipients, chunks.finish());
+            }
+            State::Chunks { recipients, chunks, until } => match chunks.fault() {
+                // The transaction is over: what follows of it is swallowed.
+                Some(fault) => self.end_of_message(recipients, Err(fault)),
+                None => {
+                    self.reply(&format!("250 2.0.0 {} octets so far", chunks.len()));
+                    self.state = State::Chunks { recipients, chunks, until };
+                }
+            },
+            other @ (State::Greeted
+            | State::Ready
+            | State::Mail(_)
+            | State::AskedRecipient(..)
+            | State::Data { .. }
+            | State::Swallow { .. }
+            | State::AskedMessage
+            | State::AskedStatus(_)
+            | State::Closed) => self.state = other,
+        }
+    }
+
+    fn end_of_swallowed(&mut self) {
+        if let State::Swallow { .. } = self.state
+            && let State::Swallow { reply, then, .. } =
+                core::mem::replace(&mut self.state, State::Ready)
+        {
+            self.state = *then;
+            self.error(reply);
+        }
+    }
+
     fn end_of_data(&mut self) {
         let State::Data { recipients, data, .. } =
             core::mem::replace(&mut self.state, State::Ready)
         else {
             return;
         };
+        self.end_of_message(recipients, data.finish());
+    }
+
+    fn end_of_message(&mut self, recipients: Vec<Mailbox>, message: Result<Vec<u8>, Fault>) {
         self.messages = self.messages.saturating_add(1);
         self.left.clear();
-        match data.finish() {
+        match message {
             Ok(message) => {
                 self.state = State::AskedMessage;
                 self.events.push_back(SessionEvent::Message(Submission { recipients, message }));
@@ -654,6 +789,12 @@ impl Session {
             BadCommand::Octets => self.error("500 5.5.2 not a command line"),
             BadCommand::Unknown => self.error("500 5.5.1 unknown command"),
             BadCommand::NotOffered => self.error("502 5.5.1 not offered"),
+            BadCommand::Auth => self.error(
+                "502 5.5.1 no authentication is needed: send without it (s-nail: smtp-auth=none)",
+            ),
+            BadCommand::StartTls => {
+                self.error("502 5.5.1 no TLS here: send without it (mutt: ssl_force_tls=no)");
+            }
             BadCommand::Http => self.close("554 5.5.1 this is not HTTP"),
             BadCommand::Arguments => self.error("501 5.5.4 bad arguments"),
             BadCommand::Parameter => self.error("555 5.5.4 unknown parameter"),
@@ -661,6 +802,7 @@ impl Session {
             BadCommand::Local => {
                 self.error("550 5.1.2 that name means another machine at each exit");
             }
+            BadCommand::Chunk => self.close("501 5.5.4 BDAT takes a number of octets, and LAST"),
             BadCommand::Tls => self.close("554 5.5.1 TLS is not spoken here; connect without it"),
             BadCommand::BareLineEnd => self.close("500 5.5.2 lines end with CR and LF"),
         }
