@@ -271,6 +271,7 @@ fn message(why: MessageError) -> &'static str {
         MessageError::Nul => "NUL octet",
         MessageError::LongLine => "line longer than 998 octets",
         MessageError::Header => "malformed header",
+        MessageError::LargeHeader => "too many header fields, or too long",
         MessageError::Value => "a field with a value that it does not take",
         MessageError::Repeated => "a header field stands twice that may stand once",
         MessageError::NoFrom => "X-Fog-From: keep needs exactly one From field",

@@ -129,6 +129,13 @@ fn network(folder: &Path, count: u16, speed: &str, server: u16) -> Vec<Node> {
     nodes
 }
 
+/// The nodes, started, and each with routes.
+fn started(mut nodes: Vec<Node>) -> Vec<Node> {
+    nodes.iter_mut().for_each(Node::start);
+    all_usable(&nodes);
+    nodes
+}
+
 /// Submits a mail; the name under which it was taken, if it was.
 fn submit(node: &Node, number: usize) -> Option<String> {
     let mut command = fog();
@@ -203,11 +210,7 @@ fn nothing_that_was_answered_for_is_lost_to_kills() {
     let folder = tempfile::tempdir().unwrap();
     let postfix = Postfix::start();
     let relay = Relay::start(postfix.port);
-    let mut nodes = network(folder.path(), size, "90", relay.port);
-    for node in &mut nodes {
-        node.start();
-    }
-    all_usable(&nodes);
+    let mut nodes = started(network(folder.path(), size, "90", relay.port));
     let mut rng = StdRng::seed_from_u64(2);
     let (mut taken, mut lives) = (Taken::default(), Lives::default());
     let (mut count, mut killed, mut refused) = (0, 0, 0);
@@ -304,11 +307,7 @@ fn nothing_that_was_answered_for_is_lost_to_kills() {
 #[test]
 fn of_mail_that_was_taken_no_word_is_left_where_it_was_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes = crate::operate::network(&folder, 5, "100");
-    for node in &mut nodes {
-        node.start();
-    }
-    all_usable(&nodes);
+    let nodes = started(crate::operate::network(&folder, 5, "100"));
     let ingress = &nodes[0];
     let words = [
         ("recipient", "quagmire.zephyr"),
@@ -392,11 +391,7 @@ fn calls(folder: &Path) -> Vec<Called> {
 fn what_is_answered_with_250_was_synced_before() {
     const MAILS: usize = 12;
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes = crate::operate::network(&folder, 5, "100");
-    for node in &mut nodes {
-        node.start();
-    }
-    all_usable(&nodes);
+    let nodes = started(crate::operate::network(&folder, 5, "100"));
     let traces = folder.path().join("traces");
     std::fs::create_dir(&traces).unwrap();
     let mut strace = Command::new("strace")
@@ -450,11 +445,7 @@ fn of_a_burst_each_mail_is_delivered_or_refused() {
     const CLIENTS: usize = 50;
     const EACH: usize = 12;
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes = crate::operate::network(&folder, 7, "540");
-    for node in &mut nodes {
-        node.start();
-    }
-    all_usable(&nodes);
+    let nodes = started(crate::operate::network(&folder, 7, "540"));
     let (port, before) = (nodes[0].port, nodes[0].memory_kib());
     let start = Instant::now();
     let clients = (0..CLIENTS).map(|client| {
@@ -518,11 +509,7 @@ fn drain(node: &mut Node, options: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn a_node_that_is_drained_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let mut nodes = crate::operate::network(&folder, 6, "540");
-    for node in &mut nodes {
-        node.start();
-    }
-    all_usable(&nodes);
+    let mut nodes = started(crate::operate::network(&folder, 6, "540"));
     for number in 0..12 {
         assert!(submit(&nodes[number % 6], number).is_some());
     }

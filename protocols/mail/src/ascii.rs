@@ -9,6 +9,9 @@ use zeroize::Zeroizing;
 use crate::address::Domain;
 use crate::quotes::Quotes;
 
+/// How much longer a value gets at most: a word of one character of two octets, and its space, become 16 and
+/// theirs. A buffer that grows leaves copies of what it held.
+const GROWS: usize = 8;
 /// Octets of text in one encoded word: with `=?utf-8?B?` and `?=` it has 72 of the 75 allowed (RFC 2047, 2).
 const WORD_OCTETS: usize = 45;
 
@@ -18,7 +21,7 @@ pub(crate) fn text(value: &str) -> Zeroizing<String> {
         return Zeroizing::new(value.to_owned());
     }
     let words: Vec<&str> = value.split(' ').collect();
-    let mut written = Zeroizing::new(String::with_capacity(value.len() * 3));
+    let mut written = Zeroizing::new(String::with_capacity(value.len() * GROWS));
     let mut at = 0;
     while let Some(word) = words.get(at) {
         if at > 0 {
@@ -38,7 +41,8 @@ pub(crate) fn text(value: &str) -> Zeroizing<String> {
         let before = words.get(..at).unwrap_or_default();
         let spaces_before = spaces_to_encoded(before.iter().rev());
         let spaces_after = spaces_to_encoded(after.iter().skip(count));
-        let mut run = Zeroizing::new(" ".repeat(spaces_before));
+        let mut run = Zeroizing::new(String::with_capacity(value.len() + spaces_before));
+        run.push_str(&" ".repeat(spaces_before));
         run.push_str(&Zeroizing::new(after.get(..count).unwrap_or_default().join(" ")));
         run.push_str(&" ".repeat(spaces_after));
         written.push_str(&encoded(&run));
@@ -83,7 +87,7 @@ pub(crate) fn addresses(value: &str) -> Zeroizing<String> {
     if value.is_ascii() {
         return Zeroizing::new(value.to_owned());
     }
-    let mut written = Zeroizing::new(String::with_capacity(value.len() * 3));
+    let mut written = Zeroizing::new(String::with_capacity(value.len() * GROWS));
     for (item, end) in items(value) {
         let item = item.trim();
         match item.is_ascii() {
@@ -129,7 +133,7 @@ fn items(value: &str) -> Vec<(&str, Option<char>)> {
 fn address(item: &str, is_group: bool) -> Zeroizing<String> {
     let plain = Zeroizing::new(crate::parameters::without_comments(item));
     let angle = outside_quotes(&plain, '<').filter(|_| !is_group);
-    let mut written = Zeroizing::new(String::with_capacity(item.len() * 3));
+    let mut written = Zeroizing::new(String::with_capacity(item.len() * GROWS));
     match angle.and_then(|at| plain.split_at_checked(at)) {
         _ if is_group => written.push_str(&encoded(&unquoted(plain.trim()))),
         Some((name, angled)) => {

@@ -16,6 +16,10 @@ use crate::quotes::Quotes;
 const MAX_LINE: usize = 998;
 /// Where lines are folded if they can be.
 const FOLD_AT: usize = 78;
+/// Fields of a header that are looked at, and octets of all their values, at most: what is done with them takes
+/// up to the square of their number.
+const MAX_FIELDS: usize = 200;
+const MAX_OCTETS: usize = 256 * 1024;
 
 /// Why a message is not carried. Says nothing of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -32,6 +36,9 @@ pub enum MessageError {
     /// A header line that is neither a field nor folded.
     #[error("not a header field; an empty line ends the header")]
     Header,
+    /// More fields that are looked at, or more octets of them, than a header may have.
+    #[error("more than 200 header fields of the kinds that are carried, or more than 256 KiB")]
+    LargeHeader,
     /// A carried field whose value is not one that it takes.
     #[error("not a value that this field takes")]
     Value,
@@ -145,6 +152,7 @@ pub(crate) fn parse<'a>(
     let mut raw: Vec<Raw<'a>> = Vec::new();
     // Whether what is folded belongs to the last field of those, to one that is not wanted, or to none.
     let mut goes_on = None;
+    let mut octets = 0_usize;
     let mut rest = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message);
     let mut number = 0;
     while let Some((line, after)) = next_line(rest) {
@@ -159,7 +167,13 @@ pub(crate) fn parse<'a>(
         let malformed = NotCarried::at_line(MessageError::Header, number);
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             match (goes_on, raw.last_mut()) {
-                (Some(true), Some(field)) => field.add_fold(line),
+                (Some(true), Some(field)) => {
+                    octets += line.len();
+                    if octets > MAX_OCTETS {
+                        return Err(NotCarried::at_line(MessageError::LargeHeader, number));
+                    }
+                    field.add_fold(line);
+                }
                 (Some(_), _) => {}
                 (None, _) => return Err(malformed),
             }
@@ -168,6 +182,10 @@ pub(crate) fn parse<'a>(
         let (name, value) = split_field(line).ok_or(malformed)?;
         goes_on = Some(wanted(name));
         if wanted(name) {
+            octets += value.len();
+            if octets > MAX_OCTETS || raw.len() == MAX_FIELDS {
+                return Err(NotCarried::at_line(MessageError::LargeHeader, number));
+            }
             raw.push(Raw { name, value: Zeroizing::new(value.to_vec()), line: number });
         }
     }
@@ -445,6 +463,23 @@ mod tests {
         ] {
             assert_eq!(only(message), [expected]);
         }
+    }
+
+    #[test]
+    fn a_header_that_is_looked_at_is_bounded_and_no_other() {
+        let read = |message: &str| {
+            let fields =
+                parse(message.as_bytes(), |name| name == "To").map(|(fields, _)| fields.len());
+            fields.map_err(|refused| (refused.why, refused.place))
+        };
+        let large = |line| Err((MessageError::LargeHeader, Place::Line(line)));
+        assert_eq!(read(&"To: a\r\nA: b\r\n".repeat(200)), Ok(200));
+        assert_eq!(read(&"To: a\r\n".repeat(201)), large(201));
+        let folded =
+            |lines| format!("To:\r\n{}", format!(" {}\r\n", "x".repeat(1023)).repeat(lines));
+        assert_eq!(read(&folded(256)), Ok(1));
+        assert_eq!(read(&folded(257)), large(258));
+        assert_eq!(read(&format!("To:{}\r\n", "x".repeat(MAX_OCTETS + 1))), large(1));
     }
 
     #[test]

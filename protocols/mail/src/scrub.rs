@@ -335,6 +335,7 @@ fn keeps_from(fields: &[Field<'_>]) -> Result<bool, NotCarried> {
         Some(wish) if !wish.eq_ignore_ascii_case("keep") => Err(refused(MessageError::FogFrom)),
         Some(_) => match joined(fields, "From") {
             Ok(Some(_)) => Ok(true),
+            Err(odd) if odd.why == MessageError::Value => Err(odd),
             Ok(None) | Err(_) => Err(refused(MessageError::NoFrom)),
         },
     }

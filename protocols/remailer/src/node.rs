@@ -42,8 +42,6 @@ use crate::statements::{Hearing, Judgement, Rejected};
 use crate::streams::Handed;
 use crate::traffic::{Carried, blurred};
 
-/// For how many hours an exit waits for the pieces of a message.
-const PIECES_HOURS: u32 = 8;
 /// For how many hours a route is planned, at most.
 const ROUTE_HOURS: u32 = 2;
 /// In how many hours at the latest a list without a node that leaves has come, if the lists are in time, and the
@@ -160,9 +158,17 @@ impl Remailer {
         remailer.outlook.begin_hour(now, &mut remailer.out);
         remailer.restore_keys(setup.epochs, now);
         let Known { statements, list, vote, health, custody, leaving } = setup.known;
-        if let Some(leaving) = leaving {
-            remailer.ingress.leaving = Some(leaving);
-            remailer.author.set_leaving(true, now);
+        match leaving {
+            Some(leaving) if leaving.until > now => {
+                remailer.ingress.leaving = Some(leaving);
+                remailer.author.set_leaving(true, now);
+            }
+            // It was over while the node did not run: who starts it again wants it back.
+            Some(_) => {
+                let id = remailer.out.keep_id();
+                remailer.out.push(Command::KeepLeaving(id, None));
+            }
+            None => {}
         }
         if let Some(health) = health {
             remailer.health.restore(&health, now);
@@ -837,7 +843,7 @@ impl Remailer {
         self.ingress.leaving
     }
 
-    /// How far ahead others plan with a node that is listed: as long as mail is tried, and a route takes.
+    /// How far ahead others plan with a node: as long as mail is tried, and a route takes.
     fn reach(&self) -> Duration {
         self.descriptor().parameters().custody.horizon + self.schedule().hour() * ROUTE_HOURS
     }
@@ -1096,11 +1102,11 @@ impl Remailer {
     }
 
     fn relay_packets(&mut self, now: Time, rng: &mut impl CryptoRng) {
+        // By then all pieces of an honest sender have come.
+        let pieces_until = now.plus(self.reach());
         let Some(relay) = &mut self.relay else { return };
         relay.handle_timeout(now, rng, &mut self.out);
         let known = |node: &NodeId| self.outlook.directory.knows(node);
-        // An honest sender has sent all pieces within six hours, and a route is planned for less than two.
-        let pieces_until = now.plus(self.outlook.schedule().hour() * PIECES_HOURS);
         while let Some(arrival) = relay.next_arrival(now, known, &mut self.out) {
             match (arrival, &mut self.exit) {
                 (Arrival::Mail(payload), _) if ContentType::is_turning_point(&payload) => {

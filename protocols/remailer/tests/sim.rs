@@ -21,7 +21,9 @@ use mail::{Acknowledgement, DeliveryStatus, Fragment, Mailbox, MessageError, Sub
 use rand::RngExt as _;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use record::{Draft, Parameters, Sending, StatementError, testing};
+use record::{
+    Capabilities, Domains, Draft, ExitPolicy, Parameters, Sending, StatementError, testing,
+};
 use sphinx::{
     Body, End, Hop, Payload, ReplyBlock, ReplyEnd, SizeClass, StreamToken, reply_block, wrap,
 };
@@ -761,6 +763,70 @@ fn what_an_operator_runs_beside_a_node_is_in_none_of_its_routes() {
         assert!(commands.into_iter().any(|c| matches!(c, Command::ViewTaken(_))));
         // None of them is an exit: with three to choose from that is what is missing.
         assert_eq!(node.check_routes(start).err(), Some(why));
+    }
+}
+
+/// Mail that no exit takes: for now if none is known that would at all, or if one is that the list does not name
+/// yet; for good if all that are known say no.
+#[test]
+fn mail_that_no_exit_takes_is_refused_for_now_or_for_good() {
+    let parameters = Parameters::main().with_first_list(4).quiet();
+    let start = parameters.schedule().start(Epoch::new(165_000)).plus(MINUTE * 20);
+    let recipient = Mailbox::parse("a@c.example").unwrap();
+    let only = |name: &str| {
+        let domains = Domains::Only(vec![name.to_owned()]);
+        Some(ExitPolicy { domains, max_message: 1 << 20, offers: Capabilities::NONE })
+    };
+    for (listed, later, why) in [
+        (None, None, Some(Refused::NoExitNow)),
+        (only("b.example"), None, Some(Refused::NoExit)),
+        (only("b.example"), only("d.example"), Some(Refused::NoExit)),
+        (only("b.example"), only("c.example"), Some(Refused::NoExitNow)),
+        (only("c.example"), None, None),
+    ] {
+        let mut rng = ChaCha20Rng::seed_from_u64(13);
+        let mut setup = lone(Identity::generate(&mut rng), &parameters, start);
+        setup.first_record_after = Duration::ZERO;
+        // Its own offer is none that its mail could take.
+        setup.exit = None;
+        let network = setup.descriptor.id();
+        let mut node = Remailer::new(setup, start, &mut rng);
+        node.handle_reachable();
+        node.handle_timeout(start, &mut rng);
+        while next(&mut node, start).is_some() {}
+        let mut hear = |seed: u8, exit: Option<ExitPolicy>| {
+            let draft = testing::draft(u64::from(seed), start, &parameters.schedule());
+            let draft = Draft { exit, ..draft };
+            let record = draft.sign(&Identity::from_seed(&[seed; 32]), &network).unwrap();
+            let checked = record::Statement::check(&record, &network);
+            assert_eq!(node.handle_statement(checked, start, &mut rng), Judgement::Accept);
+            std::iter::from_fn(|| next(&mut node, start)).count()
+        };
+        for seed in [20, 21, 22] {
+            hear(seed, listed.clone());
+        }
+        if later.is_some() {
+            hear(23, later);
+        }
+        assert_eq!(node.check_recipient(&recipient, None, start).err(), why);
+    }
+}
+
+/// A node goes on with leaving when it is started again, unless its time was over while it did not run.
+#[test]
+fn a_node_goes_on_with_leaving_while_its_time_is_not_over() {
+    let parameters = Parameters::main().with_first_list(1).quiet();
+    let start = parameters.schedule().start(Epoch::new(165_000));
+    for (until, leaves) in [(start.plus(MINUTE), true), (start, false)] {
+        let mut rng = ChaCha20Rng::seed_from_u64(13);
+        let mut setup = lone(Identity::generate(&mut rng), &parameters, start);
+        let line = format!("{} {} 0", start.minus(MINUTE).as_millis(), until.as_millis());
+        setup.known.leaving = Some(line.parse().unwrap());
+        let mut node = Remailer::new(setup, start, &mut rng);
+        assert_eq!(node.leaving().is_some(), leaves);
+        let mut commands = std::iter::from_fn(|| node.next_command());
+        let is_forgotten = commands.any(|c| matches!(c, Command::KeepLeaving(_, None)));
+        assert_eq!(is_forgotten, !leaves);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::data::Fault;
+use crate::data::{Fault, append};
 
 /// Collects one message.
 pub(crate) struct Chunks {
@@ -49,20 +49,9 @@ impl Chunks {
         if self.fault.is_none()
             && let Some(taken) = octets.get(..count)
         {
-            self.add(taken);
+            append(&mut self.message, taken);
         }
         count
-    }
-
-    /// A buffer that grows by itself leaves copies of what it held.
-    fn add(&mut self, octets: &[u8]) {
-        let needed = self.message.len() + octets.len();
-        if needed > self.message.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed * 2));
-            larger.extend_from_slice(&self.message);
-            self.message = larger;
-        }
-        self.message.extend_from_slice(octets);
     }
 
     /// Octets kept so far.
@@ -91,7 +80,7 @@ impl Chunks {
             return Err(fault);
         }
         if !self.message.is_empty() && !self.message.ends_with(b"\r\n") {
-            self.add(b"\r\n");
+            append(&mut self.message, b"\r\n");
         }
         Ok(core::mem::take(&mut *self.message))
     }

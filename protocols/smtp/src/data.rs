@@ -29,6 +29,17 @@ pub(crate) enum Progress {
 /// Half of the octets for which there is room at first.
 const FIRST: usize = 1024;
 
+/// Adds octets to what there is of a message. A buffer that grows by itself leaves copies of what it held.
+pub(crate) fn append(message: &mut Zeroizing<Vec<u8>>, octets: &[u8]) {
+    let needed = message.len() + octets.len();
+    if needed > message.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(FIRST) * 2));
+        larger.extend_from_slice(message);
+        *message = larger;
+    }
+    message.extend_from_slice(octets);
+}
+
 /// Collects one message.
 pub(crate) struct Data {
     at: At,
@@ -116,18 +127,7 @@ impl Data {
             self.spoil(Fault::TooBig);
         }
         if self.fault.is_none() {
-            self.make_room(octets.len());
-            self.message.extend_from_slice(octets);
-        }
-    }
-
-    /// A buffer that grows by itself leaves copies of what it held.
-    fn make_room(&mut self, octets: usize) {
-        let needed = self.message.len() + octets;
-        if needed > self.message.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(FIRST) * 2));
-            larger.extend_from_slice(&self.message);
-            self.message = larger;
+            append(&mut self.message, octets);
         }
     }
 
